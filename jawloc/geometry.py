@@ -1,0 +1,67 @@
+"""Grids, and points between them.
+
+Every array and every point in jawloc is ordered (z, y, x). A voxel's centre is its integer
+index, so an axis of n voxels spans -0.5 ... n - 0.5. Resampling and point mapping share the one
+rule that follows from it: ``t = (s + 0.5) * n_t / n_s - 0.5``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Triple = tuple[float, float, float]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxel grid of a volume.
+
+    Attributes
+    ----------
+    shape_zyx : tuple of int
+        Number of voxels along (z, y, x).
+    spacing_mm_zyx : tuple of float or None
+        Millimetres from one voxel centre to the next along (z, y, x); None where the file does
+        not say (never a made-up 1.0).
+    """
+
+    shape_zyx: Shape
+    spacing_mm_zyx: Triple | None = None
+
+    def resized(self, shape_zyx: Sequence[int]) -> Grid:
+        """Return the grid that spans the same space with other voxel counts."""
+        z, y, x = (int(n) for n in shape_zyx)
+        if self.spacing_mm_zyx is None:
+            return Grid((z, y, x))
+        mm = [
+            s * n / m
+            for s, n, m in zip(self.spacing_mm_zyx, self.shape_zyx, (z, y, x), strict=True)
+        ]
+        return Grid((z, y, x), (mm[0], mm[1], mm[2]))
+
+
+def map_points(points_voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """Carry points from one grid to another that spans the same space.
+
+    Parameters
+    ----------
+    points_voxels : array, shape (..., 3)
+        Points (z, y, x) in voxels of `source`.
+
+    Returns
+    -------
+    array of float64, shape (..., 3), in voxels of `target`.
+    """
+    ratio = np.asarray(target.shape_zyx, float) / np.asarray(source.shape_zyx, float)
+    return (np.asarray(points_voxels, float) + 0.5) * ratio - 0.5
+
+
+def voxels_to_mm(offsets_voxels: np.ndarray, grid: Grid) -> np.ndarray | None:
+    """Scale offsets (..., 3) in voxels of `grid` to millimetres; None where spacing is unknown."""
+    if grid.spacing_mm_zyx is None:
+        return None
+    return np.asarray(offsets_voxels, float) * np.asarray(grid.spacing_mm_zyx)

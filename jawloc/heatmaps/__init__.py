@@ -1,0 +1,1 @@
+"""The idea, pure: points <-> heatmaps, the sigma schedule, losses and metrics."""

@@ -1,0 +1,1 @@
+"""Making a locator: network, data set, loop."""
