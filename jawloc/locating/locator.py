@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from jawloc.geometry import Triple
+import numpy as np
+import torch
+from torch import nn
+
+from jawloc import __version__
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
+from jawloc.heatmaps.decode import decode
+from jawloc.scans.downsample import downsample
+from jawloc.scans.scan import open_scan
+from jawloc.training.checkpoint import read_weights_file, save_atomically
+from jawloc.training.dataset import IntensityConfig, normalise
+from jawloc.training.network import NetworkConfig, build_network, to_image_grid
+
+FORMAT = "jawloc-locator-1"
 
 
 @dataclass(frozen=True)
@@ -15,8 +31,8 @@ class Localisation:
     ----------
     point_voxels : (z, y, x) in voxels of the full-size scan, sub-voxel
     point_mm : point_voxels times the spacing; None where the spacing is unknown
-    spread_voxels : root mean square distance of the probability map from the point, in
-        voxels of the downsampled grid
+    spread_voxels : root mean square distance, per axis, of the probability map from the point,
+        in voxels of the downsampled grid
     """
 
     scan_id: str
@@ -24,3 +40,128 @@ class Localisation:
     point_voxels: Triple
     point_mm: Triple | None
     spread_voxels: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one downsampled image.
+
+    Attributes
+    ----------
+    points_voxels : array, shape (object, 3), voxels of the downsampled grid
+    spread_voxels : array, shape (object,), voxels of the downsampled grid
+    probability : array, shape (object, z, y, x), on the heatmap's own, coarser grid
+    """
+
+    points_voxels: np.ndarray
+    spread_voxels: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class Locator:
+    """A trained network and all that using it needs."""
+
+    network: nn.Module
+    network_config: NetworkConfig
+    downsampled_size: Shape
+    intensity: IntensityConfig
+    objects: Mapping[str, Sequence[int] | None]
+    sigma_voxels: float  # that the kept weights were trained at, in downsampled voxels
+    jawloc_version: str = __version__
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Find the objects in a downsampled image (z, y, x) of the locator's size."""
+        stride = self.network_config.heatmap_stride
+        device = next(self.network.parameters()).device
+        values = torch.from_numpy(normalise(image, self.intensity))[None, None]
+        self.network.eval()
+        with torch.inference_mode():
+            logits = self.network(values.to(device)).float()
+            found = decode(logits, self.sigma_voxels / stride)
+            probability = torch.softmax(logits.flatten(2), -1).view_as(logits)
+        return Prediction(
+            points_voxels=to_image_grid(found.points, stride)[0].double().cpu().numpy(),
+            spread_voxels=(found.spread * stride)[0].cpu().numpy(),
+            probability=probability[0].cpu().numpy(),
+        )
+
+    def locate(self, path: Path) -> list[Localisation]:
+        """Find the objects in a full-size scan, which is read slab by slab.
+
+        Raises
+        ------
+        InputError
+            A file that can't be read as a scan, or a scan smaller than the locator's grid.
+        """
+        scan = open_scan(path)
+        image = downsample(scan, self.downsampled_size).image
+        return self.localise(scan.scan_id, self.predict(image), scan.grid)
+
+    def localise(self, scan_id: str, prediction: Prediction, full: Grid) -> list[Localisation]:
+        """Carry a prediction to the full-size grid."""
+        points = map_points(prediction.points_voxels, Grid(self.downsampled_size), full)
+        mm = voxels_to_mm(points, full)
+        return [
+            Localisation(
+                scan_id=scan_id,
+                object_name=name,
+                point_voxels=_triple(points[i]),
+                point_mm=None if mm is None else _triple(mm[i]),
+                spread_voxels=float(prediction.spread_voxels[i]),
+            )
+            for i, name in enumerate(self.objects)
+        ]
+
+
+def save_locator(locator: Locator, path: Path) -> None:
+    """Write everything that using the locator needs into one `.pth`, atomically.
+
+    The file holds tensors (on the CPU) and plain values only, so that it loads with
+    weights-only loading on a machine without the training device.
+    """
+    weights = {name: t.detach().cpu() for name, t in locator.network.state_dict().items()}
+    content = {
+        "format": FORMAT,
+        "jawloc_version": locator.jawloc_version,
+        "network": asdict(locator.network_config),
+        "downsampled_dicom_size": tuple(locator.downsampled_size),
+        "intensity": asdict(locator.intensity),
+        "objects": {k: None if v is None else list(v) for k, v in locator.objects.items()},
+        "sigma_voxels": float(locator.sigma_voxels),
+        "state_dict": weights,
+    }
+    save_atomically(content, path)
+
+
+def load_locator(path: Path, device: str = "cpu") -> Locator:
+    """Read a locator that `save_locator` wrote.
+
+    Raises
+    ------
+    InputError
+        No such file, not a file of plain weights, or weights that no jawloc run saved.
+    """
+    content = read_weights_file(Path(path))
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{Path(path).name}: not a jawloc locator; it doesn't say which grid, intensity rule "
+            f"and network its weights need"
+        )
+    config = NetworkConfig(**content["network"])
+    network = build_network(config, len(content["objects"]))
+    network.load_state_dict(content["state_dict"])
+    return Locator(
+        network=network.to(device).eval(),
+        network_config=config,
+        downsampled_size=content["downsampled_dicom_size"],
+        intensity=IntensityConfig(**content["intensity"]),
+        objects=content["objects"],
+        sigma_voxels=content["sigma_voxels"],
+        jawloc_version=content["jawloc_version"],
+    )
+
+
+def _triple(values: np.ndarray) -> Triple:
+    z, y, x = (float(v) for v in values)
+    return z, y, x

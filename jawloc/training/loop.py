@@ -1,10 +1,51 @@
-"""fit(): the training loop."""
+"""fit(): the training loop, top to bottom in one place."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Literal
 
-from jawloc.heatmaps.metrics import HeatmapMetrics
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+
+from jawloc.geometry import Grid
+from jawloc.heatmaps import curriculum as schedule
+from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance
+from jawloc.heatmaps.decode import decode
+from jawloc.heatmaps.losses import HeatmapScores, LossName, score_heatmaps
+from jawloc.heatmaps.metrics import HeatmapMetrics, HeatmapSample, summarise
+from jawloc.heatmaps.target import gaussian_factors
+from jawloc.training.augmentation import AugmentationConfig, augment, draw_augmentation
+from jawloc.training.dataset import ScanTensors
+from jawloc.training.network import to_heatmap_grid, to_image_grid
+
+GRADIENT_NORM = 1.0  # larger gradients are scaled down: one odd batch can't throw the network off
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    batch_size: Annotated[int, Field(ge=1)] = 4  # scans a step
+    num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the curriculum may stop earlier
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest; AdamW
+    # warm up, hold, and fall to zero over the last share of the epochs; or hold all the time
+    learning_rate_schedule: Literal["cooldown", "constant"] = "cooldown"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 2
+    cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
+    weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
+    loss: LossName = "kl"
+    device: str = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)
@@ -13,7 +54,7 @@ class EpochRecord:
 
     epoch: int  # counted from 1
     sigma_voxels: float  # in voxels of the downsampled grid
-    learning_rate: float  # at the end of the epoch
+    learning_rate: float  # of the epoch's last step
     train: HeatmapMetrics
     val: HeatmapMetrics
     seconds: float
@@ -29,3 +70,237 @@ class EpochRecord:
         for split, metrics in (("train", self.train), ("val", self.val)):
             row |= {f"{split}_{k}": v for k, v in asdict(metrics).items() if v is not None}
         return row
+
+
+class TrainingError(Exception):
+    """Training cannot go on (for instance a loss that is not finite)."""
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training: what a checkpoint holds."""
+
+    network: nn.Module
+    average: nn.Module  # moving average of the network over the last steps
+    optimizer: torch.optim.Optimizer
+    curriculum: CurriculumState
+    generator: torch.Generator  # on the CPU: order of scans, augmentation
+    records: list[EpochRecord] = field(default_factory=list)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_error_voxels: float = float("inf")
+    cooldown_from: int | None = None  # epochs done when the learning rate began to fall
+
+    def last_epoch(self, config: TrainingConfig) -> int | None:
+        """Return the epoch that training ends with, once that is known."""
+        if self.cooldown_from is None:
+            return None
+        end = self.cooldown_from + _cooldown_epochs(config, self.cooldown_from)
+        return min(config.num_epochs, end)
+
+
+def start_training(
+    network: nn.Module, config: TrainingConfig, sigma: CurriculumConfig
+) -> TrainingState:
+    """Return the state before the first epoch."""
+    # weight decay pulls on the convolutions' kernels, not on norms and biases
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": kernels}, {"params": others, "weight_decay": 0.0}],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    generator = torch.Generator().manual_seed(config.seed)
+    return TrainingState(
+        network, copy.deepcopy(network), optimizer, schedule.start(sigma), generator
+    )
+
+
+def fit(
+    state: TrainingState,
+    train: ScanTensors,
+    val: ScanTensors,
+    config: TrainingConfig,
+    curriculum: CurriculumConfig,
+    augmentation: AugmentationConfig,
+    stride: int,
+) -> Iterator[EpochRecord]:
+    """Train, one yielded record an epoch, until the epochs are used up or the error has settled.
+
+    Parameters
+    ----------
+    state : TrainingState
+        Fresh, or as a checkpoint left it; updated epoch by epoch. After any record it is whole,
+        so that a caller may save it, or stop.
+    stride : int
+        Image voxels per heatmap voxel.
+
+    Raises
+    ------
+    TrainingError
+        A loss that is not finite, with the epoch and the scans of the batch.
+    """
+    while not is_finished(state, config):
+        started = time.perf_counter()
+        sigma = state.curriculum.sigma_voxels
+        samples: list[HeatmapSample] = []
+        losses: list[float] = []
+
+        state.network.train()
+        batches = torch.randperm(len(train.ids), generator=state.generator).split(config.batch_size)
+        for step, batch in enumerate(batches):
+            rate = learning_rate(config, state, (step + 1) / len(batches))
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            images, points = _augmented(train, batch, augmentation, state)
+            logits = state.network(images)
+            scores = _score(logits, points, sigma, stride)
+            loss = scores.loss(config.loss).mean()
+            _check_finite(loss, state, train, batch)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
+            state.optimizer.step()
+            _update_average(state, config, len(batches))
+            losses += [loss.item()] * len(batch)
+            grids = [train.grids[i] for i in batch]
+            samples += _samples(logits, points, scores, sigma, stride, grids)
+
+        record = EpochRecord(
+            epoch=len(state.records) + 1,
+            sigma_voxels=sigma,
+            learning_rate=rate,
+            train=summarise(samples),
+            val=evaluate(state.average, val, sigma, stride),
+            seconds=time.perf_counter() - started,
+        )
+        _keep_best(state, record)
+        state.records.append(record)
+        state.curriculum = advance(
+            curriculum,
+            state.curriculum,
+            train_loss=sum(losses) / len(losses),
+            val_error_voxels=record.val.error_voxels,
+        )
+        if state.cooldown_from is None and _is_time_to_cool_down(config, state):
+            state.cooldown_from = len(state.records)
+        yield record
+
+
+def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: float) -> float:
+    """Return the learning rate this far (0...1) into the state's next epoch."""
+    epochs = len(state.records) + epoch_share
+    if config.learning_rate_schedule == "constant":
+        return config.learning_rate
+    warm = min(1.0, epochs / config.warmup_epochs) if config.warmup_epochs else 1.0
+    if state.cooldown_from is None:
+        return config.learning_rate * warm
+    cooled = (epochs - state.cooldown_from) / _cooldown_epochs(config, state.cooldown_from)
+    # the very last step still moves a little
+    return config.learning_rate * warm * max(1 - cooled, 0.01)
+
+
+def is_finished(state: TrainingState, config: TrainingConfig) -> bool:
+    """Say whether the epochs are used up, or the error settled and the cooldown is over."""
+    done = len(state.records)
+    if done >= config.num_epochs:
+        return True
+    if config.learning_rate_schedule == "constant":
+        return state.curriculum.settled
+    end = state.last_epoch(config)
+    return end is not None and done >= end
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, scans: ScanTensors, sigma: float, stride: int) -> HeatmapMetrics:
+    """Score a network on scans, one at a time, without dropout and without augmentation."""
+    network.eval()
+    device = next(network.parameters()).device
+    samples: list[HeatmapSample] = []
+    for i, grid in enumerate(scans.grids):
+        logits = network(scans.images[i : i + 1].to(device))
+        points = scans.points[i : i + 1].to(device)
+        scores = _score(logits, points, sigma, stride)
+        samples += _samples(logits, points, scores, sigma, stride, [grid])
+    return summarise(samples)
+
+
+def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
+    """Length that makes the cooldown `cooldown_share` of all epochs."""
+    share = config.cooldown_share
+    return max(1, math.ceil(cooldown_from * share / (1 - share)))
+
+
+def _is_time_to_cool_down(config: TrainingConfig, state: TrainingState) -> bool:
+    done = len(state.records)
+    return state.curriculum.settled or done + _cooldown_epochs(config, done) >= config.num_epochs
+
+
+def _augmented(
+    scans: ScanTensors, batch: Tensor, augmentation: AugmentationConfig, state: TrainingState
+) -> tuple[Tensor, Tensor]:
+    device = next(state.network.parameters()).device
+    images, points = scans.images[batch].to(device), scans.points[batch]
+    if not augmentation.enabled:
+        return images, points.to(device)
+    z, y, x = images.shape[2:]
+    sizes = scans.voxel_sizes[batch]
+    change = draw_augmentation(augmentation, points, (z, y, x), sizes, state.generator)
+    return augment(images, points.to(device), change)
+
+
+def _score(logits: Tensor, points: Tensor, sigma: float, stride: int) -> HeatmapScores:
+    on_heatmap = to_heatmap_grid(points, stride)
+    return score_heatmaps(logits, gaussian_factors(on_heatmap, logits.shape[2:], sigma / stride))
+
+
+def _samples(
+    logits: Tensor,
+    points: Tensor,
+    scores: HeatmapScores,
+    sigma: float,
+    stride: int,
+    grids: list[Grid],
+) -> list[HeatmapSample]:
+    predicted = to_image_grid(decode(logits, sigma / stride).points, stride).cpu().numpy()
+    truth = points.cpu().numpy()
+    kl, dice, mse = (s.detach().mean(1).tolist() for s in (scores.kl_nats, scores.dice, scores.mse))
+    return [
+        HeatmapSample(kl[i], dice[i], mse[i], predicted[i], truth[i], grid)
+        for i, grid in enumerate(grids)
+    ]
+
+
+@torch.no_grad()
+def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> None:
+    """Move the averaged weights towards the present ones (exponential moving average)."""
+    steps = config.weight_average_epochs * steps_an_epoch
+    # while few steps are done, average over as few, so that the random start is soon forgotten
+    done = len(state.records) * steps_an_epoch
+    weight = 1 / (1 + min(steps, done / 4))
+    pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
+    for average, present in pairs:
+        average.lerp_(present, weight)
+    for average, present in zip(state.average.buffers(), state.network.buffers(), strict=True):
+        average.copy_(present)
+
+
+def _check_finite(loss: Tensor, state: TrainingState, scans: ScanTensors, batch: Tensor) -> None:
+    if not torch.isfinite(loss):
+        names = ", ".join(scans.ids[i] for i in batch)
+        raise TrainingError(
+            f"epoch {len(state.records) + 1}: the loss must stay a finite number, but is "
+            f"{loss.item()} in the batch of {names}; a lower learning_rate often helps"
+        )
+
+
+def _keep_best(state: TrainingState, record: EpochRecord) -> None:
+    """Copy the weights if this epoch's validation error is the lowest so far."""
+    if record.val.error_voxels < state.best_error_voxels:
+        state.best_error_voxels = record.val.error_voxels
+        state.best_epoch = record.epoch
+        state.best_weights = {
+            name: tensor.detach().cpu().clone()
+            for name, tensor in state.average.state_dict().items()
+        }

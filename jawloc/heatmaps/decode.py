@@ -1,0 +1,117 @@
+"""Heatmap logits -> points and spread (the inverse of target.py).
+
+The softmax of the logits is a probability map. Its plain mean is biased in two ways: a border
+cuts one flank off a Gaussian and so pulls the mean inwards, and any stray probability far away
+pulls it too. So the point is fitted, by matching moments, inside a window round the peak: the
+point whose Gaussian, cut off by the same window and borders, has the mean that was measured. Of
+all Gaussians of this sigma, that one has the least KL divergence from the map in the window, and
+a rendered target decodes to the very point that it was rendered from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINDOW_SIGMAS = 3.0  # half-width of the window; 99.7 % of a Gaussian lies inside on each axis
+NEWTON_STEPS = 30
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Positions read from heatmaps, in voxels of the heatmap's own grid.
+
+    Attributes
+    ----------
+    points : tensor, shape (batch, object, 3)
+    spread : tensor, shape (batch, object)
+        Root mean square distance of the whole probability map from the point, per axis: a
+        rendered target away from borders has the spread sigma, a flat map a very large one.
+    """
+
+    points: Tensor
+    spread: Tensor
+
+
+def decode(logits: Tensor, sigma_voxels: float) -> Decoded:
+    """Find the point of each heatmap.
+
+    Parameters
+    ----------
+    logits : tensor, shape (batch, object, z, y, x)
+    sigma_voxels : float
+        The sigma that the network was trained for, in voxels of the heatmap's own grid.
+    """
+    logits = logits.detach().float()
+    probability = torch.softmax(logits.flatten(2), dim=-1).view_as(logits)
+    peak = _peak(probability)
+    radius = math.ceil(WINDOW_SIGMAS * sigma_voxels) + 1
+    windows = [_window(peak[..., a], n, radius) for a, n in enumerate(logits.shape[2:])]
+    coordinates = []
+    for axis, window in enumerate(windows):
+        marginal = _marginal(probability, windows, axis) * window
+        coordinates.append(_fit_axis(marginal, window, peak[..., axis], sigma_voxels))
+    points = torch.stack(coordinates, dim=-1)
+    return Decoded(points, _spread(probability, points))
+
+
+def _peak(probability: Tensor) -> Tensor:
+    """Index (batch, object, 3) of the likeliest 3x3x3 neighbourhood: one odd voxel can't win."""
+    smooth = F.avg_pool3d(probability, 3, stride=1, padding=1)
+    flat = smooth.flatten(2).argmax(dim=-1)
+    _, ny, nx = probability.shape[2:]
+    return torch.stack([flat // (ny * nx), flat // nx % ny, flat % nx], dim=-1)
+
+
+def _window(peak: Tensor, size: int, radius: int) -> Tensor:
+    """Return 1.0 inside the window and 0.0 outside, shape (batch, object, size)."""
+    index = torch.arange(size, device=peak.device)
+    return ((index - peak[..., None]).abs() <= radius).float()
+
+
+def _marginal(probability: Tensor, windows: list[Tensor], axis: int) -> Tensor:
+    """Sum the map over the other two axes inside their windows: (batch, object, size)."""
+    wz, wy, wx = windows
+    if axis == 2:
+        in_zy = torch.einsum("bozyx,boy->bozx", probability, wy)
+        return torch.einsum("bozx,boz->box", in_zy, wz)
+    over_x = torch.einsum("bozyx,box->bozy", probability, wx)
+    if axis == 1:
+        return torch.einsum("bozy,boz->boy", over_x, wz)
+    return torch.einsum("bozy,boy->boz", over_x, wy)
+
+
+def _fit_axis(marginal: Tensor, window: Tensor, peak: Tensor, sigma_voxels: float) -> Tensor:
+    """Find the centre of the cut-off Gaussian whose mean is the marginal's (Newton's method).
+
+    The mean grows strictly with the centre, at the rate variance / sigma**2. All coordinates are
+    relative to the peak, which keeps float32 exact enough for any size.
+    """
+    size = marginal.shape[-1]
+    index = torch.arange(size, device=peak.device) - peak[..., None].float()
+    mean = (marginal * index).sum(-1) / marginal.sum(-1)
+    outside = (1 - window) * -1e9
+    centre = mean
+    for _ in range(NEWTON_STEPS):
+        exponent = -0.5 * ((index - centre[..., None]) / sigma_voxels) ** 2
+        model = torch.softmax(exponent + outside, dim=-1)
+        model_mean = (model * index).sum(-1)
+        variance = (model * (index - model_mean[..., None]) ** 2).sum(-1)
+        step = (mean - model_mean) * sigma_voxels**2 / variance.clamp_min(1e-6)
+        centre = centre + step.clamp(-sigma_voxels, sigma_voxels)
+    # A point belongs inside the volume, which spans -0.5 ... size - 0.5.
+    return (centre + peak).clamp(-0.5, size - 0.5)
+
+
+def _spread(probability: Tensor, points: Tensor) -> Tensor:
+    variance = torch.zeros_like(points[..., 0])
+    for axis, size in enumerate(probability.shape[2:]):
+        others = [a + 2 for a in range(3) if a != axis]
+        index = torch.arange(size, device=points.device)
+        square = (index - points[..., axis, None]) ** 2
+        variance = variance + (probability.sum(others) * square).sum(-1)
+    return (variance / 3).sqrt()

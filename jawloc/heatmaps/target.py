@@ -1,0 +1,51 @@
+"""Points -> Gaussian heatmaps, rendered analytically (the inverse of decode.py).
+
+A Gaussian is the product of three 1-D factors, so that a target is three short vectors and is
+made dense only where somebody wants to see it. Each factor is normalised on its axis: the
+heatmap sums to one, and near a border the peak stays where the point is (filtering a delta with
+reflecting borders, the usual way, moves it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Factors = tuple[Tensor, Tensor, Tensor]
+
+
+def gaussian_factors(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Factors:
+    """Return the three 1-D factors of each point's Gaussian.
+
+    Parameters
+    ----------
+    points : tensor, shape (batch, object, 3)
+        (z, y, x) in voxels of the heatmap's own grid; may lie outside of it.
+    shape_zyx : three ints
+        The heatmap's shape.
+    sigma_voxels : float
+        Standard deviation in voxels of the heatmap's own grid.
+
+    Returns
+    -------
+    three tensors, shapes (batch, object, z), (batch, object, y), (batch, object, x), each summing
+    to one over its last axis.
+    """
+    z, y, x = (
+        torch.softmax(_log_gaussian(points[..., axis], size, sigma_voxels), dim=-1)
+        for axis, size in enumerate(shape_zyx)
+    )
+    return z, y, x
+
+
+def render(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Tensor:
+    """Return dense heatmaps, shape (batch, object, z, y, x), each summing to one."""
+    z, y, x = gaussian_factors(points, shape_zyx, sigma_voxels)
+    return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
+
+
+def _log_gaussian(centre: Tensor, size: int, sigma_voxels: float) -> Tensor:
+    index = torch.arange(size, device=centre.device, dtype=centre.dtype)
+    return -0.5 * ((index - centre[..., None]) / sigma_voxels) ** 2

@@ -1,0 +1,79 @@
+"""Localisations and truth -> errors, beside what needs no network at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jawloc.geometry import Grid, map_points
+from jawloc.heatmaps.metrics import radial_errors_mm, radial_errors_voxels
+from jawloc.scans.cache import Example
+
+# downsampled image (z, y, x) -> points (object, 3) in its voxels
+PointFinder = Callable[[Example], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ScanError:
+    """How far one object's predicted position is from the truth in one scan."""
+
+    scan_id: str
+    object_name: str
+    predicted_voxels: np.ndarray  # (3,), voxels of the full-size scan
+    truth_voxels: np.ndarray  # (3,), voxels of the full-size scan
+    error_downsampled_voxels: float
+    error_full_size_voxels: float
+    error_mm: float | None  # None where the spacing is unknown
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors of one way to find the objects, on a list of scans."""
+
+    errors: tuple[ScanError, ...]
+
+    def mean(self, unit: str) -> float | None:
+        """Return the mean radial error; `unit`: downsampled_voxels, full_size_voxels or mm."""
+        values = [getattr(e, f"error_{unit}") for e in self.errors]
+        return None if None in values else float(np.mean(values))
+
+    def worst(self) -> ScanError:
+        """Return the error of the scan that is furthest off, in downsampled voxels."""
+        return max(self.errors, key=lambda e: e.error_downsampled_voxels)
+
+
+def evaluate_positions(
+    examples: Sequence[Example], find: PointFinder, object_names: Sequence[str]
+) -> Evaluation:
+    """Compare what `find` says of each example with the full-size masks' centroids."""
+    errors: list[ScanError] = []
+    for example in examples:
+        found = find(example)
+        full, small = example.source_grid, example.grid
+        predicted = map_points(found, small, full)
+        truth = map_points(example.points_voxels, small, full)
+        in_small = radial_errors_voxels(found, example.points_voxels)
+        in_full = radial_errors_voxels(predicted, truth)
+        in_mm = radial_errors_mm(predicted, truth, full)
+        errors += [
+            ScanError(
+                scan_id=example.scan_id,
+                object_name=name,
+                predicted_voxels=predicted[i],
+                truth_voxels=truth[i],
+                error_downsampled_voxels=float(in_small[i]),
+                error_full_size_voxels=float(in_full[i]),
+                error_mm=None if in_mm is None else float(in_mm[i]),
+            )
+            for i, name in enumerate(object_names)
+        ]
+    return Evaluation(tuple(errors))
+
+
+def mean_position(training: Sequence[Example]) -> PointFinder:
+    """Return a finder that always says the training scans' mean position (the bar to beat)."""
+    mean = np.mean([e.points_voxels for e in training], axis=0)
+    grid = Grid(training[0].grid.shape_zyx)
+    return lambda example: map_points(mean, grid, example.grid)

@@ -1,0 +1,128 @@
+"""Where things go in a picture of three slices: proportions and words, no drawing."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jawloc.geometry import Triple
+from jawloc.scans.planes import Planes
+
+Box = tuple[float, float, float, float]  # left, bottom, width, height
+
+WIDTH, TALLEST_PANEL = 12.0, 7.5  # inches
+LEGEND_LINE, COLOUR_BAR = 0.28, 0.8  # inches of height; the bar's with its numbers and label
+LEFT, RIGHT, BOTTOM, GAP = 0.8, 0.3, 0.65, 0.9  # inches; room for tick and axis labels
+TITLE_LINE, PANEL_TITLE = 0.24, 0.6  # inches
+TITLE_CHARACTERS = 105  # a line
+
+
+class View(NamedTuple):
+    """One plane: the axis of the volume (0 z, 1 y, 2 x) along its normal, rows and columns."""
+
+    name: str
+    normal: int
+    rows: int
+    columns: int
+
+    def cut(self, planes: Planes) -> np.ndarray:
+        """Return this view's slice."""
+        plane: np.ndarray = getattr(planes, self.name)
+        return plane
+
+    def label(self, part: str) -> str:
+        """Return the axis letter of `part`: normal, rows or columns."""
+        return "zyx"[getattr(self, part)]
+
+
+# z points up, since the fish stands upright with the head at large z; y points down.
+VIEWS = (View("axial", 0, 1, 2), View("coronal", 1, 0, 2), View("sagittal", 2, 0, 1))
+
+
+class Layout(NamedTuple):
+    """A figure's size in inches and the boxes in it as fractions of that size."""
+
+    size: tuple[float, float]
+    panels: list[Box]
+    legend: Box
+    colour_bar: Box
+
+
+def lay_out(
+    extent_zyx: Sequence[float] | np.ndarray,
+    title_lines: int,
+    legend_lines: int,
+    colour_bar: bool = False,
+) -> Layout:
+    """Fit three panels of the scan's own proportions, title, legend and colour bar together.
+
+    The panels share one scale where they fit side by side, with the legend below. A tall scan's
+    upright views fill the height instead; its axial view then grows into the room left over, and
+    the legend goes below that.
+
+    Parameters
+    ----------
+    extent_zyx : three lengths of the volume, in any one unit
+    title_lines, legend_lines, colour_bar
+        What room is needed for.
+    """
+    depth, height, width = (float(length) for length in extent_zyx)
+    room = WIDTH - LEFT - RIGHT - 2 * GAP
+    legend, bar = LEGEND_LINE * legend_lines, COLOUR_BAR * colour_bar
+    scale = min(room / (2 * width + height), TALLEST_PANEL / max(depth, height))
+    tallest = scale * max(depth, height)
+    free = tallest - legend - bar - BOTTOM
+    grown = min(room / width - scale * (1 + height / width), free / height)
+    tall = grown >= scale
+    axial = max(grown, scale)
+    bottom = BOTTOM if tall else BOTTOM + max(legend, bar) + 0.15
+    top = bottom + tallest
+    widths = (axial * width, scale * width, scale * height)
+    heights = (axial * height, scale * depth, scale * depth)
+    gap = (room - sum(widths)) / 2 + GAP
+    lefts = (LEFT, LEFT + widths[0] + gap, LEFT + widths[0] + widths[1] + 2 * gap)
+    boxes = [(x, top - h, w, h) for x, w, h in zip(lefts, widths, heights, strict=True)]
+    legend_top = top - heights[0] - BOTTOM - 0.1 if tall else bottom - BOTTOM - 0.05
+    boxes.append((LEFT, legend_top - legend, widths[0], max(legend, 0.01)))
+    left_below, beside = (LEFT, legend_top - legend - 0.4), (WIDTH - RIGHT - 3.3, legend_top - 0.2)
+    boxes.append((*(left_below if tall else beside), 3.0, 0.18))
+    full = top + PANEL_TITLE + TITLE_LINE * title_lines
+    *panels, legend_box, bar_box = [
+        (x / WIDTH, y / full, w / WIDTH, h / full) for x, y, w, h in boxes
+    ]
+    return Layout((WIDTH, full), panels, legend_box, bar_box)
+
+
+def describe(title: str, planes: Planes, spacing_mm_zyx: Triple | None) -> list[str]:
+    """Return the title, wrapped, and a last line that says how large the volume is."""
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_CHARACTERS)]
+    voxels = " × ".join(str(n) for n in planes.shape_zyx)
+    if spacing_mm_zyx is None:
+        return [*lines, f"{voxels} voxels (z, y, x), spacing unknown"]
+    spacing = " × ".join(f"{s:.3g}" for s in spacing_mm_zyx)
+    return [*lines, f"{voxels} voxels (z, y, x) of {spacing} mm"]
+
+
+def scale_bar_mm(width_mm: float) -> float:
+    """Return the largest of 1, 2, 5, 10, ... mm (or 0.1, 0.2, ...) within a third of a width."""
+    decade = 10.0 ** math.floor(math.log10(width_mm / 3))
+    return max(m * decade for m in (1, 2, 5) if m * decade <= width_mm / 3)
+
+
+def crop_verdict(mask: np.ndarray) -> str:
+    """Say whether the labelled voxels of a crop (z, y, x) reach its border, and on which faces."""
+    faces = [
+        f"{end} {name}"
+        for axis, name in enumerate("zyx")
+        for end, index in (("low", 0), ("high", -1))
+        if mask.take(index, axis).any()
+    ]
+    if faces:
+        return f"the jaw touches the crop's border at {', '.join(faces)}: it may be cut off"
+    if not mask.any():
+        return "no labelled voxel in this crop"
+    return "the jaw does not touch the crop's border"

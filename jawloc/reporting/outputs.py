@@ -1,0 +1,179 @@
+"""The files that a training run leaves in its folder, each by the name that users know."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jawloc.geometry import Triple, map_points
+from jawloc.heatmaps.target import render
+from jawloc.locating.crop import read_window, window_round
+from jawloc.locating.evaluation import ScanError
+from jawloc.locating.locator import Locator
+from jawloc.reporting.figures import Figure, plot_crop, plot_slices, save_figure
+from jawloc.scans.cache import Example
+from jawloc.scans.planes import planes_from_scan_file
+from jawloc.scans.scan import ScanFile, open_scan
+from jawloc.training.loop import EpochRecord
+from jawloc.training.network import heatmap_shape, to_heatmap_grid
+
+
+def target_picture(example: Example, sigma_voxels: float, stride: int, title: str) -> Figure:
+    """Show the heatmap that the network is to learn at this sigma."""
+    shape = heatmap_shape(example.image.shape, stride)
+    points = to_heatmap_grid(torch.from_numpy(example.points_voxels)[None], stride)
+    target = render(points, shape, sigma_voxels / stride)[0].amax(0).numpy()
+    return plot_slices(
+        example.image,
+        centre=example.points_voxels[0],
+        points=_named(example.points_voxels, "true centre"),
+        spacing_mm_zyx=example.grid.spacing_mm_zyx,
+        heatmap=target,
+        heatmap_stride=stride,
+        title=f"{title}: scan {example.scan_id}, target heatmap, sigma {sigma_voxels:.2f} voxels",
+    )
+
+
+def predicted_picture(example: Example, locator: Locator, title: str) -> Figure:
+    """Show the heatmap that the network gives for a downsampled scan, beside the truth."""
+    prediction = locator.predict(example.image)
+    offset = prediction.points_voxels - example.points_voxels
+    error = float(np.linalg.norm(offset, axis=1).mean())
+    spacing = example.grid.spacing_mm_zyx
+    in_mm = _mm(offset, spacing)
+    return plot_slices(
+        example.image,
+        centre=prediction.points_voxels[0],
+        points={
+            **_named(example.points_voxels, "true centre"),
+            **_named(prediction.points_voxels, "predicted centre"),
+        },
+        spacing_mm_zyx=spacing,
+        heatmap=prediction.probability.max(axis=0),
+        heatmap_stride=locator.network_config.heatmap_stride,
+        title=f"{title}: scan {example.scan_id}, predicted heatmap, "
+        f"sigma {locator.sigma_voxels:.2f} voxels, error {error:.2f} downsampled voxels{in_mm}",
+    )
+
+
+def write_test_pictures(
+    folder: Path, locator: Locator, example: Example, error: ScanError, crop_size: Sequence[int]
+) -> list[Path]:
+    """Write the six pictures of one test scan; the only step that reads full-size voxels."""
+    scan = open_scan(example.source)
+    said = f"scan {error.scan_id}, error {describe_error(error)}"
+    figures = {
+        "test_heatmap": predicted_picture(example, locator, "Test"),
+        "test_centroid_downsampled": plot_slices(
+            example.image,
+            centre=map_points(error.predicted_voxels, example.source_grid, example.grid),
+            points={
+                "true centre": map_points(error.truth_voxels, example.source_grid, example.grid),
+                "predicted centre": map_points(
+                    error.predicted_voxels, example.source_grid, example.grid
+                ),
+            },
+            spacing_mm_zyx=example.grid.spacing_mm_zyx,
+            mask=example.mask,
+            title=f"Predicted centre on the downsampled scan: {said}",
+        ),
+    }
+    for name, point in (("truth", error.truth_voxels), ("centroid", error.predicted_voxels)):
+        kind = "True" if name == "truth" else "Predicted"
+        label = f"{kind.lower()} centre"
+        suffix = "test_centroid_truth" if name == "truth" else "test_centroid"
+        crop_name = "truth_cropped" if name == "truth" else "test_cropped"
+        title = f"{kind} centre on the full-size scan: {said}"
+        figures[suffix] = _full_size_picture(scan, point, label, crop_size, title)
+        figures[crop_name] = _crop_picture(scan, point, label, crop_size, said)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        save_figure(figure, paths[-1])
+    return paths
+
+
+def describe_error(error: ScanError) -> str:
+    """Say an error in every unit that is known."""
+    text = (
+        f"{error.error_downsampled_voxels:.2f} downsampled voxels, "
+        f"{error.error_full_size_voxels:.2f} full-size voxels"
+    )
+    return text if error.error_mm is None else f"{text}, {error.error_mm:.3f} mm"
+
+
+def write_metrics_csv(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write one row an epoch, the columns as in the tracking store."""
+    rows = [record.flat() for record in records]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as indented JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _full_size_picture(
+    scan: ScanFile, point: np.ndarray, label: str, crop_size: Sequence[int], title: str
+) -> Figure:
+    image, mask = planes_from_scan_file(scan, point)
+    window = window_round(point, crop_size, scan.grid.shape_zyx)
+    start = np.asarray(window.start_zyx)
+    return plot_slices(
+        image,
+        centre=point,
+        points={label: point},
+        spacing_mm_zyx=scan.grid.spacing_mm_zyx,
+        mask=mask,
+        window=(start, start + np.asarray(window.size_zyx)),
+        title=title,
+    )
+
+
+def _crop_picture(
+    scan: ScanFile, point: np.ndarray, label: str, crop_size: Sequence[int], said: str
+) -> Figure:
+    window = window_round(point, crop_size, scan.grid.shape_zyx)
+    image, mask = read_window(scan, window)
+    size = "×".join(str(n) for n in window.size_zyx)
+    return plot_crop(
+        image,
+        np.zeros(image.shape, np.uint8) if mask is None else mask,
+        points={label: np.asarray(point) - window.start_zyx},
+        spacing_mm_zyx=scan.grid.spacing_mm_zyx,
+        title=f"Crop of {size} voxels round the {label} ({window.fit}): {said}",
+    )
+
+
+def _named(points: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    if len(points) == 1:
+        return {name: points[0]}
+    return {f"{name} {i + 1}": point for i, point in enumerate(points)}
+
+
+def _mm(offset_voxels: np.ndarray, spacing: Triple | None) -> str:
+    if spacing is None:
+        return ""
+    return f", {np.linalg.norm(offset_voxels * np.asarray(spacing), axis=1).mean():.3f} mm"

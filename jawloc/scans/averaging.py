@@ -1,0 +1,108 @@
+"""Exact area averaging as a separable linear map: the arithmetic of `downsample`.
+
+Along each axis a target voxel is the mean of the source voxels that it covers; a source voxel
+that lies across a border counts by the fraction inside. With a voxel's centre at its integer
+index this is the resampling that moves points by ``t = (s + 0.5) * n_t / n_s - 0.5``.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import numpy as np
+import threadpoolctl  # type: ignore[import-untyped]
+
+from jawloc.geometry import Shape
+
+TARGET_VOXELS_PER_BAND = 16  # along y and x; see _bands
+
+
+class PlaneAverage:
+    """Averages slices (y, x) of a source grid onto a target's (y, x).
+
+    Parameters
+    ----------
+    source, target : (z, y, x)
+        Shapes of the two grids.
+    dtype : numpy.dtype
+        Type of the source's voxels; decides between single and double precision.
+    """
+
+    def __init__(self, source: Shape, target: Shape, dtype: np.dtype) -> None:
+        # Single precision is exact to 0.01 grey values for 16-bit voxels; wider ones need double.
+        wide = dtype.itemsize > 2 and dtype != np.float32
+        self.dtype = np.dtype(np.float64 if wide else np.float32)
+        self._y_bands = _bands(source[1], target[1], self.dtype)
+        self._x_bands = _bands(source[2], target[2], self.dtype)
+        self._plane = np.empty(source[1:], self.dtype)
+        self._rows = np.empty((target[1], source[2]), self.dtype)
+        self._shape = target[1:]
+
+    def __call__(self, plane: np.ndarray) -> np.ndarray:
+        """Return the averages of a plane (y, x) of the source, in the type `dtype`."""
+        np.copyto(self._plane, plane, casting="unsafe")
+        for targets, sources, weights in self._y_bands:
+            np.matmul(weights, self._plane[sources], out=self._rows[targets])
+        average = np.empty(self._shape, self.dtype)
+        for targets, sources, weights in self._x_bands:
+            average[:, targets] = self._rows[:, sources] @ weights.T
+        return average
+
+
+def _bands(
+    source_size: int, target_size: int, dtype: np.dtype
+) -> list[tuple[slice, slice, np.ndarray]]:
+    """Return one axis's averaging matrix as the few dense blocks that are not zero.
+
+    A target voxel covers a handful of source voxels, so nearly all of the whole matrix is zeros;
+    blocks of 16 target voxels are small enough to skip those and large enough for the BLAS.
+
+    Returns
+    -------
+    list of (target voxels, source voxels, weights of shape (targets, sources))
+    """
+    bands = []
+    for first in range(0, target_size, TARGET_VOXELS_PER_BAND):
+        last = min(first + TARGET_VOXELS_PER_BAND, target_size)
+        low = first * source_size // target_size
+        high = -(-last * source_size // target_size)
+        # In units of 1/target_size of a source voxel all borders are integers, so the weights
+        # are exact up to one rounding.
+        targets = np.arange(first, last)[:, None] * source_size
+        sources = np.arange(low, high)[None, :] * target_size
+        overlap = np.minimum(targets + source_size, sources + target_size)
+        overlap = overlap - np.maximum(targets, sources)
+        weights = (overlap.clip(0) / source_size).astype(dtype)
+        bands.append((slice(first, last), slice(low, high), weights))
+    return bands
+
+
+class RowReached(NamedTuple):
+    """A target slice (row of the z axis) that a source slice reaches."""
+
+    row: int
+    weight: float  # of the source slice in the row's mean
+    complete: bool  # no later source slice reaches it
+
+
+def rows_reached(index: int, source_size: int, target_size: int) -> list[RowReached]:
+    """Return the target slices that source slice `index` reaches: one or two of them."""
+    start, stop = index * target_size, (index + 1) * target_size
+    rows = []
+    for row in range(start // source_size, -(-stop // source_size)):
+        low, high = row * source_size, (row + 1) * source_size
+        weight = (min(stop, high) - max(start, low)) / source_size
+        rows.append(RowReached(row, weight, high <= stop))
+    return rows
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Return a context in which the BLAS keeps to one thread.
+
+    The products here are small and the other cores have hashes or other scans to do; on a busy
+    machine BLAS threads that waited for each other made the work up to 100 times slower. The
+    limit holds for the whole process, so whoever averages in several threads takes it round them
+    all as well; then none of them can lift it while another is at work.
+    """
+    return threadpoolctl.threadpool_limits(1, user_api="blas")

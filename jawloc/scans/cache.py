@@ -1,0 +1,339 @@
+"""The cache: every full-size labelled DICOM downsampled once, then reused by every run and trial.
+
+`build_cache` brings the cached files of some scans up to date, `load_example` reads one. A
+cached file is used only while its source's size and time, the target size, the algorithm and its
+own checksum are right; everything else is made again. Writing is atomic and guarded by one lock
+a file, so several processes can build one cache at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, map_points
+from jawloc.scans.cache_files import (
+    CacheConfig,
+    CacheRecord,
+    absolute,
+    cache_folder,
+    cached_paths,
+    is_current,
+    leftovers,
+    lock_path,
+    new_record,
+    read_cached,
+    source_of,
+    write_cached,
+)
+from jawloc.scans.cache_upkeep import CacheStatus, Cleared, clear_cache, verify_cache
+from jawloc.scans.dicom import has_labelled_voxel, open_labelled_dicom
+from jawloc.scans.downsample import check_target, downsample
+from jawloc.scans.labels import object_centroids
+from jawloc.scans.workers import worker_threads
+
+__all__ = [
+    "CacheConfig",
+    "CacheReport",
+    "CacheStatus",
+    "Cleared",
+    "Example",
+    "build_cache",
+    "clear_cache",
+    "load_example",
+    "verify_cache",
+]
+
+_LOCK_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Example:
+    """One downsampled scan with the points to learn.
+
+    Attributes
+    ----------
+    scan_id : str
+        Of the full-size scan.
+    image : array of integers, shape (z, y, x)
+        Mean grey values.
+    mask : array of uint8, shape (z, y, x)
+        Label values, for pictures only.
+    points_voxels : array of float64, shape (object, 3)
+        Centroids of the objects' full-size masks, in voxels of `grid`.
+    grid, source_grid : Grid
+        Of the downsampled and of the full-size scan.
+    key : str
+        Changes with the content of the full-size scan, the target size and the algorithm.
+    source : Path
+        The full-size file.
+    """
+
+    scan_id: str
+    image: np.ndarray
+    mask: np.ndarray
+    points_voxels: np.ndarray
+    grid: Grid
+    source_grid: Grid
+    key: str
+    source: Path
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What `build_cache` did.
+
+    Attributes
+    ----------
+    cached : tuple of Path
+        The cached files, in the order of the scans.
+    built, refreshed, reused : int
+        Files made, files whose source was touched but not changed, files used as they were.
+    full_size_scans_read : int
+        Scans whose voxels were read at full size.
+    """
+
+    cached: tuple[Path, ...]
+    built: int
+    refreshed: int
+    reused: int
+    full_size_scans_read: int
+
+
+def build_cache(
+    scans: Sequence[Path], config: CacheConfig, *, base: Path, progress: bool = True
+) -> CacheReport:
+    """Bring the cached files of some full-size scans up to date.
+
+    Parameters
+    ----------
+    scans : sequence of Path
+        Labelled DICOMs.
+    config : CacheConfig
+        Target size, folders, workers, objects.
+    base : Path
+        The folder that relative paths are relative to.
+    progress : bool
+        Whether to show a bar, on a terminal, while there is something to do.
+
+    Raises
+    ------
+    InputError
+        With one line for each scan that can't be used: unreadable, smaller than the target, an
+        empty mask, no voxel of an object. What headers, masks and cached files tell is raised
+        before any scan is downsampled and before anything is written.
+    """
+    cached = cached_paths(scans, config, base)
+    folder = cache_folder(config, base)
+    jobs = [
+        _Job(absolute(scan, base), path, lock_path(path, folder), config)
+        for scan, path in zip(scans, cached, strict=True)
+    ]
+    with worker_threads(config.n_workers, len(jobs)) as pool:
+        records = list(pool.map(_usable_record, jobs))
+        _refuse(list(pool.map(_complaint, jobs, records)))
+        to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
+        outcomes = _build_all(pool, to_do, progress) if to_do else Counter()
+    made = outcomes["built"] + outcomes["refreshed"]
+    return CacheReport(
+        cached=tuple(cached),
+        built=outcomes["built"],
+        refreshed=outcomes["refreshed"],
+        reused=len(jobs) - made,
+        full_size_scans_read=made,
+    )
+
+
+def load_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> Example:
+    """Read a cached file and place the objects on its grid.
+
+    Parameters
+    ----------
+    cached : Path
+        One of `CacheReport.cached`.
+    objects : mapping of object name -> label values
+        None stands for every non-zero voxel.
+
+    Raises
+    ------
+    InputError
+        If the file isn't a whole cached scan, or the scan has no voxel of an object.
+    """
+    scan = read_cached(cached)
+    record = scan.record
+    source = source_of(cached, record)
+    centroids = object_centroids(record.labels, objects, source.name)
+    return Example(
+        scan_id=record.scan_id,
+        image=scan.image,
+        mask=scan.mask,
+        points_voxels=map_points(centroids, record.source_grid, record.grid),
+        grid=record.grid,
+        source_grid=record.source_grid,
+        key=record.key,
+        source=source,
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One scan that should have an up-to-date cached file."""
+
+    source: Path
+    cached: Path
+    lock: Path
+    config: CacheConfig
+
+
+class _Stopped(Exception):
+    """Ends a worker after another one failed or the user pressed Ctrl-C."""
+
+
+def _usable_record(job: _Job) -> CacheRecord | None:
+    """Return the record of a cached file that may be used as it is, else None."""
+    try:
+        stat = job.source.stat()
+        record = read_cached(job.cached).record
+    except (InputError, OSError):  # absent, damaged or foreign: all are made again
+        return None
+    shape = job.config.downsampled_dicom_size
+    return record if is_current(record, job.cached, job.source, stat, shape) else None
+
+
+def _complaint(job: _Job, record: CacheRecord | None) -> str | None:
+    """Say what makes a scan useless, as far as its cached file or its header and mask tell."""
+    try:
+        if record is not None:
+            object_centroids(record.labels, job.config.objects, job.source.name)
+            return None
+        scan = open_labelled_dicom(job.source)
+        check_target(scan, job.config.downsampled_dicom_size)
+        if not has_labelled_voxel(scan):
+            raise _empty_mask(job.source)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _refuse(complaints: Sequence[str | None]) -> None:
+    lines = [line for line in complaints if line is not None]
+    if lines:
+        raise InputError("\n".join(lines))
+
+
+def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -> Counter[str]:
+    """Make what is missing; scans that turn out useless are named after the others are done."""
+    sizes = {job: job.source.stat().st_size for job in jobs}
+    stop, drawing = threading.Event(), threading.Lock()
+    outcomes: Counter[str] = Counter()
+    complaints: list[str | None] = []
+    bar = tqdm(
+        total=sum(sizes.values()),
+        desc=f"downsampling {len(jobs)} scan{'s' if len(jobs) > 1 else ''}",
+        unit="B",
+        unit_scale=True,
+        disable=None if progress else True,
+    )
+
+    def advance(job: _Job, share: float) -> None:
+        if stop.is_set():
+            raise _Stopped
+        with drawing:
+            bar.update(round(share * sizes[job]))
+
+    with bar:
+        try:
+            # Files that another process is making now come last: it may finish them meanwhile.
+            for patience_seconds in (0.0, float("inf")):
+                futures = {
+                    pool.submit(_bring_up_to_date, job, advance, patience_seconds): job
+                    for job in jobs
+                }
+                jobs = []
+                for future in as_completed(futures):
+                    try:
+                        outcomes[future.result()] += 1
+                    except Timeout:
+                        jobs.append(futures[future])
+                    except InputError as error:
+                        complaints.append(str(error))
+        except BaseException:
+            stop.set()
+            raise
+    _refuse(complaints)
+    return outcomes
+
+
+def _bring_up_to_date(
+    job: _Job, advance: Callable[[_Job, float], None], patience_seconds: float
+) -> str:
+    """Make one cached file unless another process just has; say what was done."""
+    with _locked(job.lock, patience_seconds, lambda: advance(job, 0.0)):
+        if _usable_record(job) is not None:
+            advance(job, 1.0)
+            return "reused"
+        return _make(job, advance)
+
+
+def _make(job: _Job, advance: Callable[[_Job, float], None]) -> str:
+    for leftover in leftovers(job.cached):
+        leftover.unlink(missing_ok=True)
+    try:
+        previous_key = read_cached(job.cached).record.key
+    except (InputError, OSError):
+        previous_key = None
+    stat = job.source.stat()  # before the reading: a change during it shows at the next look
+    scan = open_labelled_dicom(job.source)
+    slices, shape = scan.grid.shape_zyx[0], job.config.downsampled_dicom_size
+    # Averaging costs hardly more than the hash alone, so a source that was only touched is read
+    # once, as is one that changed.
+    result = downsample(scan, shape, on_slab=lambda done: advance(job, done / slices))
+    record = new_record(job.cached, scan, stat, shape, result.labels, result.content_hash)
+    if result.mask is None or not result.labels:
+        raise _empty_mask(job.source)
+    write_cached(job.cached, record, result.image, result.mask)
+    object_centroids(record.labels, job.config.objects, job.source.name)  # raises if one is missing
+    return "refreshed" if record.key == previous_key else "built"
+
+
+def _empty_mask(source: Path) -> InputError:
+    return InputError(
+        f"{source.name}: the mask is empty; an example needs at least one labelled voxel"
+    )
+
+
+@contextmanager
+def _locked(path: Path, patience_seconds: float, check: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file; while another process has it, call `check` now and then.
+
+    Raises
+    ------
+    filelock.Timeout
+        If the lock isn't free within the time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    waited = 0.0
+    while True:
+        check()
+        try:
+            lock.acquire(timeout=min(_LOCK_POLL_SECONDS, patience_seconds))
+            break
+        except Timeout:
+            waited += _LOCK_POLL_SECONDS
+            if waited > patience_seconds:
+                raise
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,313 @@
+"""The files of the cache: where each lies, what it says about its source, and whether it's whole.
+
+A cached scan is a labelled DICOM that any viewer opens. Its record, JSON inside the file, says
+which file it was made from and how, and carries a checksum of itself and of the voxels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, Shape
+from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
+from jawloc.scans.labels import Label
+from jawloc.scans.scan import ScanFile
+
+ALGORITHM_VERSION = 1  # raise it whenever the same source would give other voxels or centroids
+RECORD_KEY = "jawloc_cache"
+LOCKS_FOLDER = ".locks"
+_LEFTOVER = re.compile(r"\.(.+\.dcm)\.\d+-[0-9a-f]{8}\.part")  # as jawloc.scans.dicom names them
+
+_Size = Annotated[int, Field(ge=2)]
+_LabelValues = Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Settings of the cache of downsampled scans.
+
+    Attributes
+    ----------
+    dicom_dirs : tuple of str
+        Folders of full-size labelled DICOMs.
+    downsampled_dicom_size : (z, y, x)
+        Voxels of a downsampled scan.
+    cache_dir : str
+        Folder of the cache.
+    n_workers : int
+        How many scans are downsampled at once; never more than there are cores.
+    objects : mapping of object name -> label values
+        What to locate; null stands for every non-zero voxel. Cached files don't depend on it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    dicom_dirs: tuple[str, ...] = ()
+    downsampled_dicom_size: tuple[_Size, _Size, _Size] = (512, 128, 128)
+    cache_dir: Annotated[str, Field(min_length=1)] = "dicoms/downsampled_dicoms"
+    n_workers: Annotated[int, Field(gt=0)] = 10
+    objects: Annotated[Mapping[str, _LabelValues | None], Field(min_length=1)] = field(
+        default_factory=lambda: {"jaw": None}
+    )
+
+
+@dataclass(frozen=True)
+class CacheRecord:
+    """What a cached file says about itself.
+
+    Attributes
+    ----------
+    algorithm_version : int
+        `ALGORITHM_VERSION` when it was made.
+    scan_id : str
+        Of the full-size scan.
+    source : str
+        Path of the full-size file, relative to the cached file's folder where it can be, so that
+        a project can be moved as a whole.
+    source_bytes, source_mtime_ns : int
+        Size and time of change of the full-size file.
+    source_shape_zyx, source_spacing_mm_zyx
+        Its grid.
+    target_shape_zyx : tuple of int
+        Shape of the cached volume.
+    labels : tuple of Label
+        Counts and full-size centroids of its label values.
+    content_hash : str
+        `jawloc.scans.downsample.hash_content` of the full-size file.
+    key : str
+        SHA-256 of content hash, target shape and algorithm version: all that decides the voxels.
+    checksum : str
+        SHA-256 of the rest of this record and of the cached voxels.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    algorithm_version: int
+    scan_id: str
+    source: str
+    source_bytes: int
+    source_mtime_ns: int
+    source_shape_zyx: tuple[int, int, int]
+    source_spacing_mm_zyx: tuple[float, float, float] | None
+    target_shape_zyx: tuple[int, int, int]
+    labels: tuple[Label, ...]
+    content_hash: str
+    key: str
+    checksum: str = ""
+
+    @property
+    def source_grid(self) -> Grid:
+        """Return the grid of the full-size scan."""
+        return Grid(self.source_shape_zyx, self.source_spacing_mm_zyx)
+
+    @property
+    def grid(self) -> Grid:
+        """Return the grid of the cached scan."""
+        return self.source_grid.resized(self.target_shape_zyx)
+
+
+_RECORD: TypeAdapter[CacheRecord] = TypeAdapter(CacheRecord)
+
+
+@dataclass(frozen=True)
+class CachedScan:
+    """A cached file whose checksum is right: record, image and mask (z, y, x)."""
+
+    record: CacheRecord
+    image: np.ndarray
+    mask: np.ndarray
+
+
+def cache_folder(config: CacheConfig, base: Path) -> Path:
+    """Return the cache's folder; a relative one is relative to `base`."""
+    return Path(os.path.abspath(base / config.cache_dir))  # noqa: PTH100  (keeps links as they are)
+
+
+def cached_paths(scans: Sequence[Path], config: CacheConfig, base: Path) -> list[Path]:
+    """Return where each scan's downsampled file lies: the source tree, mirrored for each size.
+
+    Raises
+    ------
+    InputError
+        If two scans would share one cached file.
+    """
+    size = "x".join(str(n) for n in config.downsampled_dicom_size)
+    folder = cache_folder(config, base) / size
+    paths = [folder / _mirrored(scan, config, base) for scan in scans]
+    owners: dict[Path, Path] = {}
+    for scan, path in zip(scans, paths, strict=True):
+        other = owners.setdefault(path, scan)
+        if absolute(other, base) != absolute(scan, base):
+            raise InputError(
+                f"{scan.name}: two scans of one folder must differ in more than the ending .dcm; "
+                f"{other} and {scan} do not"
+            )
+    return paths
+
+
+def _mirrored(scan: Path, config: CacheConfig, base: Path) -> Path:
+    """Return a scan's path from its DICOM folder on, the folder's own name included."""
+    scan = absolute(scan, base)
+    folders = [absolute(Path(name), base) for name in config.dicom_dirs]
+    # Of nested folders the innermost is the scan's own.
+    own = max((f for f in folders if f in scan.parents), key=lambda f: len(f.parts), default=None)
+    namesakes = {f for f in folders if own and f.name.casefold() == own.name.casefold()}
+    name = own.name if own else scan.parent.name
+    if own is None or len(namesakes) > 1 or not name:
+        # Folders that share a name, or that the config doesn't know, are told apart by their path.
+        own = own or scan.parent
+        name = f"{name}-{hashlib.sha256(_relative(own, base).encode()).hexdigest()[:8]}"
+    relative = Path(name) / scan.relative_to(own)
+    return relative if relative.suffix == ".dcm" else relative.with_name(relative.name + ".dcm")
+
+
+def absolute(path: Path, base: Path) -> Path:
+    """Return `path`, relative to `base` unless it is absolute, without resolving links."""
+    return Path(os.path.abspath(base / path))  # noqa: PTH100  (resolve() would follow links)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive
+        return path.as_posix()
+
+
+def lock_path(cached: Path, folder: Path) -> Path:
+    """Return the lock file that guards a cached file below the cache's folder."""
+    name = hashlib.sha256(_relative(cached, folder).encode()).hexdigest()[:16]
+    return folder / LOCKS_FOLDER / f"{name}.lock"
+
+
+def owner_of_leftover(path: Path) -> Path | None:
+    """Return the cached file that a killed writer's temporary file was to become, if it is one."""
+    match = _LEFTOVER.fullmatch(path.name)
+    return path.with_name(match[1]) if match else None
+
+
+def leftovers(cached: Path) -> list[Path]:
+    """Return the temporary files that killed writers of a cached file left beside it."""
+    if not cached.parent.is_dir():
+        return []
+    return [path for path in cached.parent.iterdir() if owner_of_leftover(path) == cached]
+
+
+def source_of(cached: Path, record: CacheRecord) -> Path:
+    """Return the path of the full-size file from which a cached file was made."""
+    return absolute(Path(record.source), absolute(cached, Path()).parent)
+
+
+def key_of(content_hash: str, shape: Shape) -> str:
+    """Hash everything that decides the voxels and centroids of a cached file."""
+    return hashlib.sha256(
+        json.dumps([content_hash, list(shape), ALGORITHM_VERSION]).encode()
+    ).hexdigest()
+
+
+def is_current(
+    record: CacheRecord, cached: Path, source: Path, stat: os.stat_result, shape: Shape
+) -> bool:
+    """Say whether a cached file may be used as it is, judged without opening its source."""
+    return (
+        record.algorithm_version == ALGORITHM_VERSION
+        and record.target_shape_zyx == tuple(shape)
+        and record.source_bytes == stat.st_size
+        and record.source_mtime_ns == stat.st_mtime_ns
+        and record.source == _relative(source, cached.parent)
+    )
+
+
+def new_record(
+    cached: Path,
+    scan: ScanFile,
+    stat: os.stat_result,
+    shape: Shape,
+    labels: tuple[Label, ...],
+    content_hash: str,
+) -> CacheRecord:
+    """Describe a cached file that is about to be written, from its source as it was read."""
+    spacing = scan.grid.spacing_mm_zyx
+    return CacheRecord(
+        algorithm_version=ALGORITHM_VERSION,
+        scan_id=scan.scan_id,
+        source=_relative(scan.path, cached.parent),
+        source_bytes=stat.st_size,
+        source_mtime_ns=stat.st_mtime_ns,
+        source_shape_zyx=scan.grid.shape_zyx,
+        source_spacing_mm_zyx=spacing,
+        target_shape_zyx=shape,
+        labels=labels,
+        content_hash=content_hash,
+        key=key_of(content_hash, shape),
+    )
+
+
+def write_cached(path: Path, record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> None:
+    """Write a cached file with its checksum; it appears whole or not at all."""
+    record = replace(record, checksum=_checksum(record, image, mask))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {RECORD_KEY: _RECORD.dump_python(record, mode="json")}
+    write_labelled_dicom(path, image, mask, record.grid, metadata=metadata)
+
+
+def read_cached(path: Path) -> CachedScan:
+    """Read a cached file and check that it is whole.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it isn't a cached scan, or its checksum is wrong.
+    """
+    record = read_record(path)
+    scan = open_labelled_dicom(path)
+    if scan.grid.shape_zyx != record.target_shape_zyx or scan.read_mask is None:
+        raise InputError(
+            f"{path.name}: a cached scan must have the shape {record.target_shape_zyx} that its "
+            f"record gives; it has {scan.grid.shape_zyx}"
+        )
+    slices = scan.grid.shape_zyx[0]
+    image, mask = scan.read_image(0, slices), scan.read_mask(0, slices)
+    if record.checksum != _checksum(record, image, mask):
+        raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
+    return CachedScan(record, image, mask)
+
+
+def read_record(path: Path) -> CacheRecord:
+    """Read the record of a cached file, without its voxels.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it isn't a cached scan.
+    """
+    metadata = read_metadata(path)
+    if metadata is None or RECORD_KEY not in metadata:
+        raise InputError(f"{path.name}: a cached scan must carry jawloc's record; it has none")
+    try:
+        return _RECORD.validate_json(json.dumps(metadata[RECORD_KEY]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path.name}: a cached scan's record must be whole; {where}: {first['msg']}"
+        ) from error
+
+
+def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> str:
+    about: dict[str, Any] = _RECORD.dump_python(replace(record, checksum=""), mode="json")
+    stored = image.dtype.newbyteorder("<")
+    digest = hashlib.sha256(json.dumps([about, stored.str], sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(image, stored).data)
+    digest.update(np.ascontiguousarray(mask, np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,187 @@
+"""Looking after the cache: checking every file of it against its source, and removing it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from jawloc.errors import InputError
+from jawloc.scans import cache_files
+from jawloc.scans.cache_files import (
+    LOCKS_FOLDER,
+    RECORD_KEY,
+    CacheConfig,
+    cache_folder,
+    lock_path,
+    owner_of_leftover,
+    read_cached,
+    source_of,
+)
+from jawloc.scans.dicom import open_labelled_dicom, read_metadata
+from jawloc.scans.downsample import hash_content
+from jawloc.scans.workers import worker_threads
+
+
+@dataclass(frozen=True)
+class CacheStatus:
+    """What `verify_cache` found out about one cached file.
+
+    Attributes
+    ----------
+    path : Path
+        The cached file.
+    status : str
+        ``ok``; ``stale`` (the source has other content now, or the algorithm changed);
+        ``damaged`` (not a whole cached scan); ``source missing``.
+    source : Path or None
+        The full-size file; None where the cached file is too damaged to say.
+    detail : str
+        One sentence about what is wrong; empty where nothing is.
+    """
+
+    path: Path
+    status: Literal["ok", "stale", "damaged", "source missing"]
+    source: Path | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What `clear_cache` did.
+
+    Attributes
+    ----------
+    files, size_bytes : int
+        Cached files removed, and their size together.
+    left : tuple of Path
+        Files in the cache's folder that jawloc can't prove to have written, or that another
+        process is writing; they are left alone.
+    """
+
+    files: int
+    size_bytes: int
+    left: tuple[Path, ...]
+
+
+def verify_cache(config: CacheConfig, *, base: Path, progress: bool = True) -> list[CacheStatus]:
+    """Check every file in the cache, of every size, and hash its full-size source anew.
+
+    Parameters
+    ----------
+    config : CacheConfig
+        Gives the folder and the number of workers.
+    base : Path
+        The folder that relative paths are relative to.
+    progress : bool
+        Whether to show a bar on a terminal.
+
+    Returns
+    -------
+    list of CacheStatus, sorted by path
+    """
+    paths = [p for p in _files(cache_folder(config, base)) if _is_visible_dicom(p)]
+    with worker_threads(config.n_workers, len(paths)) as pool:
+        return list(
+            tqdm(
+                pool.map(_verify, paths),
+                total=len(paths),
+                desc="verifying",
+                unit="scan",
+                disable=None if progress and paths else True,
+            )
+        )
+
+
+def _verify(path: Path) -> CacheStatus:
+    try:
+        record = read_cached(path).record
+    except (InputError, OSError) as error:
+        return CacheStatus(path, "damaged", detail=str(error))
+    source = source_of(path, record)
+    if not source.exists():
+        return CacheStatus(
+            path, "source missing", source, f"{path.name}: its source must exist; {source} doesn't"
+        )
+    version = cache_files.ALGORITHM_VERSION
+    if record.algorithm_version != version:
+        detail = (
+            f"{path.name}: the algorithm must be version {version}; "
+            f"the file was made by version {record.algorithm_version}"
+        )
+        return CacheStatus(path, "stale", source, detail)
+    try:
+        content_hash = hash_content(open_labelled_dicom(source))
+    except InputError as error:
+        return CacheStatus(path, "stale", source, str(error))
+    if content_hash != record.content_hash:
+        return CacheStatus(path, "stale", source, f"{source.name}: the full-size scan has changed")
+    return CacheStatus(path, "ok", source)
+
+
+def clear_cache(config: CacheConfig, *, base: Path) -> Cleared:
+    """Remove the cached files of every size, and nothing that jawloc did not write.
+
+    A file goes only if it carries jawloc's record or is what a killed run left of one; links are
+    neither followed nor removed.
+    """
+    folder = cache_folder(config, base)
+    sizes: list[int] = []
+    left: list[Path] = []
+    for path in [path for path in _files(folder) if not _is_lock(path, folder)]:
+        size = _remove_ours(path, folder)
+        if size is None:
+            left.append(path)
+        else:
+            sizes.append(size)
+    for path in [path for path in _files(folder) if _is_lock(path, folder)]:
+        path.unlink(missing_ok=True)
+    _remove_empty_folders(folder)
+    return Cleared(len(sizes), sum(sizes), tuple(left))
+
+
+def _remove_ours(path: Path, folder: Path) -> int | None:
+    """Remove a file of the cache that nobody is writing; return its size, or None if it stays."""
+    owner = owner_of_leftover(path)
+    try:
+        if path.is_symlink():
+            return None
+        if owner is None and RECORD_KEY not in (read_metadata(path) or {}):
+            return None
+        lock = lock_path(owner or path, folder)
+        lock.parent.mkdir(exist_ok=True)
+        with FileLock(lock, timeout=0):
+            size = path.stat().st_size
+            path.unlink()
+    except (InputError, OSError, Timeout):
+        return None
+    return size
+
+
+def _is_lock(path: Path, folder: Path) -> bool:
+    named_so = re.fullmatch(r"[0-9a-f]{16}\.lock", path.name) is not None
+    return named_so and path.parent == folder / LOCKS_FOLDER
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    for root, _, _ in os.walk(folder, topdown=False, followlinks=False):
+        with contextlib.suppress(OSError):  # it holds something that stays
+            Path(root).rmdir()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, sorted, without following links to other folders."""
+    for root, below, names in os.walk(folder, followlinks=False):
+        below.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def _is_visible_dicom(path: Path) -> bool:
+    return path.suffix == ".dcm" and not path.name.startswith(".")

@@ -1,0 +1,302 @@
+"""Images and label volumes of any format -> labelled DICOMs.
+
+An image and a label belong together if they have the same scan id (file name without its ending,
+or folder name), or if the label's is the image's followed by ``_mask``, ``_label``, ``_labels``
+or ``_seg``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydicom.valuerep import DSfloat
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, Triple
+from jawloc.scans.dicom_writing import Slab, exact_dtype, write_labelled_dicom_slabs
+from jawloc.scans.images import VOLUME_ENDINGS, volume_direction
+from jawloc.scans.pairing import LABEL_SUFFIXES, images_and_labels, labels_of
+from jawloc.scans.scan import ScanFile, open_scan, scan_id_of
+
+_SLAB_BYTES = 16 * 2**20
+_LARGEST_STORED = 65535
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One scan to be converted, or what became of it.
+
+    Attributes
+    ----------
+    scan_id : str
+        Name of the file to be written, without its ending.
+    image, label : Path or None
+        What is paired; one of them is None where its partner was not found.
+    target : Path
+        The labelled DICOM.
+    skip_reason : str or None
+        Why nothing is written; None for a scan that is (or was) converted.
+    notes : tuple of str
+        What a converted scan's owner should know: a changed spacing, rescaled grey values.
+    """
+
+    scan_id: str
+    image: Path | None
+    label: Path | None
+    target: Path
+    skip_reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Greys:
+    """How an image's values become 8- or 16-bit integers: (value - intercept) / slope."""
+
+    dtype: np.dtype
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def stored(self, slab: np.ndarray) -> np.ndarray:
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return slab.astype(self.dtype, copy=False)
+        scaled = np.rint((slab.astype(np.float64) - self.intercept) / self.slope)
+        return scaled.clip(0, _LARGEST_STORED).astype(self.dtype)
+
+
+def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
+    """Pair images with labels and say what will be converted, opening headers only.
+
+    Parameters
+    ----------
+    images, labels : Path
+        Folders whose files, and sub-folders of slices, are one scan each. They may be the same
+        folder if the labels' names have a suffix. Or one image file and one label file. Of a label
+        that is itself a labelled DICOM, the mask counts.
+    out : Path
+        The folder for the labelled DICOMs. Nothing is written here.
+
+    Returns
+    -------
+    list of Conversion
+        Sorted by scan id; those with a `skip_reason` are left out by `convert`: the target
+        exists, a partner is missing or ambiguous, a file is unreadable, or the shapes differ.
+
+    Raises
+    ------
+    InputError
+        If a folder does not exist or holds no scan, `out` is a file, two images have one scan
+        id, or no image at all has a label.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
+    by_id, found_labels = images_and_labels(images, labels)
+    partners = {scan_id: labels_of(scan_id, found_labels, by_id) for scan_id in by_id}
+    if not any(partners.values()):
+        raise InputError(
+            f"{labels}: a label must be named like its image, or end in one of "
+            f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
+            f"of the {len(by_id)} in {images}"
+        )
+    plan = [_planned(i, by_id[i], partners[i], out / f"{i}.dcm") for i in by_id]
+    used = {path for paths in partners.values() for path in paths}
+    plan += [
+        Conversion(scan_id_of(p), None, p, out / f"{scan_id_of(p)}.dcm", f"no image for {p.name}")
+        for p in found_labels
+        if p not in used
+    ]
+    return sorted(plan, key=lambda item: item.scan_id)
+
+
+def _planned(scan_id: str, image: Path, labels: Sequence[Path], target: Path) -> Conversion:
+    if len(labels) != 1:
+        names = ", ".join(path.name for path in labels)
+        reason = (
+            f"several labels fit {image.name}: {names}" if labels else f"no label for {scan_id}"
+        )
+        return Conversion(scan_id, image, None, target, reason)
+    item = Conversion(scan_id, image, labels[0], target)
+    if target.exists():
+        return replace(item, skip_reason=f"{target.name} exists")
+    try:
+        _open_pair(image, labels[0])
+    except InputError as error:
+        return replace(item, skip_reason=str(error))
+    return item
+
+
+def _open_pair(image_path: Path, label_path: Path) -> tuple[ScanFile, ScanFile]:
+    image, label = open_scan(image_path), open_scan(label_path)
+    if image.grid.shape_zyx != label.grid.shape_zyx:
+        raise InputError(
+            f"{label_path.name}: a label must have its image's shape (z, y, x), "
+            f"{image.grid.shape_zyx}; it has {label.grid.shape_zyx}"
+        )
+    return image, label
+
+
+def convert(
+    conversion: Conversion,
+    *,
+    label_values: Sequence[int] | None = None,
+    spacing_mm_zyx: Triple | None = None,
+) -> Conversion:
+    """Write one labelled DICOM, slab by slab; a scan that can't be converted leaves no file.
+
+    Parameters
+    ----------
+    conversion : Conversion
+        From `plan_conversion`; one with a `skip_reason` is returned as it is.
+    label_values : sequence of int, optional
+        Label values 1 ... 255 to keep; all others become background.
+    spacing_mm_zyx : tuple of float, optional
+        Voxel spacing (z, y, x), for formats that lose it. It wins over a spacing in the image,
+        with a note.
+
+    Returns
+    -------
+    Conversion
+        The same with its `notes`, or with a `skip_reason` where the scan is unreadable, its
+        shapes differ, its label values are not whole numbers 0 ... 255, or its mask is empty.
+
+    Notes
+    -----
+    Grey values that 8 or 16 bits can't hold exactly are mapped linearly to 0 ... 65535; the file
+    then has the RescaleSlope and RescaleIntercept that lead back.
+
+    Raises
+    ------
+    InputError
+        If `label_values` or `spacing_mm_zyx` are out of range.
+    """
+    _refuse_bad_options(label_values, spacing_mm_zyx)
+    if conversion.skip_reason or conversion.image is None or conversion.label is None:
+        return conversion
+    if conversion.target.exists():
+        return replace(conversion, skip_reason=f"{conversion.target.name} exists")
+    try:
+        image, label = _open_pair(conversion.image, conversion.label)
+        spacing, notes = _choose_spacing(image, label, spacing_mm_zyx)
+        notes += _orientation_note(conversion.image, conversion.label)
+        greys = _choose_greys(image)
+        if (greys.slope, greys.intercept) != (1.0, 0.0):
+            notes += (
+                f"grey values became 16-bit: {greys.slope:.6g} * stored + {greys.intercept:.6g}",
+            )
+        conversion.target.parent.mkdir(parents=True, exist_ok=True)
+        write_labelled_dicom_slabs(
+            conversion.target,
+            _slabs(image, label, greys, label_values),
+            Grid(image.grid.shape_zyx, spacing),
+            greys.dtype,
+            metadata={
+                "image": conversion.image.name,
+                "label": conversion.label.name,
+                "label_values": None if label_values is None else [int(v) for v in label_values],
+            },
+            rescale=(greys.slope, greys.intercept),
+        )
+    except InputError as error:
+        return replace(conversion, skip_reason=str(error))
+    except OSError as error:  # a full disk, a folder that is read-only
+        return replace(
+            conversion, skip_reason=f"{conversion.target.name}: can't be written; {error}"
+        )
+    return replace(conversion, notes=notes)
+
+
+def _refuse_bad_options(label_values: Sequence[int] | None, spacing: Triple | None) -> None:
+    if label_values is not None and (
+        not label_values or not all(int(v) == v and 1 <= v <= 255 for v in label_values)
+    ):
+        raise InputError(
+            f"label values: must be whole numbers 1 to 255, at least one; got {list(label_values)}"
+        )
+    if spacing is not None and not (
+        len(spacing) == 3 and all(np.isfinite(v) and v > 0 for v in spacing)
+    ):
+        raise InputError(f"spacing: must be three positive numbers (z, y, x) in mm; got {spacing}")
+
+
+def _choose_spacing(
+    image: ScanFile, label: ScanFile, given: Triple | None
+) -> tuple[Triple | None, tuple[str, ...]]:
+    known = image.grid.spacing_mm_zyx
+    if given is not None:
+        if known is None or np.allclose(known, given, rtol=1e-3):
+            return given, ()
+        return given, (f"spacing {given} mm replaces the image's {known} mm",)
+    if known is None and label.grid.spacing_mm_zyx is not None:
+        spacing = label.grid.spacing_mm_zyx
+        return spacing, (f"spacing {spacing} mm is the label's; the image has none",)
+    return known, ()
+
+
+def _orientation_note(image: Path, label: Path) -> tuple[str, ...]:
+    """Voxels are paired by index, so a label stored the other way round would be wrong unseen."""
+    both = [path.name.lower().endswith(VOLUME_ENDINGS) for path in (image, label)]
+    if not all(both) or np.allclose(volume_direction(image), volume_direction(label), atol=1e-3):
+        return ()
+    return (f"{label.name} has another orientation than {image.name}: check that they match",)
+
+
+def _starts(scan: ScanFile) -> Iterator[tuple[int, int]]:
+    frames, rows, columns = scan.grid.shape_zyx
+    step = max(1, _SLAB_BYTES // max(1, rows * columns * scan.dtype.itemsize))
+    for start in range(0, frames, step):
+        yield start, min(start + step, frames)
+
+
+def _choose_greys(image: ScanFile) -> _Greys:
+    exact = exact_dtype(image.dtype, 0, 0, whole=False)
+    if exact is not None:
+        return _Greys(exact)
+    low, high, whole = np.inf, -np.inf, True
+    for start, stop in _starts(image):
+        slab = image.read_image(start, stop)
+        low, high = min(low, float(slab.min())), max(high, float(slab.max()))
+        whole = whole and (slab.dtype.kind != "f" or bool(np.all(slab == np.rint(slab))))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise InputError(
+                f"{image.path.name}: grey values must be finite; slices {start} to {stop - 1} "
+                f"have {slab.min()} to {slab.max()}"
+            )
+    exact = exact_dtype(image.dtype, low, high, whole=whole)
+    if exact is not None:
+        return _Greys(exact)
+    # Through DICOM's decimal text, so that the file's slope and intercept are the ones used.
+    slope, intercept = (
+        float(str(DSfloat(value, auto_format=True)))
+        for value in ((high - low) / _LARGEST_STORED or 1.0, low)
+    )
+    return _Greys(np.dtype(np.uint16), slope, intercept)
+
+
+def _slabs(
+    image: ScanFile, label: ScanFile, greys: _Greys, label_values: Sequence[int] | None
+) -> Iterator[Slab]:
+    labelled = False
+    read_label = label.read_mask or label.read_image
+    for start, stop in _starts(image):
+        mask = _mask(label, read_label(start, stop), label_values)
+        labelled = labelled or bool(mask.any())
+        yield greys.stored(image.read_image(start, stop)), mask
+    if not labelled:
+        kept = "" if label_values is None else f" with the label values {list(label_values)}"
+        raise InputError(
+            f"{label.path.name}: the mask is empty{kept}; a scan needs at least one labelled voxel"
+        )
+
+
+def _mask(label: ScanFile, values: np.ndarray, keep: Sequence[int] | None) -> np.ndarray:
+    if keep is not None:
+        values = np.where(np.isin(values, list(keep)), values, 0)
+    mask = values.astype(np.uint8)
+    if not np.array_equal(mask, values):
+        wrong = values[mask != values].flat[0]
+        raise InputError(
+            f"{label.path.name}: label values must be whole numbers 0 to 255; one is {wrong}"
+        )
+    return mask

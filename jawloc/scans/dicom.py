@@ -1,0 +1,282 @@
+"""Labelled DICOM: image and mask in one file, in the lab's layout and in ours.
+
+Both hold the grey values as a multi-frame image and the mask as raw uint8 bytes, z-major and of
+the same shape, in the private element (00BB,B001). The lab's files are implicit VR without
+spacing and carry a stray creator string at (00BB,B000). Ours are explicit VR and conformant:
+creator at (00BB,00B0), spacing in the functional groups, notes as JSON in (00BB,B010); see
+`jawloc.scans.dicom_writing`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, Shape
+from jawloc.scans.dicom_attributes import (
+    CREATOR_TAG,
+    MASK_TAG,
+    METADATA_TAG,
+    PADDED_FRAMES,
+    PRIVATE_CREATOR,
+)
+from jawloc.scans.dicom_header import (
+    ByteRange,
+    PixelLayout,
+    byte_range,
+    pixel_layout,
+    read_header,
+)
+from jawloc.scans.dicom_spacing import spacing_mm_zyx
+from jawloc.scans.dicom_writing import write_labelled_dicom, write_labelled_dicom_slabs
+from jawloc.scans.scan import ScanFile
+
+__all__ = [
+    "find_labelled_dicoms",
+    "has_labelled_voxel",
+    "open_dicom",
+    "open_labelled_dicom",
+    "read_metadata",
+    "write_labelled_dicom",
+    "write_labelled_dicom_slabs",
+]
+
+DICOM_ENDINGS = (".dcm", ".dicom")
+_SEARCH_SLAB_BYTES = 8 * 2**20
+
+
+def open_labelled_dicom(path: Path) -> ScanFile:
+    """Open a labelled DICOM, reading its header only.
+
+    Parameters
+    ----------
+    path : Path
+        A multi-frame file with a mask, in the lab's layout or in ours.
+
+    Returns
+    -------
+    ScanFile
+        Slabs come straight from the file; opened files can be sent to other processes. Image
+        values are those stored: a RescaleSlope or RescaleIntercept is not applied, because
+        jawloc normalises intensities anyway.
+
+    Raises
+    ------
+    InputError
+        If the file is not DICOM, is truncated, has no mask or one of another shape, has one
+        slice, colour pixels, or a spacing that is not positive and finite.
+    """
+    scan = open_dicom(path)
+    if scan.read_mask is None:
+        raise InputError(
+            f"{path.name}: a labelled DICOM needs a mask in element (00BB,B001); it has none"
+        )
+    return scan
+
+
+def open_dicom(path: Path) -> ScanFile:
+    """Open a multi-frame DICOM with or without a mask; otherwise as `open_labelled_dicom`."""
+    path = Path(path)
+    header = read_header(path)
+    layout = pixel_layout(header, path)
+    frames = layout.shape_zyx[0] - _padded_frames(header, path)
+    if frames < 2:
+        raise InputError(f"{path.name}: a scan needs at least two slices; the file has {frames}")
+    grid = Grid((frames, *layout.shape_zyx[1:]), spacing_mm_zyx(header, path))
+    read_mask = None
+    if MASK_TAG in header:
+        mask = _mask_bytes(header, layout)
+        read_mask = partial(_read_mask, path, mask, grid.shape_zyx)
+    return ScanFile(
+        path.stem, path, grid, layout.dtype, partial(read_slices, layout, frames), read_mask
+    )
+
+
+def _mask_bytes(header: Dataset, layout: PixelLayout) -> ByteRange:
+    mask = byte_range(header, MASK_TAG)
+    voxels = math.prod(layout.shape_zyx)
+    length = None if mask is None else mask.length
+    # DICOM pads a value of odd length with one byte.
+    if mask is None or length not in (voxels, voxels + voxels % 2):
+        raise InputError(
+            f"{layout.path.name}: the mask must have the image's shape {layout.shape_zyx}, "
+            f"{voxels} bytes; it has {length}"
+        )
+    return mask
+
+
+def read_slices(layout: PixelLayout, frames: int, start: int, stop: int) -> np.ndarray:
+    """Read the image slices start ... stop - 1 of a DICOM file, as stored.
+
+    Parameters
+    ----------
+    layout : PixelLayout
+        Where and how the values are stored.
+    frames : int
+        How many of the file's frames count.
+
+    Returns
+    -------
+    array of `layout.dtype`, shape (stop - start, rows, columns)
+    """
+    _refuse_outside(start, stop, frames)
+    if layout.raw is None:
+        return _decode_slices(layout, start, stop)
+    _, rows, columns = layout.shape_zyx
+    slab = np.empty((stop - start, rows, columns), layout.dtype.newbyteorder("<"))
+    plane = rows * columns * layout.dtype.itemsize
+    _read_into(slab, layout.path, layout.raw.offset + start * plane)
+    slab = slab.astype(layout.dtype, copy=False)
+    if layout.unused_bits:
+        # Shifting up and back clears the unused bits, and carries the sign of signed values.
+        slab = (slab << layout.unused_bits) >> layout.unused_bits
+    return slab
+
+
+def _decode_slices(layout: PixelLayout, start: int, stop: int) -> np.ndarray:
+    from pydicom.pixels import iter_pixels
+
+    slab = np.empty((stop - start, *layout.shape_zyx[1:]), layout.dtype)
+    try:
+        wanted = range(start, stop)
+        for number, frame in enumerate(iter_pixels(layout.path, indices=wanted, raw=True)):
+            slab[number] = frame
+    except Exception as error:  # each decoder raises its own kinds for damaged data
+        raise InputError(
+            f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded; "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    return slab
+
+
+def _read_mask(path: Path, mask: ByteRange, shape: Shape, start: int, stop: int) -> np.ndarray:
+    frames, rows, columns = shape
+    _refuse_outside(start, stop, frames)
+    slab = np.empty((stop - start, rows, columns), np.uint8)
+    _read_into(slab, path, mask.offset + start * rows * columns)
+    return slab
+
+
+def _read_into(slab: np.ndarray, path: Path, offset: int) -> None:
+    with path.open("rb") as file:
+        file.seek(offset)
+        got = file.readinto(slab.data.cast("B")) if slab.size else 0
+    if got != slab.nbytes:
+        raise InputError(
+            f"{path.name}: the file changed while it was read; "
+            f"{got} bytes at {offset} instead of {slab.nbytes}"
+        )
+
+
+def _refuse_outside(start: int, stop: int, frames: int) -> None:
+    if not 0 <= start <= stop <= frames:
+        raise IndexError(f"slices {start} to {stop} are outside 0 to {frames}")
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """Return the notes that jawloc wrote into a labelled DICOM; None where there are none.
+
+    Raises
+    ------
+    InputError
+        If the file is not a readable DICOM, or its notes are damaged.
+    """
+    return _metadata(read_header(Path(path)), Path(path))
+
+
+def _metadata(header: Dataset, path: Path) -> dict[str, Any] | None:
+    # In another maker's file the same element could mean anything.
+    if METADATA_TAG not in header or CREATOR_TAG not in header:
+        return None
+    if str(header[CREATOR_TAG].value).strip() != PRIVATE_CREATOR:
+        return None
+    text = header[METADATA_TAG].value
+    try:
+        notes = json.loads(text if isinstance(text, str) else bytes(text).rstrip(b"\0 "))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path.name}: its notes must be JSON; {error}") from error
+    if not isinstance(notes, dict):
+        raise InputError(f"{path.name}: its notes must be a JSON object; got {notes!r}")
+    return notes
+
+
+def _padded_frames(header: Dataset, path: Path) -> int:
+    padded = (_metadata(header, path) or {}).get(PADDED_FRAMES, 0)
+    if padded not in (0, 1):
+        raise InputError(f"{path.name}: {PADDED_FRAMES} must be 0 or 1; it is {padded!r}")
+    return int(padded)
+
+
+def has_labelled_voxel(scan: ScanFile) -> bool:
+    """Say whether any voxel of a scan's mask is labelled, stopping at the first one found.
+
+    The search begins at 0.8 of the height, where jaws are, so a whole mask is read only where
+    it is empty.
+    """
+    if scan.read_mask is None:
+        return False
+    frames, rows, columns = scan.grid.shape_zyx
+    step = max(1, _SEARCH_SLAB_BYTES // max(1, rows * columns))
+    starts = sorted(range(0, frames, step), key=lambda z: abs(z + step / 2 - 0.8 * frames))
+    return any(scan.read_mask(z, min(z + step, frames)).any() for z in starts)
+
+
+def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:
+    """Return all DICOM files below the folders, sorted by scan id.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Searched at every depth, through links too. Hidden files and folders are left out.
+    exclude : Path, optional
+        A folder to leave out with all below it: the cache of downsampled scans.
+
+    Raises
+    ------
+    InputError
+        If a folder does not exist or holds no DICOM file, or two files have one scan id.
+    """
+    left_out = None if exclude is None else exclude.resolve()
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise InputError(f"{folder}: a folder of scans must exist; there is no such folder")
+        paths = _dicoms_below(Path(folder), left_out)
+        if not paths:
+            raise InputError(
+                f"{folder}: a folder of scans must hold DICOM files (.dcm, .dicom); it has none"
+            )
+        for path in paths:
+            other = found.setdefault(path.stem, path)
+            if other.resolve() != path.resolve():
+                raise InputError(
+                    f"{path.stem}: two scans must not share an id (file name); {other} and {path}"
+                )
+    return [found[scan_id] for scan_id in sorted(found)]
+
+
+def _dicoms_below(folder: Path, left_out: Path | None) -> list[Path]:
+    paths, visited = [], set()
+    for root, below, names in os.walk(folder, followlinks=True):
+        here = Path(root).resolve()
+        hidden = root != str(folder) and Path(root).name.startswith(".")
+        if here in visited or here == left_out or hidden:
+            below.clear()  # also ends circles of links
+            continue
+        visited.add(here)
+        below.sort()
+        paths += [
+            Path(root, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in DICOM_ENDINGS
+        ]
+    return paths

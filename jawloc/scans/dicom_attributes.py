@@ -1,0 +1,149 @@
+"""What a labelled DICOM by jawloc says about itself: a multi-frame secondary capture image.
+
+The SOP class is "grayscale word" or "grayscale byte" by the type of the grey values. Signed ones
+are written as such (PixelRepresentation 1) although the class means unsigned ones: every reader
+understands it, and shifting them would change their values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    generate_uid,
+)
+from pydicom.valuerep import DSfloat
+
+from jawloc.geometry import Shape, Triple
+
+PRIVATE_CREATOR = "LabelData"
+CREATOR_TAG = 0x00BB00B0
+MASK_TAG = 0x00BBB001
+METADATA_TAG = 0x00BBB010
+PIXELS_TAG = 0x7FE00010
+PADDED_FRAMES = "padded_frames"
+
+_EMPTY_BUT_REQUIRED = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "PositionReferenceIndicator",
+    "PatientOrientation",
+)
+
+
+def header_bytes(
+    shape: Shape,
+    spacing: Triple | None,
+    dtype: np.dtype,
+    metadata: Mapping[str, Any],
+    rescale: tuple[float, float],
+) -> tuple[bytes, bytes]:
+    """Return a file's bytes before the mask element, and between it and the pixels.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Frames, rows, columns.
+    spacing : tuple of float or None
+        In mm (z, y, x); None leaves out every spacing and position.
+    dtype : numpy.dtype
+        Type of the stored grey values.
+    metadata : mapping
+        Written as JSON unless it is empty.
+    rescale : (slope, intercept)
+        From stored values to the original ones.
+    """
+    head = _identity(shape, dtype, rescale)
+    tail = Dataset()
+    if metadata:
+        tail.add_new(METADATA_TAG, "UT", json.dumps(metadata))
+    tail.PresentationLUTShape = "IDENTITY"
+    if spacing is None:
+        # A multi-frame image has to say what tells its frames apart; without positions, a number.
+        head.FrameIncrementPointer = 0x00182001
+        head.PageNumberVector = list(range(1, shape[0] + 1))
+    else:
+        head.FrameIncrementPointer = 0x52009230
+        tail.SharedFunctionalGroupsSequence = [_shared_groups(spacing)]
+        tail.PerFrameFunctionalGroupsSequence = [
+            _frame_groups(number, spacing[0]) for number in range(shape[0])
+        ]
+    head.add_new(CREATOR_TAG, "LO", PRIVATE_CREATOR)
+    before = BytesIO()
+    head.save_as(before, enforce_file_format=True)
+    between = DicomBytesIO()
+    between.is_little_endian, between.is_implicit_VR = True, False
+    write_dataset(between, tail)
+    return before.getvalue(), between.getvalue()
+
+
+def _identity(shape: Shape, dtype: np.dtype, rescale: tuple[float, float]) -> Dataset:
+    word = dtype.itemsize == 2
+    head = Dataset()
+    head.file_meta = FileMetaDataset()
+    head.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    head.SOPClassUID = (
+        MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+        if word
+        else MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+    )
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(head, keyword, generate_uid(prefix=None))
+    head.FrameOfReferenceUID = generate_uid(prefix=None)
+    for keyword in _EMPTY_BUT_REQUIRED:
+        setattr(head, keyword, None)
+    head.ImageType = ["DERIVED", "SECONDARY"]
+    head.Modality, head.ConversionType = "OT", "WSD"
+    head.InstanceNumber, head.SeriesNumber = 1, 1
+    head.BurnedInAnnotation = "NO"
+    head.SamplesPerPixel, head.PhotometricInterpretation = 1, "MONOCHROME2"
+    head.NumberOfFrames, head.Rows, head.Columns = shape
+    head.BitsAllocated = head.BitsStored = 8 * dtype.itemsize
+    head.HighBit = head.BitsStored - 1
+    head.PixelRepresentation = int(dtype.kind == "i")
+    slope, intercept = rescale
+    head.RescaleIntercept, head.RescaleSlope = _decimal(intercept), _decimal(slope)
+    head.RescaleType = "US"
+    return head
+
+
+def _shared_groups(spacing: Triple) -> Dataset:
+    measures, plane, groups = Dataset(), Dataset(), Dataset()
+    z, y, x = (_decimal(value) for value in spacing)
+    measures.PixelSpacing = [y, x]
+    measures.SliceThickness = measures.SpacingBetweenSlices = z
+    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    groups.PixelMeasuresSequence = [measures]
+    groups.PlaneOrientationSequence = [plane]
+    return groups
+
+
+def _frame_groups(number: int, step_mm: float) -> Dataset:
+    content, position, groups = Dataset(), Dataset(), Dataset()
+    content.InStackPositionNumber, content.StackID = number + 1, "1"
+    position.ImagePositionPatient = [0, 0, _decimal(number * step_mm)]
+    groups.FrameContentSequence = [content]
+    groups.PlanePositionSequence = [position]
+    return groups
+
+
+def _decimal(value: float) -> DSfloat:
+    """A number as DICOM text, which has at most 16 characters."""
+    return DSfloat(float(value), auto_format=True)

@@ -1,0 +1,215 @@
+"""What a DICOM header says about a volume: shape, voxel type, where the bytes lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from jawloc.errors import InputError
+from jawloc.geometry import Shape
+
+# Values longer than this stay in the file: headers come into memory, pixels and masks do not.
+_DEFER_BYTES = 16 * 1024
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_RAW_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """Where an element's value lies in its file."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class PixelLayout:
+    """How the grey values of one DICOM file are stored.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    shape_zyx : tuple of int
+        NumberOfFrames, Rows, Columns.
+    dtype : numpy.dtype
+        uint8, int8, uint16 or int16.
+    unused_bits : int
+        BitsAllocated - BitsStored: high bits that mean nothing and are cleared on reading.
+    raw : ByteRange or None
+        Where the values lie, if they are uncompressed and little-endian; None where pydicom has
+        to decode them frame by frame.
+    """
+
+    path: Path
+    shape_zyx: Shape
+    dtype: np.dtype
+    unused_bits: int
+    raw: ByteRange | None
+
+
+def read_header(path: Path) -> Dataset:
+    """Read everything but the large values of a DICOM file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is not DICOM, or it ends before its elements do.
+    """
+    if not path.is_file():
+        raise InputError(f"{path.name}: a scan must be an existing file; there is none at {path}")
+    try:
+        header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
+        elements = [header.get_item(tag, keep_deferred=True) for tag in header.keys()]  # noqa: SIM118
+    except InvalidDicomError as error:
+        raise InputError(
+            f"{path.name}: a .dcm file must be DICOM; it has no DICOM file header"
+        ) from error
+    except Exception as error:  # pydicom raises a dozen kinds for damaged files
+        raise InputError(
+            f"{path.name}: the DICOM header can't be read; {one_line(error)}"
+        ) from error
+    if _syntax(header) == DeflatedExplicitVRLittleEndian:
+        raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
+    _refuse_truncated(path, elements)
+    return header
+
+
+def _refuse_truncated(path: Path, elements: Iterable[Any]) -> None:
+    size = path.stat().st_size
+    for element in elements:
+        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+            continue
+        end = element.value_tell + element.length
+        if end > size:
+            raise InputError(
+                f"{path.name}: the file is truncated; element {element.tag} ends at byte {end}, "
+                f"the file at byte {size}"
+            )
+
+
+def header_value(header: Dataset, keyword: str, path: Path) -> Any:
+    """Return an element's value, or None where it is absent or empty.
+
+    Raises
+    ------
+    InputError
+        If the value is malformed.
+    """
+    try:
+        value = header.get(keyword)
+        return None if value in (None, "") else value
+    except Exception as error:  # a malformed value: pydicom raises whatever its converter did
+        raise InputError(
+            f"{path.name}: the DICOM element {keyword} can't be read; {one_line(error)}"
+        ) from error
+
+
+def byte_range(header: Dataset, tag: int) -> ByteRange | None:
+    """Return where an element's value lies; None where it is absent or encapsulated.
+
+    Only for elements whose value nobody has asked the header for: pydicom forgets the place then.
+    """
+    element = header.get_item(tag, keep_deferred=True)
+    if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+        return None
+    return ByteRange(element.value_tell, element.length)
+
+
+def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
+    """Describe the grey values of an opened file, which may be a single slice.
+
+    Raises
+    ------
+    InputError
+        If there are no pixels, they are not 8- or 16-bit grey values, their number does not fit
+        the shape, or they are compressed in a way that nothing installed here can decode.
+    """
+    if "PixelData" not in header:
+        raise InputError(f"{path.name}: a scan needs pixel data; the file has none (truncated?)")
+    samples = _integer(header, "SamplesPerPixel", path, 1)
+    colours = header_value(header, "PhotometricInterpretation", path) or "MONOCHROME2"
+    if samples != 1 or colours != "MONOCHROME2":
+        raise InputError(
+            f"{path.name}: pixels must be one grey value each (MONOCHROME2); "
+            f"they are {colours} with {samples} per pixel"
+        )
+    frames = _integer(header, "NumberOfFrames", path, 1)
+    shape = (frames, _integer(header, "Rows", path), _integer(header, "Columns", path))
+    if min(shape) < 1:
+        raise InputError(f"{path.name}: frames, rows and columns must be positive; got {shape}")
+    bits = _integer(header, "BitsAllocated", path)
+    if bits not in (8, 16):
+        raise InputError(f"{path.name}: grey values must have 8 or 16 bits; they have {bits}")
+    stored = _integer(header, "BitsStored", path, bits)
+    if not 1 <= stored <= bits:
+        raise InputError(f"{path.name}: BitsStored must be 1 to {bits}; it is {stored}")
+    kind = "i" if _integer(header, "PixelRepresentation", path, 0) else "u"
+    dtype = np.dtype(f"{kind}{bits // 8}")
+    raw = _raw_pixels(header, path, shape, dtype)
+    return PixelLayout(path, shape, dtype, bits - stored, raw)
+
+
+def _raw_pixels(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> ByteRange | None:
+    pixels = byte_range(header, 0x7FE00010)
+    syntax = _syntax(header)
+    if pixels is None or getattr(syntax, "is_compressed", False):
+        _refuse_undecodable(syntax, path)
+        return None
+    needed, frame = math.prod(shape) * dtype.itemsize, shape[1] * shape[2] * dtype.itemsize
+    # One pad byte is DICOM's rule; some scanners pad with more, but never with a whole frame.
+    if not needed <= pixels.length < needed + max(frame, 2):
+        raise InputError(
+            f"{path.name}: pixel data must hold frames x rows x columns = {shape} values of "
+            f"{dtype.itemsize} byte(s), {needed} bytes; it holds {pixels.length}"
+        )
+    if syntax in _RAW_SYNTAXES or (syntax is None and header.original_encoding[1]):
+        return pixels
+    _refuse_undecodable(syntax, path)
+    return None
+
+
+def _refuse_undecodable(syntax: Any, path: Path) -> None:
+    from pydicom.pixels import get_decoder
+
+    name = getattr(syntax, "name", syntax)
+    try:
+        if get_decoder(syntax).is_available:
+            return
+    except (NotImplementedError, ValueError, TypeError, AttributeError):
+        pass  # a syntax that pydicom doesn't know: refused below like one it can't decode here
+    raise InputError(f"{path.name}: pixel data in this transfer syntax can't be decoded; {name}")
+
+
+def _integer(header: Dataset, keyword: str, path: Path, default: int | None = None) -> int:
+    value: Any = header_value(header, keyword, path)
+    value = default if value is None else value
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{path.name}: the DICOM element {keyword} must be one whole number; it is {value!r}"
+        ) from error
+
+
+def _syntax(header: Dataset) -> Any:
+    return getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID")
+
+
+def one_line(error: BaseException) -> str:
+    """Return another library's message without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,115 @@
+"""Voxel spacing of DICOM volumes: from a multi-frame header, or from the slices' positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from jawloc.errors import InputError
+from jawloc.geometry import Triple
+from jawloc.scans.dicom_header import header_value, one_line
+
+
+def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
+    """Return the voxel spacing (z, y, x) in mm, or None where the file does not say.
+
+    In-plane: PixelSpacing, from the functional groups or from the top level. Along z:
+    SpacingBetweenSlices from the same place, else the distance between the frames' positions (a
+    quarter of a second to parse for 2000 frames), else SliceThickness.
+
+    Raises
+    ------
+    InputError
+        If a spacing is there but is not a positive finite number.
+    """
+    measures = _functional_group(header, "PixelMeasuresSequence", path) or header
+    in_plane = header_value(measures, "PixelSpacing", path)
+    if in_plane is None:
+        return None
+    z = header_value(measures, "SpacingBetweenSlices", path)
+    z = _frame_distance_mm(header, path) if z is None else z
+    z = header_value(measures, "SliceThickness", path) if z is None else z
+    if z is None:
+        return None
+    return checked_spacing([z, *np.atleast_1d(np.asarray(in_plane, dtype=object))], path)
+
+
+def checked_spacing(values: Iterable[Any], path: Path) -> Triple:
+    """Turn three values into a spacing in mm, or raise InputError naming the file."""
+    given = list(values)
+    try:
+        z, y, x = (float(value) for value in given)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path.name}: the spacing must be three numbers in mm; it is {given}"
+        ) from error
+    if not all(math.isfinite(value) and value > 0 for value in (z, y, x)):
+        raise InputError(
+            f"{path.name}: the spacing (z, y, x) in mm must be positive and finite; "
+            f"it is {(z, y, x)}"
+        )
+    return (z, y, x)
+
+
+def _frame_distance_mm(header: Dataset, path: Path) -> float | None:
+    """Return the distance between consecutive frames' positions; None where none are given.
+
+    Raises
+    ------
+    InputError
+        If the frames are not evenly spaced along their normal.
+    """
+    frames = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
+    places = [_first_item(frame, "PlanePositionSequence", path) for frame in frames]
+    points = [header_value(p, "ImagePositionPatient", path) for p in places if p is not None]
+    if len(points) < 2 or len(points) != len(frames) or None in points:
+        return None
+    plane = _functional_group(header, "PlaneOrientationSequence", path)
+    axes = header_value(plane, "ImageOrientationPatient", path) if plane is not None else None
+    depths = depths_along_normal(points, axes, path)
+    return even_distance_mm(depths, path)
+
+
+def depths_along_normal(points: list[Any], axes: Any, path: Path) -> np.ndarray:
+    """Project positions (n, 3) in mm on the normal of the slice plane; returns n depths."""
+    try:
+        positions = np.asarray([[float(v) for v in point] for point in points])
+        plane = np.asarray([float(v) for v in (axes or (1, 0, 0, 0, 1, 0))])
+        return positions @ np.cross(plane[:3], plane[3:])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path.name}: slice positions and orientations must be 3 and 6 numbers; "
+            f"{one_line(error)}"
+        ) from error
+
+
+def even_distance_mm(depths: np.ndarray, path: Path) -> float:
+    """Return the step between depths, which must be even within 1 %; InputError otherwise."""
+    steps = np.abs(np.diff(depths))
+    typical = float(np.median(steps))
+    if not np.isfinite(typical) or typical <= 0 or np.ptp(steps) > 0.02 * typical:
+        raise InputError(
+            f"{path.name}: slices must be evenly spaced; their distances are "
+            f"{steps.min():.4g} to {steps.max():.4g} mm"
+        )
+    return float(np.mean(steps))
+
+
+def _functional_group(header: Dataset, keyword: str, path: Path) -> Dataset | None:
+    """The one item of a functional group, shared by all frames or taken from the first."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        item = _first_item(header, groups, path)
+        found = _first_item(item, keyword, path) if item is not None else None
+        if found is not None:
+            return found
+    return None
+
+
+def _first_item(header: Dataset, keyword: str, path: Path) -> Dataset | None:
+    items = header_value(header, keyword, path)
+    return items[0] if items else None

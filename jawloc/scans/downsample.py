@@ -1,0 +1,214 @@
+"""Shrink a scan file onto a grid by exact area averaging, with its centroids and hash on the way.
+
+The scan is read once, slab by slab, so a scan of any size costs a few slabs of memory. Each slice
+is averaged along y and x and then added to the one or two target slices it reaches, while a
+second thread hashes what the first has read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from jawloc.errors import InputError
+from jawloc.geometry import Shape
+from jawloc.scans.averaging import PlaneAverage, RowReached, one_blas_thread, rows_reached
+from jawloc.scans.labels import Label, MaskBuilder
+from jawloc.scans.scan import ScanFile
+
+SLAB_BYTES = 2**23  # of image read at a time; a thicker slab is no faster
+
+
+@dataclass(frozen=True)
+class Downsampled:
+    """A scan on a smaller grid, and what was learnt while reading it at full size.
+
+    Attributes
+    ----------
+    image : array, shape (z, y, x)
+        Mean grey values. Integers are rounded to the nearest one and keep the source's type
+        (8-bit sources become 16-bit, so that the mean keeps what the averaging won); floats
+        stay floats.
+    mask : array of uint8, shape (z, y, x), or None
+        For pictures: where labelled voxels fill at least half of a voxel, the label that fills
+        most of it. Every label of the source keeps at least one voxel. None without a mask.
+    labels : tuple of Label
+        Every label value of the source: its number of voxels and its centroid, at full size.
+    content_hash : str
+        `hash_content` of the source.
+    image_min, image_max : float
+        Range of the source's grey values.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    labels: tuple[Label, ...]
+    content_hash: str
+    image_min: float
+    image_max: float
+
+
+def downsample(
+    scan: ScanFile, shape_zyx: Sequence[int], *, on_slab: Callable[[int], None] | None = None
+) -> Downsampled:
+    """Average a scan file, and its mask where it has one, onto a grid that spans the same space.
+
+    Parameters
+    ----------
+    scan : ScanFile
+        Read once from the first slice to the last.
+    shape_zyx : three ints
+        Target size, on no axis larger than the scan.
+    on_slab : function, optional
+        Called after each slab with its number of slices; what it raises stops the work.
+
+    Raises
+    ------
+    InputError
+        If the target is larger than the scan, or if a float image holds NaN or infinity.
+    """
+    check_target(scan, shape_zyx)
+    shape = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
+    with one_blas_thread(), _Hasher(scan) as hasher:
+        average = PlaneAverage(scan.grid.shape_zyx, shape, scan.dtype)
+        image = _ImageBuilder(scan, shape)
+        mask = MaskBuilder(scan.grid.shape_zyx, shape)
+        for start, image_slab, mask_slab in _read_slabs(scan):
+            hasher.update(image_slab, mask_slab)
+            for index, plane in enumerate(image_slab, start):
+                rows = rows_reached(index, scan.grid.shape_zyx[0], shape[0])
+                image.add(index, plane, rows, average)
+                if mask_slab is not None:
+                    mask.add(index, mask_slab[index - start], rows, average)
+            if on_slab is not None:
+                on_slab(len(image_slab))
+        return Downsampled(
+            image.array,
+            mask.finished() if scan.read_mask is not None else None,
+            mask.labels(),
+            hasher.hexdigest(),
+            image.minimum,
+            image.maximum,
+        )
+
+
+def hash_content(scan: ScanFile, *, on_slab: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of what a scan file says: shape, spacing, voxel type, image and mask.
+
+    It depends on neither the file's name nor its format, so a scan that was touched, moved or
+    written anew with the same content keeps its hash.
+    """
+    with _Hasher(scan) as hasher:
+        for _, image_slab, mask_slab in _read_slabs(scan):
+            hasher.update(image_slab, mask_slab)
+            if on_slab is not None:
+                on_slab(len(image_slab))
+        return hasher.hexdigest()
+
+
+def check_target(scan: ScanFile, shape_zyx: Sequence[int]) -> None:
+    """Refuse a target grid that a scan cannot be averaged onto.
+
+    Raises
+    ------
+    InputError
+        If the target has an axis that is longer than the scan's, or shorter than one voxel.
+    """
+    source = scan.grid.shape_zyx
+    if any(target < 1 or target > size for target, size in zip(shape_zyx, source, strict=True)):
+        wanted, has = ("x".join(str(n) for n in shape) for shape in (shape_zyx, source))
+        raise InputError(
+            f"{scan.path.name}: the downsampled size must be no larger than the scan on any axis "
+            f"(z, y, x); {wanted} is asked of a scan of {has}"
+        )
+
+
+class _ImageBuilder:
+    """Collects averaged slices into the target image."""
+
+    def __init__(self, scan: ScanFile, shape: Shape) -> None:
+        self._name = scan.path.name
+        self._is_float = scan.dtype.kind == "f"
+        dtype = scan.dtype.newbyteorder("=")
+        if not self._is_float and dtype.itemsize == 1:
+            dtype = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
+        self.array = np.empty(shape, dtype)
+        self.minimum, self.maximum = np.inf, -np.inf
+        self._open_rows: dict[int, np.ndarray] = {}
+
+    def add(
+        self,
+        index: int,
+        plane: np.ndarray,
+        rows: list[RowReached],
+        average: PlaneAverage,
+    ) -> None:
+        """Add source slice `index`."""
+        if self._is_float and not np.isfinite(plane).all():
+            raise InputError(
+                f"{self._name}: grey values must be finite numbers; "
+                f"slice {index} holds NaN or infinity"
+            )
+        self.minimum = min(self.minimum, float(plane.min()))
+        self.maximum = max(self.maximum, float(plane.max()))
+        averaged = average(plane)
+        for row, weight, complete in rows:
+            total = self._open_rows.pop(row, 0) + averaged.dtype.type(weight) * averaged
+            if not complete:
+                self._open_rows[row] = total
+            else:
+                self.array[row] = total if self._is_float else np.rint(total)
+
+
+class _Hasher:
+    """Hashes slabs in its own thread (hashlib lets go of the interpreter lock)."""
+
+    def __init__(self, scan: ScanFile) -> None:
+        self._dtype = scan.dtype.newbyteorder("<")
+        about = [scan.grid.shape_zyx, scan.grid.spacing_mm_zyx, self._dtype.str]
+        self._about = json.dumps(about).encode()
+        self._image, self._mask = hashlib.sha256(), hashlib.sha256()
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> _Hasher:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def update(self, image_slab: np.ndarray, mask_slab: np.ndarray | None) -> None:
+        """Hash two slabs, once the slabs before them are done."""
+        self._wait()  # so that no more than two slabs are ever held
+        self._pending = self._thread.submit(self._hash, image_slab, mask_slab)
+
+    def _hash(self, image_slab: np.ndarray, mask_slab: np.ndarray | None) -> None:
+        self._image.update(np.ascontiguousarray(image_slab, self._dtype).data)
+        if mask_slab is not None:
+            self._mask.update(np.ascontiguousarray(mask_slab).data)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+
+    def hexdigest(self) -> str:
+        self._wait()
+        # Image and mask are hashed apart, so that the thickness of the slabs leaves no trace.
+        whole = self._about + self._image.digest() + self._mask.digest()
+        return hashlib.sha256(whole).hexdigest()
+
+
+def _read_slabs(scan: ScanFile) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Yield (first slice, image slab, mask slab) from the first slice to the last."""
+    size = scan.grid.shape_zyx[0]
+    thickness = max(1, SLAB_BYTES // (prod(scan.grid.shape_zyx[1:]) * scan.dtype.itemsize))
+    for start in range(0, size, thickness):
+        stop = min(start + thickness, size)
+        mask = None if scan.read_mask is None else scan.read_mask(start, stop)
+        yield start, scan.read_image(start, stop), mask

@@ -1,0 +1,230 @@
+"""Synthetic micro-CT scans of zebrafish for the demo and the tests.
+
+A phantom is drawn (`draw_phantom`: a few dozen numbers) and then rendered (`phantom_slabs`) on any
+grid: the anatomy is in millimetres, so one seed is one fish at every size. Position of the jaw,
+length, voxel size and age follow 465 real scans (Jean Golding Institute, University of
+Bristol, MIT); the anatomy itself is made up.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from tqdm import tqdm
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid
+from jawloc.scans.dicom import read_metadata, write_labelled_dicom_slabs
+from jawloc.scans.phantom_anatomy import skeleton
+from jawloc.scans.phantom_drawing import (
+    MOTTLE,
+    NATIVE_SHAPE,
+    RINGS,
+    Phantom,
+    draw_phantom,
+    seeded_generator,
+)
+from jawloc.scans.phantom_raster import Tubes, Window, draw_ellipsoids, draw_tubes, label_tubes
+from jawloc.scans.phantom_tissue import (
+    Mottle,
+    dense_ellipsoids,
+    draw_flesh,
+    organs,
+    scanned,
+    scanner_planes,
+    tube_plane,
+)
+from jawloc.scans.scan import Scan
+
+__all__ = [
+    "Phantom",
+    "brightest_spot",
+    "draw_phantom",
+    "make_phantom",
+    "phantom_slabs",
+    "write_phantom",
+    "write_phantoms",
+]
+
+# Written into every file; raise it when phantoms change, so that old files are made anew.
+PHANTOM_VERSION = 1
+# Less work than this is done before another process has started.
+SERIAL_VOXELS = 3_000_000
+
+
+def _posed_bones(phantom: Phantom) -> Tubes:
+    """Return the skeleton in mm from the field of view's corner."""
+    bones = skeleton(phantom.fish, phantom.arch_labels)
+    start = phantom.pose.to_world(bones.start_mm)
+    end = phantom.pose.to_world(bones.end_mm)
+    corner = _axis_from_corner(phantom.grid)
+    return Tubes(start + corner, end + corner, *bones.columns()[2:])
+
+
+def _axis_from_corner(grid: Grid) -> np.ndarray:
+    extent = np.asarray(grid.shape_zyx) * np.asarray(grid.spacing_mm_zyx, float)
+    return extent * (0, 0.5, 0.5)
+
+
+def phantom_slabs(
+    phantom: Phantom, slices_per_slab: int = 32
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Render a phantom from the floor up.
+
+    Yields
+    ------
+    (image, mask) : arrays of uint16 and uint8, shape (at most slices_per_slab, y, x)
+        The voxels don't depend on how thick the slabs are.
+    """
+    grid, fish, pose, look = phantom.grid, phantom.fish, phantom.pose, phantom.look
+    extent = np.asarray(grid.shape_zyx) * np.asarray(grid.spacing_mm_zyx, float)
+    bones = _posed_bones(phantom)
+    jaw = bones.take(bones.label > 0)
+    corner = _axis_from_corner(grid)
+    soft, dense = (
+        [type(e)(e.centre_mm + corner, e.to_unit_ball, e.level, e.wall_mm) for e in part]
+        for part in (organs(fish, pose, look), dense_ellipsoids(fish, pose, look))
+    )
+    mottle = Mottle.draw(seeded_generator(phantom.seed, MOTTLE), extent)
+    empty = tube_plane(look, grid)
+    planes = scanner_planes(look, grid, seeded_generator(phantom.seed, RINGS))
+    for first in range(0, grid.shape_zyx[0], slices_per_slab):
+        count = min(slices_per_slab, grid.shape_zyx[0] - first)
+        window = Window(grid, first)
+        levels = np.repeat(empty[None], count, 0)
+        draw_flesh(levels, fish, pose, look, mottle, window)
+        draw_ellipsoids(levels, soft, window)
+        layer = np.zeros_like(levels)
+        draw_tubes(layer, bones, window)
+        layer *= np.float32(look.bone_contrast)
+        levels += layer
+        del layer
+        draw_ellipsoids(levels, dense, window)
+        mask = np.zeros(levels.shape, np.uint8)
+        label_tubes(mask, jaw, window)
+        yield np.stack(list(scanned(levels, planes, look, window, phantom.seed))), mask
+
+
+def make_phantom(
+    seed: int,
+    shape_zyx: Sequence[int] = NATIVE_SHAPE,
+    *,
+    any_rotation: bool = True,
+    arch_labels: bool = False,
+) -> Scan:
+    """Draw and render a phantom in memory (see `draw_phantom`)."""
+    phantom = draw_phantom(seed, shape_zyx, any_rotation=any_rotation, arch_labels=arch_labels)
+    slabs = list(phantom_slabs(phantom))
+    image = np.concatenate([image for image, _ in slabs])
+    mask = np.concatenate([mask for _, mask in slabs])
+    return Scan(f"phantom_{seed:03d}", image, mask, phantom.grid)
+
+
+def write_phantom(
+    path: Path,
+    seed: int,
+    shape_zyx: Sequence[int] = NATIVE_SHAPE,
+    *,
+    any_rotation: bool = True,
+    arch_labels: bool = False,
+) -> None:
+    """Write a phantom as a labelled DICOM, slab by slab (see `draw_phantom`)."""
+    phantom = draw_phantom(seed, shape_zyx, any_rotation=any_rotation, arch_labels=arch_labels)
+    notes = {"phantom": _settings(seed, shape_zyx, any_rotation, arch_labels)}
+    write_labelled_dicom_slabs(
+        path, phantom_slabs(phantom), phantom.grid, np.dtype(np.uint16), metadata=notes
+    )
+
+
+def _settings(
+    seed: int, shape_zyx: Sequence[int], any_rotation: bool, arch_labels: bool
+) -> dict[str, Any]:
+    return {
+        "version": PHANTOM_VERSION,
+        "seed": seed,
+        "shape_zyx": [int(n) for n in shape_zyx],
+        "any_rotation": any_rotation,
+        "arch_labels": arch_labels,
+    }
+
+
+def write_phantoms(
+    folder: Path,
+    count: int,
+    shape_zyx: Sequence[int] = NATIVE_SHAPE,
+    seed: int = 0,
+    progress: bool = True,
+    *,
+    any_rotation: bool = True,
+    arch_labels: bool = False,
+) -> list[Path]:
+    """Make sure that a folder holds phantoms `phantom_000.dcm` ..., and make those missing.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    count : int
+        How many; file i holds the phantom of seed `seed` + i.
+    shape_zyx, any_rotation, arch_labels
+        As in `draw_phantom`. A file made with other settings, or damaged, is made anew.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    list of Path, in order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"phantom_{number:03d}.dcm" for number in range(count)]
+    jobs = [
+        (path, seed + number, tuple(int(n) for n in shape_zyx), any_rotation, arch_labels)
+        for number, path in enumerate(paths)
+    ]
+    missing = [job for job in jobs if _notes(job[0]) != _settings(*job[1:])]
+    workers = min(len(missing), _usable_cores())
+    with tqdm(total=len(missing), desc="phantoms", unit="scan", disable=not progress) as bar:
+        if workers < 2 or len(missing) * np.prod(shape_zyx) < SERIAL_VOXELS:
+            for job in missing:
+                _write_job(job)
+                bar.update()
+            return paths
+        # Fresh processes: a fork of one that runs threads can hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            for done in as_completed([pool.submit(_write_job, job) for job in missing]):
+                done.result()
+                bar.update()
+    return paths
+
+
+def _write_job(job: tuple[Path, int, tuple[int, ...], bool, bool]) -> None:
+    path, seed, shape, any_rotation, arch_labels = job
+    write_phantom(path, seed, shape, any_rotation=any_rotation, arch_labels=arch_labels)
+
+
+def _notes(path: Path) -> Any:
+    """Return the settings that a phantom file was made with; None for any other file."""
+    try:
+        return (read_metadata(path) or {}).get("phantom") if path.is_file() else None
+    except InputError:
+        return None
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def brightest_spot(image: np.ndarray) -> np.ndarray:
+    """Return the point (z, y, x) of the brightest voxel after smoothing over one voxel."""
+    smooth = ndimage.gaussian_filter(np.asarray(image, np.float32), 1.0)
+    return np.array(np.unravel_index(np.argmax(smooth), smooth.shape), float)

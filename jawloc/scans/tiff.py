@@ -1,0 +1,164 @@
+"""TIFF: one 3-D file a scan, or a folder of 2-D slices. TIFF does not say the spacing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid
+from jawloc.scans.scan import ScanFile, Slices, scan_id_of
+
+TIFF_ENDINGS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a TIFF's headers say: where the values lie, if they are one uncompressed block."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype  # in the file's byte order
+    offset: int | None
+    pages: int
+
+
+def open_tiff(path: Path) -> ScanFile:
+    """Open a 3-D TIFF.
+
+    Values come page by page, but for one page that holds a whole volume in compressed tiles:
+    that is read whole, and stays in memory while the opened scan does.
+
+    Raises
+    ------
+    InputError
+        If the file is not TIFF, has colours, or is not one volume of at least two slices.
+    """
+    layout = _read_layout(path)
+    if len(layout.shape) != 3 or layout.shape[0] < 2:
+        raise InputError(
+            f"{path.name}: a TIFF scan must be one volume (z, y, x) of at least two slices; "
+            f"its shape is {layout.shape}"
+        )
+    frames, rows, columns = layout.shape
+    read: Slices
+    if layout.offset is not None:
+        read = partial(_read_block, path, layout)
+    elif layout.pages == frames:
+        read = partial(_read_pages, path)
+    else:
+        whole = cache(partial(_decode, path, None))
+
+        def read(start: int, stop: int) -> np.ndarray:
+            return whole()[start:stop]
+
+    dtype = layout.dtype.newbyteorder("=")
+    return ScanFile(scan_id_of(path), path, Grid((frames, rows, columns)), dtype, read, None)
+
+
+def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
+    """Open 2-D TIFFs as one scan, in the natural order of their names (2 before 10).
+
+    Raises
+    ------
+    InputError
+        If there is one slice only, or one that is not 2-D or not like the first.
+    """
+    paths = sorted(slices, key=_natural_order)
+    if len(paths) < 2:
+        raise InputError(f"{folder.name}: a scan needs at least two slices; it has {len(paths)}")
+    first = _read_layout(paths[0])
+    if len(first.shape) != 2:
+        raise InputError(
+            f"{folder.name}: its TIFFs must be 2-D slices; {paths[0].name} has shape {first.shape}"
+        )
+    dtype = first.dtype.newbyteorder("=")
+    for path in paths[1:]:
+        layout = _read_layout(path)
+        if layout.shape != first.shape or layout.dtype.newbyteorder("=") != dtype:
+            raise InputError(
+                f"{folder.name}: slices must be alike; {paths[0].name} is {dtype} "
+                f"{first.shape}, {path.name} is {layout.dtype} {layout.shape}"
+            )
+    rows, columns = first.shape
+    grid = Grid((len(paths), rows, columns))
+    return ScanFile(scan_id_of(folder), folder, grid, dtype, partial(_read_files, paths), None)
+
+
+def _natural_order(path: Path) -> tuple[list[Any], str]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)], path.name
+
+
+def _read_layout(path: Path) -> _Layout:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if len(tiff.series) != 1:
+                raise InputError(
+                    f"{path.name}: the pages of a TIFF must form one volume; "
+                    f"they form {len(tiff.series)}"
+                )
+            series = tiff.series[0]
+            if "S" in series.axes:
+                raise InputError(
+                    f"{path.name}: pixels must be one grey value each; "
+                    f"the TIFF has colours, shape {series.shape} ({series.axes})"
+                )
+            dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
+            layout = _Layout(tuple(series.shape), dtype, series.dataoffset, len(tiff.pages))
+    except InputError:
+        raise
+    except Exception as error:  # tifffile raises a dozen kinds for damaged files
+        raise InputError(
+            f"{path.name}: the TIFF can't be read; {' '.join(str(error).split())}"
+        ) from error
+    if layout.dtype.kind not in "buif":
+        raise InputError(f"{path.name}: grey values must be numbers; they are {layout.dtype}")
+    needed = math.prod(layout.shape) * layout.dtype.itemsize
+    if layout.offset is not None and path.stat().st_size < layout.offset + needed:
+        raise InputError(
+            f"{path.name}: the file is truncated; its voxels end at byte "
+            f"{layout.offset + needed}, the file at byte {path.stat().st_size}"
+        )
+    return layout
+
+
+def _read_block(path: Path, layout: _Layout, start: int, stop: int) -> np.ndarray:
+    _, rows, columns = layout.shape
+    slab = np.empty((stop - start, rows, columns), layout.dtype)
+    offset = (layout.offset or 0) + start * rows * columns * layout.dtype.itemsize
+    with path.open("rb") as file:
+        file.seek(offset)
+        got = file.readinto(slab.data.cast("B")) if slab.size else 0
+    if got != slab.nbytes:
+        raise InputError(f"{path.name}: the file changed while it was read")
+    return slab.astype(layout.dtype.newbyteorder("="), copy=False)
+
+
+def _read_pages(path: Path, start: int, stop: int) -> np.ndarray:
+    slab = _decode(path, range(start, stop))
+    return slab.reshape(stop - start, *slab.shape[-2:])
+
+
+def _read_files(paths: Sequence[Path], start: int, stop: int) -> np.ndarray:
+    return np.stack([_decode(path, None) for path in paths[start:stop]])
+
+
+def _decode(path: Path, pages: range | None) -> np.ndarray:
+    import tifffile
+
+    try:
+        values = tifffile.imread(path, key=pages)
+    except Exception as error:  # each codec raises its own kinds for damaged data
+        raise InputError(
+            f"{path.name}: the TIFF's values can't be decoded; {' '.join(str(error).split())}"
+        ) from error
+    return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,168 @@
+"""Random changes that move image and points together: draw parameters, then apply them.
+
+One affine map a scan (about the volume's centre: rotation, scaling, flips, shift), one resampling
+of the whole batch, then intensity changes. Rotation is done in physical proportions, so that
+a grid whose voxels aren't cubes isn't sheared.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+Axis = Literal["z", "y", "x"]
+Degrees = Annotated[float, Field(ge=0, le=180)]
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """How far scans are changed during training; every range is symmetric about no change."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    enabled: bool = True
+    flip_axes: tuple[Axis, ...] = ("y", "x")  # each with probability one half
+    rotation_degrees_zyx: tuple[Degrees, Degrees, Degrees] = (180.0, 6.0, 6.0)  # about each axis
+    scale: Annotated[float, Field(ge=0, lt=0.9)] = 0.1  # 0.1: from 1/1.1 to 1.1 times as large
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.08  # share of each axis
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of the grey range
+    offset: Annotated[float, Field(ge=0)] = 0.1  # share of the grey range
+    gamma: Annotated[float, Field(ge=0, lt=3)] = 0.2  # exponent from 1/1.2 to 1.2
+    noise: Annotated[float, Field(ge=0)] = 0.05  # largest s.d., share of the grey range
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One drawn set of changes for a batch; the same one gives the same result again.
+
+    Attributes
+    ----------
+    matrix : tensor, shape (batch, 3, 3)
+        Maps offsets from the volume's centre, before -> after, (z, y, x) in voxels.
+    shift_voxels : tensor, shape (batch, 3)
+    gain, offset, gamma, noise : tensors, shape (batch,)
+    noise_seed : int
+    """
+
+    matrix: Tensor
+    shift_voxels: Tensor
+    gain: Tensor
+    offset: Tensor
+    gamma: Tensor
+    noise: Tensor
+    noise_seed: int
+
+
+def draw_augmentation(
+    config: AugmentationConfig,
+    points: Tensor,
+    shape_zyx: tuple[int, int, int],
+    voxel_size: Tensor,
+    generator: torch.Generator,
+) -> Augmentation:
+    """Draw one change a scan; the shift is limited so that every point stays inside the volume.
+
+    Parameters
+    ----------
+    points : tensor, shape (batch, object, 3)
+        (z, y, x) in voxels of the volume, before.
+    voxel_size : tensor, shape (batch, 3)
+        Relative voxel sizes along (z, y, x); only their proportions matter.
+    """
+    n = len(points)
+
+    def uniform(limit: float, *shape: int) -> Tensor:
+        return (torch.rand(n, *shape, generator=generator) * 2 - 1) * limit
+
+    angles = uniform(1.0, 3) * torch.tensor(config.rotation_degrees_zyx) * math.pi / 180
+    scales = (1 + config.scale) ** uniform(1.0)
+    flips = torch.ones(n, 3)
+    for axis in config.flip_axes:
+        coin = torch.rand(n, generator=generator) < 0.5
+        flips[:, "zyx".index(axis)] = torch.where(coin, -1.0, 1.0)
+    physical = _rotation(angles) * scales[:, None, None] * flips[:, None, :]
+    size = voxel_size.cpu().float()
+    matrix = physical * size[:, None, :] / size[:, :, None]
+    extent = torch.tensor(shape_zyx, dtype=torch.float32)
+    shift = uniform(config.shift, 3) * extent
+    shift = _keep_inside(points.cpu(), matrix, shift, extent)
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    return Augmentation(
+        matrix=matrix,
+        shift_voxels=shift,
+        gain=1 + uniform(config.gain),
+        offset=uniform(config.offset),
+        gamma=(1 + config.gamma) ** uniform(1.0),
+        noise=uniform(config.noise).abs(),
+        noise_seed=seed,
+    )
+
+
+def move_points(points: Tensor, change: Augmentation, shape_zyx: tuple[int, int, int]) -> Tensor:
+    """Apply the geometric part to points (batch, object, 3) in voxels."""
+    centre = (torch.tensor(shape_zyx, device=points.device) - 1) / 2
+    matrix, shift = change.matrix.to(points), change.shift_voxels.to(points)
+    return (points - centre) @ matrix.transpose(1, 2) + centre + shift[:, None, :]
+
+
+def move_images(images: Tensor, change: Augmentation) -> Tensor:
+    """Apply the geometric part to images (batch, 1, z, y, x), trilinear, edges repeated."""
+    shape = torch.tensor(images.shape[2:], dtype=torch.float32)
+    # grid_sample asks where each voxel comes from, in (x, y, z) units of half the volume
+    inverse = torch.linalg.inv(change.matrix)
+    half = shape / 2
+    back = inverse * half[None, None, :] / half[None, :, None]
+    offset = -(inverse @ change.shift_voxels[..., None]) / half[None, :, None]
+    theta = torch.cat([back.flip(1, 2), offset.flip(1)], dim=2).to(images)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def change_intensities(images: Tensor, change: Augmentation) -> Tensor:
+    """Apply the intensity part: gamma on the grey range 0...1, gain, offset, Gaussian noise."""
+
+    def each(values: Tensor) -> Tensor:
+        return values.to(images)[:, None, None, None, None]
+
+    low = images.clamp_min(0)
+    images = images - low + low ** each(change.gamma)  # negative values keep their place
+    images = images * each(change.gain) + each(change.offset)
+    generator = torch.Generator(images.device).manual_seed(change.noise_seed)
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    return images + noise * each(change.noise)
+
+
+def augment(images: Tensor, points: Tensor, change: Augmentation) -> tuple[Tensor, Tensor]:
+    """Apply a drawn change to images (batch, 1, z, y, x) and points (batch, object, 3)."""
+    z, y, x = images.shape[2:]
+    moved = change_intensities(move_images(images, change), change)
+    return moved, move_points(points, change, (z, y, x))
+
+
+def _rotation(angles: Tensor) -> Tensor:
+    """Rotation matrices (batch, 3, 3) in (z, y, x) order: about z, then y, then x."""
+    about_z, about_y, about_x = angles.unbind(-1)
+    rotation = torch.eye(3).repeat(len(angles), 1, 1)
+    for angle, (a, b) in ((about_z, (1, 2)), (about_y, (0, 2)), (about_x, (0, 1))):
+        turn = torch.eye(3).repeat(len(angles), 1, 1)
+        turn[:, a, a] = turn[:, b, b] = angle.cos()
+        turn[:, a, b], turn[:, b, a] = -angle.sin(), angle.sin()
+        rotation = turn @ rotation
+    return rotation
+
+
+def _keep_inside(points: Tensor, matrix: Tensor, shift: Tensor, extent: Tensor) -> Tensor:
+    """Limit the shift so that the points' bounding box stays inside, if it fits at all."""
+    offsets = (points.float() - (extent - 1) / 2) @ matrix.transpose(1, 2)
+    half = (extent - 1) / 2
+    lowest, highest = -half - offsets.amin(1), half - offsets.amax(1)
+    middle = (lowest + highest) / 2
+    fits = lowest <= highest
+    limited = torch.minimum(torch.maximum(shift, lowest), highest)
+    return torch.where(fits, limited, middle)

@@ -1,0 +1,122 @@
+"""Everything that resuming needs, in one file that loads without running code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jawloc.errors import InputError
+from jawloc.heatmaps.curriculum import CurriculumState
+from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.training.loop import EpochRecord, TrainingState
+
+# May differ between the interrupted run and the one that goes on: they don't change any number.
+FREE_SETTINGS = frozenset({"num_epochs", "n_workers", "device", "dicom_dirs", "cache_dir"})
+
+
+def save_checkpoint(
+    path: Path, state: TrainingState, settings: Mapping[str, object], run_id: str
+) -> None:
+    """Write the state after a whole epoch, atomically.
+
+    Parameters
+    ----------
+    settings : flat settings of the run; `load_checkpoint` refuses to go on with others.
+    run_id : the tracking store's id of the run, so that resuming adds to the same run.
+    """
+    content = {
+        "settings": {key: str(value) for key, value in settings.items()},
+        "run_id": run_id,
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "curriculum": asdict(state.curriculum),
+        "generator": state.generator.get_state(),
+        "torch_random": torch.get_rng_state(),
+        "records": [asdict(record) for record in state.records],
+        "best_weights": state.best_weights,
+        "best_epoch": state.best_epoch,
+        "best_error_voxels": state.best_error_voxels,
+        "cooldown_from": state.cooldown_from,
+    }
+    save_atomically(content, path)
+
+
+def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, object]) -> str:
+    """Put a freshly started state where the checkpoint left off; return its run id.
+
+    Raises
+    ------
+    InputError
+        The file is not a checkpoint, or the run had other settings.
+    """
+    content = read_weights_file(path)
+    if "optimizer" not in content or "settings" not in content:
+        raise InputError(f"{path.name}: not a checkpoint of an interrupted jawloc run")
+    _check_same_settings(path, content["settings"], settings)
+    state.network.load_state_dict(content["network"])
+    state.average.load_state_dict(content["average"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.curriculum = CurriculumState(**content["curriculum"])
+    state.generator.set_state(content["generator"].cpu())
+    torch.set_rng_state(content["torch_random"].cpu())
+    state.records = [_record(row) for row in content["records"]]
+    state.best_weights = content["best_weights"]
+    state.best_epoch = content["best_epoch"]
+    state.best_error_voxels = content["best_error_voxels"]
+    state.cooldown_from = content["cooldown_from"]
+    return str(content["run_id"])
+
+
+def save_atomically(content: Mapping[str, object], path: Path) -> None:
+    """torch.save into a temporary file in the same folder, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(dict(content), temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_weights_file(path: Path) -> dict[str, Any]:
+    """Load a `.pth` onto the CPU without running any code that it may hold.
+
+    Raises
+    ------
+    InputError
+        No such file, or a file that is not plain weights (a pickle with code in it included).
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such model file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
+        raise InputError(
+            f"{path.name}: not a model file of plain weights "
+            f"(damaged, or a pickle that holds code, which is never run)"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path.name}: a model file holds a mapping, not {type(content).__name__}")
+    return content
+
+
+def _check_same_settings(
+    path: Path, saved: Mapping[str, str], present: Mapping[str, object]
+) -> None:
+    for key in sorted(set(saved) | set(present)):
+        before, now = saved.get(key), str(present.get(key))
+        if key not in FREE_SETTINGS and before != now:
+            raise InputError(
+                f"{path.name}: a run goes on only with the settings that it began with; "
+                f"{key} was {before} and is now {now}"
+            )
+
+
+def _record(row: Mapping[str, Any]) -> EpochRecord:
+    train, val = HeatmapMetrics(**row["train"]), HeatmapMetrics(**row["val"])
+    return EpochRecord(**{**row, "train": train, "val": val})

@@ -1,0 +1,198 @@
+"""The networks: a fast strided U-Net (the default) and the lab's attention U-Net.
+
+Both take images (batch, 1, z, y, x) of any size and give heatmap logits (batch, object, ...) on
+a grid that is `stride` times coarser: heatmap voxel j covers the image voxels stride * j ...
+stride * j + stride - 1. The decoded point loses nothing by it: see decode.py.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+
+from jawloc.errors import InputError
+
+NetworkName = Literal["unet", "attention-unet"]
+
+# The lab's network; its state dicts load only into exactly this.
+LAB_CHANNELS = (8, 12, 16, 24, 32)
+LAB_STRIDES = (2, 2, 2, 2, 1)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network, and how wide.
+
+    `channels` (one number a level) and `stride` (of the heatmap) are the U-Net's; the attention
+    U-Net is always the lab's, with a heatmap as fine as its input.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    name: NetworkName = "unet"
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)
+    stride: Literal[1, 2, 4] = 2
+
+    @property
+    def heatmap_stride(self) -> int:
+        """Image voxels per heatmap voxel along each axis."""
+        return self.stride if self.name == "unet" else 1
+
+
+def heatmap_shape(shape_zyx: Sequence[int], stride: int) -> tuple[int, int, int]:
+    """Return the shape of the heatmap for an image of this shape."""
+    z, y, x = (math.ceil(n / stride) for n in shape_zyx)
+    return z, y, x
+
+
+def to_heatmap_grid(points: Tensor, stride: int) -> Tensor:
+    """Carry points from image voxels to heatmap voxels."""
+    return (points + 0.5) / stride - 0.5
+
+
+def to_image_grid(points: Tensor, stride: int) -> Tensor:
+    """Carry points from heatmap voxels to image voxels."""
+    return (points + 0.5) * stride - 0.5
+
+
+def build_network(config: NetworkConfig, n_objects: int) -> nn.Module:
+    """Make the network with fresh weights (from torch's current random state)."""
+    if config.name == "unet":
+        return UNet(config.channels, config.stride, n_objects)
+    return _lab_network(n_objects)
+
+
+class UNet(nn.Module):
+    """A plain U-Net whose stem already strides, so that no layer works at full resolution.
+
+    InstanceNorm keeps small batches and single scans alike (no running statistics that differ
+    between training and use). U-Net: Ronneberger et al. 2015, arXiv 1505.04597.
+    """
+
+    def __init__(self, channels: Sequence[int], stride: int, n_objects: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.total_stride = stride * 2 ** (len(channels) - 1)
+        # kernel 2 * stride with padding stride / 2 is centred on the block that it replaces
+        stem = nn.Conv3d(1, channels[0], 2 * stride, stride, stride // 2, bias=False)
+        if stride == 1:
+            stem = nn.Conv3d(1, channels[0], 3, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, _norm(channels[0]))
+        self.down = nn.ModuleList(
+            _block(a, b, stride=1 if level == 0 else 2)
+            for level, (a, b) in enumerate(zip((channels[0], *channels), channels, strict=False))
+        )
+        self.up = nn.ModuleList(
+            _block(deep + skip, skip, stride=1)
+            for deep, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
+        )
+        self.head = nn.Conv3d(channels[0], n_objects, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (batch, 1, z, y, x) to logits (batch, object, *heatmap_shape)."""
+        shape = heatmap_shape(image.shape[2:], self.stride)
+        x = self.stem(_pad_to_multiple(image, self.total_stride))
+        skips = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = block(torch.cat([x, skip], dim=1))
+        return self.head(x)[:, :, : shape[0], : shape[1], : shape[2]]
+
+
+def _norm(channels: int) -> nn.Module:
+    return nn.Sequential(nn.InstanceNorm3d(channels, affine=True), nn.LeakyReLU(0.01, inplace=True))
+
+
+def _block(n_in: int, n_out: int, stride: int) -> nn.Module:
+    first = nn.Conv3d(n_in, n_out, 3, stride, padding=1, bias=False)
+    second = nn.Conv3d(n_out, n_out, 3, padding=1, bias=False)
+    return nn.Sequential(first, _norm(n_out), second, _norm(n_out))
+
+
+def _pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last voxel of each axis until the size divides by `multiple`."""
+    missing = [(-n) % multiple for n in image.shape[2:]]
+    if not any(missing):
+        return image
+    z, y, x = missing
+    return F.pad(image, (0, x, 0, y, 0, z), mode="replicate")
+
+
+class _AnySize(nn.Module):
+    """Lets a network that needs sizes divisible by `multiple` take any size.
+
+    Its state dict is the inner network's own, so that the lab's bare `.pth` files load.
+    """
+
+    def __init__(self, network: nn.Module, multiple: int) -> None:
+        super().__init__()
+        self.inner = network
+        self.multiple = multiple
+
+    def forward(self, image: Tensor) -> Tensor:
+        z, y, x = image.shape[2:]
+        return self.inner(_pad_to_multiple(image, self.multiple))[:, :, :z, :y, :x]
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:
+        """Return the inner network's state dict."""
+        return self.inner.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: object, **kwargs: object) -> object:
+        """Load the inner network's state dict."""
+        return self.inner.load_state_dict(*args, **kwargs)
+
+
+def _lab_network(n_objects: int) -> nn.Module:
+    # kept out of the module's imports: MONAI takes seconds, and only this network needs it
+    from monai.networks.nets import AttentionUnet
+
+    network = AttentionUnet(
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=n_objects,
+        channels=LAB_CHANNELS,
+        strides=LAB_STRIDES,
+        kernel_size=5,
+        dropout=0.15,
+    )
+    return _AnySize(network, math.prod(LAB_STRIDES))
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn the setting into a device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+
+    A GPU that isn't there is replaced by the CPU with a warning: slower, but the same numbers.
+
+    Raises
+    ------
+    InputError
+        A name that isn't one of these.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: must be auto, cpu, cuda or cuda:N; received {name!r}")
+    present = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= present:
+        warnings.warn(
+            f"device {name!r} is set, but this machine has {present or 'no'} CUDA GPUs: "
+            "training on the CPU",
+            stacklevel=2,
+        )
+        return torch.device("cpu")
+    return device
