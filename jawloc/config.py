@@ -223,13 +223,13 @@ def _sentence(error: ValidationError, prefix: str, values: Any, source: str) -> 
 def _user_key(location: tuple[int | str, ...], values: Any) -> Iterator[int | str]:
     """Yield the part of pydantic's location that the user wrote (not its union branches)."""
     for part in location:
-        if isinstance(values, dict) and part in values:
+        in_mapping = isinstance(values, dict) and part in values
+        in_list = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if in_mapping or in_list:
             values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
-            values = values[part]
+            yield part
         else:
             return
-        yield part
 
 
 def _is_number(text: str) -> bool:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from jawloc.config import Config
 from jawloc.errors import InputError
+from jawloc.heatmaps.curriculum import start
 from jawloc.locating.evaluation import Evaluation, PointFinder, evaluate_positions, mean_position
 from jawloc.locating.locator import Locator, save_locator
 from jawloc.reporting.figures import plot_losses, plot_metrics, plot_sigma, save_figure
@@ -25,6 +26,7 @@ from jawloc.reporting.outputs import (
     write_test_pictures,
     write_text,
 )
+from jawloc.reporting.summary import describe_run, flat_numbers, summarise_run
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cache import Example, build_cache, load_example
 from jawloc.scans.dicom import find_labelled_dicoms
@@ -54,9 +56,11 @@ class Result:
     """What a run showed."""
 
     folder: Path
-    test: Evaluation
-    baselines: dict[str, Evaluation]  # by name: what needs no network
-    summary: dict[str, Any]
+    summary: dict[str, Any]  # as in summary.json
+
+    def describe(self) -> str:
+        """Say it in a few lines."""
+        return describe_run(self.summary, self.folder)
 
 
 def run_experiment(
@@ -89,18 +93,21 @@ def run_experiment(
     with tracked_run(
         config.base, model_name, params=config.as_params(), tags={}, run_id=run_id
     ) as run:
-        _log_inputs(run, folder, config, data)
-        for record in train(state, config, data):
+        log_inputs(run, folder, config, data)
+        for _ in train(state, config, data):
             save_checkpoint(folder / CHECKPOINT, state, config.as_params(), run.run_id)
-            log_epoch(run, folder, config, data, state, record)
+            log_epoch(run, folder, config, data, state)
         locator = best_locator(state, config)
         save_locator(locator, folder / f"{model_name}.pth")
-        result = test(locator, state, config, data, folder, baselines or {})
-        result.summary.update(name=model_name, seconds=round(time.perf_counter() - started, 1))
-        write_outputs(result, locator, state, config, data)
-        _log_results(run, result, folder / f"{model_name}.pth")
+        evaluations = test(locator, config, data, baselines or {})
+        write_pictures(folder, locator, evaluations["test"], state, config, data)
+        seconds = time.perf_counter() - started
+        summary = summarise_run(model_name, data.split, state, evaluations, seconds)
+        write_metrics_csv(folder / "metrics.csv", state.records)
+        write_json(folder / "summary.json", summary)
+        log_results(run, folder, f"{model_name}.pth", summary)
     (folder / CHECKPOINT).unlink()
-    return result
+    return Result(folder, summary)
 
 
 def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
@@ -125,16 +132,20 @@ def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool)
     return folder
 
 
-def prepare_data(config: Config) -> Data:
-    """Check the scans, bring the cache up to date, and load the examples."""
-    cache_dir = config.base / config.cache.cache_dir
+def find_scans(config: Config) -> list[Path]:
+    """Return the labelled DICOMs that the config names, without looking inside them."""
     folders = [config.base / d for d in config.cache.dicom_dirs]
     if not folders:
         raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")
-    scans = find_labelled_dicoms(folders, exclude=cache_dir)
+    return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
+
+
+def prepare_data(config: Config) -> Data:
+    """Check the scans, bring the cache up to date, and load the examples."""
+    scans = find_scans(config)
     split = choose_split([path.stem for path in scans], config.split)
     report = build_cache(scans, config.cache, base=config.base)
-    examples = [load_example(path, config.cache.objects) for path in report.paths]
+    examples = [load_example(path, config.cache.objects) for path in report.cached]
     return Data(split, {example.scan_id: example for example in examples})
 
 
@@ -186,143 +197,86 @@ def best_locator(state: TrainingState, config: Config) -> Locator:
 
 
 def test(
+    locator: Locator, config: Config, data: Data, baselines: Mapping[str, PointFinder]
+) -> dict[str, Evaluation]:
+    """Find the objects in the test scans, with the network and by what needs none."""
+    finders: dict[str, PointFinder] = {
+        "test": lambda example: locator.predict(example.image).points_voxels,
+        "mean_position": mean_position(data.of(data.split.train_ids)),
+        **baselines,
+    }
+    scans, names = data.of(data.split.test_ids), list(config.cache.objects)
+    return {key: evaluate_positions(scans, find, names) for key, find in finders.items()}
+
+
+def write_pictures(
+    folder: Path,
     locator: Locator,
+    tested: Evaluation,
     state: TrainingState,
     config: Config,
     data: Data,
-    folder: Path,
-    baselines: Mapping[str, PointFinder],
-) -> Result:
-    """Locate the objects in the test scans, beside what needs no network."""
-    names = list(config.cache.objects)
-    scans = data.of(data.split.test_ids)
-    finders = {"mean_position": mean_position(data.of(data.split.train_ids)), **baselines}
-    evaluated = {key: evaluate_positions(scans, find, names) for key, find in finders.items()}
-    result = evaluate_positions(scans, lambda e: locator.predict(e.image).points_voxels, names)
-    best = state.records[state.best_epoch - 1]
-    summary: dict[str, Any] = {
-        "name": folder.name,
-        "scans": {
-            "train": list(data.split.train_ids),
-            "validation": list(data.split.val_ids),
-            "test": list(data.split.test_ids),
-        },
-        "epochs": len(state.records),
-        "best_epoch": state.best_epoch,
-        "final_sigma_voxels": state.records[-1].sigma_voxels,
-        "best_sigma_voxels": best.sigma_voxels,
-        "validation_error_voxels": best.val.error_voxels,
-        "validation_error_mm": best.val.error_mm,
-        "test_error": _in_units(result),
-        **{f"{key}_error": _in_units(value) for key, value in evaluated.items()},
-        "test_scans": [
-            {
-                "scan": e.scan_id,
-                "object": e.object_name,
-                "error_downsampled_voxels": e.error_downsampled_voxels,
-                "error_full_size_voxels": e.error_full_size_voxels,
-                "error_mm": e.error_mm,
-                "predicted_voxels_zyx": e.predicted_voxels.tolist(),
-                "truth_voxels_zyx": e.truth_voxels.tolist(),
-            }
-            for e in result.errors
-        ],
-    }
-    return Result(folder, result, evaluated, summary)
-
-
-def write_outputs(
-    result: Result, locator: Locator, state: TrainingState, config: Config, data: Data
 ) -> None:
-    """Write the pictures and tables of a finished run."""
-    folder, records = result.folder, state.records
+    """Write every picture of a finished run."""
     sigma = config.curriculum
-    threshold = sigma.threshold if sigma.trigger == "loss" else None
     losses = plot_losses(
-        records,
+        state.records,
         loss=config.training.loss,
-        threshold=threshold,
+        threshold=sigma.threshold if sigma.trigger == "loss" else None,
         minimum_sigma_voxels=sigma.minimum_sigma_voxels,
     )
     save_figure(losses, folder / "losses.png")
-    save_figure(plot_metrics(records), folder / "metrics.png")
-    save_figure(plot_sigma(records), folder / "sigma.png")
-    for split, ids in (("train", data.split.train_ids), ("val", data.split.val_ids)):
-        picture = predicted_picture(data.examples[ids[0]], locator, SPLIT_TITLES[split])
-        save_figure(picture, folder / f"{split}_heatmap_pred.png")
+    save_figure(plot_metrics(state.records), folder / "metrics.png")
+    save_figure(plot_sigma(state.records), folder / "sigma.png")
+    for short, (title, ids) in data.split.titled().items():
+        picture = predicted_picture(data.examples[ids[0]], locator, title)
+        save_figure(picture, folder / f"{short}_heatmap_pred.png")
     # of several test scans the worst: the one that is worth looking at
-    worst = result.test.worst()
+    worst = tested.worst()
     example = data.examples[worst.scan_id]
     write_test_pictures(folder, locator, example, worst, config.crop.crop_size)
-    write_metrics_csv(folder / "metrics.csv", records)
-    write_json(folder / "summary.json", result.summary)
 
 
-SPLIT_TITLES = {"train": "Training", "val": "Validation"}
-
-
-def log_epoch(
-    run: TrackedRun,
-    folder: Path,
-    config: Config,
-    data: Data,
-    state: TrainingState,
-    record: EpochRecord,
-) -> None:
-    """Log an epoch's numbers; where sigma changed, also show the new target and the prediction."""
-    run.log_epoch(record)
-    before = [r.sigma_voxels for r in state.records[-2:-1]]
-    if before == [record.sigma_voxels]:
-        return
-    stride = config.network.heatmap_stride
-    example = data.examples[data.split.train_ids[0]]
-    picture = target_picture(example, record.sigma_voxels, stride, f"Epoch {record.epoch}")
-    name = f"heatmap_epoch_{record.epoch}_sigma_{record.sigma_voxels:.2f}.png"
-    run.log_heatmap(picture, "heatmap/train", record.epoch)
-    save_figure(picture, folder / name)
-    locator = best_locator(state, config)
-    example = data.examples[data.split.val_ids[0]]
-    seen = predicted_picture(example, locator, f"Validation, epoch {record.epoch}")
-    run.log_heatmap(seen, "heatmap/val", record.epoch)
-
-
-def _log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
+def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
     """Keep what the run starts from: settings, split, data, and how the first targets look."""
     write_text(folder / "config.yml", config.as_yaml())
-    run.log_file(folder / "config.yml")
     split = {"train": data.split.train_ids, "val": data.split.val_ids, "test": data.split.test_ids}
     run.log_dict({key: list(ids) for key, ids in split.items()}, "split.json")
     run.log_dataset(split, {scan_id: e.key for scan_id, e in data.examples.items()})
+    sigma = start(config.curriculum).sigma_voxels
+    for short, (title, ids) in data.split.titled().items():
+        example, stride = data.examples[ids[0]], config.network.heatmap_stride
+        picture = target_picture(example, sigma, stride, title)
+        save_figure(picture, folder / f"{short}_heatmap_example.png")
+
+
+def log_epoch(
+    run: TrackedRun, folder: Path, config: Config, data: Data, state: TrainingState
+) -> None:
+    """Log an epoch's numbers; where sigma changed, also show the new target and the prediction."""
+    record = state.records[-1]
+    run.log_epoch(record)
+    if [r.sigma_voxels for r in state.records[-2:-1]] == [record.sigma_voxels]:
+        return
     stride = config.network.heatmap_stride
-    for name in ("train", "val"):
-        example = data.examples[split[name][0]]
-        sigma = max(config.curriculum.initial_sigma_voxels, config.curriculum.minimum_sigma_voxels)
-        picture = target_picture(example, sigma, stride, SPLIT_TITLES[name])
-        save_figure(picture, folder / f"{name}_heatmap_example.png")
+    example = data.examples[data.split.train_ids[0]]
+    target = target_picture(example, record.sigma_voxels, stride, f"Epoch {record.epoch}")
+    run.log_heatmap(target, "heatmap/train", record.epoch)
+    name = f"heatmap_epoch_{record.epoch}_sigma_{record.sigma_voxels:.2f}.png"
+    save_figure(target, folder / name)
+    example = data.examples[data.split.val_ids[0]]
+    title = f"Validation, best of {record.epoch} epochs"
+    seen = predicted_picture(example, best_locator(state, config), title)
+    run.log_heatmap(seen, "heatmap/val", record.epoch)
 
 
-def _log_results(run: TrackedRun, result: Result, model: Path) -> None:
+def log_results(run: TrackedRun, folder: Path, model: str, summary: Mapping[str, Any]) -> None:
     """Log the summary's numbers flat, every file, and the model."""
-    numbers = {
-        "epochs": result.summary["epochs"],
-        "best_epoch": result.summary["best_epoch"],
-        "final_sigma_voxels": result.summary["final_sigma_voxels"],
-        "seconds_total": result.summary["seconds"],
-    }
-    for key in ("test", *result.baselines):
-        for unit, value in result.summary[f"{key}_error"].items():
-            if value is not None:
-                numbers[f"{key}_error_{unit}"] = value
-    run.log_summary(numbers)
-    for path in sorted(result.folder.iterdir()):
+    run.log_summary(flat_numbers(summary))
+    for path in sorted(folder.iterdir()):
         if path.name != CHECKPOINT and path.is_file():
             run.log_file(path, "outputs")
-    run.log_locator(model)
-
-
-def _in_units(evaluation: Evaluation) -> dict[str, float | None]:
-    units = ("downsampled_voxels", "full_size_voxels", "mm")
-    return {unit: evaluation.mean(unit) for unit in units}
+    run.log_locator(folder / model)
 
 
 def _make_folder(folder: Path, *, keep: bool) -> None:
@@ -330,7 +284,6 @@ def _make_folder(folder: Path, *, keep: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if keep:
         return
-    own = ("*.png", "*.csv", "*.json", "*.pth", "*.yml", CHECKPOINT)
-    for pattern in own:
+    for pattern in ("*.png", "*.csv", "*.json", "*.pth", "config.yml", CHECKPOINT):
         for path in folder.glob(pattern):
             path.unlink()

@@ -25,7 +25,7 @@ class CurriculumConfig:
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     initial_sigma_voxels: Annotated[float, Field(gt=0, alias="initial_sigma")] = 8.0
-    minimum_sigma_voxels: Annotated[float, Field(gt=0, alias="minimum_sigma")] = 1.0
+    minimum_sigma_voxels: Annotated[float, Field(gt=0, alias="minimum_sigma")] = 1.5
     shrink_factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # 1 never shrinks
     trigger: Literal["loss", "error"] = "error"
     threshold: Annotated[float, Field(gt=0)] = 0.5  # nats, or a share of sigma

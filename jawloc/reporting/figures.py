@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,7 +54,8 @@ STYLE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.frameon": False}
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 JAW_RED = "#FF2A2A"
-MARKERS = (("o", SKY), ("+", YELLOW), ("s", PURPLE), ("x", BLUE), ("D", GREEN), ("^", VERMILION))
+RINGS = (("o", SKY), ("s", PURPLE), ("D", GREEN))  # for what is known
+CROSSES = (("+", YELLOW), ("x", ORANGE), ("1", VERMILION))  # for what is predicted
 ROUND = [1, 2, 5, 10]  # steps between ticks
 OUTLINE = [withStroke(linewidth=3.5, foreground="black")]
 WINDOW_STYLE: Style = {"fill": False, "edgecolor": ORANGE, "linestyle": "--", "linewidth": 1.8}
@@ -92,7 +93,8 @@ def plot_slices(
     title : str
         Any number of lines; long ones are wrapped.
     points : mapping from a name to (z, y, x) in voxels
-        Marked in every panel (projected onto it) and listed in the legend.
+        Marked in every panel (projected onto it) and listed in the legend; with a cross if the
+        name has "predict" in it, else with a ring.
     spacing_mm_zyx : tuple of float or None
         Gives the panels their aspect and a scale bar; None draws voxels as cubes and says so.
     mask : array or Planes on the image's grid
@@ -165,10 +167,11 @@ def _as_planes(volume: Volume, point: Point) -> Planes:
 
 
 def _marks(points: Mapping[str, Point]) -> list[tuple[str, Point, Style]]:
-    """Give every point its own marker and colour; hollow ones, which hide nothing."""
+    """Give predicted points crosses and all others rings, each its own marker and colour."""
     marks = []
-    for number, (name, point) in enumerate(points.items()):
-        marker, colour = MARKERS[number % len(MARKERS)]
+    free = {True: cycle(CROSSES), False: cycle(RINGS)}
+    for name, point in points.items():
+        marker, colour = next(free["predict" in name.lower()])
         style = {"marker": marker, "markersize": 14, "markeredgewidth": 2, "linestyle": "none"}
         style |= {"color": colour, "markerfacecolor": "none", "path_effects": OUTLINE}
         marks.append((name, point, style))
@@ -177,7 +180,7 @@ def _marks(points: Mapping[str, Point]) -> list[tuple[str, Point, Style]]:
 
 def _write_title(figure: Figure, lines: Sequence[str]) -> None:
     for row, line in enumerate(lines):
-        style: Style = {"size": 14, "weight": "bold"} if row == 0 else {"size": 12}
+        style: Style = {"size": 13, "weight": "bold"} if row == 0 else {"size": 12}
         y = 1 - (0.15 + 0.24 * row) / figure.get_figheight()
         figure.text(0.02, y, line, va="top", parse_math=False, **style)
 
@@ -310,7 +313,8 @@ def plot_losses(
             axes.axhline(threshold, color=GREEN, linestyle="--", label=f"threshold {threshold:g}")
         _draw_sigma_steps(axes, records, minimum_sigma_voxels, labelled=True)
         axes.set_ylabel("1 − Dice score" if loss == "dice" else LABELS[loss])
-        figure.suptitle("Loss by epoch; it jumps up wherever sigma shrinks", size=13)
+        shrinks = "; it jumps up wherever sigma shrinks" if _sigma_changes(records) else ""
+        figure.suptitle(f"Loss by epoch{shrinks}", size=13)
         figure.legend(loc="outside lower center", ncols=5)
     return figure
 
@@ -349,7 +353,7 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
                 axes.plot(records[best].epoch, mean[best], "*", ms=15, color=GREEN, label=label)
             axes.set_ylabel("voxels of the downsampled grid" if unit == "voxels" else "mm")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-        figure.suptitle("Validation error as sigma shrinks", size=13)
+        figure.suptitle("Sigma and validation error by epoch", size=13)
     return figure
 
 
@@ -368,10 +372,16 @@ def _both_splits(records: Sequence[EpochRecord], name: str) -> dict[str, tuple[n
     }
 
 
+def _sigma_changes(records: Sequence[EpochRecord]) -> list[tuple[EpochRecord, EpochRecord]]:
+    return [(a, b) for a, b in pairwise(records) if a.sigma_voxels != b.sigma_voxels]
+
+
 def _draw_curves(
     axes: Axes, records: Sequence[EpochRecord], curves: Mapping[str, tuple[np.ndarray, str]]
 ) -> None:
     """Draw curves by epoch, on a log scale where positive values span more than a decade."""
+    if not records:
+        raise ValueError("a chart by epoch needs at least one epoch")
     epochs = [record.epoch for record in records]
     style: Style = {"marker": "o" if len(epochs) <= 40 else None, "markersize": 4, "linewidth": 1.8}
     for name, (values, colour) in curves.items():
@@ -387,7 +397,10 @@ def _draw_curves(
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("epoch")
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(8, steps=ROUND, integer=True))
+    if len(epochs) <= 8:
+        axes.set_xticks(epochs)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=ROUND, integer=True))
     axes.grid(alpha=0.25)
 
 
@@ -399,8 +412,7 @@ def _draw_sigma_steps(
 ) -> None:
     """Mark every change of sigma, and shade the epochs at its minimum."""
     room, free_from = 0.025 * len(records), -np.inf  # epochs that one upright label takes
-    changes = [(a, b) for a, b in pairwise(records) if a.sigma_voxels != b.sigma_voxels]
-    for number, (before, after) in enumerate(changes):
+    for number, (before, after) in enumerate(_sigma_changes(records)):
         x = (before.epoch + after.epoch) / 2
         label = "_" * bool(number) + f"sigma changes{' (voxels, above)' * labelled}"
         axes.axvline(x, color="0.55", linestyle=":", linewidth=1.2, label=label, zorder=0)

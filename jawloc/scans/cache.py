@@ -10,37 +10,40 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans.cache_files import (
-    CacheConfig,
     CacheRecord,
-    absolute,
-    cache_folder,
-    cached_paths,
     is_current,
-    leftovers,
-    lock_path,
     new_record,
     read_cached,
     source_of,
     write_cached,
 )
+from jawloc.scans.cache_layout import (
+    CacheConfig,
+    absolute,
+    cache_folder,
+    cached_paths,
+    leftovers,
+    lock_path,
+)
 from jawloc.scans.cache_upkeep import CacheStatus, Cleared, clear_cache, verify_cache
 from jawloc.scans.dicom import has_labelled_voxel, open_labelled_dicom
 from jawloc.scans.downsample import check_target, downsample
 from jawloc.scans.labels import object_centroids
-from jawloc.scans.workers import worker_threads
+from jawloc.scans.workers import locked, worker_threads
 
 __all__ = [
     "CacheConfig",
@@ -53,8 +56,6 @@ __all__ = [
     "load_example",
     "verify_cache",
 ]
-
-_LOCK_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def build_cache(
     config : CacheConfig
         Target size, folders, workers, objects.
     base : Path
-        The folder that relative paths are relative to.
+        The folder that relative paths are relative to, those of `scans` too.
     progress : bool
         Whether to show a bar, on a terminal, while there is something to do.
 
@@ -143,7 +144,10 @@ def build_cache(
         records = list(pool.map(_usable_record, jobs))
         _refuse(list(pool.map(_complaint, jobs, records)))
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
-        outcomes = _build_all(pool, to_do, progress) if to_do else Counter()
+        outcomes: Counter[str] = Counter()
+        if to_do:
+            _refuse_unwritable(folder)
+            outcomes = _build_all(pool, to_do, progress)
     made = outcomes["built"] + outcomes["refreshed"]
     return CacheReport(
         cached=tuple(cached),
@@ -185,7 +189,7 @@ def load_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     """One scan that should have an up-to-date cached file."""
 
@@ -231,6 +235,17 @@ def _refuse(complaints: Sequence[str | None]) -> None:
         raise InputError("\n".join(lines))
 
 
+def _refuse_unwritable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the cache's folder must be one that can be written to; {error.strerror}"
+        ) from error
+
+
 def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -> Counter[str]:
     """Make what is missing; scans that turn out useless are named after the others are done."""
     sizes = {job: job.source.stat().st_size for job in jobs}
@@ -242,7 +257,7 @@ def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -
         desc=f"downsampling {len(jobs)} scan{'s' if len(jobs) > 1 else ''}",
         unit="B",
         unit_scale=True,
-        disable=None if progress else True,
+        disable=None if progress else True,  # None: only on a terminal
     )
 
     def advance(job: _Job, share: float) -> None:
@@ -255,10 +270,10 @@ def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -
         try:
             # Files that another process is making now come last: it may finish them meanwhile.
             for patience_seconds in (0.0, float("inf")):
-                futures = {
-                    pool.submit(_bring_up_to_date, job, advance, patience_seconds): job
-                    for job in jobs
-                }
+                work = partial(
+                    _bring_up_to_date, advance=advance, patience_seconds=patience_seconds
+                )
+                futures = {pool.submit(work, job): job for job in jobs}
                 jobs = []
                 for future in as_completed(futures):
                     try:
@@ -278,7 +293,7 @@ def _bring_up_to_date(
     job: _Job, advance: Callable[[_Job, float], None], patience_seconds: float
 ) -> str:
     """Make one cached file unless another process just has; say what was done."""
-    with _locked(job.lock, patience_seconds, lambda: advance(job, 0.0)):
+    with locked(job.lock, patience_seconds, lambda: advance(job, 0.0)):
         if _usable_record(job) is not None:
             advance(job, 1.0)
             return "reused"
@@ -310,30 +325,3 @@ def _empty_mask(source: Path) -> InputError:
     return InputError(
         f"{source.name}: the mask is empty; an example needs at least one labelled voxel"
     )
-
-
-@contextmanager
-def _locked(path: Path, patience_seconds: float, check: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file; while another process has it, call `check` now and then.
-
-    Raises
-    ------
-    filelock.Timeout
-        If the lock isn't free within the time.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    waited = 0.0
-    while True:
-        check()
-        try:
-            lock.acquire(timeout=min(_LOCK_POLL_SECONDS, patience_seconds))
-            break
-        except Timeout:
-            waited += _LOCK_POLL_SECONDS
-            if waited > patience_seconds:
-                raise
-    try:
-        yield
-    finally:
-        lock.release()

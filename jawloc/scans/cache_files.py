@@ -1,4 +1,4 @@
-"""The files of the cache: where each lies, what it says about its source, and whether it's whole.
+"""The cache's files: what each says about its source, and whether it is whole.
 
 A cached scan is a labelled DICOM that any viewer opens. Its record, JSON inside the file, says
 which file it was made from and how, and carries a checksum of itself and of the voxels.
@@ -9,57 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape
+from jawloc.scans.cache_layout import absolute, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
 from jawloc.scans.labels import Label
 from jawloc.scans.scan import ScanFile
 
 ALGORITHM_VERSION = 1  # raise it whenever the same source would give other voxels or centroids
 RECORD_KEY = "jawloc_cache"
-LOCKS_FOLDER = ".locks"
-_LEFTOVER = re.compile(r"\.(.+\.dcm)\.\d+-[0-9a-f]{8}\.part")  # as jawloc.scans.dicom names them
-
-_Size = Annotated[int, Field(ge=2)]
-_LabelValues = Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """Settings of the cache of downsampled scans.
-
-    Attributes
-    ----------
-    dicom_dirs : tuple of str
-        Folders of full-size labelled DICOMs.
-    downsampled_dicom_size : (z, y, x)
-        Voxels of a downsampled scan.
-    cache_dir : str
-        Folder of the cache.
-    n_workers : int
-        How many scans are downsampled at once; never more than there are cores.
-    objects : mapping of object name -> label values
-        What to locate; null stands for every non-zero voxel. Cached files don't depend on it.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
-    dicom_dirs: tuple[str, ...] = ()
-    downsampled_dicom_size: tuple[_Size, _Size, _Size] = (512, 128, 128)
-    cache_dir: Annotated[str, Field(min_length=1)] = "dicoms/downsampled_dicoms"
-    n_workers: Annotated[int, Field(gt=0)] = 10
-    objects: Annotated[Mapping[str, _LabelValues | None], Field(min_length=1)] = field(
-        default_factory=lambda: {"jaw": None}
-    )
 
 
 @dataclass(frozen=True)
@@ -129,80 +94,6 @@ class CachedScan:
     mask: np.ndarray
 
 
-def cache_folder(config: CacheConfig, base: Path) -> Path:
-    """Return the cache's folder; a relative one is relative to `base`."""
-    return Path(os.path.abspath(base / config.cache_dir))  # noqa: PTH100  (keeps links as they are)
-
-
-def cached_paths(scans: Sequence[Path], config: CacheConfig, base: Path) -> list[Path]:
-    """Return where each scan's downsampled file lies: the source tree, mirrored for each size.
-
-    Raises
-    ------
-    InputError
-        If two scans would share one cached file.
-    """
-    size = "x".join(str(n) for n in config.downsampled_dicom_size)
-    folder = cache_folder(config, base) / size
-    paths = [folder / _mirrored(scan, config, base) for scan in scans]
-    owners: dict[Path, Path] = {}
-    for scan, path in zip(scans, paths, strict=True):
-        other = owners.setdefault(path, scan)
-        if absolute(other, base) != absolute(scan, base):
-            raise InputError(
-                f"{scan.name}: two scans of one folder must differ in more than the ending .dcm; "
-                f"{other} and {scan} do not"
-            )
-    return paths
-
-
-def _mirrored(scan: Path, config: CacheConfig, base: Path) -> Path:
-    """Return a scan's path from its DICOM folder on, the folder's own name included."""
-    scan = absolute(scan, base)
-    folders = [absolute(Path(name), base) for name in config.dicom_dirs]
-    # Of nested folders the innermost is the scan's own.
-    own = max((f for f in folders if f in scan.parents), key=lambda f: len(f.parts), default=None)
-    namesakes = {f for f in folders if own and f.name.casefold() == own.name.casefold()}
-    name = own.name if own else scan.parent.name
-    if own is None or len(namesakes) > 1 or not name:
-        # Folders that share a name, or that the config doesn't know, are told apart by their path.
-        own = own or scan.parent
-        name = f"{name}-{hashlib.sha256(_relative(own, base).encode()).hexdigest()[:8]}"
-    relative = Path(name) / scan.relative_to(own)
-    return relative if relative.suffix == ".dcm" else relative.with_name(relative.name + ".dcm")
-
-
-def absolute(path: Path, base: Path) -> Path:
-    """Return `path`, relative to `base` unless it is absolute, without resolving links."""
-    return Path(os.path.abspath(base / path))  # noqa: PTH100  (resolve() would follow links)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # on another drive
-        return path.as_posix()
-
-
-def lock_path(cached: Path, folder: Path) -> Path:
-    """Return the lock file that guards a cached file below the cache's folder."""
-    name = hashlib.sha256(_relative(cached, folder).encode()).hexdigest()[:16]
-    return folder / LOCKS_FOLDER / f"{name}.lock"
-
-
-def owner_of_leftover(path: Path) -> Path | None:
-    """Return the cached file that a killed writer's temporary file was to become, if it is one."""
-    match = _LEFTOVER.fullmatch(path.name)
-    return path.with_name(match[1]) if match else None
-
-
-def leftovers(cached: Path) -> list[Path]:
-    """Return the temporary files that killed writers of a cached file left beside it."""
-    if not cached.parent.is_dir():
-        return []
-    return [path for path in cached.parent.iterdir() if owner_of_leftover(path) == cached]
-
-
 def source_of(cached: Path, record: CacheRecord) -> Path:
     """Return the path of the full-size file from which a cached file was made."""
     return absolute(Path(record.source), absolute(cached, Path()).parent)
@@ -224,7 +115,7 @@ def is_current(
         and record.target_shape_zyx == tuple(shape)
         and record.source_bytes == stat.st_size
         and record.source_mtime_ns == stat.st_mtime_ns
-        and record.source == _relative(source, cached.parent)
+        and record.source == relative(source, cached.parent)
     )
 
 
@@ -241,7 +132,7 @@ def new_record(
     return CacheRecord(
         algorithm_version=ALGORITHM_VERSION,
         scan_id=scan.scan_id,
-        source=_relative(scan.path, cached.parent),
+        source=relative(scan.path, cached.parent),
         source_bytes=stat.st_size,
         source_mtime_ns=stat.st_mtime_ns,
         source_shape_zyx=scan.grid.shape_zyx,
@@ -269,6 +160,17 @@ def read_cached(path: Path) -> CachedScan:
     InputError
         If there is no such file, it isn't a cached scan, or its checksum is wrong.
     """
+    try:
+        return _read_cached(path)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged DICOM can make its parser raise anything
+        raise InputError(
+            f"{path.name}: a cached scan must be readable; {type(error).__name__}: {error}"
+        ) from error
+
+
+def _read_cached(path: Path) -> CachedScan:
     record = read_record(path)
     scan = open_labelled_dicom(path)
     if scan.grid.shape_zyx != record.target_shape_zyx or scan.read_mask is None:
@@ -281,6 +183,14 @@ def read_cached(path: Path) -> CachedScan:
     if record.checksum != _checksum(record, image, mask):
         raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
     return CachedScan(record, image, mask)
+
+
+def is_cached_scan(path: Path) -> bool:
+    """Say whether a file carries jawloc's record of a cached scan, whole or not, of any version."""
+    try:
+        return RECORD_KEY in (read_metadata(path) or {})
+    except Exception:  # as in read_cached; what can't be read can't be recognised either
+        return False
 
 
 def read_record(path: Path) -> CacheRecord:

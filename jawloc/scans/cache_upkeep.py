@@ -15,17 +15,15 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.scans import cache_files
-from jawloc.scans.cache_files import (
+from jawloc.scans.cache_files import is_cached_scan, read_cached, source_of
+from jawloc.scans.cache_layout import (
     LOCKS_FOLDER,
-    RECORD_KEY,
     CacheConfig,
     cache_folder,
     lock_path,
     owner_of_leftover,
-    read_cached,
-    source_of,
 )
-from jawloc.scans.dicom import open_labelled_dicom, read_metadata
+from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import hash_content
 from jawloc.scans.workers import worker_threads
 
@@ -119,7 +117,7 @@ def _verify(path: Path) -> CacheStatus:
         return CacheStatus(path, "stale", source, detail)
     try:
         content_hash = hash_content(open_labelled_dicom(source))
-    except InputError as error:
+    except (InputError, OSError) as error:
         return CacheStatus(path, "stale", source, str(error))
     if content_hash != record.content_hash:
         return CacheStatus(path, "stale", source, f"{source.name}: the full-size scan has changed")
@@ -151,16 +149,14 @@ def _remove_ours(path: Path, folder: Path) -> int | None:
     """Remove a file of the cache that nobody is writing; return its size, or None if it stays."""
     owner = owner_of_leftover(path)
     try:
-        if path.is_symlink():
-            return None
-        if owner is None and RECORD_KEY not in (read_metadata(path) or {}):
+        if path.is_symlink() or (owner is None and not is_cached_scan(path)):
             return None
         lock = lock_path(owner or path, folder)
         lock.parent.mkdir(exist_ok=True)
         with FileLock(lock, timeout=0):
             size = path.stat().st_size
             path.unlink()
-    except (InputError, OSError, Timeout):
+    except (OSError, Timeout):
         return None
     return size
 

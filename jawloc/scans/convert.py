@@ -73,8 +73,8 @@ def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
     ----------
     images, labels : Path
         Folders whose files, and sub-folders of slices, are one scan each. They may be the same
-        folder if the labels' names have a suffix. Or one image file and one label file. Of a label
-        that is itself a labelled DICOM, the mask counts.
+        folder if the labels' names have a suffix. Or one image file and one label file. Of a
+        label that is itself a labelled DICOM, the mask counts.
     out : Path
         The folder for the labelled DICOMs. Nothing is written here.
 

@@ -103,12 +103,22 @@ def _refuse_differing(folder: Path, slices: Sequence[_Slice], keyword: str) -> N
     for item, value in zip(slices, values, strict=True):
         alike = (value is None) == (values[0] is None)
         if alike and value is not None and values[0] is not None:
-            alike = value.shape == values[0].shape and np.allclose(value, values[0], atol=1e-4)
+            alike = value.shape == values[0].shape and np.allclose(
+                value,
+                values[0],
+                atol=1e-4,
+                equal_nan=True,  # NaN is refused with the spacing
+            )
         if not alike:
             raise InputError(
-                f"{folder.name}: slices must have one {keyword}; it is {values[0]} in "
-                f"{slices[0].layout.path.name} and {value} in {item.layout.path.name}"
+                f"{folder.name}: slices must have one {keyword}; it is "
+                f"{_listed(values[0])} in {slices[0].layout.path.name} and {_listed(value)} in "
+                f"{item.layout.path.name}"
             )
+
+
+def _listed(value: np.ndarray | None) -> list[float] | None:
+    return None if value is None else value.tolist()
 
 
 def _numbers(item: _Slice, keyword: str) -> np.ndarray | None:

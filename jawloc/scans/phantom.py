@@ -20,9 +20,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid
 from jawloc.scans.dicom import read_metadata, write_labelled_dicom_slabs
-from jawloc.scans.phantom_anatomy import skeleton
 from jawloc.scans.phantom_drawing import (
     MOTTLE,
     NATIVE_SHAPE,
@@ -31,16 +29,11 @@ from jawloc.scans.phantom_drawing import (
     draw_phantom,
     seeded_generator,
 )
-from jawloc.scans.phantom_raster import Tubes, Window, draw_ellipsoids, draw_tubes, label_tubes
-from jawloc.scans.phantom_tissue import (
-    Mottle,
-    dense_ellipsoids,
-    draw_flesh,
-    organs,
-    scanned,
-    scanner_planes,
-    tube_plane,
-)
+from jawloc.scans.phantom_raster import Window, draw_ellipsoids, draw_tubes, label_tubes
+from jawloc.scans.phantom_scanner import scanned, scanner_planes, tube_plane
+from jawloc.scans.phantom_shapes import Tubes
+from jawloc.scans.phantom_skeleton import chin, skeleton
+from jawloc.scans.phantom_tissue import Mottle, Pose, dense_organs, draw_flesh, soft_organs
 from jawloc.scans.scan import Scan
 
 __all__ = [
@@ -54,23 +47,10 @@ __all__ = [
 ]
 
 # Written into every file; raise it when phantoms change, so that old files are made anew.
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
+MOTTLE_PITCH_MM = 0.35
 # Less work than this is done before another process has started.
-SERIAL_VOXELS = 3_000_000
-
-
-def _posed_bones(phantom: Phantom) -> Tubes:
-    """Return the skeleton in mm from the field of view's corner."""
-    bones = skeleton(phantom.fish, phantom.arch_labels)
-    start = phantom.pose.to_world(bones.start_mm)
-    end = phantom.pose.to_world(bones.end_mm)
-    corner = _axis_from_corner(phantom.grid)
-    return Tubes(start + corner, end + corner, *bones.columns()[2:])
-
-
-def _axis_from_corner(grid: Grid) -> np.ndarray:
-    extent = np.asarray(grid.shape_zyx) * np.asarray(grid.spacing_mm_zyx, float)
-    return extent * (0, 0.5, 0.5)
+SERIAL_VOXELS = 10_000_000
 
 
 def phantom_slabs(
@@ -85,31 +65,37 @@ def phantom_slabs(
     """
     grid, fish, pose, look = phantom.grid, phantom.fish, phantom.pose, phantom.look
     extent = np.asarray(grid.shape_zyx) * np.asarray(grid.spacing_mm_zyx, float)
-    bones = _posed_bones(phantom)
+    corner = extent * (0, 0.5, 0.5)  # poses count from the tube's axis, voxels from the corner
+    bones = _posed(skeleton(fish, phantom.arch_labels), pose, corner)
     jaw = bones.take(bones.label > 0)
-    corner = _axis_from_corner(grid)
-    soft, dense = (
-        [type(e)(e.centre_mm + corner, e.to_unit_ball, e.level, e.wall_mm) for e in part]
-        for part in (organs(fish, pose, look), dense_ellipsoids(fish, pose, look))
-    )
-    mottle = Mottle.draw(seeded_generator(phantom.seed, MOTTLE), extent)
+    lips = _posed(chin(fish), pose, corner)
+    soft = [organ.posed(pose, corner) for organ in soft_organs(fish, look)]
+    dense = [organ.posed(pose, corner) for organ in dense_organs(fish, look)]
+    mottle = Mottle.draw(seeded_generator(phantom.seed, MOTTLE), extent, MOTTLE_PITCH_MM)
     empty = tube_plane(look, grid)
     planes = scanner_planes(look, grid, seeded_generator(phantom.seed, RINGS))
     for first in range(0, grid.shape_zyx[0], slices_per_slab):
-        count = min(slices_per_slab, grid.shape_zyx[0] - first)
         window = Window(grid, first)
-        levels = np.repeat(empty[None], count, 0)
+        levels = np.repeat(empty[None], min(slices_per_slab, grid.shape_zyx[0] - first), 0)
         draw_flesh(levels, fish, pose, look, mottle, window)
+        share = np.zeros_like(levels)
+        draw_tubes(share, lips, window)
+        levels += share * (1 - levels)
         draw_ellipsoids(levels, soft, window)
-        layer = np.zeros_like(levels)
-        draw_tubes(layer, bones, window)
-        layer *= np.float32(look.bone_contrast)
-        levels += layer
-        del layer
+        bone = np.zeros_like(levels)
+        draw_tubes(bone, bones, window)
+        bone *= np.float32(look.bone_contrast)
+        levels += bone
         draw_ellipsoids(levels, dense, window)
         mask = np.zeros(levels.shape, np.uint8)
         label_tubes(mask, jaw, window)
         yield np.stack(list(scanned(levels, planes, look, window, phantom.seed))), mask
+
+
+def _posed(tubes: Tubes, pose: Pose, corner_mm: np.ndarray) -> Tubes:
+    """Return tubes in the world, in mm from the field of view's corner."""
+    start, end = (pose.to_world(p) + corner_mm for p in (tubes.start_mm, tubes.end_mm))
+    return Tubes(start, end, *tubes.columns()[2:])
 
 
 def make_phantom(
@@ -225,6 +211,9 @@ def _usable_cores() -> int:
 
 
 def brightest_spot(image: np.ndarray) -> np.ndarray:
-    """Return the point (z, y, x) of the brightest voxel after smoothing over one voxel."""
+    """Return the point (z, y, x) of the brightest voxel after smoothing over one voxel.
+
+    What the demo compares a locator with; made for downsampled images, as it copies them.
+    """
     smooth = ndimage.gaussian_filter(np.asarray(image, np.float32), 1.0)
     return np.array(np.unravel_index(np.argmax(smooth), smooth.shape), float)

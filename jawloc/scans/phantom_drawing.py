@@ -10,8 +10,10 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape
-from jawloc.scans.phantom_anatomy import JAW_TO_OTOLITH_HEADS, Fish, skeleton
-from jawloc.scans.phantom_tissue import OTOLITHS_HEADS, Look, Pose, path_terms
+from jawloc.scans.phantom_anatomy import JAW_TO_OTOLITHS_HEADS, OTOLITHS_HEADS, Fish
+from jawloc.scans.phantom_scanner import Look
+from jawloc.scans.phantom_skeleton import jaw as jaw_bones
+from jawloc.scans.phantom_tissue import Pose, path_terms
 
 # Source of the numbers below: 465 real scans, Jean Golding Institute, University of Bristol, MIT.
 # Quantiles at these probabilities, and the correlations of their normal scores.
@@ -36,7 +38,7 @@ OTOLITH_BELOW_JAW = (2.27, 0.0832, 0.509)
 # The otoliths' (y, x), given the jaw's: constant, share of the jaw's, standard deviation.
 OTOLITH_YX_MM, OTOLITH_YX_SHARE, OTOLITH_YX_SD = (-1.54, 0.0), 0.65, (0.55, 0.68)
 
-DRAW, MOTTLE, RINGS = 0, 1, 2  # purposes that seeds are derived for; noise takes 3
+DRAW, MOTTLE, RINGS = (0, 1, 2)  # purposes that seeds are derived for (and NOISE in the scanner)
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,10 @@ def draw_phantom(
     below += OTOLITH_BELOW_JAW[2] * float(np.clip(rng.standard_normal(), -2.5, 2.5))
     fish = Fish(
         length_mm=length,
-        head_mm=below / JAW_TO_OTOLITH_HEADS,
+        head_mm=below / JAW_TO_OTOLITHS_HEADS,
         depth_mm=length * rng.uniform(0.215, 0.275),
         width_ratio=rng.uniform(0.88, 1.15),
-        gape_radians=rng.uniform(0.0, 0.4),
+        gape_radians=rng.uniform(0.0, 0.35),
         fin_fold=rng.uniform(0.0, 1.0),
         shape_seed=int(rng.integers(2**31)),
     )
@@ -123,14 +125,16 @@ def draw_phantom(
     jaw_z = (height * NATIVE_SHAPE[0] + 0.5) * voxel
     pose = _draw_pose(rng, fish, jaw_z, tube_radius, any_rotation)
     look = _draw_look(rng, tube_radius, age)
-    return Phantom(seed, native.resized(shape_zyx), age, fish, pose, look, arch_labels)
+    return Phantom(
+        seed, native.resized(shape_zyx), float(round(age)), fish, pose, look, arch_labels
+    )
 
 
 def _draw_pose(
     rng: np.random.Generator, fish: Fish, jaw_z: float, tube_radius: float, any_rotation: bool
 ) -> Pose:
     jaw = np.array(JAW_YX_MEAN_MM) + np.array(JAW_YX_SD_MM) * rng.standard_normal(2)
-    jaw *= min(1.0, (tube_radius - 1.4) / np.linalg.norm(jaw))
+    jaw *= min(1.0, (tube_radius - 1.4) / float(np.linalg.norm(jaw)))
     otolith = np.array(OTOLITH_YX_MM) + OTOLITH_YX_SHARE * jaw
     otolith = otolith + np.array(OTOLITH_YX_SD) * rng.standard_normal(2)
     tail = rng.normal(0, 0.9, 2)
@@ -142,8 +146,7 @@ def _draw_pose(
     cos, sin = math.cos(turn), math.sin(turn)
     jaw, otolith, tail = (p @ np.array([[cos, sin], [-sin, cos]]) for p in (jaw, otolith, tail))
     dorsal += turn
-    bones = skeleton(fish)
-    jaw_s, jaw_d, _ = bones.take(bones.label > 0).centroid_mm()
+    jaw_s, jaw_d, _ = jaw_bones(fish).centroid_mm()
     back = np.array([math.cos(dorsal), math.sin(dorsal)])
     otolith_s, otolith_d = np.array(OTOLITHS_HEADS) * fish.head_mm
     knots = np.stack([jaw - jaw_d * back, otolith - otolith_d * back, tail])
@@ -157,9 +160,9 @@ def _draw_look(rng: np.random.Generator, tube_radius: float, age: float) -> Look
         medium=rng.uniform(0.05, 0.55),
         plastic=rng.uniform(0.45, 0.9),
         bone_contrast=rng.uniform(1.5, 2.6) + 0.015 * age,
-        texture=rng.uniform(0.03, 0.07),
-        noise=rng.uniform(0.06, 0.22),
-        rings=rng.uniform(0.02, 0.10),
+        texture=rng.uniform(0.04, 0.10),
+        noise=rng.uniform(0.06, 0.20),
+        rings=rng.uniform(0.03, 0.12),
         shading=rng.uniform(0.0, 0.08),
         gain=math.exp(rng.uniform(math.log(3500), math.log(9500))),
         offset=rng.uniform(800, 6000),

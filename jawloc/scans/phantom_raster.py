@@ -12,99 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from jawloc.geometry import Grid
+from jawloc.scans.phantom_shapes import Ellipsoid, Tubes
 
 # Boxes are drawn together in batches of about this many voxels, which fit a core's cache.
 BATCH_VOXELS = 60_000
 # A tube thinner than this many voxels (radius) is spread over its neighbours instead of drawn.
 THIN_RADIUS_VOXELS = 0.5
-
-
-@dataclass(frozen=True)
-class Tubes:
-    """Straight tapered tubes with round ends, as columns of one table.
-
-    Attributes
-    ----------
-    start_mm, end_mm : array, shape (n, 3)
-        End points (z, y, x), or any other three axes before they are mapped into the world.
-    start_radius_mm, end_radius_mm : array, shape (n,)
-    wall_mm : array, shape (n,)
-        Thickness of the wall; infinite where the tube is solid. Hollow tubes have flat, open ends.
-    density : array, shape (n,)
-        What a voxel wholly inside holds.
-    label : array of uint8, shape (n,)
-        Value in the mask; 0 for whatever is not labelled.
-    """
-
-    start_mm: np.ndarray
-    end_mm: np.ndarray
-    start_radius_mm: np.ndarray
-    end_radius_mm: np.ndarray
-    wall_mm: np.ndarray
-    density: np.ndarray
-    label: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Tubes:
-        """Return the tubes of some rows (indices or a boolean array)."""
-        return Tubes(*(column[rows] for column in self.columns()))
-
-    def columns(self) -> tuple[np.ndarray, ...]:
-        """Return the columns in the order of the fields."""
-        return (
-            self.start_mm,
-            self.end_mm,
-            self.start_radius_mm,
-            self.end_radius_mm,
-            self.wall_mm,
-            self.density,
-            self.label,
-        )
-
-    def split(self, longest_mm: np.ndarray) -> Tubes:
-        """Cut every tube into equal pieces no longer than `longest_mm` (n,)."""
-        length = np.linalg.norm(self.end_mm - self.start_mm, axis=1)
-        pieces = np.maximum(np.ceil(length / longest_mm), 1).astype(int)
-        row = np.repeat(np.arange(len(pieces)), pieces)
-        piece = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        t0, t1 = piece / pieces[row], (piece + 1) / pieces[row]
-        whole = self.take(row)
-        axis, taper = whole.end_mm - whole.start_mm, whole.end_radius_mm - whole.start_radius_mm
-        return Tubes(
-            whole.start_mm + t0[:, None] * axis,
-            whole.start_mm + t1[:, None] * axis,
-            whole.start_radius_mm + t0 * taper,
-            whole.start_radius_mm + t1 * taper,
-            whole.wall_mm,
-            whole.density,
-            whole.label,
-        )
-
-    def centroid_mm(self) -> np.ndarray:
-        """Return the centroid (3,) of all tubes, each weighted by its volume."""
-        length = np.linalg.norm(self.end_mm - self.start_mm, axis=1)
-        weight = length * (self.start_radius_mm + self.end_radius_mm) ** 2
-        return (weight[:, None] * (self.start_mm + self.end_mm) / 2).sum(0) / weight.sum()
-
-
-@dataclass(frozen=True)
-class Ellipsoid:
-    """A solid or hollow ellipsoid.
-
-    Attributes
-    ----------
-    centre_mm : array, shape (3,)
-    to_unit_ball : array, shape (3, 3)
-        Takes an offset from the centre, in mm, into the unit ball.
-    level : float
-        What a voxel wholly inside it (or inside its wall) is set to.
-    wall_mm : float
-        Thickness of the wall; infinite where it is solid.
-    """
-
-    centre_mm: np.ndarray
-    to_unit_ball: np.ndarray
-    level: float
-    wall_mm: float = np.inf
+# Labelled tubes are thickened by this much (as the legs of a right angle add), in voxels.
+MASK_RADIUS_VOXELS = 0.65
 
 
 @dataclass(frozen=True)
@@ -128,9 +43,9 @@ def coverage(depth_mm: np.ndarray, voxel_mm: float) -> np.ndarray:
     return np.clip(depth_mm * np.float32(1 / voxel_mm) + np.float32(0.5), 0, 1)
 
 
-def walled_coverage(depth_mm: np.ndarray, wall_mm: np.ndarray, voxel_mm: float) -> np.ndarray:
+def walled_coverage(depth_mm: np.ndarray, wall_mm: float, voxel_mm: float) -> np.ndarray:
     """Return the share of a voxel inside a wall of given thickness below a surface."""
-    return coverage(depth_mm, voxel_mm) - coverage(depth_mm - wall_mm, voxel_mm)
+    return coverage(depth_mm, voxel_mm) - coverage(depth_mm - np.float32(wall_mm), voxel_mm)
 
 
 def draw_ellipsoids(image: np.ndarray, ellipsoids: Sequence[Ellipsoid], window: Window) -> None:
@@ -159,7 +74,7 @@ def draw_ellipsoids(image: np.ndarray, ellipsoids: Sequence[Ellipsoid], window: 
         share = (
             coverage(depth, voxel_mm)
             if np.isinf(ellipsoid.wall_mm)
-            else walled_coverage(depth, np.float32(ellipsoid.wall_mm), voxel_mm)
+            else walled_coverage(depth, ellipsoid.wall_mm, voxel_mm)
         )
         box = image[
             low[0] - window.first_slice : high[0] - window.first_slice,
@@ -172,25 +87,41 @@ def draw_ellipsoids(image: np.ndarray, ellipsoids: Sequence[Ellipsoid], window: 
 def draw_tubes(layer: np.ndarray, tubes: Tubes, window: Window) -> None:
     """Raise `layer` (slices, y, x) to the density of the tubes where they lie."""
     voxel_mm = window.voxel_mm()
+    ceiling = float(tubes.density.max())
+    tubes = tubes.take(_near(tubes, window, len(layer)))
     radius = (tubes.start_radius_mm + tubes.end_radius_mm) / 2
     thin = radius < THIN_RADIUS_VOXELS * voxel_mm
     if thin.any():
-        _spread_thin_tubes(layer, tubes.take(thin), window)
+        _spread_thin_tubes(layer, tubes.take(thin), ceiling, window)
     thick = tubes.take(~thin)
     if len(thick.label):
         _draw_thick_tubes(layer, thick.split(10 * voxel_mm + 2 * radius[~thin]), window)
 
 
+def _near(tubes: Tubes, window: Window, count: int) -> np.ndarray:
+    """Tell which tubes can reach any of the window's `count` slices."""
+    hz = window.spacing()[0]
+    reach = np.maximum(tubes.start_radius_mm, tubes.end_radius_mm) + window.voxel_mm() + hz
+    low = np.minimum(tubes.start_mm[:, 0], tubes.end_mm[:, 0]) - reach
+    high = np.maximum(tubes.start_mm[:, 0], tubes.end_mm[:, 0]) + reach
+    first = window.first_slice * hz
+    return (high >= first) & (low <= first + count * hz)
+
+
 def label_tubes(mask: np.ndarray, tubes: Tubes, window: Window) -> None:
-    """Write the tubes' labels into `mask` (uint8), at least about a voxel and a half thick."""
-    least = 0.75 * window.voxel_mm()
+    """Write the tubes' labels into `mask` (uint8), thickened enough to leave no gaps.
+
+    However coarse the grid, the voxels that hold the tubes' ends are labelled.
+    """
+    least = MASK_RADIUS_VOXELS * window.voxel_mm()
     for label in np.unique(tubes.label):
         part = tubes.take(tubes.label == label)
+        # Thickened like this, thick tubes keep their greater weight, so the centroid stays put.
         fat = Tubes(
             part.start_mm,
             part.end_mm,
-            np.maximum(part.start_radius_mm, least),
-            np.maximum(part.end_radius_mm, least),
+            np.hypot(part.start_radius_mm, least),
+            np.hypot(part.end_radius_mm, least),
             part.wall_mm,
             np.ones_like(part.density),
             part.label,
@@ -198,9 +129,13 @@ def label_tubes(mask: np.ndarray, tubes: Tubes, window: Window) -> None:
         layer = np.zeros(mask.shape, "f4")
         draw_tubes(layer, fat, window)
         mask[layer > 0.5] = label
+        index = np.floor(part.start_mm / window.spacing()).astype(int)
+        index[:, 0] -= window.first_slice
+        inside = np.all((index >= 0) & (index < mask.shape), axis=1)
+        mask[tuple(index[inside].T)] = label
 
 
-def _spread_thin_tubes(layer: np.ndarray, tubes: Tubes, window: Window) -> None:
+def _spread_thin_tubes(layer: np.ndarray, tubes: Tubes, ceiling: float, window: Window) -> None:
     """Share the tubes' volume out to the voxels around them (trilinear weights)."""
     spacing, voxel_mm = window.spacing(), window.voxel_mm()
     samples = tubes.split(np.full(len(tubes.label), 0.5 * voxel_mm))
@@ -209,7 +144,7 @@ def _spread_thin_tubes(layer: np.ndarray, tubes: Tubes, window: Window) -> None:
     base = np.floor(place).astype(int)
     base[:, 0] -= window.first_slice
     near = (base[:, 0] >= -1) & (base[:, 0] < len(layer))
-    samples, base, part = samples.take(near), base[near], (place - np.floor(place))[near]
+    samples, base, part = (samples.take(near), base[near], (place - np.floor(place))[near])
     radius = (samples.start_radius_mm + samples.end_radius_mm) / 2
     hollow = np.maximum(radius - samples.wall_mm, 0)
     length = np.linalg.norm(samples.end_mm - samples.start_mm, axis=1)
@@ -222,7 +157,6 @@ def _spread_thin_tubes(layer: np.ndarray, tubes: Tubes, window: Window) -> None:
         inside = np.all((index >= 0) & (index < layer.shape), axis=1)
         flat = np.ravel_multi_index(tuple(index[inside].T), layer.shape)
         total += np.bincount(flat, weight[inside], layer.size)
-    ceiling = tubes.density.max(initial=0)
     np.maximum(layer, np.minimum(total, ceiling).reshape(layer.shape), out=layer, casting="unsafe")
 
 
@@ -234,8 +168,6 @@ def _draw_thick_tubes(layer: np.ndarray, tubes: Tubes, window: Window) -> None:
     high = np.ceil((np.maximum(tubes.start_mm, tubes.end_mm) + reach) / spacing - 0.5).astype(int)
     last = window.first_slice + len(layer)
     near = (high[:, 0] >= window.first_slice) & (low[:, 0] < last)
-    if not near.any():
-        return
     tubes, low, size = tubes.take(near), low[near], (high - low + 1)[near]
     # Sizes are rounded up to a few classes: one batch of equal boxes is one NumPy expression.
     size = np.where(size <= 8, (size + 1) // 2 * 2, (size + 7) // 8 * 8)
@@ -252,47 +184,57 @@ def _draw_thick_tubes(layer: np.ndarray, tubes: Tubes, window: Window) -> None:
 def _draw_equal_boxes(
     layer: np.ndarray, tubes: Tubes, low: np.ndarray, box: np.ndarray, window: Window
 ) -> None:
-    spacing, voxel_mm = window.spacing(), window.voxel_mm()
+    """Draw tubes (n) whose boxes begin at `low` (n, 3) and all have the size `box` (3,)."""
     index = [low[:, a, None] + np.arange(box[a]) for a in range(3)]
-    offset = []
-    for a in range(3):
-        whole = index[a] + (window.first_slice if a == 0 else 0)
-        along = (whole + 0.5) * spacing[a] - tubes.start_mm[:, a, None]
-        shape = [len(low), 1, 1, 1]
-        shape[a + 1] = int(box[a])
-        offset.append(along.astype("f4").reshape(shape))
-
-    def column(values: np.ndarray) -> np.ndarray:
-        return values.astype("f4")[:, None, None, None]
-
-    axis = tubes.end_mm - tubes.start_mm
-    length = np.maximum(np.linalg.norm(axis, axis=1), 1e-6)
-    direction = axis / length[:, None]
-    z, y, x = offset
-    # Distance from the axis: |w|² - 2·t·(w·v) + t², with t clipped to the tube's length.
-    along = column(direction[:, 0]) * z + column(direction[:, 1]) * y
-    along = along + column(direction[:, 2]) * x
-    squared = (z * z + y * y) + x * x
-    t = np.clip(along, 0, column(length))
-    squared += t * (t - 2 * along)
-    distance = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
-    taper = (tubes.end_radius_mm - tubes.start_radius_mm) / length
-    depth = column(tubes.start_radius_mm) + column(taper) * t - distance
-    share = coverage(depth, voxel_mm)
-    if np.isfinite(tubes.wall_mm).any():
-        hollow = np.isfinite(tubes.wall_mm)
-        wall = column(np.where(hollow, tubes.wall_mm, 1e3))
-        share -= coverage(depth - wall, voxel_mm)
-        end = coverage(np.minimum(along, column(length) - along), voxel_mm)
-        share *= np.where(hollow[:, None, None, None], end, 1)
-    share *= column(tubes.density)
-    flat = index[0][:, :, None, None] * layer.shape[1] + index[1][:, None, :, None]
-    flat = flat * layer.shape[2] + index[2][:, None, None, :]
+    firsts = (window.first_slice, 0, 0)
+    offsets = [
+        ((index[a] + firsts[a] + 0.5) * window.spacing()[a] - tubes.start_mm[:, a, None])
+        for a in range(3)
+    ]
+    z, y, x = (_along_axis(offsets[a].astype("f4"), a) for a in range(3))
+    share = _tube_shares(tubes, z, y, x, window.voxel_mm())
     inside = share > 0
     for a in range(3):
         good = (index[a] >= 0) & (index[a] < layer.shape[a])
         if not good.all():
-            shape = [len(low), 1, 1, 1]
-            shape[a + 1] = int(box[a])
-            inside &= good.reshape(shape)
+            inside &= _along_axis(good, a)
+    rows = _along_axis(index[0], 0) * layer.shape[1] + _along_axis(index[1], 1)
+    flat = rows * layer.shape[2] + _along_axis(index[2], 2)
     np.maximum.at(layer.reshape(-1), flat[inside], share[inside])
+
+
+def _along_axis(values: np.ndarray, axis: int) -> np.ndarray:
+    """Reshape (n, m) to (n, m, 1, 1), (n, 1, m, 1) or (n, 1, 1, m)."""
+    shape = [len(values), 1, 1, 1]
+    shape[axis + 1] = values.shape[1]
+    return values.reshape(shape)
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    return values.astype("f4")[:, None, None, None]
+
+
+def _tube_shares(
+    tubes: Tubes, z: np.ndarray, y: np.ndarray, x: np.ndarray, voxel_mm: float
+) -> np.ndarray:
+    """Return each tube's density times its share of the voxels at offsets from its start."""
+    axis = tubes.end_mm - tubes.start_mm
+    length = np.maximum(np.linalg.norm(axis, axis=1), 1e-6)
+    way = axis / length[:, None]
+    # Distance from the axis: |w|^2 - 2 t (w.v) + t^2, with t clipped to the tube's length.
+    along = _column(way[:, 0]) * z + _column(way[:, 1]) * y
+    along = along + _column(way[:, 2]) * x
+    squared = (z * z + y * y) + x * x
+    t = np.clip(along, 0, _column(length))
+    squared += t * (t - 2 * along)
+    distance = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+    taper = (tubes.end_radius_mm - tubes.start_radius_mm) / length
+    depth = _column(tubes.start_radius_mm) + _column(taper) * t - distance
+    share = coverage(depth, voxel_mm)
+    hollow = np.isfinite(tubes.wall_mm)
+    if hollow.any():
+        share -= coverage(depth - _column(np.where(hollow, tubes.wall_mm, 1e3)), voxel_mm)
+        open_end = coverage(np.minimum(along, _column(length) - along), voxel_mm)
+        share *= np.where(hollow[:, None, None, None], open_end, 1)
+    share *= _column(tubes.density)
+    return share

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -100,7 +102,7 @@ def _read_layout(path: Path) -> _Layout:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _refusing_broken_chain(path), tifffile.TiffFile(path) as tiff:
             if len(tiff.series) != 1:
                 raise InputError(
                     f"{path.name}: the pages of a TIFF must form one volume; "
@@ -129,6 +131,27 @@ def _read_layout(path: Path) -> _Layout:
             f"{layout.offset + needed}, the file at byte {path.stat().st_size}"
         )
     return layout
+
+
+@contextmanager
+def _refusing_broken_chain(path: Path) -> Iterator[None]:
+    """Raise where tifffile only logs that the chain of pages breaks off and goes on with fewer."""
+    told: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "page offset" in record.getMessage():
+                told.append(record.getMessage())
+
+    listener = Listener(logging.ERROR)
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+    if told:
+        raise InputError(f"{path.name}: the file is truncated; {told[0]}")
 
 
 def _read_block(path: Path, layout: _Layout, start: int, stop: int) -> np.ndarray:

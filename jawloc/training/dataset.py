@@ -37,6 +37,10 @@ class Split:
     val_ids: tuple[str, ...]
     test_ids: tuple[str, ...]
 
+    def titled(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return, by short name, the title and ids of the splits that training looks at."""
+        return {"train": ("Training", self.train_ids), "val": ("Validation", self.val_ids)}
+
 
 @dataclass(frozen=True)
 class IntensityConfig:

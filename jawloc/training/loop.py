@@ -33,7 +33,7 @@ class TrainingConfig:
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
-    batch_size: Annotated[int, Field(ge=1)] = 4  # scans a step
+    batch_size: Annotated[int, Field(ge=1)] = 2  # scans a step
     num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the curriculum may stop earlier
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest; AdamW
     # warm up, hold, and fall to zero over the last share of the epochs; or hold all the time

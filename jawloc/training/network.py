@@ -39,7 +39,7 @@ class NetworkConfig:
 
     name: NetworkName = "unet"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)
-    stride: Literal[1, 2, 4] = 2
+    stride: Literal[1, 2, 4] = 4
 
     @property
     def heatmap_stride(self) -> int:
@@ -81,11 +81,7 @@ class UNet(nn.Module):
         super().__init__()
         self.stride = stride
         self.total_stride = stride * 2 ** (len(channels) - 1)
-        # kernel 2 * stride with padding stride / 2 is centred on the block that it replaces
-        stem = nn.Conv3d(1, channels[0], 2 * stride, stride, stride // 2, bias=False)
-        if stride == 1:
-            stem = nn.Conv3d(1, channels[0], 3, padding=1, bias=False)
-        self.stem = nn.Sequential(stem, _norm(channels[0]))
+        self.stem = _stem(channels[0], stride)
         self.down = nn.ModuleList(
             _block(a, b, stride=1 if level == 0 else 2)
             for level, (a, b) in enumerate(zip((channels[0], *channels), channels, strict=False))
@@ -108,6 +104,20 @@ class UNet(nn.Module):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = block(torch.cat([x, skip], dim=1))
         return self.head(x)[:, :, : shape[0], : shape[1], : shape[2]]
+
+
+def _stem(channels: int, stride: int) -> nn.Module:
+    """Halve the resolution step by step, so that fine detail is seen before it is averaged away.
+
+    Kernel 4 with padding 1 is centred on the 2 x 2 x 2 block that it replaces.
+    """
+    if stride == 1:
+        return nn.Sequential(nn.Conv3d(1, channels, 3, padding=1, bias=False), _norm(channels))
+    steps = [channels // 2, channels] if stride == 4 else [channels]
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip([1, *steps], steps, strict=False):
+        layers += [nn.Conv3d(n_in, n_out, 4, 2, padding=1, bias=False), _norm(n_out)]
+    return nn.Sequential(*layers)
 
 
 def _norm(channels: int) -> nn.Module:

@@ -1,0 +1,272 @@
+"""The terminal; the only module that imports click.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from jawloc import __version__
+from jawloc.errors import InputError
+
+if TYPE_CHECKING:
+    from jawloc.config import Config
+
+DEFAULT_CONFIG = Path("userconf.yml")
+SETTINGS = {"context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}}
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The settings: a YAML file with a mapping `jaw_loc_config`.",
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change one setting, for instance `--set curriculum.threshold=0.4`; repeatable.",
+)
+experiment_option = click.option(
+    "--experiment",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A YAML file whose settings are laid over the config's.",
+)
+debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can mend into one sentence and exit code 2; add `--debug`."""
+
+    @functools.wraps(command)
+    def run(*args: Any, debug: bool, **kwargs: Any) -> None:
+        # a closed terminal or a cluster's time limit ends a run as Ctrl-C does: cleanly
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), _interrupt)
+        warnings.showwarning = _show_warning
+        try:
+            command(*args, **kwargs)
+        except (InputError, OSError) as error:
+            if debug:
+                raise
+            _fail(str(error), 2)
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            _fail("interrupted", 130)
+        except Exception as error:
+            if debug or type(error).__name__ != "TrainingError":
+                raise
+            _fail(str(error), 1)
+
+    return debug_option(run)
+
+
+@click.group(**SETTINGS)
+@click.version_option(__version__, prog_name="jawloc")
+def jawloc() -> None:
+    """Find the jaw in zebrafish micro-CT scans.
+
+    `jawloc train --demo` shows all of it on made-up scans.
+    """
+
+
+@jawloc.command(**SETTINGS)
+@click.option("--model-name", help="Name of the model and of its run.  [default: locator]")
+@config_option
+@click.option("--demo", is_flag=True, help="Train on phantom scans made for the purpose.")
+@experiment_option
+@set_option
+@click.option("--no-shrink-heatmap", is_flag=True, help="Keep sigma as wide as it starts.")
+@click.option("--overwrite", is_flag=True, help="Replace the model of this name.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run of this name.")
+@plain_errors
+def train(
+    model_name: str | None,
+    config_path: Path,
+    demo: bool,
+    experiment: Path | None,
+    overrides: tuple[str, ...],
+    no_shrink_heatmap: bool,
+    overwrite: bool,
+    resume: bool,
+) -> None:
+    """Train a locator: scans in, a model and a report of how well it finds the jaw out."""
+    if overwrite and resume:
+        raise InputError("--resume goes on with a run and --overwrite replaces it; give one")
+    from jawloc.demo import run_demo
+    from jawloc.experiment import run_experiment
+
+    if no_shrink_heatmap:
+        overrides = (*overrides, "curriculum.shrink_factor=1.0")
+    if demo:
+        result = run_demo(Path.cwd(), model_name, overrides, overwrite=overwrite, resume=resume)
+    else:
+        config = _load(config_path, experiment, overrides)
+        name = "locator" if model_name is None else model_name
+        result = run_experiment(config, name, overwrite=overwrite, resume=resume)
+    click.echo(result.describe())
+
+
+@jawloc.command(**SETTINGS)
+@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("labels", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--label-values", metavar="N[,N...]", help="Keep these label values only.")
+@click.option(
+    "--spacing",
+    metavar="Z,Y,X",
+    help="Voxel size in mm, for formats that lose it; one number for cubes.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@plain_errors
+def dicoms(
+    images: Path,
+    labels: Path,
+    out: Path,
+    label_values: str | None,
+    spacing: str | None,
+    dry_run: bool,
+) -> None:
+    """Pair IMAGES with LABELS by file name and write labelled DICOMs into OUT.
+
+    Both are folders (or single files) of NIfTI, NRRD, MHA, 3-D TIFF, folders of 2-D TIFFs, or
+    DICOM series. What exists already is skipped.
+    """
+    from tqdm import tqdm
+
+    from jawloc.scans.convert import convert, plan_conversion
+
+    values = None if label_values is None else _numbers("--label-values", label_values, int)
+    sizes = None if spacing is None else _numbers("--spacing", spacing, float)
+    if sizes is not None and len(sizes) not in (1, 3):
+        raise InputError(f"--spacing: give one number or three (z,y,x); received {spacing!r}")
+    mm = None if sizes is None else (sizes * 3 if len(sizes) == 1 else sizes)
+    plan = plan_conversion(images, labels, out)
+    todo = [item for item in plan if item.skip_reason is None]
+    if dry_run:
+        for item in todo:
+            click.echo(f"would write {item.target} from {item.image} and {item.label}")
+    else:
+        bar = tqdm(todo, desc="dicoms", unit="scan", disable=None if todo else True)
+        done = [convert(item, label_values=values, spacing_mm_zyx=mm) for item in bar]
+        plan = [item for item in plan if item.skip_reason is not None] + done
+    for item in sorted(plan, key=lambda item: item.scan_id):
+        for note in item.notes:
+            click.echo(f"{item.scan_id}: {note}")
+        if item.skip_reason is not None:
+            click.echo(f"skipped {item.scan_id}: {item.skip_reason}")
+    written = sum(item.skip_reason is None for item in plan)
+    verb = "would be written" if dry_run else "written"
+    click.echo(f"{written} labelled DICOMs {verb} to {out}, {len(plan) - written} skipped")
+
+
+@jawloc.group(**SETTINGS)
+def cache() -> None:
+    """Look after the downsampled scans that every run shares."""
+
+
+@cache.command("build", **SETTINGS)
+@config_option
+@experiment_option
+@set_option
+@plain_errors
+def cache_build(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
+    """Downsample the scans that aren't in the cache yet."""
+    from jawloc.experiment import find_scans
+    from jawloc.scans.cache import build_cache
+
+    config = _load(config_path, experiment, overrides)
+    report = build_cache(find_scans(config), config.cache, base=config.base)
+    click.echo(
+        f"{len(report.cached)} scans in the cache: {report.built} built, "
+        f"{report.refreshed} refreshed, {report.reused} already there"
+    )
+
+
+@cache.command("verify", **SETTINGS)
+@config_option
+@experiment_option
+@set_option
+@plain_errors
+def cache_verify(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
+    """Check every cached file against its full-size scan, bit by bit."""
+    from jawloc.scans.cache_upkeep import verify_cache
+
+    config = _load(config_path, experiment, overrides)
+    statuses = verify_cache(config.cache, base=config.base)
+    bad = [s for s in statuses if s.status != "ok"]
+    for status in bad:
+        click.echo(f"{status.path}: {status.status}; {status.detail}")
+    click.echo(f"{len(statuses)} cached files checked, {len(bad)} not in order")
+    if bad:
+        click.echo("jawloc cache build makes them again")
+        sys.exit(1)
+
+
+@cache.command("clear", **SETTINGS)
+@config_option
+@experiment_option
+@set_option
+@plain_errors
+def cache_clear(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
+    """Remove the cached files (and nothing that jawloc did not write)."""
+    from jawloc.scans.cache_upkeep import clear_cache
+
+    config = _load(config_path, experiment, overrides)
+    cleared = clear_cache(config.cache, base=config.base)
+    for path in cleared.left:
+        click.echo(f"left alone, not written by jawloc: {path}")
+    click.echo(f"{cleared.files} files removed, {cleared.size_bytes / 1e6:.1f} MB")
+
+
+@jawloc.command(**SETTINGS)
+@config_option
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@plain_errors
+def ui(config_path: Path, port: int) -> None:
+    """Open the MLflow pages where runs are compared."""
+    from jawloc.reporting.tracking import open_ui
+
+    if config_path != DEFAULT_CONFIG and not config_path.is_file():
+        raise InputError(f"{config_path}: no such config file")
+    open_ui(config_path.resolve().parent, port=port)
+
+
+def _load(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> Config:
+    from jawloc.config import load_config
+
+    return load_config(config_path, experiment=experiment, overrides=overrides)
+
+
+def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option}: numbers separated by commas; received {text!r}") from None
+
+
+def _interrupt(signum: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)

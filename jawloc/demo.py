@@ -1,0 +1,58 @@
+"""The demo: phantom scans, made here and labelled so, through the same experiment as real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jawloc.config import check_config
+from jawloc.experiment import Result, run_experiment
+from jawloc.locating.evaluation import PointFinder
+from jawloc.scans.cache import Example
+from jawloc.scans.phantom import brightest_spot, write_phantoms
+
+DEMO_NAME = "demo"
+DEMO_FOLDER = Path("dicoms") / "demo"
+DEMO_SCANS = 40
+DEMO_SHAPE = (288, 96, 96)  # a seventh of a real scan along each axis
+DEMO_SETTINGS: dict[str, Any] = {
+    "downsampled_dicom_size": [96, 48, 48],
+    "crop_size": [96, 48, 48],
+    "validation_scans": 6,
+    "test_scans": 6,
+    "num_epochs": 60,
+}
+
+
+def run_demo(
+    base: Path,
+    model_name: str | None,
+    overrides: Sequence[str],
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Result:
+    """Make phantom scans in `dicoms/demo` (once) and train on them.
+
+    Without a name of its own, the demo replaces the last demo's outputs.
+
+    Raises
+    ------
+    InputError
+        As `run_experiment`.
+    """
+    settings = {**DEMO_SETTINGS, "dicom_dirs": [str(base / DEMO_FOLDER)]}
+    config = check_config(settings, base=base, source=Path("--demo"), overrides=overrides)
+    name = DEMO_NAME if model_name is None else model_name
+    replace = overwrite or (model_name is None and not resume)
+    write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE)
+    finders: dict[str, PointFinder] = {"brightest_spot": _brightest}
+    return run_experiment(config, name, overwrite=replace, resume=resume, baselines=finders)
+
+
+def _brightest(example: Example) -> np.ndarray:
+    spot = brightest_spot(example.image)
+    return np.repeat(spot[None], len(example.points_voxels), axis=0)

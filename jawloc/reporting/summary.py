@@ -1,0 +1,106 @@
+"""A finished run in numbers (`summary.json`) and in sentences (the terminal)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jawloc.locating.evaluation import Evaluation
+from jawloc.training.dataset import Split
+from jawloc.training.loop import TrainingState
+
+UNITS = ("downsampled_voxels", "full_size_voxels", "mm")
+
+
+def summarise_run(
+    name: str,
+    split: Split,
+    state: TrainingState,
+    evaluations: Mapping[str, Evaluation],
+    seconds: float,
+) -> dict[str, Any]:
+    """Return what `summary.json` holds; errors are radial, in the units that their names say.
+
+    Parameters
+    ----------
+    evaluations : by name, of the test scans: `test` (the locator) and what needs no network.
+    """
+    records, best = state.records, state.records[state.best_epoch - 1]
+    return {
+        "name": name,
+        "scans": {
+            "train": list(split.train_ids),
+            "validation": list(split.val_ids),
+            "test": list(split.test_ids),
+        },
+        "epochs": len(records),
+        "best_epoch": best.epoch,
+        "final_sigma_voxels": records[-1].sigma_voxels,
+        "best_sigma_voxels": best.sigma_voxels,
+        "seconds": round(seconds, 1),
+        "validation_error": {
+            "downsampled_voxels": best.val.error_voxels,
+            "mm": best.val.error_mm,
+        },
+        **{f"{key}_error": mean_errors(value) for key, value in evaluations.items()},
+        "test_scans": [
+            {
+                "scan": e.scan_id,
+                "object": e.object_name,
+                "error_downsampled_voxels": e.error_downsampled_voxels,
+                "error_full_size_voxels": e.error_full_size_voxels,
+                "error_mm": e.error_mm,
+                "predicted_voxels_zyx": e.predicted_voxels.tolist(),
+                "truth_voxels_zyx": e.truth_voxels.tolist(),
+            }
+            for e in evaluations["test"].errors
+        ],
+    }
+
+
+def mean_errors(evaluation: Evaluation) -> dict[str, float | None]:
+    """Return the mean radial error in every unit; None for mm without spacing."""
+    return {unit: evaluation.mean(unit) for unit in UNITS}
+
+
+def flat_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the summary's plain numbers under flat names, to sort and compare runs by."""
+    numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
+    for key, value in summary.items():
+        if key.endswith("_error"):
+            numbers |= {f"{key}_{unit}": v for unit, v in value.items() if v is not None}
+    return numbers
+
+
+def describe_run(summary: Mapping[str, Any], folder: Path) -> str:
+    """Say how well the locator finds the objects, beside what needs no network, and where to look.
+
+    Returns
+    -------
+    Several lines; mm only where the scans' spacing is known.
+    """
+    n = len(summary["scans"]["test"])
+    rows = [("jawloc", summary["test_error"])]
+    rows += [
+        (key.removesuffix("_error").replace("_", " "), value)
+        for key, value in summary.items()
+        if key.endswith("_error") and key not in ("test_error", "validation_error")
+    ]
+    lines = [f"Mean radial error on {n} test scan{'s' if n > 1 else ''} (not seen in training):"]
+    lines += [f"  {name:<16} {_in_words(errors)}" for name, errors in rows]
+    if summary["test_error"]["mm"] is None:
+        lines.append("  (no mm: the scans' files don't say how large a voxel is)")
+    lines += [
+        f"Pictures, tables and the model: {folder}",
+        "Compare runs in the browser: jawloc ui",
+    ]
+    return "\n".join(lines)
+
+
+def _in_words(errors: Mapping[str, float | None]) -> str:
+    text = (
+        f"{errors['downsampled_voxels']:6.2f} downsampled voxels, "
+        f"{errors['full_size_voxels']:6.2f} full-size voxels"
+    )
+    return text if errors["mm"] is None else f"{text}, {errors['mm']:6.3f} mm"

@@ -1,0 +1,83 @@
+"""The process that serves MLflow's pages."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from jawloc.errors import InputError
+
+HOST = "127.0.0.1"
+STARTING_SECONDS = 120
+ENDING_SECONDS = 10
+
+
+def serve(
+    uri: str, artifacts: str, folder: Path, port: int, page: str, say: Callable[[str], None]
+) -> None:
+    """Serve a store's pages for this machine only, until Ctrl-C.
+
+    Parameters
+    ----------
+    folder : the server's working folder
+    page : what comes after the address
+    say : told where the pages are once they can be opened
+
+    Raises
+    ------
+    InputError
+        If the port is taken, or the server doesn't come up.
+    """
+    with closing(socket.socket()) as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            raise InputError(f"--port: another program uses this port, choose another; {port}")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--default-artifact-root", artifacts, "--host", HOST, "--port", str(port)]
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    quiet = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves seven processes that idle
+        "PYTHONWARNINGS": "ignore",
+    }
+    say("starting, this takes some seconds ...")
+    server = subprocess.Popen(command, cwd=folder, env={**os.environ, **quiet})
+    try:
+        _wait_until_up(server, port)
+        say(f"the runs are at http://{HOST}:{port}/{page} (Ctrl-C ends this)")
+        server.wait()
+    except KeyboardInterrupt:
+        pass  # the way to end it
+    finally:
+        _end(server)
+
+
+def _wait_until_up(server: subprocess.Popen, port: int) -> None:
+    give_up = time.monotonic() + STARTING_SECONDS
+    while time.monotonic() < give_up:
+        if server.poll() is not None:
+            raise InputError(f"--port: MLflow's server could not be started on it; {port}")
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise InputError(f"--port: MLflow's server did not answer within {STARTING_SECONDS} s; {port}")
+
+
+def _end(server: subprocess.Popen) -> None:
+    """End the server; after Ctrl-C in a terminal it is ending already."""
+    if server.poll() is None:
+        server.terminate()
+    try:
+        server.wait(ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

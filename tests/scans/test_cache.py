@@ -1,0 +1,614 @@
+"""The cache: what is made, what is used again, and what is never used."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, map_points
+from jawloc.scans import cache, cache_files
+from jawloc.scans.cache import (
+    CacheConfig,
+    build_cache,
+    clear_cache,
+    load_example,
+    verify_cache,
+)
+from jawloc.scans.cache_files import read_cached, read_record
+from jawloc.scans.cache_layout import cached_paths
+from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
+from jawloc.scans.downsample import downsample
+
+SHAPE, SIZE = (24, 15, 13), (10, 6, 5)
+SPACING = (0.021, 0.021, 0.021)
+JAW = {"jaw": None}
+CONFIG = CacheConfig(dicom_dirs=("dicoms/fish",), downsampled_dicom_size=SIZE, n_workers=2)
+
+
+def write_scan(path, seed=0, labels=(1,), shape=SHAPE, spacing=SPACING):
+    """Write a full-size scan of noise with a few voxels of each label."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(100, 60_000, shape).astype(np.uint16)
+    mask = np.zeros(shape, np.uint8)
+    for label in labels:
+        mask.ravel()[rng.choice(mask.size, 20, replace=False)] = label
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_labelled_dicom(path, image, mask, Grid(shape, spacing))
+    return image, mask
+
+
+@pytest.fixture
+def scans(tmp_path):
+    names = ("a.dcm", "b.dcm", "deep/c.dcm")
+    for seed, name in enumerate(names):
+        write_scan(tmp_path / "dicoms/fish" / name, seed)
+    return [Path("dicoms/fish", name) for name in names]
+
+
+def build(scans, tmp_path, config=CONFIG):
+    return build_cache(scans, config, base=tmp_path, progress=False)
+
+
+def counts(report):
+    return report.built, report.refreshed, report.reused, report.full_size_scans_read
+
+
+def touch(path, seconds=10):
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + seconds * 10**9))
+
+
+def files_below(folder):
+    return sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and ".locks" not in p.parts
+    )
+
+
+# What is made
+
+
+def test_cached_files_mirror_the_source_tree_by_size(scans, tmp_path):
+    report = build(scans, tmp_path)
+    root = tmp_path / "dicoms/downsampled_dicoms/10x6x5/fish"
+    assert report.cached == (root / "a.dcm", root / "b.dcm", root / "deep/c.dcm")
+    assert counts(report) == (3, 0, 0, 3)
+    assert files_below(root) == ["a.dcm", "b.dcm", "deep/c.dcm"]
+
+
+def test_an_example_has_the_full_size_centroid_on_the_small_grid(tmp_path):
+    source = tmp_path / "dicoms/fish/131.dcm"
+    _, mask = write_scan(source, seed=5)
+    example = load_example(build([source], tmp_path).cached[0], JAW)
+    centroid = np.argwhere(mask).mean(axis=0)
+    expected = map_points(centroid, Grid(SHAPE), Grid(SIZE))
+    np.testing.assert_allclose(example.points_voxels, [expected], rtol=0, atol=1e-12)
+    result = downsample(open_labelled_dicom(source), SIZE)
+    np.testing.assert_array_equal(example.image, result.image)
+    np.testing.assert_array_equal(example.mask, result.mask)
+    assert example.image.dtype == np.uint16
+    assert example.scan_id == "131"
+    assert example.source == source
+    assert example.source_grid == Grid(SHAPE, SPACING)
+    assert example.grid == example.source_grid.resized(SIZE)
+    assert example.key == read_record(cached_paths([source], CONFIG, tmp_path)[0]).key
+
+
+@pytest.mark.parametrize("spacing", [SPACING, None])
+def test_a_cached_file_is_a_dicom_for_any_viewer(tmp_path, spacing):
+    source = tmp_path / "dicoms/fish/a.dcm"
+    write_scan(source, spacing=spacing)
+    cached = build([source], tmp_path).cached[0]
+    np.testing.assert_array_equal(pydicom.dcmread(cached).pixel_array, read_cached(cached).image)
+    opened = open_labelled_dicom(cached).grid
+    assert opened.shape_zyx == SIZE
+    if spacing is None:
+        assert opened.spacing_mm_zyx is None
+    else:
+        wanted = Grid(SHAPE, spacing).resized(SIZE).spacing_mm_zyx
+        assert opened.spacing_mm_zyx == pytest.approx(wanted, rel=1e-9)
+
+
+def test_objects_are_chosen_by_label_value_after_caching(tmp_path):
+    """Guards the key: the settings of the objects must not make a scan be downsampled again."""
+    source = tmp_path / "dicoms/fish/a.dcm"
+    _, mask = write_scan(source, labels=(1, 2, 7))
+    objects = {"jaw": (1, 7), "otolith": (2,), "all": None}
+    config = dataclasses.replace(CONFIG, objects=objects)
+    assert build([source], tmp_path).built == 1
+    report = build([source], tmp_path, config)
+    assert counts(report) == (0, 0, 1, 0)
+    expected = [
+        np.argwhere(np.isin(mask, values)).mean(axis=0) for values in ((1, 7), (2,), (1, 2, 7))
+    ]
+    points = load_example(report.cached[0], objects).points_voxels
+    np.testing.assert_allclose(points, map_points(expected, Grid(SHAPE), Grid(SIZE)), atol=1e-12)
+
+
+@pytest.mark.parametrize("already_cached", [False, True])
+def test_scans_without_an_object_are_all_named(tmp_path, already_cached):
+    folder = tmp_path / "dicoms/fish"
+    for name, labels in (("a.dcm", (1, 2)), ("b.dcm", (1,)), ("c.dcm", (1,))):
+        write_scan(folder / name, labels=labels)
+    scans = sorted(folder.glob("*.dcm"))
+    if already_cached:
+        build(scans, tmp_path)
+    config = dataclasses.replace(CONFIG, objects={"otolith": (2,)})
+    with pytest.raises(InputError) as caught:
+        build(scans, tmp_path, config)
+    lines = sorted(str(caught.value).splitlines())
+    assert [line[:6] for line in lines] == ["b.dcm:", "c.dcm:"]
+    assert all("no voxel of 'otolith'" in line for line in lines)
+
+
+# What is used again
+
+
+def test_a_full_cache_reads_no_full_size_voxel(scans, tmp_path):
+    build(scans, tmp_path)
+    before = [(tmp_path / scan).stat() for scan in scans]
+    for scan, stat in zip(scans, before, strict=True):
+        path = tmp_path / scan
+        path.write_bytes(b"\xff" * stat.st_size)  # whoever opens it now, fails
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    report = build(scans, tmp_path)
+    assert counts(report) == (0, 0, 3, 0)
+    for cached in report.cached:
+        assert np.isfinite(load_example(cached, JAW).points_voxels).all()
+
+
+def test_a_touched_source_is_hashed_and_only_its_record_changes(scans, tmp_path):
+    cached = build(scans, tmp_path).cached
+    before = read_cached(cached[1])
+    touch(tmp_path / scans[1])
+    report = build(scans, tmp_path)
+    assert counts(report) == (0, 1, 2, 1)
+    after = read_cached(cached[1])
+    np.testing.assert_array_equal(after.image, before.image)
+    assert after.record.key == before.record.key
+    assert after.record.source_mtime_ns == before.record.source_mtime_ns + 10**10
+    assert counts(build(scans, tmp_path)) == (0, 0, 3, 0)
+
+
+def test_a_moved_project_keeps_its_cache(scans, tmp_path):
+    project, moved = tmp_path / "project", tmp_path / "moved"
+    project.mkdir()
+    (tmp_path / "dicoms").rename(project / "dicoms")
+    build(scans, project)
+    project.rename(moved)
+    report = build(scans, moved)
+    assert counts(report) == (0, 0, 3, 0)
+    assert load_example(report.cached[0], JAW).source == moved / scans[0]
+
+
+def test_the_same_content_has_the_same_key_wherever_it_lies(tmp_path):
+    paths = [tmp_path / "dicoms/fish" / name for name in ("a.dcm", "b.dcm", "other.dcm")]
+    for path, seed in zip(paths, (1, 1, 2), strict=True):
+        write_scan(path, seed)
+    keys = [load_example(cached, JAW).key for cached in build(paths, tmp_path).cached]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_each_size_has_its_own_files(scans, tmp_path):
+    """The lab's script used the files of the old size after the size was changed."""
+    small = build(scans, tmp_path)
+    other = dataclasses.replace(CONFIG, downsampled_dicom_size=(8, 8, 8))
+    large = build(scans, tmp_path, other)
+    assert counts(large) == (3, 0, 0, 3)
+    assert load_example(large.cached[0], JAW).image.shape == (8, 8, 8)
+    assert load_example(small.cached[0], JAW).image.shape == SIZE
+    assert load_example(large.cached[0], JAW).key != load_example(small.cached[0], JAW).key
+    assert counts(build(scans, tmp_path)) == (0, 0, 3, 0)
+
+
+# What is never used
+
+
+def test_a_changed_source_is_made_again(scans, tmp_path):
+    """The lab's script accepted a stale cache file."""
+    cached = build(scans, tmp_path).cached[0]
+    old = load_example(cached, JAW)
+    _, mask = write_scan(tmp_path / scans[0], seed=99)
+    touch(tmp_path / scans[0])
+    assert counts(build(scans, tmp_path)) == (1, 0, 2, 1)
+    new = load_example(cached, JAW)
+    expected = map_points(np.argwhere(mask).mean(axis=0), Grid(SHAPE), Grid(SIZE))
+    np.testing.assert_allclose(new.points_voxels, [expected], atol=1e-12)
+    assert new.key != old.key
+
+
+def test_a_new_algorithm_makes_all_files_again(scans, tmp_path, monkeypatch):
+    build(scans, tmp_path)
+    monkeypatch.setattr(cache_files, "ALGORITHM_VERSION", cache_files.ALGORITHM_VERSION + 1)
+    assert {status.status for status in verify_cache(CONFIG, base=tmp_path)} == {"stale"}
+    assert counts(build(scans, tmp_path)) == (3, 0, 0, 3)
+    assert counts(build(scans, tmp_path)) == (0, 0, 3, 0)
+
+
+def truncate(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def flip(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def another_scan(path):
+    write_scan(path, shape=SIZE)
+
+
+def another_scans_cached_file(path):
+    path.write_bytes(path.with_name("b.dcm").read_bytes())
+
+
+def edited_centroid(path):
+    """Guards the labels: a wrong position with whole voxels is as bad as wrong voxels."""
+    data = path.read_bytes()
+    start = data.index(b'"centroid_voxels": [') + len(b'"centroid_voxels": [')
+    path.write_bytes(data[:start] + bytes([data[start] ^ 1]) + data[start + 1 :])
+
+
+DAMAGE = {
+    "truncated in the voxels": lambda path: truncate(path, -10),
+    "truncated in the header": lambda path: truncate(path, 300),
+    "empty": lambda path: truncate(path, 0),
+    "a flipped bit in the image": lambda path: flip(path, -5),
+    "an edited centroid": edited_centroid,
+    "no DICOM": lambda path: path.write_text("not a DICOM file"),
+    "a DICOM of someone else's": another_scan,
+    "the cached file of another scan": another_scans_cached_file,
+    "a folder in its place, removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_and_foreign_files_are_made_again(scans, tmp_path, kind):
+    """The lab's script accepted half-written cache files."""
+    cached = build(scans, tmp_path).cached
+    good = load_example(cached[0], JAW)
+    DAMAGE[kind](cached[0])
+    assert counts(build(scans, tmp_path)) == (1, 0, 2, 1)
+    again = load_example(cached[0], JAW)
+    np.testing.assert_array_equal(again.image, good.image)
+    np.testing.assert_array_equal(again.points_voxels, good.points_voxels)
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom warns about what is damaged
+def test_no_flipped_or_missing_byte_goes_unseen_or_crashes(scans, tmp_path):
+    """Every place of a cached file: either its voxels and points are still right, or it is refused.
+
+    Bits that nothing depends on exist (DICOM's own identifiers and texts).
+    """
+    cached = build(scans[:1], tmp_path).cached[0]
+    good, data = load_example(cached, JAW), cached.read_bytes()
+    victim = tmp_path / "victim.dcm"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for offset in rng.choice(len(data), 60, replace=False):
+        for damaged in (
+            data[:offset],
+            data[:offset] + bytes([data[offset] ^ rng.integers(1, 256)]) + data[offset + 1 :],
+        ):
+            victim.write_bytes(damaged)
+            try:
+                found = load_example(victim, JAW)
+            except InputError:
+                refused += 1
+                continue
+            np.testing.assert_array_equal(found.image, good.image)
+            np.testing.assert_array_equal(found.points_voxels, good.points_voxels)
+    assert refused > 60  # all the truncated ones at least
+
+
+def test_a_damaged_file_is_refused_by_name(scans, tmp_path):
+    cached = build(scans, tmp_path).cached[0]
+    flip(cached, -5)
+    with pytest.raises(InputError, match=r"^a\.dcm: .*checksum; it is damaged"):
+        load_example(cached, JAW)
+
+
+def test_what_a_killed_run_left_is_swept_up(scans, tmp_path):
+    cached = build(scans, tmp_path).cached[0]
+    half = cached.with_name(".a.dcm.4711-0123abcd.part")
+    half.write_bytes(cached.read_bytes()[:500])
+    cached.unlink()
+    assert build(scans, tmp_path).built == 1
+    assert not half.exists()
+
+
+# Bad scans are refused before anything is written
+
+
+def test_all_bad_scans_are_named_before_anything_is_written(tmp_path):
+    folder = tmp_path / "dicoms/fish"
+    write_scan(folder / "130.dcm")
+    write_scan(folder / "131.dcm", labels=())
+    write_scan(folder / "132.dcm", shape=(24, 5, 13))
+    (folder / "133.dcm").write_text("no DICOM")
+    scans = [*sorted(folder.glob("*.dcm")), folder / "134.dcm"]
+    with pytest.raises(InputError) as caught:
+        build(scans, tmp_path)
+    lines = str(caught.value).splitlines()
+    assert [line[:8] for line in lines] == ["131.dcm:", "132.dcm:", "133.dcm:", "134.dcm:"]
+    assert lines[0] == "131.dcm: the mask is empty; an example needs at least one labelled voxel"
+    assert "10x6x5" in lines[1]
+    assert "24x5x13" in lines[1]
+    assert not (tmp_path / "dicoms/downsampled_dicoms").exists()
+
+
+def test_a_scan_that_fails_while_it_is_read_does_not_cost_the_others(scans, tmp_path, monkeypatch):
+    def failing(scan, *arguments, **options):
+        if scan.scan_id == "a":
+            raise InputError("a.dcm: the file changed while it was read")
+        return downsample(scan, *arguments, **options)
+
+    monkeypatch.setattr(cache, "downsample", failing)
+    with pytest.raises(InputError, match=r"^a\.dcm: the file changed"):
+        build(scans, tmp_path)
+    monkeypatch.undo()
+    assert counts(build(scans, tmp_path)) == (1, 0, 2, 1)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(scans, tmp_path):
+    (tmp_path / "occupied").write_text("a file")
+    config = dataclasses.replace(CONFIG, cache_dir="occupied")
+    with pytest.raises(InputError, match="occupied: the cache's folder must be"):
+        build(scans, tmp_path, config)
+
+
+# Several at once, and interruptions
+
+
+def build_when_both_are_ready(base, names, number):
+    """Run in its own process: build the cache at the same time as the other process."""
+    base = Path(base)
+    (base / f"ready{number}").touch()
+    deadline = time.monotonic() + 20
+    while not all((base / f"ready{n}").exists() for n in range(2)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return counts(build([Path(name) for name in names], base))
+
+
+def test_two_processes_build_one_cache(tmp_path):
+    names = [f"dicoms/fish/{number}.dcm" for number in range(6)]
+    for seed, name in enumerate(names):
+        write_scan(tmp_path / name, seed)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        futures = [
+            pool.submit(build_when_both_are_ready, str(tmp_path), names, number)
+            for number in range(2)
+        ]
+        results = [future.result(timeout=60) for future in futures]
+    assert sum(built for built, *_ in results) == len(names)  # each file was made once
+    assert all(built + reused == len(names) for built, _, reused, _ in results)
+    assert {status.status for status in verify_cache(CONFIG, base=tmp_path)} == {"ok"}
+    assert files_below(tmp_path / "dicoms/downsampled_dicoms/10x6x5/fish") == [
+        f"{number}.dcm" for number in range(6)
+    ]
+
+
+def test_ctrl_c_leaves_only_whole_files(tmp_path, monkeypatch):
+    names = [Path(f"dicoms/fish/{number}.dcm") for number in range(6)]
+    for seed, name in enumerate(names):
+        write_scan(tmp_path / name, seed)
+    begun = []
+
+    def interrupted(scan, shape, *, on_slab):
+        begun.append(scan.scan_id)
+        if len(begun) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(500):  # on it goes, until the build tells it to stop
+                time.sleep(0.01)
+                on_slab(0)
+        return downsample(scan, shape, on_slab=on_slab)
+
+    monkeypatch.setattr(cache, "downsample", interrupted)
+    one_by_one = dataclasses.replace(CONFIG, n_workers=1)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        build(names, tmp_path, one_by_one)
+    assert time.monotonic() - start < 3
+    monkeypatch.undo()
+    folder = tmp_path / "dicoms/downsampled_dicoms/10x6x5/fish"
+    assert len(begun) == 3  # nothing new is begun after the interruption
+    assert files_below(folder) == ["0.dcm", "1.dcm"]
+    assert counts(build(names, tmp_path)) == (4, 0, 2, 4)
+
+
+def test_the_bar_is_only_there_when_something_is_to_do(scans, tmp_path, monkeypatch):
+    made = []
+    real = cache.tqdm
+
+    def spy(*arguments, **options):
+        made.append(options["total"])
+        return real(*arguments, **{**options, "disable": True})
+
+    monkeypatch.setattr(cache, "tqdm", spy)
+    build_cache(scans, CONFIG, base=tmp_path)
+    assert made == [sum((tmp_path / scan).stat().st_size for scan in scans)]
+    build_cache(scans, CONFIG, base=tmp_path)
+    assert len(made) == 1
+
+
+# Where files lie
+
+
+@pytest.mark.parametrize(
+    ("dicom_dirs", "cache_dir", "scan", "expected"),
+    [
+        (("dicoms/demo",), "c", "dicoms/demo/p.dcm", "demo/p.dcm"),
+        (("dicoms/demo/",), "c", "dicoms/demo/p.dcm", "demo/p.dcm"),
+        (("./x/../dicoms/demo",), "c", "dicoms/demo/q/p.dcm", "demo/q/p.dcm"),
+        (("dicoms", "dicoms/demo"), "c", "dicoms/demo/p.dcm", "demo/p.dcm"),
+        (("dicoms", "dicoms/demo"), "c", "dicoms/p.dcm", "dicoms/p.dcm"),
+        (("dicoms/demo",), "c", "dicoms/demo/p.dicom", "demo/p.dicom.dcm"),
+        (("a/demo", "b/demo"), "c", "a/demo/p.dcm", "demo-????????/p.dcm"),
+        (("a/demo", "b/DEMO"), "c", "b/DEMO/p.dcm", "DEMO-????????/p.dcm"),
+        (("a/demo",), "c", "elsewhere/p.dcm", "elsewhere-????????/p.dcm"),
+        (("a/demo",), "../shared", "a/demo/p.dcm", "demo-????????/p.dcm"),
+    ],
+)
+def test_where_a_cached_file_lies(tmp_path, dicom_dirs, cache_dir, scan, expected):
+    config = CacheConfig(dicom_dirs, SIZE, cache_dir)
+    (path,) = cached_paths([Path(scan)], config, tmp_path)
+    root = Path(os.path.abspath(tmp_path / cache_dir)) / "10x6x5"  # noqa: PTH100
+    assert path.relative_to(root).match(expected)
+    assert path.relative_to(root).parts[0].count("-") == expected.count("-")
+
+
+def test_folders_of_one_name_do_not_share_files(tmp_path):
+    scans = [Path("a/fish/1.dcm"), Path("b/fish/1.dcm")]
+    masks = [write_scan(tmp_path / scan, seed)[1] for seed, scan in enumerate(scans)]
+    config = dataclasses.replace(CONFIG, dicom_dirs=("a/fish", "b/fish"))
+    report = build(scans, tmp_path, config)
+    assert len(set(report.cached)) == 2
+    for cached, mask in zip(report.cached, masks, strict=True):
+        expected = map_points(np.argwhere(mask).mean(axis=0), Grid(SHAPE), Grid(SIZE))
+        np.testing.assert_allclose(load_example(cached, JAW).points_voxels, [expected], atol=1e-12)
+    swapped = dataclasses.replace(config, dicom_dirs=("b/fish", "a/fish"))
+    assert counts(build(scans, tmp_path, swapped)) == (0, 0, 2, 0)
+
+
+def test_projects_that_share_a_cache_do_not_share_files(tmp_path):
+    shared = dataclasses.replace(CONFIG, cache_dir=str(tmp_path / "shared"))
+    for seed, project in enumerate(("one", "two")):
+        source = write_scan(tmp_path / project / "dicoms/fish/1.dcm", seed)
+        assert source[1].any()
+    reports = [
+        build([Path("dicoms/fish/1.dcm")], tmp_path / project, shared) for project in ("one", "two")
+    ]
+    assert reports[0].cached != reports[1].cached
+    for project, report in zip(("one", "two"), reports, strict=True):
+        again = build([Path("dicoms/fish/1.dcm")], tmp_path / project, shared)
+        assert counts(again) == (0, 0, 1, 0)
+        assert again.cached == report.cached
+
+
+def test_scans_that_would_share_a_cached_file_are_refused(tmp_path):
+    scans = [Path("dicoms/fish/a.dicom"), Path("dicoms/fish/a.dicom.dcm")]
+    with pytest.raises(InputError, match=r"a\.dicom\.dcm: two scans of one folder must differ"):
+        cached_paths(scans, CONFIG, tmp_path)
+
+
+# Looking after it
+
+
+def test_verify_tells_what_is_wrong(tmp_path):
+    folder = tmp_path / "dicoms/fish"
+    names = ("changed", "damaged", "gone", "good", "swapped", "touched")
+    for seed, name in enumerate(names):
+        write_scan(folder / f"{name}.dcm", seed)
+    scans = sorted(folder.glob("*.dcm"))
+    cached = dict(zip(names, build(scans, tmp_path).cached, strict=True))
+    write_scan(folder / "changed.dcm", seed=50)
+    flip(cached["damaged"], -5)
+    (folder / "gone.dcm").unlink()
+    touch(folder / "touched.dcm")
+    # Same size, same time, other voxels: only hashing the source can tell.
+    stat = (folder / "swapped.dcm").stat()
+    flip(folder / "swapped.dcm", -5)
+    os.utime(folder / "swapped.dcm", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    found = {
+        status.path.stem: status for status in verify_cache(CONFIG, base=tmp_path, progress=False)
+    }
+    assert {name: status.status for name, status in found.items()} == {
+        "changed": "stale",
+        "damaged": "damaged",
+        "gone": "source missing",
+        "good": "ok",
+        "swapped": "stale",
+        "touched": "ok",
+    }
+    assert found["good"].detail == ""
+    assert found["good"].source == folder / "good.dcm"
+    assert found["damaged"].detail.startswith("damaged.dcm: ")
+    assert found["gone"].detail.startswith("gone.dcm: ")
+
+
+def test_verify_of_no_cache(tmp_path):
+    assert verify_cache(CONFIG, base=tmp_path) == []
+
+
+def test_clear_removes_what_jawloc_wrote_and_nothing_else(scans, tmp_path):
+    build(scans, tmp_path)
+    build(scans, tmp_path, dataclasses.replace(CONFIG, downsampled_dicom_size=(8, 8, 8)))
+    root = tmp_path / "dicoms/downsampled_dicoms"
+    sizes = [p.stat().st_size for p in root.rglob("*.dcm")]
+    half = root / "10x6x5/fish/.a.dcm.4711-0123abcd.part"
+    half.write_bytes(b"half")
+    notes, foreign = root / "notes.txt", root / "10x6x5/fish/mine.dcm"
+    notes.write_text("mine")
+    write_scan(foreign)
+    link = root / "10x6x5/link.dcm"
+    link.symlink_to(root / "10x6x5/fish/a.dcm")
+    (root / "elsewhere").symlink_to(tmp_path / "dicoms/fish", target_is_directory=True)
+    result = clear_cache(CONFIG, base=tmp_path)
+    assert (result.files, result.size_bytes) == (7, sum(sizes) + 4)
+    assert set(result.left) == {notes, foreign, link}
+    assert files_below(root) == ["10x6x5/fish/mine.dcm", "notes.txt"]
+    assert not (root / "8x8x8").exists()
+    assert not (root / ".locks").exists()
+    assert all((tmp_path / scan).exists() for scan in scans)
+
+
+def test_clear_takes_the_folder_too_and_can_be_repeated(scans, tmp_path):
+    build(scans, tmp_path)
+    assert clear_cache(CONFIG, base=tmp_path).files == 3
+    assert not (tmp_path / "dicoms/downsampled_dicoms").exists()
+    again = clear_cache(CONFIG, base=tmp_path)
+    assert (again.files, again.size_bytes, again.left) == (0, 0, ())
+    assert build(scans, tmp_path).built == 3
+
+
+# Settings
+
+
+def test_defaults_are_the_labs():
+    config = CacheConfig()
+    assert config.downsampled_dicom_size == (512, 128, 128)
+    assert config.cache_dir == "dicoms/downsampled_dicoms"
+    assert config.n_workers == 10
+    assert config.objects == {"jaw": None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"downsampled_dicom_size": [512, 128]}, "downsampled_dicom_size"),
+        ({"downsampled_dicom_size": [512, 0, 128]}, "downsampled_dicom_size"),
+        ({"downsampled_dicom_size": ["512", 128, 128]}, "downsampled_dicom_size"),
+        ({"n_workers": 0}, "n_workers"),
+        ({"cache_dir": ""}, "cache_dir"),
+        ({"dicom_dirs": "dicoms"}, "dicom_dirs"),
+        ({"objects": {}}, "objects"),
+        ({"objects": {"jaw": [0]}}, "objects"),
+        ({"objects": {"jaw": []}}, "objects"),
+        ({"objectz": {"jaw": None}}, "objectz"),
+    ],
+)
+def test_wrong_settings_are_refused_by_key(settings, key):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(CacheConfig).validate_json(json.dumps(settings))
+    assert {error["loc"][0] for error in caught.value.errors()} == {key}
+
+
+def test_settings_from_a_file():
+    settings = {"dicom_dirs": ["a", "b"], "objects": {"jaw": [1, 2], "any": None}}
+    config = TypeAdapter(CacheConfig).validate_json(json.dumps(settings))
+    assert config.dicom_dirs == ("a", "b")
+    assert config.objects == {"jaw": (1, 2), "any": None}

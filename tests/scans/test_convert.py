@@ -1,0 +1,413 @@
+"""Images and labels -> labelled DICOMs: pairing, options, skips with their reasons, exactness."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+import tifffile
+
+from jawloc.errors import InputError
+from jawloc.scans.convert import convert, plan_conversion
+from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
+from jawloc.scans.scan import open_scan, read_scan
+
+SHAPE = (6, 5, 4)
+SPACING = (0.06, 0.04, 0.02)
+SHARED = Path(
+    os.environ.get("JAWLOC_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data")
+)
+
+
+def greys(dtype: str = "uint16", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 250, shape).astype(dtype)
+
+
+def labels(dtype: str = "uint8", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(1).choice([0, 1, 2, 255], shape).astype(dtype)
+
+
+def save(path: Path, array: np.ndarray, spacing: tuple[float, ...] = SPACING) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".tif", ".tiff"):
+        tifffile.imwrite(path, array, photometric="minisblack")
+        return
+    itk = SimpleITK.GetImageFromArray(array)
+    itk.SetSpacing(spacing[::-1])
+    SimpleITK.WriteImage(itk, str(path))
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path, Path]:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "images", tmp_path / "labels", tmp_path / "out"
+
+
+def reasons(plan) -> dict[str, str | None]:
+    return {item.scan_id: item.skip_reason for item in plan}
+
+
+# --- pairing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("a.nii.gz", "a.nii.gz"),
+        ("a.tif", "a.nrrd"),
+        ("a.b.mha", "a.b_mask.tif"),
+        ("a.nii", "a_label.nii"),
+        ("a.nii", "a_labels.nii"),
+        ("a.nii", "a_seg.nrrd"),
+    ],
+)
+def test_scans_pair_by_name(folders, image, label):
+    images, label_folder, out = folders
+    save(images / image, greys())
+    save(label_folder / label, labels())
+    (item,) = plan_conversion(images, label_folder, out)
+    assert (item.image, item.label, item.skip_reason) == (
+        images / image,
+        label_folder / label,
+        None,
+    )
+    assert item.target == out / f"{image.removesuffix('.gz').rsplit('.', 1)[0]}.dcm"
+
+
+def test_one_folder_for_images_and_labels(tmp_path):
+    """Guards against an image that is taken for its own label."""
+    save(tmp_path / "a.nii", greys())
+    save(tmp_path / "a_mask.nii", labels())
+    (item,) = plan_conversion(tmp_path, tmp_path, tmp_path / "out")
+    assert (item.image, item.label) == (tmp_path / "a.nii", tmp_path / "a_mask.nii")
+
+
+def test_one_file_each(tmp_path):
+    save(tmp_path / "a.nii", greys())
+    save(tmp_path / "a_seg.nii", labels())
+    (item,) = plan_conversion(tmp_path / "a.nii", tmp_path / "a_seg.nii", tmp_path / "out")
+    assert item.skip_reason is None
+
+
+def test_plan_is_sorted_writes_nothing_and_says_each_skip_and_why(folders):
+    """Guards the dry run: every reason by name, and no file or folder made."""
+    images, label_folder, out = folders
+    for name in ("good", "alone", "twice", "shape", "broken"):
+        save(images / f"{name}.nii", greys())
+    for name in ("good", "orphan", "twice", "twice_seg", "broken"):
+        save(label_folder / f"{name}.nii", labels())
+    save(label_folder / "shape.nii", labels(shape=(6, 5, 3)))
+    (images / "broken.nii").write_bytes(b"x" * 400)
+    (images / "notes.txt").write_text("not a scan")
+    plan = plan_conversion(images, label_folder, out)
+    told = reasons(plan)
+    assert list(told) == sorted(told)
+    assert told["good"] is None
+    assert told["alone"] == "no label for alone"
+    assert told["orphan"] == "no image for orphan.nii"
+    assert told["twice"] == "several labels fit twice.nii: twice.nii, twice_seg.nii"
+    assert "must have its image's shape" in told["shape"]
+    assert "(6, 5, 4)" in told["shape"]
+    assert "(6, 5, 3)" in told["shape"]
+    assert told["broken"].startswith("broken.nii: the header can't be read")
+    assert not out.exists()
+
+
+def test_suffixed_label_of_another_image_is_not_borrowed(folders):
+    """Guards `a_seg` being an image of its own: its label must not serve `a` as well."""
+    images, label_folder, out = folders
+    for name in ("a", "a_seg"):
+        save(images / f"{name}.nii", greys())
+        save(label_folder / f"{name}.nii", labels())
+    plan = plan_conversion(images, label_folder, out)
+    assert [(item.scan_id, item.label.name) for item in plan] == [
+        ("a", "a.nii"),
+        ("a_seg", "a_seg.nii"),
+    ]
+
+
+def test_two_images_with_one_id_are_refused(folders):
+    images, label_folder, out = folders
+    for ending in ("nii", "nrrd"):
+        save(images / f"a.{ending}", greys())
+    save(label_folder / "a.nii", labels())
+    with pytest.raises(InputError, match=r"a: two images must not share .*a\.nii and a\.nrrd"):
+        plan_conversion(images, label_folder, out)
+
+
+def test_nothing_to_pair_is_refused(folders):
+    images, label_folder, out = folders
+    save(images / "a.nii", greys())
+    save(label_folder / "b.nii", labels())
+    with pytest.raises(InputError, match="a label must be named like its image"):
+        plan_conversion(images, label_folder, out)
+
+
+def test_empty_folder_is_refused(folders):
+    images, label_folder, out = folders
+    save(images / "a.nii", greys())
+    with pytest.raises(InputError, match="labels must hold scans"):
+        plan_conversion(images, label_folder, out)
+
+
+def test_missing_folder_is_refused(folders):
+    images, label_folder, out = folders
+    with pytest.raises(InputError, match="existing folder"):
+        plan_conversion(images / "nowhere", label_folder, out)
+
+
+def test_target_that_is_a_file_is_refused(folders):
+    images, label_folder, out = folders
+    out.write_text("x")
+    with pytest.raises(InputError, match="need a folder"):
+        plan_conversion(images, label_folder, out)
+
+
+# --- what is written --------------------------------------------------------------------------
+
+
+def convert_one(folders, image, label, **options):
+    images, label_folder, out = folders
+    save(images / "a.nii.gz", image)
+    save(label_folder / "a.nii.gz", label)
+    (item,) = plan_conversion(images, label_folder, out)
+    return convert(item, **options), out
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (5, 7, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "float32"])
+def test_conversion_is_exact_for_every_reader(folders, shape, dtype):
+    """Guards values, mask and spacing from NIfTI to jawloc, pydicom, SimpleITK and the lab."""
+    image = greys("int16", shape).clip(0, 120).astype(dtype)
+    mask = labels(shape=shape)
+    done, out = convert_one(folders, image, mask)
+    assert (done.skip_reason, done.notes) == (None, ())
+    scan = read_scan(out / "a.dcm")
+    np.testing.assert_array_equal(scan.image, image)
+    np.testing.assert_array_equal(scan.mask, mask)
+    assert scan.grid.spacing_mm_zyx == pytest.approx(SPACING, rel=1e-6)
+    ds = pydicom.dcmread(out / "a.dcm")
+    np.testing.assert_array_equal(ds.pixel_array[: shape[0]], image)
+    raw = np.frombuffer(ds[0x00BBB001].value, np.uint8)
+    raw = raw.reshape(int(ds.NumberOfFrames), ds.Rows, ds.Columns)
+    np.testing.assert_array_equal(raw[: shape[0]], mask)
+    itk = SimpleITK.ReadImage(str(out / "a.dcm"))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(itk)[: shape[0]], image)
+    assert itk.GetSpacing() == pytest.approx(SPACING[::-1], rel=1e-6)
+    assert read_metadata(out / "a.dcm")["image"] == "a.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.random.default_rng(0).normal(size=SHAPE).astype(np.float32),
+        np.random.default_rng(0).normal(size=SHAPE) * 1e-7,
+        np.random.default_rng(0).integers(-100_000, 100_000, SHAPE).astype(np.int32),
+        np.full(SHAPE, 0.5, np.float32),
+    ],
+    ids=["fractions", "tiny", "wide integers", "constant"],
+)
+def test_other_greys_are_rescaled_to_16_bits_with_a_note(folders, image):
+    """Guards the way back: slope * stored + intercept is within half a step of the original."""
+    done, out = convert_one(folders, image, labels())
+    assert done.skip_reason is None
+    assert any("grey values became 16-bit" in note for note in done.notes)
+    ds = pydicom.dcmread(out / "a.dcm")
+    slope, intercept = float(ds.RescaleSlope), float(ds.RescaleIntercept)
+    back = ds.pixel_array * slope + intercept
+    np.testing.assert_allclose(back, image, rtol=0, atol=0.501 * slope)
+    itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(out / "a.dcm")))
+    np.testing.assert_allclose(itk, back, rtol=1e-6, atol=1e-3 * slope)
+
+
+def test_folder_of_slices_becomes_one_scan(folders):
+    images, label_folder, out = folders
+    image, mask = greys(shape=(12, 5, 4)), labels(shape=(12, 5, 4))
+    for n in range(12):
+        save(images / "fish" / f"slice_{n}.tif", image[n])
+        save(label_folder / "fish_mask" / f"{n}.tif", mask[n])
+    (item,) = plan_conversion(images, label_folder, out)
+    assert convert(item, spacing_mm_zyx=SPACING).notes == ()
+    scan = read_scan(out / "fish.dcm")
+    np.testing.assert_array_equal(scan.image, image)
+    np.testing.assert_array_equal(scan.mask, mask)
+    assert scan.grid.spacing_mm_zyx == SPACING
+
+
+def test_slabs_join_without_a_seam(folders, monkeypatch):
+    """Guards streaming: many slabs give the volume that one gives."""
+    monkeypatch.setattr("jawloc.scans.convert._SLAB_BYTES", 100)
+    image, mask = greys("float32", (11, 5, 3)), labels(shape=(11, 5, 3))
+    _, out = convert_one(folders, image, mask)
+    scan = read_scan(out / "a.dcm")
+    np.testing.assert_array_equal(scan.image, image)
+    np.testing.assert_array_equal(scan.mask, mask)
+
+
+def test_labelled_dicom_as_label_gives_its_mask(folders):
+    images, label_folder, out = folders
+    save(images / "a.nii", greys())
+    grid = open_scan(images / "a.nii").grid
+    write_labelled_dicom(label_folder / "a.dcm", greys("uint8"), labels(), grid)
+    (item,) = plan_conversion(images, label_folder, out)
+    convert(item)
+    np.testing.assert_array_equal(read_scan(out / "a.dcm").mask, labels())
+
+
+# --- options ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [[1], [2, 255]])
+def test_only_the_wanted_label_values_stay(folders, keep):
+    done, out = convert_one(folders, greys(), labels(), label_values=keep)
+    assert done.skip_reason is None
+    expected = np.where(np.isin(labels(), keep), labels(), 0)
+    np.testing.assert_array_equal(read_scan(out / "a.dcm").mask, expected)
+    assert read_metadata(out / "a.dcm")["label_values"] == keep
+
+
+@pytest.mark.parametrize("keep", [[], [0], [256], [-1], [1.5]])
+def test_impossible_label_values_are_refused(folders, keep):
+    with pytest.raises(InputError, match="label values: must be whole numbers 1 to 255"):
+        convert_one(folders, greys(), labels(), label_values=keep)
+
+
+@pytest.mark.parametrize("spacing", [(1, 1), (0, 1, 1), (1, -1, 1), (1, 1, float("nan"))])
+def test_impossible_spacing_is_refused(folders, spacing):
+    with pytest.raises(InputError, match="spacing: must be three positive numbers"):
+        convert_one(folders, greys(), labels(), spacing_mm_zyx=spacing)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "given", "expected", "note"),
+    [
+        ("a.tif", "a.tif", None, None, None),
+        ("a.tif", "a.tif", (0.1, 0.2, 0.3), (0.1, 0.2, 0.3), None),
+        ("a.mha", "a.tif", None, SPACING, None),
+        ("a.mha", "a.mha", SPACING, SPACING, None),
+        ("a.mha", "a.mha", (0.1, 0.2, 0.3), (0.1, 0.2, 0.3), "replaces the image's"),
+        ("a.tif", "a.mha", None, SPACING, "is the label's"),
+    ],
+)
+def test_spacing_comes_from_the_option_the_image_or_the_label(
+    folders, image, label, given, expected, note
+):
+    images, label_folder, out = folders
+    save(images / image, greys())
+    save(label_folder / label, labels())
+    (item,) = plan_conversion(images, label_folder, out)
+    done = convert(item, spacing_mm_zyx=given)
+    assert open_labelled_dicom(out / "a.dcm").grid.spacing_mm_zyx == expected
+    assert len(done.notes) == (note is not None)
+    assert note is None or note in done.notes[0]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_label_in_another_orientation_is_noted(folders, turned):
+    """Guards against labels stored mirrored: voxels are paired by index."""
+    images, label_folder, out = folders
+    save(images / "a.mha", greys())
+    itk = SimpleITK.GetImageFromArray(labels())
+    if turned:
+        itk.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
+    SimpleITK.WriteImage(itk, str(label_folder / "a.mha"))
+    (item,) = plan_conversion(images, label_folder, out)
+    assert any("another orientation" in note for note in convert(item).notes) is turned
+
+
+# --- skips while converting; nothing half-made --------------------------------------------------
+
+
+def test_empty_mask_is_skipped_by_name(folders):
+    done, out = convert_one(folders, greys(), np.zeros(SHAPE, np.uint8))
+    assert done.skip_reason.startswith("a.nii.gz: the mask is empty; ")
+    assert list(out.iterdir()) == []
+
+
+def test_mask_without_the_wanted_values_is_skipped(folders):
+    done, out = convert_one(folders, greys(), labels(), label_values=[7])
+    assert "the mask is empty with the label values [7]" in done.skip_reason
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "keep", "fine"),
+    [
+        (2.0, None, True),
+        (1.5, None, False),
+        (300, None, False),
+        (-1, None, False),
+        (300, [1], True),
+    ],
+)
+def test_label_values_must_be_whole_and_fit_a_byte(folders, value, keep, fine):
+    """Guards float labels (fine if whole) and values that would wrap to another label."""
+    mask = np.ones(SHAPE, np.float32)
+    mask[3] = value
+    done, out = convert_one(folders, greys(), mask, label_values=keep)
+    if fine:
+        assert done.skip_reason is None
+    else:
+        assert f"whole numbers 0 to 255; one is {value}" in done.skip_reason
+        assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_image_with_values_that_are_no_numbers_is_skipped(folders, value):
+    images, label_folder, out = folders
+    image = greys("float32")
+    image[2, 2, 2] = value
+    save(images / "a.mha", image)
+    save(label_folder / "a.mha", labels())
+    (item,) = plan_conversion(images, label_folder, out)
+    assert "a.mha: grey values must be finite" in convert(item).skip_reason
+    assert not out.exists()
+
+
+def test_label_that_breaks_off_is_skipped(folders):
+    images, label_folder, out = folders
+    save(images / "a.nii", greys())
+    save(label_folder / "a.mha", labels())
+    content = (label_folder / "a.mha").read_bytes()
+    (label_folder / "a.mha").write_bytes(content[:-60])
+    (item,) = plan_conversion(images, label_folder, out)
+    assert convert(item).skip_reason.startswith("a.mha: ")
+    assert list(out.iterdir()) == []
+
+
+def test_existing_file_is_left_alone(folders):
+    """Guards a second run: it converts nothing again, and says so."""
+    done, out = convert_one(folders, greys(), labels())
+    before = (out / "a.dcm").read_bytes()
+    again = plan_conversion(*folders[:2], out)
+    assert reasons(again) == {"a": "a.dcm exists"}
+    assert convert(again[0]) == again[0]
+    assert convert(done).skip_reason == "a.dcm exists"  # made since it was planned
+    assert (out / "a.dcm").read_bytes() == before
+
+
+def test_target_that_cannot_be_written_is_skipped(folders):
+    images, label_folder, out = folders
+    save(images / "a.nii", greys())
+    save(label_folder / "a.nii", labels())
+    (item,) = plan_conversion(images, label_folder, out)
+    out.write_text("a file where the folder should be")
+    assert convert(item).skip_reason.startswith("a.dcm: can't be written")
+
+
+@pytest.mark.skipif(not (SHARED / "hippocampus").is_dir(), reason="needs shared/data/hippocampus")
+def test_real_pairs_convert(tmp_path):
+    """Guards the real data set's mixture of types: whole and fractional greys, float labels."""
+    root = SHARED / "hippocampus"
+    plan = plan_conversion(root / "images", root / "labels", tmp_path)
+    assert len(plan) == 200
+    for item in plan[::25]:
+        assert convert(item).skip_reason is None
+        scan = read_scan(item.target)
+        np.testing.assert_array_equal(scan.mask, read_scan(item.label).image)
+        assert scan.grid == open_scan(item.image).grid
