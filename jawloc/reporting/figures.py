@@ -6,8 +6,6 @@ Volumes and points come in as (z, y, x); here they are reordered, because a scre
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -24,7 +22,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from PIL import Image
 
 from jawloc.geometry import Triple
 from jawloc.reporting.layout import (
@@ -37,6 +34,7 @@ from jawloc.reporting.layout import (
     lay_out,
     scale_bar_mm,
 )
+from jawloc.reporting.picture_files import write_png
 from jawloc.scans.planes import Planes, planes_through, silhouettes
 
 if TYPE_CHECKING:  # would load torch, which no picture needs
@@ -47,7 +45,6 @@ Point = Sequence[float] | np.ndarray
 Style = dict[str, Any]
 
 DOTS_PER_INCH = 100
-LARGEST_FILE_BYTES = 400_000
 STYLE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.frameon": False}
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -434,41 +431,7 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of about 400 kB at most, whole or not at all, and clear it."""
+    """Write a figure as a small PNG, whole or not at all, and clear it."""
     picture = figure_to_array(figure)
     figure.clear()
-    for greys in (None, 64, 32):
-        reduced = Image.fromarray(picture) if greys is None else _with_fewer_greys(picture, greys)
-        buffer = io.BytesIO()
-        reduced.save(buffer, "PNG", optimize=True, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
-        if buffer.tell() <= LARGEST_FILE_BYTES:
-            break
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _with_fewer_greys(picture: np.ndarray, greys: int) -> Image.Image:
-    """Reduce a picture (rows, columns, 3) to a palette of some greys and the rest for colours.
-
-    A scan's noise hardly compresses, so fewer greys make a small file; markers and masks, a few
-    pixels that a palette made for all would lose, keep their colours.
-    """
-    levels = np.linspace(0, 255, greys).round().astype(np.uint8)
-    palette = np.zeros((256, 3), np.uint8)
-    palette[:greys] = levels[:, None]
-    index = np.rint(picture.mean(axis=2) * ((greys - 1) / 255)).astype(np.uint8)
-    vivid = np.ptp(picture, axis=2) > 12
-    if vivid.any():
-        row = Image.fromarray(picture[vivid][None])
-        colours = row.quantize(256 - greys, method=Image.Quantize.MAXCOVERAGE)
-        found = np.asarray(colours.getpalette(), np.uint8).reshape(-1, 3)[: 256 - greys]
-        palette[greys : greys + len(found)] = found
-        index[vivid] = np.asarray(colours)[0] + greys
-    reduced = Image.fromarray(index)
-    reduced.putpalette(palette.tobytes())
-    return reduced
+    write_png(picture, path, DOTS_PER_INCH)

@@ -28,36 +28,16 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import mlflow.pyfunc
-from mlflow import MlflowClient, MlflowException
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModelOutput,
-    Metric,
-    Param,
-    RunTag,
-)
-from mlflow.models import Model, ModelSignature, set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow import MlflowClient, MlflowException, entities
+from mlflow.models import Model, ModelSignature
+from mlflow.models import set_model as set_model  # for served_model.py
+from mlflow.pyfunc import PythonModel as PythonModel
+from mlflow.pyfunc import PythonModelContext as PythonModelContext
 from mlflow.types import ColSpec, Schema
 
 from jawloc.errors import InputError
 from jawloc.reporting.provenance import PACKAGE, locator_requirements, source_tags
 from jawloc.reporting.ui_server import serve
-
-__all__ = [
-    "EXPERIMENT",
-    "MlflowException",
-    "PythonModel",
-    "PythonModelContext",
-    "TrackedRun",
-    "open_ui",
-    "prepare_store",
-    "set_model",
-    "tracked_run",
-    "tracking_uri",
-]
 
 if TYPE_CHECKING:
     from jawloc.reporting.figures import Figure
@@ -167,14 +147,14 @@ def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
             f"run {run_id}: a run can only be resumed in the tracking store that it began in; "
             f"{client.tracking_uri} does not have it"
         ) from None
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.log_batch(run_id, tags=[entities.RunTag(key, value) for key, value in tags.items()])
 
 
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, object]) -> None:
     """Log params in few batches; what a resumed run has already stays as it is."""
     known = client.get_run(run_id).data.params
     texts = {key: _shortened(str(value)) for key, value in params.items()}
-    new = [Param(key, text) for key, text in texts.items() if key not in known]
+    new = [entities.Param(key, text) for key, text in texts.items() if key not in known]
     for start in range(0, len(new), PARAMS_A_BATCH):
         client.log_batch(run_id, params=new[start : start + PARAMS_A_BATCH])
     for key, text in texts.items():
@@ -206,7 +186,7 @@ class TrackedRun:
 
     def _log_metrics(self, numbers: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)
-        metrics = [Metric(key, float(value), now, step) for key, value in numbers.items()]
+        metrics = [entities.Metric(key, float(value), now, step) for key, value in numbers.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
     def log_heatmap(self, picture: np.ndarray | Figure, key: str, step: int) -> None:
@@ -252,8 +232,8 @@ class TrackedRun:
         self.log_dict(content, "dataset.json")
         place = f"{self.client.get_run(self.run_id).info.artifact_uri}/dataset.json"
         inputs = [
-            DatasetInput(
-                Dataset(
+            entities.DatasetInput(
+                entities.Dataset(
                     name=f"{name} scans",
                     digest=hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[
                         :8
@@ -262,7 +242,7 @@ class TrackedRun:
                     source=json.dumps({"uri": place}),
                     profile=json.dumps({"num_scans": len(keys)}),
                 ),
-                tags=[InputTag("mlflow.data.context", name)],
+                tags=[entities.InputTag("mlflow.data.context", name)],
             )
             for name, keys in content.items()
         ]
@@ -292,10 +272,12 @@ class TrackedRun:
             self.client.finalize_logged_model(model.model_id, "FAILED")
             raise
         self.client.finalize_logged_model(model.model_id, "READY")
-        self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        self.client.log_outputs(self.run_id, [entities.LoggedModelOutput(model.model_id, step=0)])
         histories = [self.client.get_metric_history(self.run_id, key) for key in run.data.metrics]
         summary = [
-            Metric(m.key, m.value, m.timestamp, m.step, model_id=model.model_id, run_id=self.run_id)
+            entities.Metric(
+                m.key, m.value, m.timestamp, m.step, model_id=model.model_id, run_id=self.run_id
+            )
             for (*_, m) in histories
             if m.step == 0
         ]

@@ -22,9 +22,9 @@ from jawloc.scans.phantom import (
     write_phantom,
     write_phantoms,
 )
-from jawloc.scans.phantom_anatomy import OTOLITHS_HEADS
-from jawloc.scans.phantom_drawing import Phantom
-from jawloc.scans.phantom_skeleton import jaw, skeleton
+from jawloc.scans.phantom.anatomy import OTOLITHS_HEADS
+from jawloc.scans.phantom.drawing import Phantom
+from jawloc.scans.phantom.skeleton import jaw, skeleton
 from jawloc.scans.scan import Scan
 
 TINY = (48, 24, 24)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jawloc.geometry import Grid
-from jawloc.scans.phantom_raster import Window, draw_ellipsoids, draw_tubes
-from jawloc.scans.phantom_shapes import Ellipsoid, Tubes
+from jawloc.scans.phantom.raster import Window, draw_ellipsoids, draw_tubes
+from jawloc.scans.phantom.shapes import Ellipsoid, Tubes
 
 
 def one_tube(radius: float, wall: float = np.inf, density: float = 1.0) -> Tubes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jawloc.geometry import Grid
-from jawloc.scans.phantom_raster import Window, coverage
+from jawloc.scans.phantom.raster import Window, coverage
 
 # A tall scan is joined from stretches that were turned before the detector one after the other.
 STRETCHES = 3

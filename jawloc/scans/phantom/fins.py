@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jawloc.scans.phantom_anatomy import Fish
-from jawloc.scans.phantom_shapes import Stroke
+from jawloc.scans.phantom.anatomy import Fish
+from jawloc.scans.phantom.shapes import Stroke
 
 
 def fins(fish: Fish, rng: np.random.Generator) -> Iterator[Stroke]:

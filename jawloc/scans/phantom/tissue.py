@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jawloc.scans.phantom_anatomy import OTOLITHS_HEADS, VERTEBRAE, Fish
-from jawloc.scans.phantom_raster import Window, coverage
-from jawloc.scans.phantom_scanner import Look
-from jawloc.scans.phantom_shapes import Ellipsoid
+from jawloc.scans.phantom.anatomy import OTOLITHS_HEADS, VERTEBRAE, Fish
+from jawloc.scans.phantom.raster import Window, coverage
+from jawloc.scans.phantom.scanner import Look
+from jawloc.scans.phantom.shapes import Ellipsoid
 
 SKULL_PITCH = 0.08  # radians by which the braincase rises towards the back
 Vector = tuple[float, float, float]

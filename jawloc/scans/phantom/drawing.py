@@ -10,10 +10,10 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape
-from jawloc.scans.phantom_anatomy import JAW_TO_OTOLITHS_HEADS, OTOLITHS_HEADS, Fish
-from jawloc.scans.phantom_scanner import Look
-from jawloc.scans.phantom_skeleton import jaw as jaw_bones
-from jawloc.scans.phantom_tissue import Pose, path_terms
+from jawloc.scans.phantom.anatomy import JAW_TO_OTOLITHS_HEADS, OTOLITHS_HEADS, Fish
+from jawloc.scans.phantom.scanner import Look
+from jawloc.scans.phantom.skeleton import jaw as jaw_bones
+from jawloc.scans.phantom.tissue import Pose, path_terms
 
 # Source of the numbers below: 465 real scans, Jean Golding Institute, University of Bristol, MIT.
 # Quantiles at these probabilities, and the correlations of their normal scores.

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.scans.dicom import read_metadata, write_labelled_dicom_slabs
-from jawloc.scans.phantom_drawing import (
+from jawloc.scans.phantom.drawing import (
     MOTTLE,
     NATIVE_SHAPE,
     RINGS,
@@ -29,11 +29,11 @@ from jawloc.scans.phantom_drawing import (
     draw_phantom,
     seeded_generator,
 )
-from jawloc.scans.phantom_raster import Window, draw_ellipsoids, draw_tubes, label_tubes
-from jawloc.scans.phantom_scanner import scanned, scanner_planes, tube_plane
-from jawloc.scans.phantom_shapes import Tubes
-from jawloc.scans.phantom_skeleton import chin, skeleton
-from jawloc.scans.phantom_tissue import Mottle, Pose, dense_organs, draw_flesh, soft_organs
+from jawloc.scans.phantom.raster import Window, draw_ellipsoids, draw_tubes, label_tubes
+from jawloc.scans.phantom.scanner import scanned, scanner_planes, tube_plane
+from jawloc.scans.phantom.shapes import Tubes
+from jawloc.scans.phantom.skeleton import chin, skeleton
+from jawloc.scans.phantom.tissue import Mottle, Pose, dense_organs, draw_flesh, soft_organs
 from jawloc.scans.scan import Scan
 
 __all__ = [
@@ -185,9 +185,12 @@ def write_phantoms(
         # Fresh processes: a fork of one that runs threads can hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            for done in as_completed([pool.submit(_write_job, job) for job in missing]):
-                done.result()
-                bar.update()
+            try:
+                for done in as_completed([pool.submit(_write_job, job) for job in missing]):
+                    done.result()
+                    bar.update()
+            finally:  # after an error or Ctrl-C, don't wait for those not begun
+                pool.shutdown(cancel_futures=True)
     return paths
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jawloc.geometry import Grid
-from jawloc.scans.phantom_shapes import Ellipsoid, Tubes
+from jawloc.scans.phantom.shapes import Ellipsoid, Tubes
 
 # Boxes are drawn together in batches of about this many voxels, which fit a core's cache.
 BATCH_VOXELS = 60_000

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jawloc.scans.phantom_anatomy import (
+from jawloc.scans.phantom.anatomy import (
     GILL_ARCH,
     GILL_ARCH_STEP,
     HEAD_BONES,
@@ -16,8 +16,8 @@ from jawloc.scans.phantom_anatomy import (
     Bone,
     Fish,
 )
-from jawloc.scans.phantom_fins import fins
-from jawloc.scans.phantom_shapes import Stroke, Tubes, joined, rounded
+from jawloc.scans.phantom.fins import fins
+from jawloc.scans.phantom.shapes import Stroke, Tubes, joined, rounded
 
 LOWER_ARCH, UPPER_ARCH = 1, 2
 FIRST_RIB, FIRST_TAIL_VERTEBRA = 4, 14
