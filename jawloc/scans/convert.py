@@ -16,7 +16,7 @@ from pydicom.valuerep import DSfloat
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.dicom_writing import Slab, exact_dtype, write_labelled_dicom_slabs
+from jawloc.scans.dicom.writing import Slab, exact_dtype, write_labelled_dicom_slabs
 from jawloc.scans.images import VOLUME_ENDINGS, volume_direction
 from jawloc.scans.pairing import LABEL_SUFFIXES, images_and_labels, labels_of
 from jawloc.scans.scan import ScanFile, open_scan, scan_id_of

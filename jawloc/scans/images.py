@@ -22,8 +22,8 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.dicom_series import dicom_slices, open_dicom_series
-from jawloc.scans.dicom_spacing import checked_spacing
+from jawloc.scans.dicom.series import dicom_slices, open_dicom_series
+from jawloc.scans.dicom.spacing import checked_spacing
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of
 from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff_folder
 

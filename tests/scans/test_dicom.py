@@ -255,7 +255,7 @@ def test_opening_reads_neither_pixels_nor_mask(tmp_path, monkeypatch):
         with path.open("rb") as file:
             return real(_Counting(file, log), **options)
 
-    monkeypatch.setattr("jawloc.scans.dicom_header.pydicom.dcmread", counted)
+    monkeypatch.setattr("jawloc.scans.dicom.header.pydicom.dcmread", counted)
     open_labelled_dicom(tmp_path / "a.dcm")
     assert 0 < sum(log) < 5_000
 

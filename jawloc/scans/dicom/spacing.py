@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError
 from jawloc.geometry import Triple
-from jawloc.scans.dicom_header import header_value, one_line
+from jawloc.scans.dicom.header import header_value, one_line
 
 
 def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:

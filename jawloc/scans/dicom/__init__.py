@@ -4,7 +4,7 @@ Both hold the grey values as a multi-frame image and the mask as raw uint8 bytes
 the same shape, in the private element (00BB,B001). The lab's files are implicit VR without
 spacing and carry a stray creator string at (00BB,B000). Ours are explicit VR and conformant:
 creator at (00BB,00B0), spacing in the functional groups, notes as JSON in (00BB,B010); see
-`jawloc.scans.dicom_writing`.
+`jawloc.scans.dicom.writing`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape
-from jawloc.scans.dicom_attributes import (
+from jawloc.scans.dicom.attributes import (
     CREATOR_TAG,
     MASK_TAG,
     METADATA_TAG,
     PADDED_FRAMES,
     PRIVATE_CREATOR,
 )
-from jawloc.scans.dicom_header import (
+from jawloc.scans.dicom.header import (
     ByteRange,
     PixelLayout,
     byte_range,
     pixel_layout,
     read_header,
 )
-from jawloc.scans.dicom_spacing import spacing_mm_zyx
-from jawloc.scans.dicom_writing import write_labelled_dicom, write_labelled_dicom_slabs
+from jawloc.scans.dicom.spacing import spacing_mm_zyx
+from jawloc.scans.dicom.writing import write_labelled_dicom, write_labelled_dicom_slabs
 from jawloc.scans.scan import ScanFile
 
 __all__ = [

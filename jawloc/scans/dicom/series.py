@@ -15,13 +15,13 @@ from pydicom.misc import is_dicom
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.dicom import DICOM_ENDINGS, read_slices
-from jawloc.scans.dicom_header import (
+from jawloc.scans.dicom.header import (
     PixelLayout,
     header_value,
     pixel_layout,
     read_header,
 )
-from jawloc.scans.dicom_spacing import checked_spacing, depths_along_normal, even_distance_mm
+from jawloc.scans.dicom.spacing import checked_spacing, depths_along_normal, even_distance_mm
 from jawloc.scans.scan import ScanFile, scan_id_of
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
-from jawloc.scans.dicom_attributes import MASK_TAG, PADDED_FRAMES, PIXELS_TAG, header_bytes
+from jawloc.scans.dicom.attributes import MASK_TAG, PADDED_FRAMES, PIXELS_TAG, header_bytes
 
 _EXACT_DTYPES = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16"))
 _LARGEST_ELEMENT = 0xFFFFFFFE
