@@ -204,7 +204,7 @@ def cache_build(config_path: Path, experiment: Path | None, overrides: tuple[str
 @plain_errors
 def cache_verify(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
     """Check every cached file against its full-size scan, bit by bit."""
-    from jawloc.scans.cache_upkeep import verify_cache
+    from jawloc.scans.cache.upkeep import verify_cache
 
     config = _load(config_path, experiment, overrides)
     statuses = verify_cache(config.cache, base=config.base)
@@ -224,7 +224,7 @@ def cache_verify(config_path: Path, experiment: Path | None, overrides: tuple[st
 @plain_errors
 def cache_clear(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
     """Remove the cached files (and nothing that jawloc did not write)."""
-    from jawloc.scans.cache_upkeep import clear_cache
+    from jawloc.scans.cache.upkeep import clear_cache
 
     config = _load(config_path, experiment, overrides)
     cleared = clear_cache(config.cache, base=config.base)

@@ -333,6 +333,7 @@ def plot_metrics(records: Sequence[EpochRecord]) -> Figure:
 def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
     """Show sigma beside the validation error that it led to, in voxels, and in mm where known."""
     units = ["voxels"] + ["mm"] * any("val_error_mm" in record.flat() for record in records)
+    errors = _series(records, "val_error_voxels")  # the best epoch is the best by this, as in fit()
     names = {"": ("mean", VERMILION), "_median": ("median", ORANGE), "_max": ("largest", PURPLE)}
     with rc_context(STYLE):
         figure = _blank_chart(5.8)
@@ -343,11 +344,11 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
             for ending, (name, colour) in names.items():
                 curves[f"{name} error"] = (_series(records, f"val_error_{unit}{ending}"), colour)
             _draw_curves(axes, records, curves)
-            mean = curves["mean error"][0]
-            if np.isfinite(mean).any():
-                best = int(np.nanargmin(mean))
-                label = f"best mean: {mean[best]:.3g} {unit}, epoch {records[best].epoch}"
-                axes.plot(records[best].epoch, mean[best], "*", ms=15, color=GREEN, label=label)
+            if np.isfinite(errors).any():
+                best = int(np.nanargmin(errors))
+                epoch, lowest = records[best].epoch, curves["mean error"][0][best]
+                label = f"best epoch {epoch}: {lowest:.3g} {unit}"
+                axes.plot(epoch, lowest, "*", ms=15, color=GREEN, label=label)
             axes.set_ylabel("voxels of the downsampled grid" if unit == "voxels" else "mm")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
         figure.suptitle("Sigma and validation error by epoch", size=13)

@@ -261,8 +261,10 @@ def test_sigma_stands_beside_the_error_in_every_known_unit(in_mm, units):
     assert [axes.get_ylabel().split()[0] for axes in figure.axes] == units
     voxels = figure.axes[0]
     assert list(curve(voxels, "sigma").get_ydata()) == [8] * 4 + [4] * 4 + [2] * 4
-    best = curve(voxels, "best mean: 2 voxels, epoch 5")
+    best = curve(voxels, "best epoch 5: 2 voxels")
     assert (list(best.get_xdata()), list(best.get_ydata())) == ([5], [2.0])
+    if in_mm:  # the same epoch, also where mm would have another lowest
+        assert list(curve(figure.axes[1], "best epoch 5: 0.1 mm").get_xdata()) == [5]
 
 
 @pytest.mark.parametrize("plot", [plot_losses, plot_metrics, plot_sigma])

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
-from jawloc.scans import cache, cache_files
+from jawloc.scans import cache
+from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache import (
     CacheConfig,
     build_cache,
@@ -24,8 +25,8 @@ from jawloc.scans.cache import (
     load_example,
     verify_cache,
 )
-from jawloc.scans.cache_files import read_cached, read_record
-from jawloc.scans.cache_layout import cached_paths
+from jawloc.scans.cache.files import read_cached, read_record
+from jawloc.scans.cache.layout import cached_paths
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.downsample import downsample
 
@@ -203,10 +204,10 @@ def test_the_same_content_has_the_same_key_wherever_it_lies(tmp_path):
 def test_each_size_has_its_own_files(scans, tmp_path):
     """The lab's script used the files of the old size after the size was changed."""
     small = build(scans, tmp_path)
-    other = dataclasses.replace(CONFIG, downsampled_dicom_size=(8, 8, 8))
+    other = dataclasses.replace(CONFIG, downsampled_dicom_size=(9, 5, 3))  # an odd voxel count
     large = build(scans, tmp_path, other)
     assert counts(large) == (3, 0, 0, 3)
-    assert load_example(large.cached[0], JAW).image.shape == (8, 8, 8)
+    assert load_example(large.cached[0], JAW).image.shape == (9, 5, 3)
     assert load_example(small.cached[0], JAW).image.shape == SIZE
     assert load_example(large.cached[0], JAW).key != load_example(small.cached[0], JAW).key
     assert counts(build(scans, tmp_path)) == (0, 0, 3, 0)

@@ -573,3 +573,14 @@ def test_two_scans_with_one_id_are_refused_by_name(tmp_path):
     touch(tmp_path / "x" / "a.dcm", tmp_path / "y" / "a.DCM")
     with pytest.raises(InputError, match=r"a: two scans must not share an id.*x/a\.dcm.*y/a\.DCM"):
         find_labelled_dicoms([tmp_path])
+
+
+def test_a_damaged_transfer_syntax_is_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.dcm"
+    image = np.zeros((4, 2, 2), np.uint16)
+    write_labelled_dicom(path, image, np.ones((4, 2, 2), np.uint8), Grid((4, 2, 2)))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.1\x00\x00\x00"))
+
+    with pytest.raises(InputError, match=r"damaged\.dcm: the transfer syntax"):
+        open_labelled_dicom(path)

@@ -167,7 +167,7 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
 def _raw_pixels(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> ByteRange | None:
     pixels = byte_range(header, 0x7FE00010)
     syntax = _syntax(header)
-    if pixels is None or getattr(syntax, "is_compressed", False):
+    if pixels is None or _is_compressed(syntax, path):
         _refuse_undecodable(syntax, path)
         return None
     needed, frame = math.prod(shape) * dtype.itemsize, shape[1] * shape[2] * dtype.itemsize
@@ -208,6 +208,15 @@ def _integer(header: Dataset, keyword: str, path: Path, default: int | None = No
 
 def _syntax(header: Dataset) -> Any:
     return getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID")
+
+
+def _is_compressed(syntax: Any, path: Path) -> bool:
+    try:
+        return bool(getattr(syntax, "is_compressed", False))
+    except ValueError:  # a UID of something else, as in a damaged header
+        raise InputError(
+            f"{path.name}: the transfer syntax must be one of DICOM's; the file says {syntax}"
+        ) from None
 
 
 def one_line(error: BaseException) -> str:

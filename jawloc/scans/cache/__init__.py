@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
-from jawloc.scans.cache_files import (
+from jawloc.scans.cache.files import (
     CacheRecord,
     is_current,
     new_record,
@@ -31,7 +31,7 @@ from jawloc.scans.cache_files import (
     source_of,
     write_cached,
 )
-from jawloc.scans.cache_layout import (
+from jawloc.scans.cache.layout import (
     CacheConfig,
     absolute,
     cache_folder,
@@ -39,11 +39,11 @@ from jawloc.scans.cache_layout import (
     leftovers,
     lock_path,
 )
-from jawloc.scans.cache_upkeep import CacheStatus, Cleared, clear_cache, verify_cache
+from jawloc.scans.cache.upkeep import CacheStatus, Cleared, clear_cache, verify_cache
 from jawloc.scans.dicom import has_labelled_voxel, open_labelled_dicom
 from jawloc.scans.downsample import check_target, downsample
 from jawloc.scans.labels import object_centroids
-from jawloc.scans.workers import locked, worker_threads
+from jawloc.scans.cache.workers import locked, worker_threads
 
 __all__ = [
     "CacheConfig",
@@ -269,10 +269,8 @@ def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -
     with bar:
         try:
             # Files that another process is making now come last: it may finish them meanwhile.
-            for patience_seconds in (0.0, float("inf")):
-                work = partial(
-                    _bring_up_to_date, advance=advance, patience_seconds=patience_seconds
-                )
+            for patience in (0.0, float("inf")):
+                work = partial(_bring_up_to_date, advance=advance, patience_seconds=patience)
                 futures = {pool.submit(work, job): job for job in jobs}
                 jobs = []
                 for future in as_completed(futures):

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape
-from jawloc.scans.cache_layout import absolute, relative
+from jawloc.scans.cache.layout import absolute, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
 from jawloc.scans.labels import Label
 from jawloc.scans.scan import ScanFile

@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
-from jawloc.scans import cache_files
-from jawloc.scans.cache_files import is_cached_scan, read_cached, source_of
-from jawloc.scans.cache_layout import (
+from jawloc.scans.cache import files
+from jawloc.scans.cache.files import is_cached_scan, read_cached, source_of
+from jawloc.scans.cache.layout import (
     LOCKS_FOLDER,
     CacheConfig,
     cache_folder,
@@ -25,7 +25,7 @@ from jawloc.scans.cache_layout import (
 )
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import hash_content
-from jawloc.scans.workers import worker_threads
+from jawloc.scans.cache.workers import worker_threads
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _verify(path: Path) -> CacheStatus:
         return CacheStatus(
             path, "source missing", source, f"{path.name}: its source must exist; {source} doesn't"
         )
-    version = cache_files.ALGORITHM_VERSION
+    version = files.ALGORITHM_VERSION
     if record.algorithm_version != version:
         detail = (
             f"{path.name}: the algorithm must be version {version}; "
