@@ -61,7 +61,8 @@ def decode(logits: Tensor, sigma_voxels: float) -> Decoded:
 
 def _peak(probability: Tensor) -> Tensor:
     """Index (batch, object, 3) of the likeliest 3x3x3 neighbourhood: one odd voxel can't win."""
-    smooth = F.avg_pool3d(probability, 3, stride=1, padding=1)
+    padded = F.pad(probability, (1,) * 6)  # by hand: avg_pool3d refuses sides below its kernel
+    smooth = F.avg_pool3d(padded, 3, stride=1)
     flat = smooth.flatten(2).argmax(dim=-1)
     _, ny, nx = probability.shape[2:]
     return torch.stack([flat // (ny * nx), flat // nx % ny, flat % nx], dim=-1)

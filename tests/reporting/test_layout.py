@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jawloc.reporting.layout import crop_verdict, describe, lay_out, scale_bar_mm
+from jawloc.reporting.figures.layout import crop_verdict, describe, lay_out, scale_bar_mm
 from jawloc.scans.planes import planes_through
 
 EXTENTS = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jawloc.reporting.picture_files import LARGEST_FILE_BYTES, write_png
+from jawloc.reporting.figures.png import LARGEST_FILE_BYTES, write_png
 
 YELLOW, RED = (240, 228, 66), (255, 42, 42)
 

@@ -1,0 +1,21 @@
+"""Pictures of scans, heatmaps and training; the only package that imports matplotlib.
+
+Every function returns a free-standing `Figure`: no pyplot, no state shared between figures.
+"""
+
+from matplotlib.figure import Figure
+
+from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
+from jawloc.reporting.figures.slices import plot_crop, plot_slices
+from jawloc.reporting.figures.style import figure_to_array, save_figure
+
+__all__ = [
+    "Figure",
+    "figure_to_array",
+    "plot_crop",
+    "plot_losses",
+    "plot_metrics",
+    "plot_sigma",
+    "plot_slices",
+    "save_figure",
+]

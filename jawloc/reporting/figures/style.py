@@ -1,0 +1,39 @@
+"""What all pictures share: colours that colour-blind readers can tell apart, sizes, PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jawloc.reporting.figures.png import write_png
+
+if TYPE_CHECKING:  # would load torch, which no picture needs
+    pass
+
+Style = dict[str, Any]
+
+DOTS_PER_INCH = 100
+STYLE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.frameon": False}
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
+ROUND = [1, 2, 5, 10]  # steps between ticks
+
+
+def figure_to_array(figure: Figure) -> np.ndarray:
+    """Render a figure to an array of uint8, shape (rows, columns, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a small PNG, whole or not at all, and clear it."""
+    picture = figure_to_array(figure)
+    figure.clear()
+    write_png(picture, path, DOTS_PER_INCH)
