@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from jawloc.config import Config
 
 DEFAULT_CONFIG = Path("userconf.yml")
-SETTINGS = {"context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}}
+SETTINGS: dict[str, Any] = {
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+}
 
 config_option = click.option(
     "--config",
@@ -54,8 +56,9 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, debug: bool, **kwargs: Any) -> None:
         # a closed terminal or a cluster's time limit ends a run as Ctrl-C does: cleanly
         for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), _interrupt)
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores
+                signal.signal(number, _interrupt)
         warnings.showwarning = _show_warning
         try:
             command(*args, **kwargs)
@@ -63,10 +66,10 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             if debug:
                 raise
             _fail(str(error), 2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if debug:
                 raise
-            _fail("interrupted", 130)
+            _fail(str(error) or "interrupted", 130)
         except Exception as error:
             if debug or type(error).__name__ != "TrainingError":
                 raise
@@ -106,7 +109,9 @@ def train(
 ) -> None:
     """Train a locator: scans in, a model and a report of how well it finds the jaw out."""
     if overwrite and resume:
-        raise InputError("--resume goes on with a run and --overwrite replaces it; give one")
+        raise InputError("--resume goes on with a run and --overwrite replaces it; give only one")
+    if demo and (experiment is not None or config_path != DEFAULT_CONFIG):
+        raise InputError("--demo has settings of its own; change them with --set, not with a file")
     from jawloc.demo import run_demo
     from jawloc.experiment import run_experiment
 

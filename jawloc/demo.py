@@ -11,18 +11,20 @@ import numpy as np
 from jawloc.config import check_config
 from jawloc.experiment import Result, run_experiment
 from jawloc.locating.evaluation import PointFinder
+from jawloc.reporting.run_folder import output_folder
 from jawloc.scans.cache import Example
 from jawloc.scans.phantom import brightest_spot, write_phantoms
 
 DEMO_NAME = "demo"
 DEMO_FOLDER = Path("dicoms") / "demo"
-DEMO_SCANS = 40
+DEMO_SCANS = 46
 DEMO_SHAPE = (288, 96, 96)  # a seventh of a real scan along each axis
 DEMO_SETTINGS: dict[str, Any] = {
     "downsampled_dicom_size": [96, 48, 48],
     "crop_size": [96, 48, 48],
     "validation_scans": 6,
     "test_scans": 6,
+    "initial_kernel_size": 6.0,
     "num_epochs": 60,
 }
 
@@ -45,9 +47,10 @@ def run_demo(
         As `run_experiment`.
     """
     settings = {**DEMO_SETTINGS, "dicom_dirs": [str(base / DEMO_FOLDER)]}
-    config = check_config(settings, base=base, source=Path("--demo"), overrides=overrides)
+    config = check_config(settings, base=base, source="--demo", overrides=overrides)
     name = DEMO_NAME if model_name is None else model_name
     replace = overwrite or (model_name is None and not resume)
+    output_folder(base, name, overwrite=replace, resume=resume)  # refuses a name that is taken
     write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE)
     finders: dict[str, PointFinder] = {"brightest_spot": _brightest}
     return run_experiment(config, name, overwrite=replace, resume=resume, baselines=finders)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from jawloc.reporting.outputs import (
     write_test_pictures,
     write_text,
 )
+from jawloc.reporting.run_folder import CHECKPOINT, output_folder, run_folder
 from jawloc.reporting.summary import describe_run, flat_numbers, summarise_run
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cache import Example, build_cache, load_example
@@ -34,9 +34,6 @@ from jawloc.training.checkpoint import load_checkpoint, save_checkpoint
 from jawloc.training.dataset import Split, choose_split, to_tensors
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
-
-OUTPUT_FOLDER = Path("script_output") / "jaw_location"
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -88,48 +85,29 @@ def run_experiment(
     device = choose_device(config.training.device)
     data = prepare_data(config)
     state = start_state(config, device)
-    run_id = load_checkpoint(folder / CHECKPOINT, state, config.as_params()) if resume else None
-    _make_folder(folder, keep=resume)
-    with tracked_run(
-        config.base, model_name, params=config.as_params(), tags={}, run_id=run_id
-    ) as run:
+    params = config.as_params()
+    run_id = load_checkpoint(folder / CHECKPOINT, state, params) if resume else None
+    earlier = sum(record.seconds for record in state.records)  # of the run that was interrupted
+    with (
+        tracked_run(config.base, model_name, params=params, tags={}, run_id=run_id) as run,
+        run_folder(folder, keep=resume),
+    ):
         log_inputs(run, folder, config, data)
         for _ in train(state, config, data):
-            save_checkpoint(folder / CHECKPOINT, state, config.as_params(), run.run_id)
+            # in this order, an interruption between the two repeats an epoch instead of losing it
             log_epoch(run, folder, config, data, state)
+            save_checkpoint(folder / CHECKPOINT, state, params, run.run_id)
         locator = best_locator(state, config)
         save_locator(locator, folder / f"{model_name}.pth")
         evaluations = test(locator, config, data, baselines or {})
         write_pictures(folder, locator, evaluations["test"], state, config, data)
-        seconds = time.perf_counter() - started
+        seconds = earlier + time.perf_counter() - started
         summary = summarise_run(model_name, data.split, state, evaluations, seconds)
         write_metrics_csv(folder / "metrics.csv", state.records)
         write_json(folder / "summary.json", summary)
         log_results(run, folder, f"{model_name}.pth", summary)
     (folder / CHECKPOINT).unlink()
     return Result(folder, summary)
-
-
-def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
-    """Return the run's folder, once its name is known to be plain and free."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]*", model_name) or model_name.endswith(
-        (".", " ")
-    ):
-        raise InputError(
-            "--model-name: a model's name is a folder's name, of letters, digits, spaces and "
-            f". _ + = - only and not beginning with a dot; received {model_name!r}"
-        )
-    folder = base / OUTPUT_FOLDER / model_name
-    if resume and not (folder / CHECKPOINT).is_file():
-        raise InputError(f"--resume: {folder} holds no interrupted run; received {model_name!r}")
-    if folder.exists() and not overwrite and not resume:
-        interrupted = (folder / CHECKPOINT).is_file()
-        way_on = "--resume goes on with its interrupted run, or " if interrupted else ""
-        raise InputError(
-            f"--model-name: {model_name!r} is taken ({folder}); {way_on}"
-            f"--overwrite replaces it, or choose another name"
-        )
-    return folder
 
 
 def find_scans(config: Config) -> list[Path]:
@@ -277,13 +255,3 @@ def log_results(run: TrackedRun, folder: Path, model: str, summary: Mapping[str,
         if path.name != CHECKPOINT and path.is_file():
             run.log_file(path, "outputs")
     run.log_locator(folder / model)
-
-
-def _make_folder(folder: Path, *, keep: bool) -> None:
-    """Make the run's folder; of a run that is replaced, only jawloc's own files go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if keep:
-        return
-    for pattern in ("*.png", "*.csv", "*.json", "*.pth", "config.yml", CHECKPOINT):
-        for path in folder.glob(pattern):
-            path.unlink()

@@ -28,7 +28,7 @@ class CurriculumConfig:
     minimum_sigma_voxels: Annotated[float, Field(gt=0, alias="minimum_sigma")] = 1.5
     shrink_factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # 1 never shrinks
     trigger: Literal["loss", "error"] = "error"
-    threshold: Annotated[float, Field(gt=0)] = 0.5  # nats, or a share of sigma
+    threshold: Annotated[float, Field(gt=0)] = 1.0  # nats of loss, or error / sigma
     patience: Annotated[int, Field(ge=1)] = 1  # epochs in a row below the threshold
     stop_patience: Annotated[int, Field(ge=0)] = 20  # epochs without a better error; 0: never stop
 

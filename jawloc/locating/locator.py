@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
     Raises
     ------
     InputError
-        No such file, not a file of plain weights, or weights that no jawloc run saved.
+        No such file, not a file of plain weights, or not a locator that jawloc can rebuild.
     """
     content = read_weights_file(Path(path))
     if content.get("format") != FORMAT:
@@ -148,11 +149,23 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
             f"{Path(path).name}: not a jawloc locator; it doesn't say which grid, intensity rule "
             f"and network its weights need"
         )
+    try:
+        locator = _from_content(content)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{Path(path).name}: the weights and settings of a locator must fit together; these, "
+            f"of jawloc {content.get('jawloc_version')}, don't"
+        ) from error
+    locator.network.to(device)
+    return locator
+
+
+def _from_content(content: Mapping[str, Any]) -> Locator:
     config = NetworkConfig(**content["network"])
     network = build_network(config, len(content["objects"]))
     network.load_state_dict(content["state_dict"])
     return Locator(
-        network=network.to(device).eval(),
+        network=network.eval(),
         network_config=config,
         downsampled_size=content["downsampled_dicom_size"],
         intensity=IntensityConfig(**content["intensity"]),

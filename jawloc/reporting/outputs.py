@@ -69,7 +69,8 @@ def write_test_pictures(
 ) -> list[Path]:
     """Write the six pictures of one test scan; the only step that reads full-size voxels."""
     scan = open_scan(example.source)
-    said = f"scan {error.scan_id}, error {describe_error(error)}"
+    one_of_several = f", {error.object_name}" if len(example.points_voxels) > 1 else ""
+    said = f"scan {error.scan_id}{one_of_several}, error {describe_error(error)}"
     figures = {
         "test_heatmap": predicted_picture(example, locator, "Test"),
         "test_centroid_downsampled": plot_slices(
@@ -139,7 +140,7 @@ def _full_size_picture(
     scan: ScanFile, point: np.ndarray, label: str, crop_size: Sequence[int], title: str
 ) -> Figure:
     image, mask = planes_from_scan_file(scan, point)
-    window = window_round(point, crop_size, scan.grid.shape_zyx)
+    window = window_round(point.tolist(), crop_size, scan.grid.shape_zyx)
     start = np.asarray(window.start_zyx)
     return plot_slices(
         image,
@@ -155,7 +156,7 @@ def _full_size_picture(
 def _crop_picture(
     scan: ScanFile, point: np.ndarray, label: str, crop_size: Sequence[int], said: str
 ) -> Figure:
-    window = window_round(point, crop_size, scan.grid.shape_zyx)
+    window = window_round(point.tolist(), crop_size, scan.grid.shape_zyx)
     image, mask = read_window(scan, window)
     size = "×".join(str(n) for n in window.size_zyx)
     return plot_crop(

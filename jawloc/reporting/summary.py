@@ -67,6 +67,7 @@ def mean_errors(evaluation: Evaluation) -> dict[str, float | None]:
 def flat_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the summary's plain numbers under flat names, to sort and compare runs by."""
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
+    numbers["total_seconds"] = numbers.pop("seconds")  # `seconds` is the name of an epoch's
     for key, value in summary.items():
         if key.endswith("_error"):
             numbers |= {f"{key}_{unit}": v for unit, v in value.items() if v is not None}

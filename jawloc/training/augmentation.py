@@ -160,7 +160,7 @@ def _rotation(angles: Tensor) -> Tensor:
 def _keep_inside(points: Tensor, matrix: Tensor, shift: Tensor, extent: Tensor) -> Tensor:
     """Limit the shift so that the points' bounding box stays inside, if it fits at all."""
     offsets = (points.float() - (extent - 1) / 2) @ matrix.transpose(1, 2)
-    half = (extent - 1) / 2
+    half = extent / 2  # to the volume's faces, half a voxel beyond the last centres
     lowest, highest = -half - offsets.amin(1), half - offsets.amax(1)
     middle = (lowest + highest) / 2
     fits = lowest <= highest

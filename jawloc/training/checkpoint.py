@@ -15,7 +15,10 @@ from jawloc.heatmaps.curriculum import CurriculumState
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.training.loop import EpochRecord, TrainingState
 
-# May differ between the interrupted run and the one that goes on: they don't change any number.
+FORMAT = "jawloc-checkpoint-1"
+
+# May differ between the interrupted run and the one that goes on: none of them changes what an
+# epoch computes (num_epochs says when to end, and so when the learning rate begins to fall).
 FREE_SETTINGS = frozenset({"num_epochs", "n_workers", "device", "dicom_dirs", "cache_dir"})
 
 
@@ -30,6 +33,7 @@ def save_checkpoint(
     run_id : the tracking store's id of the run, so that resuming adds to the same run.
     """
     content = {
+        "format": FORMAT,
         "settings": {key: str(value) for key, value in settings.items()},
         "run_id": run_id,
         "network": state.network.state_dict(),
@@ -56,7 +60,7 @@ def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, obj
         The file is not a checkpoint, or the run had other settings.
     """
     content = read_weights_file(path)
-    if "optimizer" not in content or "settings" not in content:
+    if content.get("format") != FORMAT:
         raise InputError(f"{path.name}: not a checkpoint of an interrupted jawloc run")
     _check_same_settings(path, content["settings"], settings)
     state.network.load_state_dict(content["network"])

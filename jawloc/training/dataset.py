@@ -92,7 +92,7 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
             f"validate and test); found {len(ids)}"
         )
     named = {
-        key: [str(i) for i in value]
+        key: _choose(value, ids)
         for key, value in vars(config).items()
         if not isinstance(value, int)
     }
@@ -106,9 +106,9 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
                 f"{scan_id!r} is named twice"
             )
     free = [i for i in ids if i not in taken]
-    test = named.get("test_scans") or _take_last(free, config.test_scans)
+    test = _choose(config.test_scans, free)
     free = [i for i in free if i not in test]
-    val = named.get("validation_scans") or _take_last(free, config.validation_scans)
+    val = _choose(config.validation_scans, free)
     train = [i for i in free if i not in val]
     if not train or not val or not test:
         raise InputError(
@@ -121,10 +121,12 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
 
 def normalise(image: np.ndarray, config: IntensityConfig) -> np.ndarray:
     """Turn grey values into network input (float32, same shape) by the intensity rule."""
-    values = np.asarray(image, dtype=np.float32)
+    values = np.array(image, dtype=np.float32)  # a copy: tensors are made of it
     if config.rule == "raw":
         return values
     low, high = np.percentile(values, [config.low, config.high])
+    if high <= low:  # nearly every voxel has one grey value
+        low, high = values.min(), values.max()
     return (values - np.float32(low)) / np.float32(max(high - low, 1e-6))
 
 
@@ -149,9 +151,11 @@ def _voxel_proportions(example: Example) -> np.ndarray:
     return np.asarray(example.source_grid.shape_zyx) / np.asarray(example.grid.shape_zyx)
 
 
-def _take_last(ids: list[str], count: int | ScanIds) -> list[str]:
-    assert isinstance(count, int)
-    return ids[len(ids) - count :] if count < len(ids) else []
+def _choose(wanted: int | ScanIds, free: list[str]) -> list[str]:
+    """Return so many of the last free ids, or the ids that are named."""
+    if isinstance(wanted, int):
+        return free[max(0, len(free) - wanted) :]
+    return [str(scan_id) for scan_id in wanted]
 
 
 def _check_named(key: str, chosen: list[str], ids: list[str]) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -106,11 +106,8 @@ def start_training(
     # weight decay pulls on the convolutions' kernels, not on norms and biases
     kernels = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": kernels}, {"params": others, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-    )
+    groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(config.seed)
     return TrainingState(
         network, copy.deepcopy(network), optimizer, schedule.start(sigma), generator
@@ -157,10 +154,11 @@ def fit(
             logits = state.network(images)
             scores = _score(logits, points, sigma, stride)
             loss = scores.loss(config.loss).mean()
-            _check_finite(loss, state, train, batch)
+            _check_finite("loss", loss, state, train, batch)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
+            norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
+            _check_finite("gradient", norm, state, train, batch)  # it would spoil every weight
             state.optimizer.step()
             _update_average(state, config, len(batches))
             losses += [loss.item()] * len(batch)
@@ -282,16 +280,19 @@ def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch
     pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
     for average, present in pairs:
         average.lerp_(present, weight)
-    for average, present in zip(state.average.buffers(), state.network.buffers(), strict=True):
-        average.copy_(present)
+    buffers = zip(state.average.buffers(), state.network.buffers(), strict=True)
+    for average_buffer, present_buffer in buffers:
+        average_buffer.copy_(present_buffer)
 
 
-def _check_finite(loss: Tensor, state: TrainingState, scans: ScanTensors, batch: Tensor) -> None:
-    if not torch.isfinite(loss):
+def _check_finite(
+    what: str, value: Tensor, state: TrainingState, scans: ScanTensors, batch: Tensor
+) -> None:
+    if not torch.isfinite(value):
         names = ", ".join(scans.ids[i] for i in batch)
         raise TrainingError(
-            f"epoch {len(state.records) + 1}: the loss must stay a finite number, but is "
-            f"{loss.item()} in the batch of {names}; a lower learning_rate often helps"
+            f"epoch {len(state.records) + 1}: the {what} must stay a finite number, but is "
+            f"{value.item()} in the batch of {names}; a lower learning_rate often helps"
         )
 
 

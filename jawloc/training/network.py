@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +113,7 @@ def _stem(channels: int, stride: int) -> nn.Module:
     """
     if stride == 1:
         return nn.Sequential(nn.Conv3d(1, channels, 3, padding=1, bias=False), _norm(channels))
-    steps = [channels // 2, channels] if stride == 4 else [channels]
+    steps = [max(1, channels // 2), channels] if stride == 4 else [channels]
     layers: list[nn.Module] = []
     for n_in, n_out in zip([1, *steps], steps, strict=False):
         layers += [nn.Conv3d(n_in, n_out, 4, 2, padding=1, bias=False), _norm(n_out)]
@@ -131,8 +131,13 @@ def _block(n_in: int, n_out: int, stride: int) -> nn.Module:
 
 
 def _pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Repeat the last voxel of each axis until the size divides by `multiple`."""
+    """Repeat the last voxel of each axis until the size divides by `multiple`.
+
+    An image within one multiple is made two long: norms need two voxels at the deepest level.
+    """
     missing = [(-n) % multiple for n in image.shape[2:]]
+    if max(image.shape[2:]) <= multiple:
+        missing[2] += multiple
     if not any(missing):
         return image
     z, y, x = missing
@@ -154,11 +159,11 @@ class _AnySize(nn.Module):
         z, y, x = image.shape[2:]
         return self.inner(_pad_to_multiple(image, self.multiple))[:, :, :z, :y, :x]
 
-    def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the inner network's state dict."""
         return self.inner.state_dict(*args, **kwargs)
 
-    def load_state_dict(self, *args: object, **kwargs: object) -> object:
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Load the inner network's state dict."""
         return self.inner.load_state_dict(*args, **kwargs)
 

@@ -1,0 +1,177 @@
+"""userconf.yml -> frozen dataclasses, checked once.
+
+`jaw_loc_config` is one flat mapping, as the lab wrote it, with a few sections of its own. Each
+wing owns the dataclass of what it configures; this module knows only which of them are written
+flat and which are a section, and lays file, experiment and `--set` over each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from jawloc.config.keys import (
+    FLAT,
+    INITIAL_SIGMA,
+    NESTED,
+    SECTION,
+    as_plain_values,
+    dotted,
+    keys_of,
+)
+from jawloc.config.layers import (
+    Layer,
+    layer_of,
+    merge,
+    parse_override,
+    read_layer,
+    source_of,
+    with_absolute_paths,
+)
+from jawloc.config.wording import describe_mistake
+from jawloc.errors import InputError
+from jawloc.heatmaps.curriculum import CurriculumConfig
+from jawloc.locating.crop import CropConfig
+from jawloc.scans.cache import CacheConfig
+from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.dataset import IntensityConfig, SplitConfig
+from jawloc.training.loop import TrainingConfig
+from jawloc.training.network import NetworkConfig
+
+# What the lab trained its network with; used where a config that names it doesn't say otherwise.
+LAB_RECIPE: dict[str, Any] = {
+    "batch_size": 8,
+    "learning_rate": 1e-4,
+    "learning_rate_schedule": "constant",
+    "weight_average_epochs": 0.0,
+    "weight_decay": 0.0,
+    "curriculum": {"trigger": "loss"},
+}
+LAB_TRIGGER = {"threshold": 1.0, "shrink_factor": 0.9}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of a run, checked."""
+
+    base: Path  # the config's folder: outputs, tracking store and cache lie in it
+    cache: CacheConfig
+    split: SplitConfig
+    training: TrainingConfig
+    crop: CropConfig
+    curriculum: CurriculumConfig
+    network: NetworkConfig
+    augmentation: AugmentationConfig
+    intensity: IntensityConfig
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return the settings as `jaw_loc_config` would hold them, every key written out."""
+        mapping: dict[str, Any] = {}
+        for name, section in FLAT.items():
+            mapping |= as_plain_values(section, getattr(self, name))
+        for name, section in NESTED.items():
+            mapping[name] = as_plain_values(section, getattr(self, name))
+        mapping[INITIAL_SIGMA] = mapping["curriculum"].pop("initial_sigma")
+        return with_absolute_paths(mapping, self.base)
+
+    def as_params(self) -> dict[str, Any]:
+        """Return every setting under its dotted key (`curriculum.threshold`, ...)."""
+        return dict(dotted(self.as_mapping()))
+
+    def as_yaml(self) -> str:
+        """Return a config file that says the same, wherever it is put."""
+        return yaml.safe_dump({SECTION: self.as_mapping()}, sort_keys=False)
+
+
+def load_config(
+    path: Path,
+    *,
+    experiment: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Config:
+    """Read `jaw_loc_config`, lay an experiment and `KEY=VALUE` overrides over it, check it all.
+
+    Relative paths are relative to the file that names them (for overrides: to the current
+    folder). Other top-level keys of the files belong to other tools and are left alone.
+
+    Raises
+    ------
+    InputError
+        A file that is absent or isn't YAML, an unknown key, a wrong type, a value out of range.
+    """
+    layers = [read_layer(path, "name one with --config, or try jawloc-train --demo")]
+    if experiment is not None:
+        layers.append(read_layer(experiment, "--experiment must name one"))
+    return _check([*layers, *map(parse_override, overrides)], path.resolve().parent)
+
+
+def check_config(
+    mapping: Mapping[str, Any], *, base: Path, source: str, overrides: Sequence[str] = ()
+) -> Config:
+    """Lay overrides over a `jaw_loc_config` mapping and check it; see `load_config`."""
+    return _check([layer_of(source, mapping, base), *map(parse_override, overrides)], base)
+
+
+def _check(layers: Sequence[Layer], base: Path) -> Config:
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        settings = merge(settings, layer.settings)
+    settings = _with_recipe(settings)
+    sigma = settings.get(INITIAL_SIGMA, CurriculumConfig.initial_sigma_voxels)
+    settings = merge(settings, {"curriculum": {"initial_sigma": sigma}})
+
+    parts: dict[str, Any] = {}
+    for name, section in FLAT.items():
+        own = {key: settings[key] for key in keys_of(section) if key in settings}
+        parts[name] = _validate(section, own, "", layers)
+    for name, section in NESTED.items():
+        parts[name] = _validate(section, settings.get(name, {}), f"{name}.", layers)
+    config = Config(base=base, **parts)
+    _check_together(config, layers)
+    return config
+
+
+def _with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the settings over the recipe of the network that they name."""
+    result = {"curriculum": {}, "network": {}, **settings}
+    if result["network"].get("name") == "attention-unet":
+        result = merge(LAB_RECIPE, result)
+    if result["curriculum"].get("trigger") == "loss":
+        result["curriculum"] = LAB_TRIGGER | result["curriculum"]
+    return result
+
+
+def _validate(section: Any, values: Mapping[str, Any], prefix: str, layers: Sequence[Layer]) -> Any:
+    """Check by way of JSON, where a list may become a tuple but a text never a number."""
+    try:
+        return TypeAdapter(section).validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        key, mistake = describe_mistake(error, prefix, values)
+        key = INITIAL_SIGMA if key == "curriculum.initial_sigma" else key
+        raise InputError(f"{source_of(key, layers)}: {key} {mistake}") from None
+
+
+def _check_together(config: Config, layers: Sequence[Layer]) -> None:
+    sigma, grey = config.curriculum, config.intensity
+    if sigma.minimum_sigma_voxels > sigma.initial_sigma_voxels:
+        raise InputError(
+            f"{source_of(INITIAL_SIGMA, layers)}: curriculum.minimum_sigma must not exceed "
+            f"{INITIAL_SIGMA}; received {sigma.minimum_sigma_voxels:g} and "
+            f"{sigma.initial_sigma_voxels:g}"
+        )
+    if grey.low >= grey.high:
+        raise InputError(
+            f"{source_of('intensity', layers)}: intensity.low must be below intensity.high; "
+            f"received {grey.low:g} and {grey.high:g}"
+        )
+    if not config.network.channels:
+        raise InputError(
+            f"{source_of('network.channels', layers)}: network.channels must name at least one "
+            f"level; received []"
+        )

@@ -1,0 +1,74 @@
+"""The keys of `jaw_loc_config`: which dataclass each belongs to, flat or in a section."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from jawloc.config.wording import nearest_key
+from jawloc.errors import InputError
+from jawloc.heatmaps.curriculum import CurriculumConfig
+from jawloc.locating.crop import CropConfig
+from jawloc.scans.cache import CacheConfig
+from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.dataset import IntensityConfig, SplitConfig
+from jawloc.training.loop import TrainingConfig
+from jawloc.training.network import NetworkConfig
+
+SECTION = "jaw_loc_config"
+FLAT: dict[str, Any] = {
+    "cache": CacheConfig,
+    "split": SplitConfig,
+    "training": TrainingConfig,
+    "crop": CropConfig,
+}
+NESTED: dict[str, Any] = {
+    "curriculum": CurriculumConfig,
+    "network": NetworkConfig,
+    "augmentation": AugmentationConfig,
+    "intensity": IntensityConfig,
+}
+INITIAL_SIGMA = "initial_kernel_size"  # the lab's name for curriculum.initial_sigma
+OBJECTS = "objects"  # below it the keys are the user's own
+# What people write for a key, to be told the right one.
+OTHER_NAMES = {"initial_sigma": INITIAL_SIGMA, "lr": "learning_rate"}
+
+
+@functools.cache
+def keys_of(section: Any) -> tuple[str, ...]:
+    """Return the names of a dataclass's fields as they are written in YAML."""
+    return tuple(as_plain_values(section, section()))
+
+
+@functools.cache
+def known_keys() -> frozenset[str]:
+    """Return every valid dotted key, sections included."""
+    flat = [key for section in FLAT.values() for key in keys_of(section)]
+    nested = [f"{name}.{key}" for name, section in NESTED.items() for key in keys_of(section)]
+    return frozenset([INITIAL_SIGMA, *flat, *NESTED, *nested]) - {"curriculum.initial_sigma"}
+
+
+def check_known(key: str, source: str) -> None:
+    """Refuse a dotted key that means nothing, and name the one that was probably meant."""
+    if key in known_keys() or key.split(".")[0] == OBJECTS:
+        return
+    spellings = {k: k for k in known_keys() if k not in NESTED} | OTHER_NAMES
+    nearest = nearest_key(key, spellings)
+    raise InputError(f"{source}: unknown key {key!r}; the nearest valid key is {nearest!r}")
+
+
+def as_plain_values(section: Any, value: Any) -> dict[str, Any]:
+    """Return a dataclass's fields as YAML would hold them."""
+    return TypeAdapter(section).dump_python(value, mode="json", by_alias=True)
+
+
+def dotted(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting under its dotted key."""
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value and key != OBJECTS:
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,185 @@
+"""The sigma schedule: tables of what an epoch gave -> sigma."""
+
+from __future__ import annotations
+
+import pytest
+
+from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance, at_the_end, start
+
+NOT_LOOKED_AT = float("nan")
+
+
+def config(**changes) -> CurriculumConfig:
+    """Return a configuration in which nothing depends on the defaults."""
+    settings = {
+        "initial_sigma_voxels": 8.0,
+        "minimum_sigma_voxels": 1.0,
+        "shrink_factor": 0.5,
+        "trigger": "loss",
+        "threshold": 1.0,
+        "patience": 1,
+        "stop_patience": 0,
+    }
+    return CurriculumConfig(**(settings | changes))
+
+
+def run(
+    schedule: CurriculumConfig, losses: list[float], errors: list[float]
+) -> list[CurriculumState]:
+    """Return the state that each epoch trains at, and the one after the last."""
+    states = [start(schedule)]
+    for loss, error in zip(losses, errors, strict=True):
+        states.append(advance(schedule, states[-1], train_loss=loss, val_error_voxels=error))
+    return states
+
+
+def sigmas_by_loss(losses: list[float], **changes) -> list[float]:
+    states = run(config(**changes), losses, [NOT_LOOKED_AT] * len(losses))
+    return [state.sigma_voxels for state in states]
+
+
+def sigmas_by_error(errors: list[float], **changes) -> list[float]:
+    changes = {"trigger": "error", "threshold": 0.5} | changes
+    states = run(config(**changes), [NOT_LOOKED_AT] * len(errors), errors)
+    return [state.sigma_voxels for state in states]
+
+
+def test_the_labs_rule_shrinks_after_epochs_whose_training_loss_is_below_the_threshold():
+    first, *after_each_epoch = sigmas_by_loss([2.0, 0.9, 0.8], shrink_factor=0.9)
+    assert first == 8
+    assert after_each_epoch == pytest.approx([8, 7.2, 6.48])
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([], [8]),
+        ([1.0], [8, 8]),  # not below
+        ([0.99], [8, 4]),
+        ([0.5, 3.0, 0.5], [8, 4, 4, 2]),
+        ([float("nan")], [8, 8]),
+    ],
+)
+def test_trigger_loss(losses, expected):
+    assert sigmas_by_loss(losses) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("factor", [0.9, 0.8, 0.5, 0.01])
+def test_sigma_never_falls_below_its_minimum(factor):
+    """The lab's script ended at 0.973 with a minimum of 1.0 and a factor of 0.9."""
+    sigmas = sigmas_by_loss([0.0] * 60, shrink_factor=factor)
+    assert min(sigmas) == sigmas[-1] == 1.0
+
+
+def test_a_start_below_the_minimum_is_raised_to_it():
+    schedule = config(initial_sigma_voxels=2.0, minimum_sigma_voxels=3.0)
+    assert start(schedule).sigma_voxels == 3.0
+
+
+@pytest.mark.parametrize(
+    ("patience", "expected"),
+    [
+        (1, [8, 4, 2, 2, 1, 1, 1]),
+        (2, [8, 8, 4, 4, 4, 2, 2]),
+        (3, [8, 8, 8, 8, 8, 8, 4]),
+    ],
+)
+def test_patience_is_in_epochs_in_a_row_at_one_sigma(patience, expected):
+    losses = [0.5, 0.5, 2.0, 0.5, 0.5, 0.5]
+    assert sigmas_by_loss(losses, patience=patience) == expected
+
+
+@pytest.mark.parametrize("trigger", ["loss", "error"])
+def test_a_shrink_factor_of_1_never_shrinks(trigger):
+    """What --no-shrink-heatmap sets."""
+    schedule = config(shrink_factor=1.0, trigger=trigger)
+    states = run(schedule, [0.0] * 5, [0.0] * 5)
+    assert {state.sigma_voxels for state in states} == {8.0}
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([4.0], [8, 8]),  # half of sigma, not below
+        ([3.9], [8, 4]),
+        ([3.9, 3.9], [8, 4, 4]),
+        ([3.9, 1.9, 0.9, 0.4], [8, 4, 2, 1, 1]),
+        ([float("nan")], [8, 8]),
+    ],
+)
+def test_trigger_error_asks_for_an_error_below_a_share_of_sigma(errors, expected):
+    assert sigmas_by_error(errors) == expected
+
+
+@pytest.mark.parametrize("sigma", [32.0, 8.0, 2.5, 1.1])
+@pytest.mark.parametrize("threshold", [0.25, 0.5, 1.0])
+def test_trigger_error_means_the_same_at_every_sigma(sigma, threshold):
+    """The lab's rule allowed an error of sqrt(2) sigma: 11 voxels at sigma 8."""
+    schedule = config(initial_sigma_voxels=sigma, trigger="error", threshold=threshold)
+    just_above, just_below = 1.01 * threshold * sigma, 0.99 * threshold * sigma
+    after = [run(schedule, [0.0], [error])[-1].sigma_voxels for error in (just_above, just_below)]
+    assert after[0] == sigma
+    assert after[1] < sigma
+
+
+def test_each_trigger_looks_only_at_its_own_number():
+    by_loss, by_error = config(trigger="loss"), config(trigger="error")
+    assert run(by_loss, [0.1], [1e9])[-1].sigma_voxels == 4
+    assert run(by_error, [0.1], [1e9])[-1].sigma_voxels == 8
+    assert run(by_error, [1e9], [0.1])[-1].sigma_voxels == 4
+
+
+@pytest.mark.parametrize(
+    ("sigma", "changes", "expected"),
+    [
+        (8.0, {}, False),
+        (1.01, {}, False),
+        (1.0, {}, True),
+        (8.0, {"shrink_factor": 1.0}, True),
+    ],
+)
+def test_at_the_end(sigma, changes, expected):
+    assert at_the_end(config(**changes), sigma) is expected
+
+
+def settled(errors: list[float], **changes) -> list[bool]:
+    """Return after which epochs the schedule is settled, for a sigma at its minimum."""
+    changes = {"initial_sigma_voxels": 1.0, "stop_patience": 2} | changes
+    states = run(config(**changes), [0.0] * len(errors), errors)
+    return [state.settled for state in states[1:]]
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([5, 4, 3, 2], [False] * 4),  # still falling
+        ([3, 3, 3], [False, False, True]),  # two epochs without a better one
+        ([3, 4, 2, 3, 2], [False, False, False, False, True]),
+        ([3, 3, 3, 1], [False, False, True, True]),  # once settled, it stays so
+        ([3, float("nan"), float("nan")], [False, False, True]),
+    ],
+)
+def test_it_settles_after_epochs_without_a_better_validation_error(errors, expected):
+    assert settled(errors) == expected
+
+
+def test_a_stop_patience_of_0_never_settles():
+    assert not any(settled([3.0] * 50, stop_patience=0))
+
+
+def test_it_does_not_settle_before_sigma_is_at_its_minimum():
+    """An error that stands still at a wide sigma is no reason to stop."""
+    schedule = config(stop_patience=2)
+    assert not any(state.settled for state in run(schedule, [5.0] * 20, [3.0] * 20))
+
+
+def test_errors_of_wider_sigmas_do_not_count_as_the_best():
+    schedule = config(initial_sigma_voxels=2.0, stop_patience=2)
+    states = run(schedule, [0.0] * 4, [0.1, 0.9, 0.8, 0.7])
+    assert states[1].sigma_voxels == 1.0
+    assert not any(state.settled for state in states)
+
+
+def test_it_settles_without_shrinking_too():
+    schedule = config(shrink_factor=1.0, stop_patience=1)
+    assert run(schedule, [9.0, 9.0], [3.0, 3.0])[-1].settled

@@ -1,0 +1,92 @@
+"""A lab's files, made small: its settings, its labelled DICOMs, and a look at what it has."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+
+TINY_SETTINGS = {
+    "dicom_dirs": ["dicoms/labelled"],
+    "downsampled_dicom_size": [24, 12, 12],
+    "initial_kernel_size": 4,
+    "num_epochs": 3,
+    "crop_size": [20, 20, 20],
+    "learning_rate": 0.003,
+    "network": {"channels": [4, 8], "stride": 2},
+    # so large that every epoch is good enough for a narrower heatmap
+    "curriculum": {"threshold": 100.0, "minimum_sigma": 1.5},
+}
+
+# jaw_loc_config as the lab wrote it, in a file that serves other tools too
+LAB_CONFIG = """
+rdsf_dir: /mnt/rdsf
+unet_params:
+  batch_size: 3
+jaw_loc_config:
+  downsampled_dicom_size: [512, 128, 128]
+  initial_kernel_size: 8
+  batch_size: 8
+  n_workers: 10
+  device: "cuda"
+  learning_rate: 0.0001
+  num_epochs: 250
+  crop_size: [192, 192, 192]
+  dicom_dirs: ["dicoms/Training set 2", /data/dicoms]
+"""
+
+
+def write_config(folder: Path, name: str = "userconf.yml", **settings) -> Path:
+    """Write the tiny settings, with some others laid over them, as a config file."""
+    path = folder / name
+    content = {"other_tool": {"x": 1}, "jaw_loc_config": TINY_SETTINGS | settings}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def lab_dicom(image: np.ndarray, mask: np.ndarray | None) -> Dataset:
+    """Build a labelled DICOM in the lab's layout: implicit VR, no spacing, stray creator."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
+    ds.NumberOfFrames, ds.Rows, ds.Columns = image.shape[:3]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit, ds.PixelRepresentation = 15, 0
+    if mask is not None:
+        ds.add_new(0x00BBB000, "LO", "LabelData")
+        ds.add_new(0x00BBB001, "OB", mask.astype(np.uint8).tobytes())
+    ds.add_new(0x7FE00010, "OW", image.astype("<u2").tobytes())
+    return ds
+
+
+def write_lab_dicom(
+    path: Path,
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    change: Callable[[Dataset], object] = lambda ds: None,
+) -> None:
+    ds = lab_dicom(image, mask)
+    change(ds)
+    ds.save_as(path, enforce_file_format=True)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its content, to see that nothing changed."""
+    paths = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+
+
+def only_sentence(result) -> str:
+    """Return the one sentence on standard error with which a command refused its input."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    assert "Traceback" not in result.output
+    return lines[0].removeprefix("Error: ")

@@ -1,0 +1,74 @@
+"""A tiny problem for the training tests: find a bright blob in noise."""
+
+from __future__ import annotations
+
+import torch
+
+from jawloc.geometry import Grid
+from jawloc.heatmaps.curriculum import CurriculumConfig
+from jawloc.heatmaps.target import render
+from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.dataset import ScanTensors
+from jawloc.training.loop import TrainingConfig, TrainingState, start_training
+from jawloc.training.network import NetworkConfig, build_network
+
+SHAPE = (16, 12, 12)
+STRIDE = 2
+NETWORK = NetworkConfig(name="unet", channels=(4, 8), stride=STRIDE)
+STILL = AugmentationConfig(enabled=False)
+MOVED = AugmentationConfig(rotation_degrees_zyx=(180.0, 10.0, 10.0), shift=0.1, noise=0.02)
+CURRICULUM = CurriculumConfig(
+    initial_sigma_voxels=4.0,
+    minimum_sigma_voxels=2.0,
+    shrink_factor=0.7,
+    trigger="error",
+    threshold=0.5,
+    patience=1,
+    stop_patience=0,
+)
+
+
+def blob_scans(count: int, seed: int, spacing_mm: float | None = 0.1) -> ScanTensors:
+    """Return scans with one blob each, its centre anywhere but within a voxel of the border."""
+    generator = torch.Generator().manual_seed(seed)
+    extent = torch.tensor(SHAPE, dtype=torch.float32)
+    points = torch.rand(count, 1, 3, generator=generator) * (extent - 3) + 1
+    blobs = render(points, SHAPE, 1.2)
+    images = blobs / blobs.amax((2, 3, 4), keepdim=True)
+    images = images + 0.1 * torch.randn(images.shape, generator=generator)
+    spacing = None if spacing_mm is None else (spacing_mm,) * 3
+    return ScanTensors(
+        ids=tuple(f"blob_{seed}_{i}" for i in range(count)),
+        images=images,
+        points=points,
+        voxel_sizes=torch.ones(count, 3),
+        grids=(Grid(SHAPE, spacing),) * count,
+    )
+
+
+def training_config(**changes: object) -> TrainingConfig:
+    """Return a configuration in which nothing depends on the defaults."""
+    settings = {
+        "batch_size": 4,
+        "num_epochs": 3,
+        "learning_rate": 0.01,
+        "learning_rate_schedule": "cooldown",
+        "warmup_epochs": 1,
+        "cooldown_share": 0.3,
+        "weight_decay": 0.01,
+        "weight_average_epochs": 1.0,
+        "loss": "kl",
+        "device": "cpu",
+        "seed": 0,
+    }
+    return TrainingConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def fresh_state(
+    config: TrainingConfig,
+    network: NetworkConfig = NETWORK,
+    curriculum: CurriculumConfig = CURRICULUM,
+) -> TrainingState:
+    """Return a state with weights drawn from the configuration's seed."""
+    torch.manual_seed(config.seed)
+    return start_training(build_network(network, 1), config, curriculum)

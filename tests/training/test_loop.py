@@ -1,0 +1,462 @@
+"""The training loop on blobs: it learns, repeats itself, and never learns from validation scans."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from jawloc.heatmaps.curriculum import CurriculumConfig
+from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.loop import (
+    EpochRecord,
+    TrainingConfig,
+    TrainingError,
+    TrainingState,
+    evaluate,
+    fit,
+    is_finished,
+    learning_rate,
+)
+from jawloc.training.network import NetworkConfig, build_network
+from tests.training.blobs import (
+    CURRICULUM,
+    MOVED,
+    SHAPE,
+    STILL,
+    STRIDE,
+    blob_scans,
+    fresh_state,
+    training_config,
+)
+
+TRAIN, VAL = blob_scans(8, seed=1), blob_scans(3, seed=2)
+LAB = NetworkConfig(name="attention-unet")
+
+
+def train(
+    config: TrainingConfig,
+    curriculum: CurriculumConfig = CURRICULUM,
+    augmentation: AugmentationConfig = STILL,
+    scans=TRAIN,
+    val=VAL,
+) -> TrainingState:
+    state = fresh_state(config, curriculum=curriculum)
+    for _ in fit(state, scans, val, config, curriculum, augmentation, STRIDE):
+        pass
+    return state
+
+
+def without_seconds(records: list[EpochRecord]) -> list[EpochRecord]:
+    return [dataclasses.replace(record, seconds=0.0) for record in records]
+
+
+def record(epoch: int, error: float = 5.0) -> EpochRecord:
+    metrics = HeatmapMetrics(0.0, 0.0, 0.0, error, error, error, None, None, None)
+    return EpochRecord(epoch, 8.0, 0.1, metrics, metrics, 0.0)
+
+
+# --- learning -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("augmentation", [STILL, MOVED], ids=["as they are", "augmented"])
+def test_a_tiny_problem_is_learned(augmentation):
+    """Blobs of unseen scans are found to half a voxel; always saying the middle is wrong by 5."""
+    config = training_config(num_epochs=25)
+    state = train(config, augmentation=augmentation, scans=blob_scans(16, seed=1))
+    middle = (torch.tensor(SHAPE) - 1) / 2
+    assert (VAL.points - middle).norm(dim=-1).mean() > 4
+    assert state.best_error_voxels < 0.6
+    assert state.records[-1].val.error_voxels < 1.0
+
+
+@pytest.mark.parametrize("loss", ["kl", "dice", "mse"])
+def test_every_loss_trains(loss):
+    state = train(training_config(num_epochs=12, loss=loss))
+    first, last = state.records[0], state.records[-1]
+    assert state.best_error_voxels < 0.6 * first.val.error_voxels
+    assert last.train.dice > first.train.dice
+
+
+def test_the_attention_unet_trains():
+    config = training_config(num_epochs=2, learning_rate=3e-3)
+    state = fresh_state(config, network=LAB)
+    records = list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1))
+    assert records[1].train.kl_nats < records[0].train.kl_nats
+
+
+def test_sigma_shrinks_with_the_curriculum_and_each_record_says_what_it_trained_at():
+    state = train(training_config(num_epochs=25))
+    sigmas = [r.sigma_voxels for r in state.records]
+    assert sigmas[0] == 4.0
+    assert sigmas[-1] == CURRICULUM.minimum_sigma_voxels
+    assert sigmas == sorted(sigmas, reverse=True)
+    for before, after in zip(state.records, state.records[1:], strict=False):
+        shrinks = before.val.error_voxels < 0.5 * before.sigma_voxels
+        at_minimum = before.sigma_voxels == 2.0
+        assert (after.sigma_voxels < before.sigma_voxels) is (shrinks and not at_minimum)
+
+
+def test_the_loss_trigger_sees_the_loss_that_is_trained_on():
+    """Dice loss is at most 1: a threshold of 1.1 must shrink sigma every epoch, KL's must not."""
+    lab = dataclasses.replace(CURRICULUM, trigger="loss", threshold=1.1)
+    by_dice = train(training_config(loss="dice"), lab)
+    assert [r.sigma_voxels for r in by_dice.records] == pytest.approx([4.0, 2.8, 2.0])
+    by_kl = train(training_config(loss="kl"), lab)
+    assert by_kl.records[0].train.kl_nats > 1.1
+    assert by_kl.records[1].sigma_voxels == 4.0
+
+
+# --- the same numbers ---------------------------------------------------------------------------
+
+
+def test_one_seed_gives_exactly_the_same_numbers_and_weights():
+    config = training_config()
+    first, second = (train(config, augmentation=MOVED) for _ in range(2))
+    assert without_seconds(first.records) == without_seconds(second.records)
+    assert all(
+        torch.equal(first.best_weights[k], second.best_weights[k]) for k in first.best_weights
+    )
+
+
+def test_another_seed_gives_other_numbers():
+    states = [train(training_config(seed=seed), augmentation=MOVED) for seed in (0, 1)]
+    assert without_seconds(states[0].records) != without_seconds(states[1].records)
+
+
+def test_scans_come_in_another_order_every_epoch():
+    seen: list[list[float]] = []
+
+    class Noting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            if self.training:
+                seen[-1] += images[:, 0, 0, 0, 0].tolist()
+            return images * self.weight
+
+    config = training_config(batch_size=3)
+    state = fresh_state(config)
+    state.network, state.average = Noting(), Noting()
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1)
+    for _ in range(3):
+        seen.append([])
+        next(epochs)
+    everyone = sorted(TRAIN.images[:, 0, 0, 0, 0].tolist())
+    assert [sorted(epoch) for epoch in seen] == [everyone] * 3  # each once, the short batch too
+    assert seen[0] != seen[1] != seen[2]
+
+
+# --- validation learns nothing -----------------------------------------------------------------
+
+
+def lab_network_with_statistics() -> nn.Module:
+    torch.manual_seed(0)
+    network = build_network(LAB, 1).train()
+    network(torch.randn(2, 1, *SHAPE))
+    return network  # left in training mode: evaluate() has to see to it
+
+
+def test_validation_leaves_batchnorm_statistics_alone():
+    """The lab's script validated in training mode, and BatchNorm absorbed the validation scan."""
+    network = lab_network_with_statistics()
+    before = copy.deepcopy(network.state_dict())
+    assert any("running_mean" in key for key in before)
+    evaluate(network, VAL, 4.0, 1)
+    after = network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_validation_is_deterministic_though_the_network_has_dropout():
+    network = lab_network_with_statistics()
+    with torch.no_grad():  # the network does drop out in training mode
+        assert not torch.equal(network(VAL.images), network(VAL.images))
+    assert evaluate(network, VAL, 4.0, 1) == evaluate(network, VAL, 4.0, 1)
+
+
+def test_validation_does_not_depend_on_which_scans_are_validated_together():
+    network = lab_network_with_statistics()
+    alone = [evaluate(network, blob_scans(1, seed), 4.0, 1).kl_nats for seed in (5, 6)]
+    both = blob_scans(1, 5), blob_scans(1, 6)
+    together = dataclasses.replace(
+        both[0],
+        ids=both[0].ids + both[1].ids,
+        images=torch.cat([scans.images for scans in both]),
+        points=torch.cat([scans.points for scans in both]),
+        grids=both[0].grids + both[1].grids,
+    )
+    assert evaluate(network, together, 4.0, 1).kl_nats == pytest.approx(sum(alone) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("network", [NetworkConfig(channels=(4, 8), stride=STRIDE), LAB])
+def test_what_is_trained_does_not_depend_on_the_validation_scans(network):
+    """Not even through random numbers that validation draws."""
+    config, stride = training_config(num_epochs=2), network.heatmap_stride
+    never_shrinks = dataclasses.replace(CURRICULUM, shrink_factor=1.0)
+    states = []
+    for seed in (2, 3):
+        state = fresh_state(config, network, never_shrinks)
+        list(fit(state, TRAIN, blob_scans(2, seed), config, never_shrinks, MOVED, stride))
+        states.append(state)
+    weights = [state.network.state_dict() for state in states]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_training_goes_on_in_training_mode_after_validation():
+    modes = []
+
+    class Noting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            modes.append(self.training)
+            return images * self.weight
+
+    config = training_config(num_epochs=2, batch_size=8, weight_average_epochs=0.0)
+    state = fresh_state(config)
+    state.network = state.average = Noting()
+    list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1))
+    assert modes == [True, False, False, False] * 2
+
+
+# --- the best weights ----------------------------------------------------------------------------
+
+
+def test_the_weights_of_the_lowest_validation_error_are_kept():
+    config = training_config(num_epochs=10, learning_rate=0.03)
+    state = fresh_state(config)
+    after_each = []
+    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE):
+        after_each.append(copy.deepcopy(state.average.state_dict()))
+    errors = [r.val.error_voxels for r in state.records]
+    assert state.best_error_voxels == min(errors)
+    assert state.best_epoch == errors.index(min(errors)) + 1
+    best = after_each[state.best_epoch - 1]
+    assert all(torch.equal(state.best_weights[key], best[key]) for key in best)
+
+
+def test_the_kept_weights_give_the_recorded_error_again():
+    state = train(training_config(num_epochs=6))
+    network = build_network(NetworkConfig(channels=(4, 8), stride=STRIDE), 1)
+    network.load_state_dict(state.best_weights)
+    best = state.records[state.best_epoch - 1]
+    assert evaluate(network, VAL, best.sigma_voxels, STRIDE) == best.val
+
+
+def test_later_epochs_do_not_reach_into_the_kept_weights():
+    config = training_config(num_epochs=6)
+    state = fresh_state(config)
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE)
+    next(epochs)
+    state.best_error_voxels = -1.0  # so that no later epoch is better
+    kept = {key: tensor.clone() for key, tensor in state.best_weights.items()}
+    list(epochs)
+    assert all(torch.equal(state.best_weights[key], kept[key]) for key in kept)
+
+
+def test_without_averaging_the_last_steps_weights_are_validated():
+    state = train(training_config(weight_average_epochs=0.0))
+    pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
+    assert all(torch.equal(average, present) for average, present in pairs)
+
+
+def test_with_averaging_the_average_lies_between_the_steps():
+    state = train(training_config(weight_average_epochs=2.0))
+    pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
+    assert any(not torch.equal(average, present) for average, present in pairs)
+
+
+# --- what stops it ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_scans(bad):
+    images = TRAIN.images.clone()
+    images[3, 0, 4, 4, 4] = bad
+    broken = dataclasses.replace(TRAIN, images=images)
+    config = training_config(batch_size=1)
+    with pytest.raises(TrainingError, match=r"epoch 1: .*batch of blob_1_3;"):
+        train(config, scans=broken)
+
+
+def test_all_scans_of_the_batch_are_named_and_the_epoch_counted():
+    config = training_config(batch_size=8)
+    state = fresh_state(config)
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE)
+    next(epochs)
+    with torch.no_grad():
+        next(state.network.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingError) as caught:
+        next(epochs)
+    assert str(caught.value).startswith("epoch 2: ")
+    assert all(scan_id in str(caught.value) for scan_id in TRAIN.ids)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights():
+    """The loss is still finite then; without the check it was the next epoch that got the blame."""
+
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            return images * self.weight.sqrt()  # finite at 0, but infinitely steep
+
+    config = training_config()
+    state = fresh_state(config)
+    state.network, state.average = Root(), Root()
+    state.optimizer = torch.optim.AdamW(state.network.parameters())
+    with pytest.raises(TrainingError, match=r"epoch 1: the gradient .*blob_1_"):
+        next(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1))
+    assert torch.isfinite(next(state.network.parameters())).all()
+
+
+def test_training_stops_early_once_the_error_has_settled():
+    early = dataclasses.replace(CURRICULUM, initial_sigma_voxels=2.0, stop_patience=1)
+    config = training_config(num_epochs=200, learning_rate_schedule="constant", learning_rate=1e-5)
+    state = train(config, early)
+    errors = [r.val.error_voxels for r in state.records]
+    first_no_better = next(i for i in range(1, 200) if errors[i] >= min(errors[:i]))
+    assert len(errors) == first_no_better + 1 < 200
+    assert state.curriculum.settled
+
+
+def test_a_settled_error_starts_the_cooldown_and_the_run_ends_with_it():
+    early = dataclasses.replace(CURRICULUM, initial_sigma_voxels=2.0, stop_patience=2)
+    config = training_config(num_epochs=400, cooldown_share=0.5, learning_rate=0.02)
+    state = train(config, early)
+    settled_at = state.cooldown_from
+    assert settled_at is not None
+    assert len(state.records) == 2 * settled_at < 400
+    rates = [r.learning_rate for r in state.records]
+    assert rates[settled_at - 1] == 0.02
+    assert rates[settled_at:] == sorted(rates[settled_at:], reverse=True)
+    assert rates[-1] == pytest.approx(0.02 * 0.01)
+
+
+def test_without_patience_all_epochs_are_used():
+    state = train(training_config(num_epochs=4))
+    assert [r.epoch for r in state.records] == [1, 2, 3, 4]
+
+
+# --- the learning rate -----------------------------------------------------------------------------
+
+
+def state_after(epochs: int, cooldown_from: int | None) -> TrainingState:
+    state = fresh_state(training_config())
+    state.records = [record(i + 1) for i in range(epochs)]
+    state.cooldown_from = cooldown_from
+    return state
+
+
+@pytest.mark.parametrize(
+    ("done", "share", "cooldown_from", "expected"),
+    [
+        (0, 0.5, None, 0.25),  # a quarter of the two warm-up epochs
+        (0, 1.0, None, 0.5),
+        (1, 1.0, None, 1.0),
+        (4, 0.5, None, 1.0),
+        (6, 0.5, 6, 1 - 0.5 / 6),  # six epochs of cooldown follow six others
+        (8, 1.0, 6, 0.5),
+        (10, 1.0, 6, 1 / 6),
+        (11, 1.0, 6, 0.01),  # the last step still moves a little
+    ],
+)
+def test_the_cooldown_schedule(done, share, cooldown_from, expected):
+    config = training_config(learning_rate=0.1, warmup_epochs=2, cooldown_share=0.5)
+    rate = learning_rate(config, state_after(done, cooldown_from), share)
+    assert rate == pytest.approx(0.1 * expected)
+
+
+@pytest.mark.parametrize(("done", "share"), [(0, 0.1), (0, 1.0), (50, 0.5), (199, 1.0)])
+def test_the_constant_schedule(done, share):
+    config = training_config(learning_rate=1e-4, learning_rate_schedule="constant")
+    assert learning_rate(config, state_after(done, None), share) == 1e-4
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate():
+    config = training_config(learning_rate=0.1, warmup_epochs=0)
+    assert learning_rate(config, state_after(0, None), 0.01) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "share", "cooldown"), [(10, 0.5, 5), (10, 0.3, 3), (50, 0.2, 10), (1, 0.3, 0)]
+)
+def test_the_cooldown_takes_its_share_of_all_epochs(num_epochs, share, cooldown):
+    config = training_config(
+        num_epochs=num_epochs, cooldown_share=share, warmup_epochs=0, batch_size=8
+    )
+    state = train(config, scans=blob_scans(2, 1), val=blob_scans(1, 2))
+    rates = [r.learning_rate for r in state.records]
+    assert len(rates) == num_epochs
+    assert sum(rate < config.learning_rate for rate in rates) == cooldown
+
+
+@pytest.mark.parametrize(
+    ("done", "cooldown_from", "settled", "schedule", "expected"),
+    [
+        (0, None, False, "cooldown", False),
+        (9, None, False, "cooldown", False),
+        (10, None, False, "cooldown", True),
+        (4, None, True, "constant", True),
+        (4, None, True, "cooldown", False),  # the cooldown is yet to come
+        (7, 4, True, "cooldown", False),
+        (8, 4, True, "cooldown", True),
+    ],
+)
+def test_is_finished(done, cooldown_from, settled, schedule, expected):
+    config = training_config(num_epochs=10, cooldown_share=0.5, learning_rate_schedule=schedule)
+    state = state_after(done, cooldown_from)
+    state.curriculum = dataclasses.replace(state.curriculum, settled=settled)
+    assert is_finished(state, config) is expected
+
+
+def test_a_finished_state_trains_no_further():
+    config = training_config(num_epochs=2)
+    state = train(config)
+    assert list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE)) == []
+
+
+# --- the records -------------------------------------------------------------------------------------
+
+
+def test_records_carry_every_number_of_train_and_validation():
+    row = train(training_config(num_epochs=1)).records[0].flat()
+    scores = ("kl_nats", "dice", "mse")
+    errors = [
+        f"error_{unit}{which}" for unit in ("voxels", "mm") for which in ("", "_median", "_max")
+    ]
+    names = {f"{split}_{name}" for split in ("train", "val") for name in (*scores, *errors)}
+    assert set(row) == names | {"epoch", "sigma_voxels", "learning_rate", "seconds"}
+    assert all(math.isfinite(value) for value in row.values())
+    assert row["seconds"] > 0
+
+
+def test_millimetres_follow_voxels_by_the_spacing():
+    val = train(training_config(num_epochs=1)).records[0].val
+    assert val.error_mm == pytest.approx(0.1 * val.error_voxels)
+
+
+def test_without_spacing_a_record_has_no_millimetres():
+    state = train(training_config(num_epochs=1), val=blob_scans(2, 2, spacing_mm=None))
+    row = state.records[0].flat()
+    assert "train_error_mm" in row
+    assert not [name for name in row if name.startswith("val_") and "mm" in name]
+
+
+def test_all_three_scores_are_recorded_whichever_is_the_loss():
+    """They are of the same maps: KL falls also where Dice is trained on."""
+    records = train(training_config(num_epochs=8, loss="dice")).records
+    assert records[-1].val.kl_nats < records[0].val.kl_nats
+    assert records[-1].val.dice > records[0].val.dice
+    assert records[-1].val.mse < records[0].val.mse
