@@ -6,6 +6,8 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 from __future__ import annotations
 
 import functools
+import math
+import os
 import signal
 import sys
 import warnings
@@ -21,7 +23,13 @@ from jawloc.errors import InputError
 if TYPE_CHECKING:
     from jawloc.config import Config
 
+# Read when torch is loaded. Threads that wait by spinning starve each other as soon as another
+# program wants a core (measured: a training step 15 times slower); waiting asleep costs nothing.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 DEFAULT_CONFIG = Path("userconf.yml")
+MOST_NOTES = 5  # shown of a conversion
+PORT = click.IntRange(1, 65535)
 SETTINGS: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 }
@@ -76,6 +84,16 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             _fail(str(error), 1)
 
     return debug_option(run)
+
+
+def takes_config(command: Callable[[Config], None]) -> Callable[..., None]:
+    """Add the options that say which settings hold, and hand these to the command, checked."""
+
+    @functools.wraps(command)
+    def run(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
+        command(_load(config_path, experiment, overrides))
+
+    return config_option(experiment_option(set_option(plain_errors(run))))
 
 
 @click.group(**SETTINGS)
@@ -155,11 +173,8 @@ def dicoms(
 
     from jawloc.scans.convert import convert, plan_conversion
 
-    values = None if label_values is None else _numbers("--label-values", label_values, int)
-    sizes = None if spacing is None else _numbers("--spacing", spacing, float)
-    if sizes is not None and len(sizes) not in (1, 3):
-        raise InputError(f"--spacing: give one number or three (z,y,x); received {spacing!r}")
-    mm = None if sizes is None else (sizes * 3 if len(sizes) == 1 else sizes)
+    values = None if label_values is None else _label_values(label_values)
+    mm = None if spacing is None else _spacing(spacing)
     plan = plan_conversion(images, labels, out)
     todo = [item for item in plan if item.skip_reason is None]
     if dry_run:
@@ -169,9 +184,13 @@ def dicoms(
         bar = tqdm(todo, desc="dicoms", unit="scan", disable=None if todo else True)
         done = [convert(item, label_values=values, spacing_mm_zyx=mm) for item in bar]
         plan = [item for item in plan if item.skip_reason is not None] + done
-    for item in sorted(plan, key=lambda item: item.scan_id):
-        for note in item.notes:
-            click.echo(f"{item.scan_id}: {note}")
+    plan = sorted(plan, key=lambda item: item.scan_id)
+    notes = [f"{item.scan_id}: {note}" for item in plan for note in item.notes]
+    for note in notes[:MOST_NOTES]:
+        click.echo(note)
+    if len(notes) > MOST_NOTES:
+        click.echo(f"... and {len(notes) - MOST_NOTES} more notes like these")
+    for item in plan:
         if item.skip_reason is not None:
             click.echo(f"skipped {item.scan_id}: {item.skip_reason}")
     written = sum(item.skip_reason is None for item in plan)
@@ -185,16 +204,12 @@ def cache() -> None:
 
 
 @cache.command("build", **SETTINGS)
-@config_option
-@experiment_option
-@set_option
-@plain_errors
-def cache_build(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
+@takes_config
+def cache_build(config: Config) -> None:
     """Downsample the scans that aren't in the cache yet."""
     from jawloc.experiment import find_scans
     from jawloc.scans.cache import build_cache
 
-    config = _load(config_path, experiment, overrides)
     report = build_cache(find_scans(config), config.cache, base=config.base)
     click.echo(
         f"{len(report.cached)} scans in the cache: {report.built} built, "
@@ -203,15 +218,11 @@ def cache_build(config_path: Path, experiment: Path | None, overrides: tuple[str
 
 
 @cache.command("verify", **SETTINGS)
-@config_option
-@experiment_option
-@set_option
-@plain_errors
-def cache_verify(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
+@takes_config
+def cache_verify(config: Config) -> None:
     """Check every cached file against its full-size scan, bit by bit."""
     from jawloc.scans.cache.upkeep import verify_cache
 
-    config = _load(config_path, experiment, overrides)
     statuses = verify_cache(config.cache, base=config.base)
     bad = [s for s in statuses if s.status != "ok"]
     for status in bad:
@@ -223,15 +234,11 @@ def cache_verify(config_path: Path, experiment: Path | None, overrides: tuple[st
 
 
 @cache.command("clear", **SETTINGS)
-@config_option
-@experiment_option
-@set_option
-@plain_errors
-def cache_clear(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
+@takes_config
+def cache_clear(config: Config) -> None:
     """Remove the cached files (and nothing that jawloc did not write)."""
     from jawloc.scans.cache.upkeep import clear_cache
 
-    config = _load(config_path, experiment, overrides)
     cleared = clear_cache(config.cache, base=config.base)
     for path in cleared.left:
         click.echo(f"left alone, not written by jawloc: {path}")
@@ -240,7 +247,7 @@ def cache_clear(config_path: Path, experiment: Path | None, overrides: tuple[str
 
 @jawloc.command(**SETTINGS)
 @config_option
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--port", type=PORT, default=5000, show_default=True, help="Where pages are served.")
 @plain_errors
 def ui(config_path: Path, port: int) -> None:
     """Open the MLflow pages where runs are compared."""
@@ -257,11 +264,31 @@ def _load(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]
     return load_config(config_path, experiment=experiment, overrides=overrides)
 
 
-def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
+def _label_values(text: str) -> tuple[int, ...]:
+    values = _numbers(text, int)
+    if not values or not all(1 <= value <= 255 for value in values):
+        raise InputError(
+            f"--label-values: whole numbers from 1 to 255, separated by commas; received {text!r}"
+        )
+    return values
+
+
+def _spacing(text: str) -> tuple[float, float, float]:
+    sizes = _numbers(text, float)
+    if len(sizes) not in (1, 3) or not all(0 < size < math.inf for size in sizes):
+        raise InputError(
+            f"--spacing: one positive number or three (z,y,x), in mm; received {text!r}"
+        )
+    z, y, x = sizes * 3 if len(sizes) == 1 else sizes
+    return z, y, x
+
+
+def _numbers(text: str, kind: type) -> tuple[Any, ...]:
+    """Return numbers separated by commas; none where one of them isn't a number."""
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"{option}: numbers separated by commas; received {text!r}") from None
+        return ()
 
 
 def _interrupt(signum: int, _frame: object) -> NoReturn:

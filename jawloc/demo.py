@@ -25,7 +25,7 @@ DEMO_SETTINGS: dict[str, Any] = {
     "validation_scans": 6,
     "test_scans": 6,
     "initial_kernel_size": 6.0,
-    "num_epochs": 60,
+    "num_epochs": 45,
 }
 
 

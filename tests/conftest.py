@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.lab import write_config
-
-SCANS = 5
-SCAN_SHAPE = (48, 24, 24)
+from tests.lab import SCAN_IDS, SCAN_SHAPE, write_config
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +19,7 @@ def phantom_folder(tmp_path_factory):
     from jawloc.scans.phantom import write_phantoms
 
     folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(folder, SCANS, SCAN_SHAPE, progress=False, arch_labels=True)
+    write_phantoms(folder, len(SCAN_IDS), SCAN_SHAPE, progress=False, arch_labels=True)
     return folder
 
 
@@ -79,7 +76,9 @@ def jawloc():
         names = [n for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
         handlers = {name: signal.getsignal(getattr(signal, name)) for name in names}
         with warnings.catch_warnings():
+            # what Python does by itself; pytest shows more
             warnings.simplefilter("default")
+            warnings.simplefilter("ignore", DeprecationWarning)
             try:
                 return CliRunner().invoke(command, [str(a) for a in arguments])
             finally:
@@ -90,17 +89,29 @@ def jawloc():
 
 
 @pytest.fixture
-def no_pictures(monkeypatch):
-    """Leave a run's pictures out, which take most of its time, where a test is about others."""
+def no_epoch_pictures(monkeypatch):
+    """Leave out the pictures of a run's beginning and of its epochs."""
+    import numpy as np
+
+    import jawloc.experiment as experiment
+
+    blank, save = np.zeros((4, 4, 3), np.uint8), experiment.save_figure
+    monkeypatch.setattr(experiment, "target_picture", lambda *_: blank)
+    monkeypatch.setattr(
+        experiment, "save_figure", lambda f, path: path.touch() if f is blank else save(f, path)
+    )
+
+
+@pytest.fixture
+def no_pictures(monkeypatch, no_epoch_pictures):
+    """Leave out all pictures, which take most of a run's time, where a test is about others."""
     import numpy as np
 
     import jawloc.experiment as experiment
 
     blank = np.zeros((4, 4, 3), np.uint8)
-    monkeypatch.setattr(experiment, "target_picture", lambda *_: blank)
     monkeypatch.setattr(experiment, "predicted_picture", lambda *_: blank)
     monkeypatch.setattr(experiment, "write_pictures", lambda *_: None)
-    monkeypatch.setattr(experiment, "save_figure", lambda _, path: path.touch())
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import yaml
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
+SCAN_IDS = [f"phantom_{n:03d}" for n in range(5)]
+SCAN_SHAPE = (48, 24, 24)
 TINY_SETTINGS = {
     "dicom_dirs": ["dicoms/labelled"],
     "downsampled_dicom_size": [24, 12, 12],

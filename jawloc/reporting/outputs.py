@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def target_picture(example: Example, sigma_voxels: float, stride: int, title: st
         spacing_mm_zyx=example.grid.spacing_mm_zyx,
         heatmap=target,
         heatmap_stride=stride,
-        title=f"{title}: scan {example.scan_id}, target heatmap, sigma {sigma_voxels:.2f} voxels",
+        title=f"{title}: target heatmap\nscan {example.scan_id}, sigma {sigma_voxels:.2f} voxels",
     )
 
 
@@ -59,7 +60,7 @@ def predicted_picture(example: Example, locator: Locator, title: str) -> Figure:
         spacing_mm_zyx=spacing,
         heatmap=prediction.probability.max(axis=0),
         heatmap_stride=locator.network_config.heatmap_stride,
-        title=f"{title}: scan {example.scan_id}, predicted heatmap, "
+        title=f"{title}: predicted heatmap\nscan {example.scan_id}, "
         f"sigma {locator.sigma_voxels:.2f} voxels, error {error:.2f} downsampled voxels{in_mm}",
     )
 
@@ -68,9 +69,11 @@ def write_test_pictures(
     folder: Path, locator: Locator, example: Example, error: ScanError, crop_size: Sequence[int]
 ) -> list[Path]:
     """Write the six pictures of one test scan; the only step that reads full-size voxels."""
-    scan = open_scan(example.source)
+    labels = locator.objects[error.object_name]
+    scan = _with_labels(open_scan(example.source), labels)
     one_of_several = f", {error.object_name}" if len(example.points_voxels) > 1 else ""
-    said = f"scan {error.scan_id}{one_of_several}, error {describe_error(error)}"
+    sigma = f"sigma {locator.sigma_voxels:.2f} voxels"
+    said = f"scan {error.scan_id}{one_of_several}, {sigma}, error {describe_error(error)}"
     figures = {
         "test_heatmap": predicted_picture(example, locator, "Test"),
         "test_centroid_downsampled": plot_slices(
@@ -83,8 +86,8 @@ def write_test_pictures(
                 ),
             },
             spacing_mm_zyx=example.grid.spacing_mm_zyx,
-            mask=example.mask,
-            title=f"Predicted centre on the downsampled scan: {said}",
+            mask=_kept(example.mask, labels),
+            title=f"Predicted centre on the downsampled scan\n{said}",
         ),
     }
     for name, point in (("truth", error.truth_voxels), ("centroid", error.predicted_voxels)):
@@ -92,7 +95,7 @@ def write_test_pictures(
         label = f"{kind.lower()} centre"
         suffix = "test_centroid_truth" if name == "truth" else "test_centroid"
         crop_name = "truth_cropped" if name == "truth" else "test_cropped"
-        title = f"{kind} centre on the full-size scan: {said}"
+        title = f"{kind} centre on the full-size scan\n{said}"
         figures[suffix] = _full_size_picture(scan, point, label, crop_size, title)
         figures[crop_name] = _crop_picture(scan, point, label, crop_size, said)
     paths = []
@@ -164,8 +167,20 @@ def _crop_picture(
         np.zeros(image.shape, np.uint8) if mask is None else mask,
         points={label: np.asarray(point) - window.start_zyx},
         spacing_mm_zyx=scan.grid.spacing_mm_zyx,
-        title=f"Crop of {size} voxels round the {label} ({window.fit}): {said}",
+        title=f"Crop of {size} voxels round the {label} ({window.fit})\n{said}",
     )
+
+
+def _with_labels(scan: ScanFile, labels: Sequence[int] | None) -> ScanFile:
+    """Let a scan's mask show one object only, since red stands for what is looked for."""
+    read = scan.read_mask
+    if read is None:
+        return scan
+    return replace(scan, read_mask=lambda start, stop: _kept(read(start, stop), labels))
+
+
+def _kept(mask: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
+    return mask if labels is None else np.where(np.isin(mask, list(labels)), mask, 0)
 
 
 def _named(points: np.ndarray, name: str) -> dict[str, np.ndarray]:

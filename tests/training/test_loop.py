@@ -35,6 +35,8 @@ from tests.training.blobs import (
     training_config,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TRAIN, VAL = blob_scans(8, seed=1), blob_scans(3, seed=2)
 LAB = NetworkConfig(name="attention-unet")
 
@@ -61,37 +63,38 @@ def record(epoch: int, error: float = 5.0) -> EpochRecord:
     return EpochRecord(epoch, 8.0, 0.1, metrics, metrics, 0.0)
 
 
-# --- learning -------------------------------------------------------------------------------
+# --- learning ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("augmentation", [STILL, MOVED], ids=["as they are", "augmented"])
 def test_a_tiny_problem_is_learned(augmentation):
-    """Blobs of unseen scans are found to half a voxel; always saying the middle is wrong by 5."""
-    config = training_config(num_epochs=25)
-    state = train(config, augmentation=augmentation, scans=blob_scans(16, seed=1))
+    """Blobs of unseen scans are found to half a voxel; always saying the middle is wrong by 4."""
+    scans, val = blob_scans(12, seed=1), blob_scans(6, seed=2)
+    config = training_config(num_epochs=12, learning_rate=0.02)
+    state = train(config, augmentation=augmentation, scans=scans, val=val)
     middle = (torch.tensor(SHAPE) - 1) / 2
-    assert (VAL.points - middle).norm(dim=-1).mean() > 4
-    assert state.best_error_voxels < 0.6
-    assert state.records[-1].val.error_voxels < 1.0
+    assert (val.points - middle).norm(dim=-1).mean() > 3.5
+    assert state.best_error_voxels < 0.5
+    assert state.records[-1].val.error_voxels < 0.6
 
 
 @pytest.mark.parametrize("loss", ["kl", "dice", "mse"])
 def test_every_loss_trains(loss):
     state = train(training_config(num_epochs=12, loss=loss))
     first, last = state.records[0], state.records[-1]
-    assert state.best_error_voxels < 0.6 * first.val.error_voxels
+    assert state.best_error_voxels < 0.75 * first.val.error_voxels
     assert last.train.dice > first.train.dice
 
 
 def test_the_attention_unet_trains():
     config = training_config(num_epochs=2, learning_rate=3e-3)
     state = fresh_state(config, network=LAB)
-    records = list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1))
+    records = list(fit(state, blob_scans(4, 1), blob_scans(1, 2), config, CURRICULUM, STILL, 1))
     assert records[1].train.kl_nats < records[0].train.kl_nats
 
 
 def test_sigma_shrinks_with_the_curriculum_and_each_record_says_what_it_trained_at():
-    state = train(training_config(num_epochs=25))
+    state = train(training_config(num_epochs=12, learning_rate=0.02))
     sigmas = [r.sigma_voxels for r in state.records]
     assert sigmas[0] == 4.0
     assert sigmas[-1] == CURRICULUM.minimum_sigma_voxels
@@ -104,15 +107,21 @@ def test_sigma_shrinks_with_the_curriculum_and_each_record_says_what_it_trained_
 
 def test_the_loss_trigger_sees_the_loss_that_is_trained_on():
     """Dice loss is at most 1: a threshold of 1.1 must shrink sigma every epoch, KL's must not."""
-    lab = dataclasses.replace(CURRICULUM, trigger="loss", threshold=1.1)
+    lab = dataclasses.replace(
+        CURRICULUM,
+        initial_sigma_voxels=2.0,
+        minimum_sigma_voxels=1.0,
+        trigger="loss",
+        threshold=1.1,
+    )
     by_dice = train(training_config(loss="dice"), lab)
-    assert [r.sigma_voxels for r in by_dice.records] == pytest.approx([4.0, 2.8, 2.0])
+    assert [r.sigma_voxels for r in by_dice.records] == pytest.approx([2.0, 1.4, 1.0])
     by_kl = train(training_config(loss="kl"), lab)
     assert by_kl.records[0].train.kl_nats > 1.1
-    assert by_kl.records[1].sigma_voxels == 4.0
+    assert by_kl.records[1].sigma_voxels == 2.0
 
 
-# --- the same numbers ---------------------------------------------------------------------------
+# --- the same numbers ----------------------------------------------------------------
 
 
 def test_one_seed_gives_exactly_the_same_numbers_and_weights():
@@ -154,7 +163,7 @@ def test_scans_come_in_another_order_every_epoch():
     assert seen[0] != seen[1] != seen[2]
 
 
-# --- validation learns nothing -----------------------------------------------------------------
+# --- validation learns nothing -------------------------------------------------------
 
 
 def lab_network_with_statistics() -> nn.Module:
@@ -198,12 +207,13 @@ def test_validation_does_not_depend_on_which_scans_are_validated_together():
 @pytest.mark.parametrize("network", [NetworkConfig(channels=(4, 8), stride=STRIDE), LAB])
 def test_what_is_trained_does_not_depend_on_the_validation_scans(network):
     """Not even through random numbers that validation draws."""
-    config, stride = training_config(num_epochs=2), network.heatmap_stride
+    config, stride = training_config(num_epochs=2, batch_size=2), network.heatmap_stride
     never_shrinks = dataclasses.replace(CURRICULUM, shrink_factor=1.0)
     states = []
     for seed in (2, 3):
         state = fresh_state(config, network, never_shrinks)
-        list(fit(state, TRAIN, blob_scans(2, seed), config, never_shrinks, MOVED, stride))
+        scans, val = blob_scans(2, 1), blob_scans(2, seed)
+        list(fit(state, scans, val, config, never_shrinks, MOVED, stride))
         states.append(state)
     weights = [state.network.state_dict() for state in states]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -228,20 +238,25 @@ def test_training_goes_on_in_training_mode_after_validation():
     assert modes == [True, False, False, False] * 2
 
 
-# --- the best weights ----------------------------------------------------------------------------
+# --- the best weights ----------------------------------------------------------------
 
 
-def test_the_weights_of_the_lowest_validation_error_are_kept():
-    config = training_config(num_epochs=10, learning_rate=0.03)
+@pytest.mark.parametrize(
+    ("errors", "best"),
+    [([5, 3, 4, 2, 6], 4), ([1, 2, 3], 1), ([3, 2, 1], 3), ([3, 2, 2, 2], 2)],
+)
+def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors, best):
+    """The lab's script kept the last epoch's, whatever they were worth."""
+    said = iter([record(0, error).val for error in errors])
+    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    config = training_config(num_epochs=len(errors))
     state = fresh_state(config)
     after_each = []
     for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE):
         after_each.append(copy.deepcopy(state.average.state_dict()))
-    errors = [r.val.error_voxels for r in state.records]
-    assert state.best_error_voxels == min(errors)
-    assert state.best_epoch == errors.index(min(errors)) + 1
-    best = after_each[state.best_epoch - 1]
-    assert all(torch.equal(state.best_weights[key], best[key]) for key in best)
+    assert (state.best_epoch, state.best_error_voxels) == (best, min(errors))
+    expected = after_each[best - 1]
+    assert all(torch.equal(state.best_weights[key], expected[key]) for key in expected)
 
 
 def test_the_kept_weights_give_the_recorded_error_again():
@@ -275,7 +290,7 @@ def test_with_averaging_the_average_lies_between_the_steps():
     assert any(not torch.equal(average, present) for average, present in pairs)
 
 
-# --- what stops it ---------------------------------------------------------------------------------
+# --- what stops it -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -321,27 +336,44 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights():
     assert torch.isfinite(next(state.network.parameters())).all()
 
 
-def test_training_stops_early_once_the_error_has_settled():
-    early = dataclasses.replace(CURRICULUM, initial_sigma_voxels=2.0, stop_patience=1)
-    config = training_config(num_epochs=200, learning_rate_schedule="constant", learning_rate=1e-5)
-    state = train(config, early)
-    errors = [r.val.error_voxels for r in state.records]
-    first_no_better = next(i for i in range(1, 200) if errors[i] >= min(errors[:i]))
-    assert len(errors) == first_no_better + 1 < 200
-    assert state.curriculum.settled
+class Unchanging(nn.Module):
+    """Says the same whatever it is taught, so that the error settles at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        return images * (1 + 0 * self.weight)
 
 
-def test_a_settled_error_starts_the_cooldown_and_the_run_ends_with_it():
-    early = dataclasses.replace(CURRICULUM, initial_sigma_voxels=2.0, stop_patience=2)
-    config = training_config(num_epochs=400, cooldown_share=0.5, learning_rate=0.02)
-    state = train(config, early)
-    settled_at = state.cooldown_from
-    assert settled_at is not None
-    assert len(state.records) == 2 * settled_at < 400
-    rates = [r.learning_rate for r in state.records]
-    assert rates[settled_at - 1] == 0.02
-    assert rates[settled_at:] == sorted(rates[settled_at:], reverse=True)
-    assert rates[-1] == pytest.approx(0.02 * 0.01)
+@pytest.mark.parametrize(
+    ("schedule", "patience", "epochs"),
+    [
+        ("constant", 1, 2),
+        ("constant", 3, 4),  # the first epoch sets the best error, three are no better
+        ("cooldown", 3, 8),  # as many epochs again, a share of one half, to cool down
+        ("constant", 0, 20),  # never
+        ("cooldown", 0, 20),
+    ],
+)
+def test_training_ends_once_the_error_has_settled(schedule, patience, epochs):
+    early = dataclasses.replace(CURRICULUM, shrink_factor=1.0, stop_patience=patience)
+    config = training_config(num_epochs=20, learning_rate_schedule=schedule, cooldown_share=0.5)
+    state = fresh_state(config, curriculum=early)
+    state.network, state.average = Unchanging(), Unchanging()
+    records = list(fit(state, TRAIN, VAL, config, early, STILL, 1))
+    assert len(records) == epochs
+
+
+def test_the_learning_rate_falls_to_nothing_from_where_the_error_settled():
+    early = dataclasses.replace(CURRICULUM, shrink_factor=1.0, stop_patience=3)
+    config = training_config(num_epochs=20, cooldown_share=0.5, batch_size=8, warmup_epochs=0)
+    state = fresh_state(config, curriculum=early)
+    state.network, state.average = Unchanging(), Unchanging()
+    rates = [r.learning_rate for r in fit(state, TRAIN, VAL, config, early, STILL, 1)]
+    shares = [1, 1, 1, 1, 0.75, 0.5, 0.25, 0.01]
+    assert rates == pytest.approx([config.learning_rate * share for share in shares])
 
 
 def test_without_patience_all_epochs_are_used():
@@ -349,7 +381,7 @@ def test_without_patience_all_epochs_are_used():
     assert [r.epoch for r in state.records] == [1, 2, 3, 4]
 
 
-# --- the learning rate -----------------------------------------------------------------------------
+# --- the learning rate ---------------------------------------------------------------
 
 
 def state_after(epochs: int, cooldown_from: int | None) -> TrainingState:
@@ -390,7 +422,7 @@ def test_without_warm_up_the_first_step_has_the_full_rate():
 
 
 @pytest.mark.parametrize(
-    ("num_epochs", "share", "cooldown"), [(10, 0.5, 5), (10, 0.3, 3), (50, 0.2, 10), (1, 0.3, 0)]
+    ("num_epochs", "share", "cooldown"), [(10, 0.5, 5), (10, 0.3, 3), (20, 0.2, 4), (1, 0.3, 0)]
 )
 def test_the_cooldown_takes_its_share_of_all_epochs(num_epochs, share, cooldown):
     config = training_config(
@@ -427,7 +459,7 @@ def test_a_finished_state_trains_no_further():
     assert list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE)) == []
 
 
-# --- the records -------------------------------------------------------------------------------------
+# --- the records ---------------------------------------------------------------------
 
 
 def test_records_carry_every_number_of_train_and_validation():

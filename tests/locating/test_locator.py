@@ -1,0 +1,290 @@
+"""The locator: saved, loaded and used, it says the same; a file that isn't one is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jawloc import __version__
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, map_points
+from jawloc.locating.locator import Locator, Prediction, load_locator, save_locator
+from jawloc.scans.dicom import write_labelled_dicom
+from jawloc.scans.downsample import downsample
+from jawloc.scans.phantom import make_phantom, write_phantom
+from jawloc.scans.scan import open_scan
+from jawloc.training.dataset import IntensityConfig
+from jawloc.training.network import NetworkConfig, build_network, heatmap_shape
+
+SHAPE, SIZE = (48, 24, 24), (24, 12, 12)
+PERCENTILE = IntensityConfig(rule="percentile", low=1.0, high=99.5)
+NETWORKS = {
+    "unet": NetworkConfig(name="unet", channels=(4, 8), stride=2),
+    "attention-unet": NetworkConfig(name="attention-unet"),
+}
+OBJECTS = {"upper jaw": (1, 3), "lower jaw": None}
+
+
+def make_locator(config: NetworkConfig = NETWORKS["unet"], **changes) -> Locator:
+    """Return an untrained locator whose weights differ from another network's."""
+    torch.manual_seed(0)
+    settings = {
+        "network": build_network(config, len(OBJECTS)),
+        "network_config": config,
+        "downsampled_size": SIZE,
+        "intensity": PERCENTILE,
+        "objects": OBJECTS,
+        "sigma_voxels": 2.5,
+    }
+    return Locator(**(settings | changes))
+
+
+def phantom_file(folder: Path, seed: int = 0) -> Path:
+    path = folder / f"fish_{seed}.dcm"
+    write_phantom(path, seed, SHAPE)
+    return path
+
+
+def small_image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 4000, SIZE).astype(np.uint16)
+
+
+def same(first: Prediction, second: Prediction) -> bool:
+    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+# --- predicting ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_a_prediction_has_a_point_a_spread_and_a_map_for_each_object(network):
+    prediction = make_locator(network).predict(small_image())
+    assert prediction.points_voxels.shape == (2, 3)
+    assert prediction.points_voxels.dtype == np.float64
+    assert prediction.spread_voxels.shape == (2,)
+    assert prediction.probability.shape == (2, *heatmap_shape(SIZE, network.heatmap_stride))
+    np.testing.assert_allclose(prediction.probability.sum((1, 2, 3)), 1, rtol=1e-5)
+    assert ((prediction.points_voxels >= -0.5) & (prediction.points_voxels < SIZE)).all()
+
+
+class Draws(torch.nn.Module):
+    """Says of every image that the object is where the grey values' own Gaussian peaks."""
+
+    def __init__(self, point: tuple[float, float, float], stride: int, sigma: float) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+        axes = [
+            -0.5 * (((torch.arange(n) + 0.5) * stride - 0.5 - c) / sigma) ** 2
+            for n, c in zip(heatmap_shape(SIZE, stride), point, strict=True)
+        ]
+        self.logits = axes[0][:, None, None] + axes[1][:, None] + axes[2]
+
+    def forward(self, image):
+        return self.logits[None, None]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("point", [(11.3, 5.2, 6.9), (0.0, 11.0, 5.5), (23.4, -0.4, 0.2)])
+def test_points_and_spread_are_in_voxels_of_the_image_whatever_the_stride(point, stride):
+    """A heatmap of a coarser grid must not show in the numbers."""
+    config = NetworkConfig(name="unet", channels=(4, 8), stride=stride)
+    locator = make_locator(config, network=Draws(point, stride, 2.5), objects={"jaw": None})
+    prediction = locator.predict(small_image())
+    np.testing.assert_allclose(prediction.points_voxels[0], point, atol=0.02 * stride)
+    if point == (11.3, 5.2, 6.9) and stride < 4:  # away from borders
+        assert prediction.spread_voxels[0] == pytest.approx(2.5, rel=0.1)
+
+
+def test_predicting_is_deterministic_though_the_network_was_left_in_training_mode():
+    locator = make_locator(NETWORKS["attention-unet"])
+    locator.network.train()
+    assert same(locator.predict(small_image()), locator.predict(small_image()))
+
+
+def test_the_intensity_rule_is_applied():
+    """Scanner gain and offset drop out by percentiles, and don't in raw values."""
+    image = small_image()
+    other = image * 3 + 100
+    by_percentile = make_locator()
+    np.testing.assert_allclose(
+        by_percentile.predict(image).probability,
+        by_percentile.predict(other).probability,
+        atol=1e-5,
+    )
+    lab = make_locator(NETWORKS["attention-unet"], intensity=IntensityConfig(rule="raw"))
+    assert not np.allclose(lab.predict(image).probability, lab.predict(other).probability)
+
+
+# --- locating ------------------------------------------------------------------------
+
+
+def test_locating_a_file_is_predicting_its_downsampled_image_and_mapping_to_full_size(tmp_path):
+    path = phantom_file(tmp_path)
+    locator, scan = make_locator(), open_scan(path)
+    prediction = locator.predict(downsample(scan, SIZE).image)
+    expected = map_points(prediction.points_voxels, Grid(SIZE), scan.grid)
+    found = locator.locate(path)
+    np.testing.assert_allclose([f.point_voxels for f in found], expected, atol=1e-9)
+    np.testing.assert_allclose([f.spread_voxels for f in found], prediction.spread_voxels)
+    assert [f.scan_id for f in found] == ["fish_0", "fish_0"]
+    assert [f.object_name for f in found] == ["upper jaw", "lower jaw"]
+
+
+def test_millimetres_are_voxels_times_the_full_size_spacing(tmp_path):
+    path = phantom_file(tmp_path)
+    spacing = open_scan(path).grid.spacing_mm_zyx
+    assert spacing is not None
+    for found in make_locator().locate(path):
+        assert found.point_mm == pytest.approx(np.multiply(found.point_voxels, spacing))
+
+
+def test_without_spacing_there_are_no_millimetres(tmp_path):
+    scan = make_phantom(0, SHAPE)
+    path = tmp_path / "fish.dcm"
+    write_labelled_dicom(path, scan.image, scan.mask, Grid(SHAPE))
+    assert [found.point_mm for found in make_locator().locate(path)] == [None, None]
+
+
+def test_a_point_on_the_small_grid_lands_in_the_same_place_on_the_full_one():
+    """The lab's script scaled by ratio: voxel 1500 of 2000 came back as 1497.8."""
+    locator = make_locator(downsampled_size=(512, 128, 128), objects={"jaw": None})
+    full = Grid((2000, 600, 600), (0.02, 0.02, 0.02))
+    truth = np.array([[1500.0, 300.0, 123.4]])
+    prediction = Prediction(
+        map_points(truth, full, Grid((512, 128, 128))), np.array([1.0]), np.zeros((1, 1, 1, 1))
+    )
+    (found,) = locator.localise("131", prediction, full)
+    assert found.point_voxels == pytest.approx(truth[0], abs=1e-6)
+    assert found.point_mm == pytest.approx(truth[0] * 0.02, abs=1e-6)
+
+
+def test_a_scan_smaller_than_the_grid_is_refused_by_name(tmp_path):
+    path = phantom_file(tmp_path)
+    with pytest.raises(InputError, match=r"fish_0\.dcm.*96x24x24"):
+        make_locator(downsampled_size=(96, 24, 24)).locate(path)
+
+
+# --- the file ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_a_saved_and_loaded_locator_says_the_same(tmp_path, network):
+    locator = make_locator(network)
+    save_locator(locator, tmp_path / "locator.pth")
+    loaded = load_locator(tmp_path / "locator.pth")
+    assert same(loaded.predict(small_image()), locator.predict(small_image()))
+    found, expected = (x.locate(phantom_file(tmp_path)) for x in (loaded, locator))
+    assert found == expected
+
+
+def test_everything_that_using_it_needs_comes_back(tmp_path):
+    locator = make_locator(intensity=IntensityConfig(rule="percentile", low=2.0, high=98.0))
+    save_locator(locator, tmp_path / "locator.pth")
+    loaded = load_locator(tmp_path / "locator.pth")
+    names = [f.name for f in dataclasses.fields(Locator) if f.name not in ("network", "objects")]
+    assert {n: getattr(loaded, n) for n in names} == {n: getattr(locator, n) for n in names}
+    objects = {k: None if v is None else tuple(v) for k, v in loaded.objects.items()}
+    assert objects == OBJECTS
+    assert list(loaded.objects) == list(OBJECTS)  # the order of the network's channels
+    assert not loaded.network.training
+
+
+def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
+    """The lab's files said nothing: not the grid, not the grey values' rule, not the network."""
+    save_locator(make_locator(), tmp_path / "locator.pth")
+    content = torch.load(tmp_path / "locator.pth", weights_only=True)
+    weights = content.pop("state_dict")
+    assert weights.keys() == make_locator().network.state_dict().keys()
+    assert content == {
+        "format": "jawloc-locator-1",
+        "jawloc_version": __version__,
+        "network": {"name": "unet", "channels": (4, 8), "stride": 2},
+        "downsampled_dicom_size": SIZE,
+        "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},
+        "objects": {"upper jaw": [1, 3], "lower jaw": None},
+        "sigma_voxels": 2.5,
+    }
+
+
+def test_the_weights_in_the_file_lie_on_the_cpu(tmp_path, monkeypatch):
+    """The lab's files of a GPU didn't load without one."""
+    locator = make_locator(network=make_locator().network.to("meta"))
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: moved.append(t) or torch.zeros(t.shape))
+    save_locator(locator, tmp_path / "locator.pth")
+    content = torch.load(tmp_path / "locator.pth", weights_only=True)
+    assert len(moved) == len(content["state_dict"])
+    assert {t.device.type for t in content["state_dict"].values()} == {"cpu"}
+
+
+def test_another_process_that_knows_only_the_file_says_the_same(tmp_path):
+    locator, path = make_locator(), phantom_file(tmp_path)
+    save_locator(locator, tmp_path / "locator.pth")
+    code = (
+        "import json, sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "from jawloc.locating.locator import load_locator\n"
+        "found = load_locator(Path(sys.argv[1])).locate(Path(sys.argv[2]))\n"
+        "print(json.dumps([f.point_voxels for f in found]))"
+    )
+    root = Path(__file__).parents[2]
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "locator.pth"), str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    expected = [f.point_voxels for f in locator.locate(path)]
+    np.testing.assert_allclose(json.loads(answer.stdout), expected, atol=1e-3)
+
+
+def test_a_bare_state_dict_is_refused_with_the_reason(tmp_path):
+    path = tmp_path / "lab.pth"
+    torch.save(build_network(NETWORKS["attention-unet"], 1).state_dict(), path)
+    with pytest.raises(InputError, match=r"^lab\.pth: not a jawloc locator; .*which grid"):
+        load_locator(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 half a zip"])
+def test_a_damaged_file_is_refused(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(InputError, match=r"^x\.pth: not a model file") as caught:
+        load_locator(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.pth: no such model file"):
+        load_locator(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("sigma_voxels"),
+        lambda content: content["network"].update(depth=3),
+        lambda content: content["network"].update(channels=(4, 9)),
+        lambda content: content["state_dict"].popitem(),
+        lambda content: content.update(objects={"jaw": None}),
+    ],
+    ids=["a part is missing", "unknown setting", "other network", "weights missing", "one object"],
+)
+def test_a_locator_whose_parts_do_not_fit_is_refused_in_one_sentence(tmp_path, change):
+    path = tmp_path / "locator.pth"
+    save_locator(make_locator(), path)
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"^locator\.pth: .*must fit together") as caught:
+        load_locator(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,133 @@
+"""A run in numbers and sentences, with mm only where the spacing is known."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.locating.evaluation import Evaluation, ScanError
+from jawloc.reporting.summary import describe_run, flat_numbers, mean_errors, summarise_run
+from jawloc.training.dataset import Split
+from jawloc.training.loop import EpochRecord
+
+SPLIT = Split(("a", "b"), ("c",), ("d", "e"))
+
+
+def evaluation(*errors, mm=True):
+    return Evaluation(
+        tuple(
+            ScanError(
+                scan_id=scan_id,
+                object_name="jaw",
+                predicted_voxels=np.array([1.0, 2.0, 3.0]),
+                truth_voxels=np.array([1.0, 2.0, 4.0]),
+                error_downsampled_voxels=error,
+                error_full_size_voxels=4 * error,
+                error_mm=error / 10 if mm else None,
+            )
+            for scan_id, error in zip("de", errors, strict=True)
+        )
+    )
+
+
+def summarised(mm=True, **others):
+    """Three epochs, the second the best, at sigmas 8, 6 and 5."""
+    state = SimpleNamespace(best_epoch=2, records=[])
+    for epoch, sigma, error in ((1, 8.0, 4.0), (2, 6.0, 1.5), (3, 5.0, 2.0)):
+        in_mm = (error / 10,) * 3 if mm else (None,) * 3
+        metrics = HeatmapMetrics(1.0, 0.5, 1e-6, error, error, error, *in_mm)
+        state.records.append(EpochRecord(epoch, sigma, 1e-3, metrics, metrics, 2.0))
+    found = {"test": evaluation(1.0, 2.0, mm=mm), "mean_position": evaluation(8.0, 12.0, mm=mm)}
+    return summarise_run("blue", SPLIT, state, {**found, **others}, 12.345)
+
+
+def test_every_field_says_what_its_name_says():
+    summary = summarised()
+    first, second = summary.pop("test_scans")
+    assert summary == {
+        "name": "blue",
+        "scans": {"train": ["a", "b"], "validation": ["c"], "test": ["d", "e"]},
+        "epochs": 3,
+        "best_epoch": 2,
+        "final_sigma_voxels": 5.0,
+        "best_sigma_voxels": 6.0,  # of the weights that are kept
+        "seconds": 12.3,
+        "validation_error": {"downsampled_voxels": 1.5, "mm": 0.15},
+        "test_error": {
+            "downsampled_voxels": 1.5,
+            "full_size_voxels": 6.0,
+            "mm": pytest.approx(0.15),
+        },
+        "mean_position_error": {"downsampled_voxels": 10.0, "full_size_voxels": 40.0, "mm": 1.0},
+    }
+    assert first == {
+        "scan": "d",
+        "object": "jaw",
+        "error_downsampled_voxels": 1.0,
+        "error_full_size_voxels": 4.0,
+        "error_mm": 0.1,
+        "predicted_voxels_zyx": [1.0, 2.0, 3.0],
+        "truth_voxels_zyx": [1.0, 2.0, 4.0],
+    }
+    assert (second["scan"], second["error_mm"]) == ("e", 0.2)
+    json.dumps(summarised(mm=False), allow_nan=False)  # null, never NaN
+
+
+def test_one_scan_without_spacing_leaves_no_mean_in_mm():
+    known, unknown = evaluation(1.0, 3.0).errors[0], evaluation(1.0, 3.0, mm=False).errors[1]
+    assert mean_errors(Evaluation((known, unknown))) == {
+        "downsampled_voxels": 2.0,
+        "full_size_voxels": 8.0,
+        "mm": None,
+    }
+
+
+def test_flat_numbers_are_what_runs_are_compared_by():
+    numbers = flat_numbers(summarised(brightest_spot=evaluation(5.0, 7.0)))
+    expected = {
+        "epochs": 3,
+        "best_epoch": 2,
+        "final_sigma_voxels": 5.0,
+        "best_sigma_voxels": 6.0,
+        "total_seconds": 12.3,
+        "validation_error_downsampled_voxels": 1.5,
+        "validation_error_mm": 0.15,
+        "test_error_downsampled_voxels": 1.5,
+        "test_error_full_size_voxels": 6.0,
+        "test_error_mm": pytest.approx(0.15),
+        "mean_position_error_downsampled_voxels": 10.0,
+        "mean_position_error_full_size_voxels": 40.0,
+        "mean_position_error_mm": 1.0,
+        "brightest_spot_error_downsampled_voxels": 6.0,
+        "brightest_spot_error_full_size_voxels": 24.0,
+        "brightest_spot_error_mm": pytest.approx(0.6),
+    }
+    assert numbers == expected
+    assert not [name for name in flat_numbers(summarised(mm=False)) if "mm" in name]
+
+
+def test_a_runs_length_is_not_taken_for_an_epochs():
+    """Regression: both were logged as `seconds`, and the run's was lost among the epochs'."""
+    state = summarised()
+    assert "seconds" in state
+    assert "seconds" not in flat_numbers(state)
+
+
+def test_the_terminal_shows_every_way_to_find_the_jaw(tmp_path):
+    said = describe_run(summarised(brightest_spot=evaluation(5.0, 7.0)), tmp_path).splitlines()
+    assert said == [
+        "Mean radial error on 2 test scans (not seen in training):",
+        "  jawloc             1.50 downsampled voxels,   6.00 full-size voxels,  0.150 mm",
+        "  mean position     10.00 downsampled voxels,  40.00 full-size voxels,  1.000 mm",
+        "  brightest spot     6.00 downsampled voxels,  24.00 full-size voxels,  0.600 mm",
+        f"Pictures, tables and the model: {tmp_path}",
+        "Compare runs in the browser: jawloc ui",
+    ]
+
+
+def test_without_spacing_the_terminal_says_why_there_are_no_mm(tmp_path):
+    said = describe_run(summarised(mm=False), tmp_path).splitlines()
+    assert said[1] == "  jawloc             1.50 downsampled voxels,   6.00 full-size voxels"
+    assert said[3] == "  (no mm: the scans' files don't say how large a voxel is)"

@@ -1,0 +1,213 @@
+"""Checkpoints: an interrupted run goes on as if nothing had happened, and no code is ever run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from jawloc.errors import InputError
+from jawloc.training.checkpoint import (
+    load_checkpoint,
+    read_weights_file,
+    save_atomically,
+    save_checkpoint,
+)
+from jawloc.training.loop import EpochRecord, TrainingState, fit
+from jawloc.training.network import NetworkConfig
+from tests.training.blobs import (
+    CURRICULUM,
+    MOVED,
+    NETWORK,
+    blob_scans,
+    fresh_state,
+    training_config,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TRAIN, VAL = blob_scans(4, seed=1), blob_scans(2, seed=2)
+LAB = NetworkConfig(name="attention-unet")
+SETTINGS = {"learning_rate": 0.01, "curriculum.threshold": 0.5, "num_epochs": 6, "objects": None}
+
+
+def go_on(state: TrainingState, config, network=NETWORK, epochs: int | None = None) -> None:
+    """Train so many epochs (by default until it is finished) from where the state is."""
+    run = fit(state, TRAIN, VAL, config, CURRICULUM, MOVED, network.heatmap_stride)
+    for _ in run if epochs is None else zip(range(epochs), run, strict=False):
+        pass
+
+
+def started(epochs: int = 1, **changes: object) -> TrainingState:
+    config = training_config(**changes)
+    state = fresh_state(config)
+    go_on(state, config, epochs=epochs)
+    return state
+
+
+def without_seconds(records: list[EpochRecord]) -> list[EpochRecord]:
+    return [dataclasses.replace(record, seconds=0.0) for record in records]
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize(
+    ("network", "num_epochs", "interrupted_after"),
+    [(NETWORK, 8, 1), (NETWORK, 8, 3), (NETWORK, 8, 7), (NETWORK, 8, 8), (LAB, 2, 1)],
+)
+def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    tmp_path, network, num_epochs, interrupted_after
+):
+    """Order of scans, augmentation, dropout, AdamW's moments, averages, sigma, the cooldown."""
+    config = training_config(num_epochs=num_epochs, batch_size=2)
+    path = tmp_path / "checkpoint.pt"
+    whole = fresh_state(config, network)
+    go_on(whole, config, network)
+
+    first_part = fresh_state(config, network)
+    go_on(first_part, config, network, epochs=interrupted_after)
+    save_checkpoint(path, first_part, SETTINGS, "run")
+    resumed = fresh_state(config, network)
+    torch.manual_seed(999)  # another process would be anywhere in its random numbers
+    load_checkpoint(path, resumed, SETTINGS)
+    go_on(resumed, config, network)
+
+    assert len(resumed.records) == num_epochs
+    assert without_seconds(resumed.records) == without_seconds(whole.records)
+    assert equal(resumed.network.state_dict(), whole.network.state_dict())
+    assert equal(resumed.average.state_dict(), whole.average.state_dict())
+    assert equal(resumed.best_weights, whole.best_weights)
+    assert (resumed.best_epoch, resumed.curriculum) == (whole.best_epoch, whole.curriculum)
+
+
+def test_saving_does_not_disturb_the_run(tmp_path):
+    config = training_config(num_epochs=3)
+    quiet, saved = fresh_state(config), fresh_state(config)
+    go_on(quiet, config)
+    for _ in fit(saved, TRAIN, VAL, config, CURRICULUM, MOVED, NETWORK.heatmap_stride):
+        save_checkpoint(tmp_path / "checkpoint.pt", saved, SETTINGS, "run")
+    assert without_seconds(quiet.records) == without_seconds(saved.records)
+
+
+def test_the_run_id_comes_back(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", started(), SETTINGS, "0123abcd")
+    run_id = load_checkpoint(tmp_path / "checkpoint.pt", fresh_state(training_config()), SETTINGS)
+    assert run_id == "0123abcd"
+
+
+def test_a_checkpoint_loads_with_weights_only(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", started(), SETTINGS, "run")
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert content["records"][0]["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "before", "now"),
+    [
+        ({"learning_rate": 0.02}, "learning_rate", "0.01", "0.02"),
+        ({"curriculum.threshold": 1.0}, "curriculum.threshold", "0.5", "1.0"),
+        ({"new.key": 3}, "new.key", "None", "3"),
+    ],
+)
+def test_other_settings_are_refused_by_key_and_values(tmp_path, changes, key, before, now):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, started(), SETTINGS, "run")
+    fresh = fresh_state(training_config())
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path, fresh, SETTINGS | changes)
+    assert f"{key} was {before} and is now {now}" in str(caught.value)
+    assert fresh.records == []  # refused before anything was taken over
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_epochs": 99}, {"device": "cuda"}, {"n_workers": 1}, {"dicom_dirs": ["x"]}]
+)
+def test_settings_that_change_no_number_may_differ(tmp_path, changes):
+    """For instance a run that moves to a machine with another GPU, or is to go on for longer."""
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, started(), SETTINGS, "run")
+    assert load_checkpoint(path, fresh_state(training_config()), SETTINGS | changes) == "run"
+
+
+class Payload:
+    """Leaves a file behind if it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("written_by", ["torch", "pickle"])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, written_by):
+    path, trace = tmp_path / "model.pth", tmp_path / "was_run"
+    if written_by == "torch":
+        torch.save({"state_dict": Payload(trace)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Payload(trace), protocol=2))
+    with pytest.raises(InputError, match=r"^model\.pth: not a model file of plain weights"):
+        read_weights_file(path)
+    assert not trace.exists()
+
+
+def test_the_payload_would_have_run(tmp_path):
+    """Shows that the test above can fail."""
+    pickle.loads(pickle.dumps(Payload(tmp_path / "was_run")))
+    assert (tmp_path / "was_run").exists()
+
+
+def whole_checkpoint(folder: Path) -> bytes:
+    save_checkpoint(folder / "whole.pt", started(), SETTINGS, "run")
+    return (folder / "whole.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a checkpoint", lambda b: b[100:]],
+    ids=["cut off", "empty", "text", "no beginning"],
+)
+def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, damage):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(damage(whole_checkpoint(tmp_path)))
+    with pytest.raises(InputError, match=r"^checkpoint\.pt: not a model file") as caught:
+        load_checkpoint(path, fresh_state(training_config()), SETTINGS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [{"state_dict": {}}, {"weight": torch.zeros(2)}, {"optimizer": {}, "settings": {}}]
+)
+def test_weights_that_are_no_checkpoint_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"^other\.pth: not a checkpoint"):
+        load_checkpoint(tmp_path / "other.pth", fresh_state(training_config()), SETTINGS)
+
+
+def test_a_file_that_holds_no_mapping_is_refused(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(InputError, match="holds a mapping, not Tensor"):
+        read_weights_file(tmp_path / "tensor.pth")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "none.pth"
+    with pytest.raises(InputError, match=re.escape(f"{path}: no such model file")):
+        read_weights_file(path)
+
+
+def test_a_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+    """Writing is atomic: a full disk or Ctrl-C never leaves half a checkpoint."""
+    path = tmp_path / "checkpoint.pt"
+    save_atomically({"epoch": 1}, path)
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        save_atomically({"epoch": 2, "cannot be written": lambda: None}, path)
+    assert read_weights_file(path) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
