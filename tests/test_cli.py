@@ -388,7 +388,8 @@ def test_ui_opens_the_store_that_the_config_names(lab, jawloc, monkeypatch, tmp_
 
 # waits after the second epoch, long enough to be interrupted
 WAITING = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 import jawloc.experiment as experiment
 from jawloc.cli import jawloc
 save = experiment.save_checkpoint

@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans import cache
-from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache import (
     CacheConfig,
     build_cache,
@@ -25,6 +24,7 @@ from jawloc.scans.cache import (
     load_example,
     verify_cache,
 )
+from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache.files import read_cached, read_record
 from jawloc.scans.cache.layout import cached_paths
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom

@@ -40,10 +40,10 @@ from jawloc.scans.cache.layout import (
     lock_path,
 )
 from jawloc.scans.cache.upkeep import CacheStatus, Cleared, clear_cache, verify_cache
+from jawloc.scans.cache.workers import locked, worker_threads
 from jawloc.scans.dicom import has_labelled_voxel, open_labelled_dicom
 from jawloc.scans.downsample import check_target, downsample
 from jawloc.scans.labels import object_centroids
-from jawloc.scans.cache.workers import locked, worker_threads
 
 __all__ = [
     "CacheConfig",

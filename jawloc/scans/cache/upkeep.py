@@ -23,9 +23,9 @@ from jawloc.scans.cache.layout import (
     lock_path,
     owner_of_leftover,
 )
+from jawloc.scans.cache.workers import worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import hash_content
-from jawloc.scans.cache.workers import worker_threads
 
 
 @dataclass(frozen=True)
