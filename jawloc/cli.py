@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from jawloc import __version__
-from jawloc.errors import InputError
+from jawloc.errors import InputError, TrainingError
 
 if TYPE_CHECKING:
     from jawloc.config import Config
@@ -78,8 +78,8 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             if debug:
                 raise
             _fail(str(error) or "interrupted", 130)
-        except Exception as error:
-            if debug or type(error).__name__ != "TrainingError":
+        except TrainingError as error:
+            if debug:
                 raise
             _fail(str(error), 1)
 
@@ -196,6 +196,8 @@ def dicoms(
     written = sum(item.skip_reason is None for item in plan)
     verb = "would be written" if dry_run else "written"
     click.echo(f"{written} labelled DICOMs {verb} to {out}, {len(plan) - written} skipped")
+    if not written and not all(item.target.exists() for item in plan):
+        sys.exit(1)  # a script should not go on to train
 
 
 @jawloc.group(**SETTINGS)
@@ -229,7 +231,9 @@ def cache_verify(config: Config) -> None:
         click.echo(f"{status.path}: {status.status}; {status.detail}")
     click.echo(f"{len(statuses)} cached files checked, {len(bad)} not in order")
     if bad:
-        click.echo("jawloc cache build makes them again")
+        click.echo(
+            "jawloc cache build makes them again; those without a source, cache clear removes"
+        )
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The one exception that means "your input, not our bug"."""
+"""The exceptions that a user is meant to read."""
 
 
 class InputError(Exception):
@@ -8,3 +8,7 @@ class InputError(Exception):
     ``131.dcm: the mask is empty; an example needs at least one labelled voxel``. The command
     line prints it without a traceback and exits with code 2.
     """
+
+
+class TrainingError(Exception):
+    """Training cannot go on (for instance a loss that is not finite); exit code 1."""

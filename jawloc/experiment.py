@@ -30,7 +30,7 @@ from jawloc.reporting.summary import describe_run, flat_numbers, summarise_run
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cache import Example, build_cache, load_example
 from jawloc.scans.dicom import find_labelled_dicoms
-from jawloc.training.checkpoint import load_checkpoint, save_checkpoint
+from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
 from jawloc.training.dataset import Split, choose_split, to_tensors
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
@@ -47,6 +47,15 @@ class Data:
         """Return the examples of these scan ids."""
         return [self.examples[scan_id] for scan_id in ids]
 
+    def fingerprint(self) -> dict[str, str]:
+        """Say which scans, with which content, are used for what: one text a split."""
+        return {
+            name: " ".join(
+                f"{e.scan_id}:{e.key[:12]}" for e in self.of(ids)
+            )
+            for name, ids in vars(self.split).items()
+        }
+
 
 @dataclass(frozen=True)
 class Result:
@@ -57,7 +66,9 @@ class Result:
 
     def describe(self) -> str:
         """Say it in a few lines."""
-        return describe_run(self.summary, self.folder)
+        base = self.folder.parents[2]
+        elsewhere = "" if base.resolve() == Path.cwd() else f" (run it in {base})"
+        return describe_run(self.summary, self.folder, f"jawloc ui{elsewhere}")
 
 
 def run_experiment(
@@ -82,21 +93,24 @@ def run_experiment(
     """
     started = time.perf_counter()
     folder = output_folder(config.base, model_name, overwrite=overwrite, resume=resume)
+    params = config.as_params()
+    if resume:
+        check_settings(folder / CHECKPOINT, params)
     device = choose_device(config.training.device)
     data = prepare_data(config)
     state = start_state(config, device)
-    params = config.as_params()
-    run_id = load_checkpoint(folder / CHECKPOINT, state, params) if resume else None
+    same = {**params, **data.fingerprint()}  # what a resumed run must have in common
+    run_id = load_checkpoint(folder / CHECKPOINT, state, same) if resume else None
     earlier = sum(record.seconds for record in state.records)  # of the run that was interrupted
     with (
         tracked_run(config.base, model_name, params=params, tags={}, run_id=run_id) as run,
-        run_folder(folder, keep=resume),
+        run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         log_inputs(run, folder, config, data)
         for _ in train(state, config, data):
             # in this order, an interruption between the two repeats an epoch instead of losing it
             log_epoch(run, folder, config, data, state)
-            save_checkpoint(folder / CHECKPOINT, state, params, run.run_id)
+            save_checkpoint(folder / CHECKPOINT, state, same, run.run_id)
         locator = best_locator(state, config)
         save_locator(locator, folder / f"{model_name}.pth")
         evaluations = test(locator, config, data, baselines or {})
@@ -153,8 +167,8 @@ def train(state: TrainingState, config: Config, data: Data) -> Iterator[EpochRec
             if (end := state.last_epoch(config.training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
             bar.set_postfix_str(
-                f"sigma {record.sigma_voxels:.2f}, loss {record.train.kl_nats:.3f}/"
-                f"{record.val.kl_nats:.3f}, error {record.val.error_voxels:.2f} voxels"
+                f"sigma {record.sigma_voxels:.2f}, KL {record.train.kl_nats:.3f} (validation "
+                f"{record.val.kl_nats:.3f}), error {record.val.error_voxels:.2f} voxels"
             )
             bar.update()
             yield record
@@ -196,11 +210,13 @@ def write_pictures(
     data: Data,
 ) -> None:
     """Write every picture of a finished run."""
-    sigma = config.curriculum
+    sigma, loss = config.curriculum, config.training.loss
+    # what is trained on for "mse" is relative to the target, so its threshold has another axis
+    has_line = sigma.trigger == "loss" and loss != "mse"
     losses = plot_losses(
         state.records,
-        loss=config.training.loss,
-        threshold=sigma.threshold if sigma.trigger == "loss" else None,
+        loss=loss,
+        threshold=sigma.threshold if has_line else None,
         minimum_sigma_voxels=sigma.minimum_sigma_voxels,
     )
     save_figure(losses, folder / "losses.png")
@@ -218,6 +234,7 @@ def write_pictures(
 def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
     """Keep what the run starts from: settings, split, data, and how the first targets look."""
     write_text(folder / "config.yml", config.as_yaml())
+    run.log_file(folder / "config.yml")
     split = {"train": data.split.train_ids, "val": data.split.val_ids, "test": data.split.test_ids}
     run.log_dict({key: list(ids) for key, ids in split.items()}, "split.json")
     run.log_dataset(split, {scan_id: e.key for scan_id, e in data.examples.items()})

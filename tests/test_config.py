@@ -472,3 +472,28 @@ def test_settings_made_by_code_are_checked_alike(tmp_path):
     assert (config.training.seed, config.training.num_epochs) == (3, 2)
     with pytest.raises(InputError, match=r"^--demo: unknown key 'sead'"):
         check_config({"sead": 3}, base=tmp_path, source="--demo")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"curriculum": {"minimum_sigma": 0.5}},
+            "curriculum.minimum_sigma must be at least 1 with network.stride 4",
+        ),
+        (
+            {"curriculum": {"minimum_sigma": 0.2}, "network": {"stride": 1}},
+            "curriculum.minimum_sigma must be at least 0.25 with network.stride 1",
+        ),
+        ({"intensity": {"rule": "raw"}}, "intensity.rule raw needs augmentation.gamma"),
+    ],
+)
+def test_settings_that_spoil_each_other_are_refused(written, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_config(written(settings))
+
+
+def test_raw_values_are_fine_without_changes_of_the_grey_range(written):
+    unchanged = {"gamma": 0.0, "offset": 0.0, "noise": 0.0}
+    config = load_config(written({"intensity": {"rule": "raw"}, "augmentation": unchanged}))
+    assert config.intensity.rule == "raw"

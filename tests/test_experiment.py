@@ -589,9 +589,25 @@ def test_a_resumed_run_must_have_the_settings_that_it_began_with(
     result = jawloc("train", "--resume", "--set", "learning_rate=0.01")
     assert result.exit_code == 2
     assert result.stderr.strip().splitlines()[-1] == (
-        "Error: checkpoint.pt: a run goes on only with the settings that it began with; "
+        "Error: checkpoint.pt: a run goes on only with the settings and scans that it began with; "
         "learning_rate was 0.003 and is now 0.01"
     )
     assert files_below(outputs(lab)) == before
     refused = jawloc("train")
     assert "--resume goes on with its interrupted run" in refused.stderr
+
+
+def test_a_resumed_run_must_have_the_scans_that_it_began_with(
+    lab, jawloc, monkeypatch, no_pictures
+):
+    """Regression guard: with other scans, some that it trained on would become test scans."""
+    saved = experiment.save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "save_checkpoint", interrupted_after(saved, epochs=1))
+        assert jawloc("train").exit_code == 130
+    scans = (lab / "dicoms").rglob("phantom_*.dcm")
+    first = next(path for path in scans if "downsampled_dicoms" not in path.parts)
+    shutil.copy(first, first.with_name("zebra.dcm"))
+    result = jawloc("train", "--resume")
+    assert result.exit_code == 2
+    assert "the settings and scans that it began with; train_ids was" in result.stderr

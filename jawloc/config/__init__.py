@@ -51,8 +51,10 @@ LAB_RECIPE: dict[str, Any] = {
     "learning_rate_schedule": "constant",
     "weight_average_epochs": 0.0,
     "weight_decay": 0.0,
-    "curriculum": {"trigger": "loss"},
+    "curriculum": {"trigger": "loss", "minimum_sigma": 1.0},
 }
+# Least sigma, in heatmap voxels, that still lets a position be decoded within a voxel.
+SIGMA_PER_STRIDE = 0.25
 LAB_TRIGGER = {"threshold": 1.0, "shrink_factor": 0.9}
 
 
@@ -169,6 +171,24 @@ def _check_together(config: Config, layers: Sequence[Layer]) -> None:
         raise InputError(
             f"{source_of('intensity', layers)}: intensity.low must be below intensity.high; "
             f"received {grey.low:g} and {grey.high:g}"
+        )
+    least = SIGMA_PER_STRIDE * config.network.heatmap_stride
+    if sigma.minimum_sigma_voxels < least:
+        raise InputError(
+            f"{source_of('curriculum.minimum_sigma', layers)}: curriculum.minimum_sigma must be at "
+            f"least {least:g} with network.stride {config.network.heatmap_stride}, or positions "
+            f"can't be told apart within a heatmap voxel; received {sigma.minimum_sigma_voxels:g}"
+        )
+    changed = config.augmentation
+    if (
+        grey.rule == "raw"
+        and changed.enabled
+        and (changed.gamma or changed.offset or changed.noise)
+    ):
+        raise InputError(
+            f"{source_of('intensity.rule', layers)}: intensity.rule raw needs augmentation.gamma, "
+            f"offset and noise of 0, which are shares of a grey range that raw values don't have; "
+            f"received {changed.gamma:g}, {changed.offset:g} and {changed.noise:g}"
         )
     if not config.network.channels:
         raise InputError(

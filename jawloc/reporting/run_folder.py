@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,15 @@ from jawloc.errors import InputError
 
 OUTPUT_FOLDER = Path("script_output") / "jaw_location"
 CHECKPOINT = "checkpoint.pt"
-OWN_FILES = ("*.png", "*.csv", "*.json", "*.pth", "config.yml", CHECKPOINT)
+REPLACED = ".replaced"  # holds the old run's files until the new one has a whole epoch
+OWN_FILES = (
+    *(f"{split}_heatmap_{kind}.png" for split in ("train", "val") for kind in ("example", "pred")),
+    "heatmap_epoch_*_sigma_*.png",
+    *(f"{name}.png" for name in ("losses", "metrics", "sigma", "test_heatmap", "test_cropped")),
+    *(f"{name}.png" for name in ("test_centroid", "test_centroid_downsampled")),
+    *(f"{name}.png" for name in ("test_centroid_truth", "truth_cropped")),
+    *("metrics.csv", "summary.json", "config.yml", CHECKPOINT),
+)
 
 
 def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
@@ -27,39 +36,48 @@ def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool)
     if resume and not (folder / CHECKPOINT).is_file():
         raise InputError(f"--resume: {folder} holds no interrupted run; received {model_name!r}")
     if folder.exists() and not overwrite and not resume:
-        interrupted = (folder / CHECKPOINT).is_file()
-        way_on = "--resume goes on with its interrupted run, or " if interrupted else ""
-        raise InputError(
-            f"--model-name: {model_name!r} is taken ({folder}); {way_on}"
-            f"--overwrite replaces it, or choose another name"
-        )
+        raise _taken(folder)
     return folder
 
 
+def _taken(folder: Path) -> InputError:
+    interrupted = (folder / CHECKPOINT).is_file()
+    way_on = "--resume goes on with its interrupted run, or " if interrupted else ""
+    return InputError(
+        f"--model-name: {folder.name!r} is taken ({folder}); {way_on}"
+        f"--overwrite replaces it, or choose another name"
+    )
+
+
 @contextmanager
-def run_folder(folder: Path, *, keep: bool) -> Iterator[None]:
+def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
     """Make a run's folder; if the run ends early, leave it only if it can be gone on with.
 
     Parameters
     ----------
-    keep : what is in the folder stays; otherwise jawloc's own files in it, and only they, go
+    overwrite : an earlier run's files, and only they, are replaced; until the new run has
+        a whole epoch, they come back if it ends
+    resume : what is in the folder stays
 
     Raises
     ------
+    InputError
+        Another run took the name since `output_folder` looked.
     KeyboardInterrupt
         In the place of one without words: says how to go on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not keep:
-        _remove_own_files(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=overwrite or resume)
+    except FileExistsError:
+        raise _taken(folder) from None
+    if not resume:
+        _move_own_files(folder, folder / REPLACED)
     try:
         yield
     except BaseException as error:
         resumable = (folder / CHECKPOINT).is_file()
         if not resumable:
-            _remove_own_files(folder)
-            with suppress(OSError):  # somebody else's files are in it
-                folder.rmdir()
+            _put_back(folder)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(
                 "interrupted; run it again with --resume to go on from its last whole epoch"
@@ -67,9 +85,28 @@ def run_folder(folder: Path, *, keep: bool) -> Iterator[None]:
                 else "interrupted before the end of the first epoch; nothing is kept of this run"
             ) from None
         raise
+    finally:
+        shutil.rmtree(folder / REPLACED, ignore_errors=True)
 
 
-def _remove_own_files(folder: Path) -> None:
-    for pattern in OWN_FILES:
-        for path in folder.glob(pattern):
-            path.unlink()
+def _own_files(folder: Path) -> list[Path]:
+    patterns = (*OWN_FILES, f"{folder.name}.pth")
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def _move_own_files(source: Path, target: Path) -> None:
+    for path in _own_files(source):
+        target.mkdir(exist_ok=True)
+        path.replace(target / path.name)
+
+
+def _put_back(folder: Path) -> None:
+    """Take a run's beginnings away and bring back what it was to replace."""
+    for path in _own_files(folder):
+        path.unlink()
+    for path in (folder / REPLACED).glob("*"):
+        path.replace(folder / path.name)
+    with suppress(OSError):  # something is in it
+        (folder / REPLACED).rmdir()
+    with suppress(OSError):
+        folder.rmdir()

@@ -74,7 +74,7 @@ def flat_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def describe_run(summary: Mapping[str, Any], folder: Path) -> str:
+def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "jawloc ui") -> str:
     """Say how well the locator finds the objects, beside what needs no network, and where to look.
 
     Returns
@@ -94,7 +94,7 @@ def describe_run(summary: Mapping[str, Any], folder: Path) -> str:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
     lines += [
         f"Pictures, tables and the model: {folder}",
-        "Compare runs in the browser: jawloc ui",
+        f"Compare runs in the browser: {ui_command}",
     ]
     return "\n".join(lines)
 

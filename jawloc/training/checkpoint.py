@@ -51,18 +51,26 @@ def save_checkpoint(
     save_atomically(content, path)
 
 
+def check_settings(path: Path, settings: Mapping[str, object]) -> None:
+    """Refuse to go on with other settings than the interrupted run's, before any slow work.
+
+    Raises
+    ------
+    InputError
+        The file is not a checkpoint, or one of these settings was another.
+    """
+    _read_checkpoint(path, settings)
+
+
 def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, object]) -> str:
     """Put a freshly started state where the checkpoint left off; return its run id.
 
     Raises
     ------
     InputError
-        The file is not a checkpoint, or the run had other settings.
+        As `check_settings`.
     """
-    content = read_weights_file(path)
-    if content.get("format") != FORMAT:
-        raise InputError(f"{path.name}: not a checkpoint of an interrupted jawloc run")
-    _check_same_settings(path, content["settings"], settings)
+    content = _read_checkpoint(path, settings)
     state.network.load_state_dict(content["network"])
     state.average.load_state_dict(content["average"])
     state.optimizer.load_state_dict(content["optimizer"])
@@ -109,16 +117,22 @@ def read_weights_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_same_settings(
-    path: Path, saved: Mapping[str, str], present: Mapping[str, object]
-) -> None:
-    for key in sorted(set(saved) | set(present)):
-        before, now = saved.get(key), str(present.get(key))
+def _read_checkpoint(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
+    content = read_weights_file(path)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path.name}: not a checkpoint of an interrupted jawloc run")
+    for key, value in settings.items():
+        before, now = content["settings"].get(key), str(value)
         if key not in FREE_SETTINGS and before != now:
             raise InputError(
-                f"{path.name}: a run goes on only with the settings that it began with; "
-                f"{key} was {before} and is now {now}"
+                f"{path.name}: a run goes on only with the settings and scans that it began with; "
+                f"{key} was {_shortened(str(before))} and is now {_shortened(now)}"
             )
+    return content
+
+
+def _shortened(text: str, longest: int = 200) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _record(row: Mapping[str, Any]) -> EpochRecord:

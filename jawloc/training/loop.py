@@ -13,6 +13,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
+from jawloc.errors import TrainingError
 from jawloc.geometry import Grid
 from jawloc.heatmaps import curriculum as schedule
 from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance
@@ -43,6 +44,9 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
+    # The weights of the best validation error are kept, of all epochs or of the cooldown's: with
+    # few validation scans, an early epoch may be best by luck.
+    best_epoch_from: Literal["start", "cooldown"] = "start"
     loss: LossName = "kl"
     device: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -70,10 +74,6 @@ class EpochRecord:
         for split, metrics in (("train", self.train), ("val", self.val)):
             row |= {f"{split}_{k}": v for k, v in asdict(metrics).items() if v is not None}
         return row
-
-
-class TrainingError(Exception):
-    """Training cannot go on (for instance a loss that is not finite)."""
 
 
 @dataclass
@@ -182,7 +182,7 @@ def fit(
             val_error_voxels=record.val.error_voxels,
         )
         if state.cooldown_from is None and _is_time_to_cool_down(config, state):
-            state.cooldown_from = len(state.records)
+            _begin_cooldown(config, state)
         yield record
 
 
@@ -233,6 +233,12 @@ def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
 def _is_time_to_cool_down(config: TrainingConfig, state: TrainingState) -> bool:
     done = len(state.records)
     return state.curriculum.settled or done + _cooldown_epochs(config, done) >= config.num_epochs
+
+
+def _begin_cooldown(config: TrainingConfig, state: TrainingState) -> None:
+    state.cooldown_from = len(state.records)
+    if config.best_epoch_from == "cooldown":
+        state.best_error_voxels = math.inf  # what was best until now is replaced by the next epoch
 
 
 def _augmented(

@@ -36,19 +36,45 @@ def test_a_taken_name_can_be_overwritten_or_gone_on_with(tmp_path):
     assert output_folder(tmp_path, "x", overwrite=False, resume=True) == folder
 
 
-def test_a_new_run_clears_jawlocs_files_and_a_resumed_one_keeps_them(tmp_path):
-    for name in ("old.pth", "losses.png", "metrics.csv", "config.yml", "notes.txt"):
-        (tmp_path / name).touch()
-    with run_folder(tmp_path, keep=True):
-        assert len(list(tmp_path.iterdir())) == 5
-    with run_folder(tmp_path, keep=False):
-        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+def test_an_overwritten_run_loses_jawlocs_files_only_and_a_resumed_one_keeps_them(tmp_path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    foreign = {"notes.txt", "paper.png", "other.pth"}
+    for name in ("x.pth", "losses.png", "heatmap_epoch_3_sigma_4.80.png", "config.yml", *foreign):
+        (folder / name).touch()
+    with run_folder(folder, overwrite=False, resume=True):
+        assert len(list(folder.iterdir())) == 7
+    with run_folder(folder, overwrite=True, resume=False):
+        assert {path.name for path in folder.iterdir() if path.is_file()} == foreign
+    assert {path.name for path in folder.iterdir()} == foreign
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_was_to_be_overwritten_comes_back_if_no_epoch_is_finished(tmp_path, error):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "x.pth").write_text("old model")
+    with pytest.raises(error), run_folder(folder, overwrite=True, resume=False):
+        (folder / "config.yml").touch()
+        raise error
+    assert [path.name for path in folder.iterdir()] == ["x.pth"]
+    assert (folder / "x.pth").read_text() == "old model"
+
+
+def test_a_name_that_another_run_took_meanwhile_is_refused_and_left_alone(tmp_path):
+    folder = output_folder(tmp_path, "x", overwrite=False, resume=False)
+    folder.mkdir(parents=True)  # by the other run, while this one built the cache
+    (folder / CHECKPOINT).touch()
+    refused = pytest.raises(InputError, match="'x' is taken")
+    with refused, run_folder(folder, overwrite=False, resume=False):
+        pytest.fail("the other run's folder was taken over")
+    assert (folder / CHECKPOINT).exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
 def test_a_run_that_ends_before_its_first_epoch_leaves_nothing(tmp_path, error):
     folder = tmp_path / "script_output" / "x"
-    with pytest.raises(error), run_folder(folder, keep=False):
+    with pytest.raises(error), run_folder(folder, overwrite=True, resume=False):
         (folder / "config.yml").touch()
         (folder / "train_heatmap_example.png").touch()
         raise error
@@ -56,14 +82,14 @@ def test_a_run_that_ends_before_its_first_epoch_leaves_nothing(tmp_path, error):
 
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / "notes.txt").touch()
-    with pytest.raises(error), run_folder(tmp_path / "y", keep=False):
+    with pytest.raises(error), run_folder(tmp_path / "y", overwrite=True, resume=False):
         raise error
     assert [path.name for path in (tmp_path / "y").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_run_that_can_be_gone_on_with_keeps_its_files(tmp_path, error):
-    with pytest.raises(error), run_folder(tmp_path / "x", keep=False):
+    with pytest.raises(error), run_folder(tmp_path / "x", overwrite=True, resume=False):
         for name in (CHECKPOINT, "config.yml"):
             (tmp_path / "x" / name).touch()
         raise error
@@ -71,12 +97,18 @@ def test_a_run_that_can_be_gone_on_with_keeps_its_files(tmp_path, error):
 
 
 def test_an_interruption_says_how_to_go_on(tmp_path):
-    with pytest.raises(KeyboardInterrupt, match="--resume"), run_folder(tmp_path / "x", keep=False):
+    with (
+        pytest.raises(KeyboardInterrupt, match="--resume"),
+        run_folder(tmp_path / "x", overwrite=True, resume=False),
+    ):
         (tmp_path / "x" / CHECKPOINT).touch()
         raise KeyboardInterrupt
     nothing = pytest.raises(KeyboardInterrupt, match="nothing is kept")
-    with nothing, run_folder(tmp_path / "y", keep=False):
+    with nothing, run_folder(tmp_path / "y", overwrite=True, resume=False):
         raise KeyboardInterrupt
     # another error keeps its own words
-    with pytest.raises(RuntimeError, match=r"^own$"), run_folder(tmp_path / "z", keep=False):
+    with (
+        pytest.raises(RuntimeError, match=r"^own$"),
+        run_folder(tmp_path / "z", overwrite=True, resume=False),
+    ):
         raise RuntimeError("own")
