@@ -259,6 +259,25 @@ def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors
     assert all(torch.equal(state.best_weights[key], expected[key]) for key in expected)
 
 
+@pytest.mark.parametrize(
+    ("begin", "share", "errors", "best"),
+    [
+        ("start", 0.5, [5, 1, 4, 3, 2, 6], 2),
+        ("cooldown", 0.5, [5, 1, 4, 3, 2, 6], 5),  # the cooldown is epochs 4, 5 and 6
+        ("cooldown", 0.0, [5, 1, 4], 3),
+        ("cooldown", 0.5, [5], 1),  # too short for a cooldown: something is kept all the same
+    ],
+)
+def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, share, errors, best):
+    said = iter([record(0, error).val for error in errors])
+    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    config = training_config(num_epochs=len(errors), cooldown_share=share, best_epoch_from=begin)
+    state = fresh_state(config)
+    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE):
+        pass
+    assert state.best_epoch == best
+
+
 def test_the_kept_weights_give_the_recorded_error_again():
     state = train(training_config(num_epochs=6))
     network = build_network(NetworkConfig(channels=(4, 8), stride=STRIDE), 1)
