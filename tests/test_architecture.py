@@ -32,10 +32,15 @@ RANKS = {
 }
 # The only modules (or packages) that may import these libraries.
 OWNERS = {
-    "click": "jawloc.cli",
-    "matplotlib": "jawloc.reporting.figures",
-    "mlflow": "jawloc.reporting.tracking",
-    "optuna": "jawloc.tuning",
+    "click": ("jawloc.cli",),
+    "matplotlib": ("jawloc.reporting.figures",),
+    "mlflow": ("jawloc.reporting.tracking", "jawloc.reporting.model_logging"),
+    "optuna": ("jawloc.tuning",),
+}
+# A module -> the only one that may import it.
+SOLE_IMPORTERS = {
+    # MLflow reads its settings when it is imported, and tracking makes them first
+    "jawloc.reporting.model_logging": "jawloc.reporting.tracking",
 }
 # No file, no clock, no global random state in these.
 PURE_PARTS = {"geometry", "heatmaps"}
@@ -97,6 +102,7 @@ def violations(sources: Mapping[str, str]) -> list[str]:
             where = f"{module}:{line}"
             if origin.split(".")[0] == "jawloc":
                 found += _within(where, part, part_of(origin, name), name)
+                found += _sole(where, module, {origin, f"{origin}.{name}"})
             else:
                 found += _outside(where, module, part, origin.split(".")[0])
         if part in PURE_PARTS:
@@ -115,10 +121,16 @@ def _within(where: str, part: str | None, target: str | None, name: str | None) 
         yield f"{where}: config knows config classes only, not {target}'s {name}"
 
 
+def _sole(where: str, module: str, reached: set[str]) -> Iterator[str]:
+    for target in reached & set(SOLE_IMPORTERS):
+        if SOLE_IMPORTERS[target] != module:
+            yield f"{where}: only {SOLE_IMPORTERS[target]} may import {target}"
+
+
 def _outside(where: str, module: str, part: str | None, library: str) -> Iterator[str]:
-    owner = OWNERS.get(library)
-    if owner and module != owner and not module.startswith(f"{owner}."):
-        yield f"{where}: only {owner} imports {library}"
+    owners = OWNERS.get(library, (module,))
+    if not any(module == owner or module.startswith(f"{owner}.") for owner in owners):
+        yield f"{where}: only {' and '.join(owners)} may import {library}"
     if part in PURE_PARTS and library in IMPURE_LIBRARIES:
         yield f"{where}: {part} is pure, but imports {library}"
 
@@ -177,6 +189,8 @@ def test_the_walk_sees_the_whole_package():
         ("jawloc.training.x", "from jawloc.utils import helper"),
         ("jawloc.training.x", "import mlflow"),
         ("jawloc.reporting.served_model", "from mlflow.pyfunc import PythonModel"),
+        ("jawloc.reporting.served_model", "from jawloc.reporting.model_logging import x"),
+        ("jawloc.experiment", "from jawloc.reporting import model_logging"),
         ("jawloc.reporting.tracking", "import matplotlib.pyplot as plt"),
         ("jawloc.reporting.figures_of_mine", "import matplotlib"),
         ("jawloc.experiment", "import click"),
@@ -209,6 +223,8 @@ def test_a_module_that_breaks_the_rule_is_found(module, source):
         ("jawloc.tuning", "import optuna\nfrom jawloc.experiment import run_experiment"),
         ("jawloc.reporting.figures.x", "from matplotlib.figure import Figure"),
         ("jawloc.reporting.tracking", "import mlflow.pyfunc"),
+        ("jawloc.reporting.model_logging", "import mlflow.pyfunc"),
+        ("jawloc.reporting.tracking", "from jawloc.reporting import model_logging"),
         ("jawloc.reporting.served_model", "from jawloc.reporting.tracking import PythonModel"),
         ("jawloc.cli", "import click\nfrom jawloc.scans.convert import convert"),
         ("jawloc.scans.x", "import os, time, random"),

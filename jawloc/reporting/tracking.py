@@ -1,4 +1,4 @@
-"""Runs, metrics, pictures and the model in MLflow; the only module that imports mlflow.
+"""Runs, metrics and pictures in MLflow; only this module and model_logging.py import mlflow.
 
 Everything goes through a client that knows its own store, never through MLflow's global active
 run or global tracking URI, so that several runs, and several stores, can be open at once.
@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,16 +25,16 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
-import mlflow.pyfunc
 from mlflow import MlflowClient, MlflowException, entities
-from mlflow.models import Model, ModelSignature
 from mlflow.models import set_model as set_model  # for served_model.py
 from mlflow.pyfunc import PythonModel as PythonModel
 from mlflow.pyfunc import PythonModelContext as PythonModelContext
-from mlflow.types import ColSpec, Schema
 
 from jawloc.errors import InputError
-from jawloc.reporting.provenance import PACKAGE, locator_requirements, source_tags
+from jawloc.reporting import model_logging
+from jawloc.reporting.database import refuse_damaged, share
+from jawloc.reporting.interruption import interruptions_held
+from jawloc.reporting.provenance import source_tags
 from jawloc.reporting.ui_server import serve
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "jaw_location"
 STORE_FOLDER = "mlruns"
-MODEL_NAME = "locator"
 LONGEST_VALUE = 5000  # characters of a param or tag; MLflow takes 6000
 PARAMS_A_BATCH = 100  # MLflow's limit
 
@@ -65,6 +62,11 @@ def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
     Several processes may do this at once: a file lock lets one of them set the database up. The
     store under `root` keeps its artifacts in `mlruns/artifacts`; a store of the user's own keeps
     them where it wants.
+
+    Raises
+    ------
+    InputError
+        If the database under `root` is damaged.
     """
     uri, database = tracking_uri(root), _database(root)
     if uri != f"sqlite:///{database.as_posix()}":
@@ -72,11 +74,13 @@ def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
         return uri
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(database.with_name("mlflow.lock")):
-        artifacts = database.with_name("artifacts").as_uri()
-        _ensure_experiment(MlflowClient(tracking_uri=uri), experiment, artifacts)
-        with closing(sqlite3.connect(database)) as connection:
-            # readers (the UI) and writers (other runs) don't wait for each other
-            connection.execute("PRAGMA journal_mode=WAL")
+        try:
+            artifacts = database.with_name("artifacts").as_uri()
+            _ensure_experiment(MlflowClient(tracking_uri=uri), experiment, artifacts)
+            share(database)
+        except Exception:
+            refuse_damaged(database)
+            raise
     return uri
 
 
@@ -94,7 +98,7 @@ def tracked_run(
     run_name: str,
     *,
     params: Mapping[str, object],
-    tags: Mapping[str, str],
+    tags: Mapping[str, str] = MappingProxyType({}),
     experiment: str = EXPERIMENT,
     parent_run_id: str | None = None,
     run_id: str | None = None,
@@ -114,30 +118,36 @@ def tracked_run(
     Raises
     ------
     InputError
-        If `run_id` is not in the store.
+        If `run_id` is not in the store, or the store is damaged.
     """
     client = MlflowClient(tracking_uri=prepare_store(root, experiment))
     every_tag = {**source_tags(), **tags}
-    if run_id is None:
-        if parent_run_id is not None:
-            every_tag["mlflow.parentRunId"] = parent_run_id
-        experiment_id = client.get_experiment_by_name(experiment).experiment_id
-        run_id = client.create_run(experiment_id, tags=every_tag, run_name=run_name).info.run_id
-    else:
-        _reopen(client, run_id, every_tag)
-    status = "FAILED"
+    if parent_run_id is not None:
+        every_tag["mlflow.parentRunId"] = parent_run_id
+    opened, status = None, "FAILED"
     try:
-        _log_params(client, run_id, params)
-        yield TrackedRun(client, run_id)
+        # an interruption has to wait until it is known which run to end
+        with interruptions_held():
+            if run_id is None:
+                known = client.get_experiment_by_name(experiment).experiment_id
+                opened = client.create_run(known, tags=every_tag, run_name=run_name).info.run_id
+            else:
+                opened = _reopen(client, run_id)
+        if run_id is not None:
+            every = [entities.RunTag(key, value) for key, value in every_tag.items()]
+            client.log_batch(opened, tags=every)
+        _log_params(client, opened, params)
+        yield TrackedRun(client, opened)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run_id, status)
+        if opened is not None:
+            client.set_terminated(opened, status)
 
 
-def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+def _reopen(client: MlflowClient, run_id: str) -> str:
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
@@ -147,7 +157,7 @@ def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
             f"run {run_id}: a run can only be resumed in the tracking store that it began in; "
             f"{client.tracking_uri} does not have it"
         ) from None
-    client.log_batch(run_id, tags=[entities.RunTag(key, value) for key, value in tags.items()])
+    return run_id
 
 
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, object]) -> None:
@@ -207,10 +217,6 @@ class TrackedRun:
         """Copy a file into a folder of the run's artifacts (the top one by default)."""
         self.client.log_artifact(self.run_id, str(path), folder)
 
-    def log_text(self, text: str, name: str) -> None:
-        """Write a text artifact."""
-        self.client.log_text(self.run_id, text, name)
-
     def log_dict(self, content: Mapping[str, Any], name: str) -> None:
         """Write a mapping as an artifact, JSON or YAML as its name says."""
         self.client.log_dict(self.run_id, dict(content), name)
@@ -254,61 +260,7 @@ class TrackedRun:
         The model is code (`served_model.py` and jawloc itself) and the weights as an artifact:
         nothing is pickled. It carries the run's params and its summary, if that is logged first.
         """
-        run = self.client.get_run(self.run_id)
-        model = self.client.create_logged_model(
-            run.info.experiment_id, MODEL_NAME, self.run_id, params=run.data.params
-        )
-        description = Model(
-            artifact_path=model.artifact_location,
-            run_id=self.run_id,
-            model_uuid=model.model_id,
-            model_id=model.model_id,
-        )
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                _save_model(Path(folder) / "model", weights, description)
-                self.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
-        except BaseException:
-            self.client.finalize_logged_model(model.model_id, "FAILED")
-            raise
-        self.client.finalize_logged_model(model.model_id, "READY")
-        self.client.log_outputs(self.run_id, [entities.LoggedModelOutput(model.model_id, step=0)])
-        histories = [self.client.get_metric_history(self.run_id, key) for key in run.data.metrics]
-        summary = [
-            entities.Metric(
-                m.key, m.value, m.timestamp, m.step, model_id=model.model_id, run_id=self.run_id
-            )
-            for (*_, m) in histories
-            if m.step == 0
-        ]
-        self.client.log_batch(self.run_id, metrics=summary)
-        return f"models:/{model.model_id}"
-
-
-def _save_model(folder: Path, weights: Path, description: Model) -> None:
-    signature = ModelSignature(
-        # a nameless column, since MLflow then takes lists as well as tables
-        inputs=Schema([ColSpec("string")]),
-        outputs=Schema(
-            [ColSpec("string", name) for name in ("scan", "object")]
-            + [ColSpec("double", f"{axis}_voxels") for axis in "zyx"]
-            + [ColSpec("double", f"{axis}_mm", required=False) for axis in "zyx"]
-            + [ColSpec("double", "spread_voxels")]
-        ),
-    )
-    with warnings.catch_warnings():
-        # an example would be a path on this machine, and checking it would read a whole scan
-        warnings.filterwarnings("ignore", message=".*input example was not provided")
-        mlflow.pyfunc.save_model(
-            path=str(folder),
-            mlflow_model=description,
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"weights": str(weights)},
-            code_paths=[str(PACKAGE)],
-            pip_requirements=locator_requirements(),
-            signature=signature,
-            model_config={"allowed_folder": None},
-        )
+        return model_logging.log_locator(self.client, self.run_id, weights)
 
 
 def open_ui(

@@ -12,17 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from pydicom.valuerep import DSfloat
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.dicom.writing import Slab, exact_dtype, write_labelled_dicom_slabs
+from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
+from jawloc.scans.greys import Greys, choose_greys, slab_ranges
 from jawloc.scans.images import VOLUME_ENDINGS, volume_direction
 from jawloc.scans.pairing import LABEL_SUFFIXES, images_and_labels, labels_of
 from jawloc.scans.scan import ScanFile, open_scan, scan_id_of
-
-_SLAB_BYTES = 16 * 2**20
-_LARGEST_STORED = 65535
 
 
 @dataclass(frozen=True)
@@ -49,21 +46,6 @@ class Conversion:
     target: Path
     skip_reason: str | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Greys:
-    """How an image's values become 8- or 16-bit integers: (value - intercept) / slope."""
-
-    dtype: np.dtype
-    slope: float = 1.0
-    intercept: float = 0.0
-
-    def stored(self, slab: np.ndarray) -> np.ndarray:
-        if (self.slope, self.intercept) == (1.0, 0.0):
-            return slab.astype(self.dtype, copy=False)
-        scaled = np.rint((slab.astype(np.float64) - self.intercept) / self.slope)
-        return scaled.clip(0, _LARGEST_STORED).astype(self.dtype)
 
 
 def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
@@ -166,6 +148,10 @@ def convert(
     Grey values that 8 or 16 bits can't hold exactly are mapped linearly to 0 ... 65535; the file
     then has the RescaleSlope and RescaleIntercept that lead back.
 
+    A scan with an odd number of voxels gets one more frame, a copy of its last one with an empty
+    mask, as DICOM values have an even length. jawloc drops that frame on reading; other readers
+    see it.
+
     Raises
     ------
     InputError
@@ -180,7 +166,7 @@ def convert(
         image, label = _open_pair(conversion.image, conversion.label)
         spacing, notes = _choose_spacing(image, label, spacing_mm_zyx)
         notes += _orientation_note(conversion.image, conversion.label)
-        greys = _choose_greys(image)
+        greys = choose_greys(image)
         if (greys.slope, greys.intercept) != (1.0, 0.0):
             notes += (
                 f"grey values became 16-bit: {greys.slope:.6g} * stored + {greys.intercept:.6g}",
@@ -242,44 +228,12 @@ def _orientation_note(image: Path, label: Path) -> tuple[str, ...]:
     return (f"{label.name} has another orientation than {image.name}: check that they match",)
 
 
-def _starts(scan: ScanFile) -> Iterator[tuple[int, int]]:
-    frames, rows, columns = scan.grid.shape_zyx
-    step = max(1, _SLAB_BYTES // max(1, rows * columns * scan.dtype.itemsize))
-    for start in range(0, frames, step):
-        yield start, min(start + step, frames)
-
-
-def _choose_greys(image: ScanFile) -> _Greys:
-    exact = exact_dtype(image.dtype, 0, 0, whole=False)
-    if exact is not None:
-        return _Greys(exact)
-    low, high, whole = np.inf, -np.inf, True
-    for start, stop in _starts(image):
-        slab = image.read_image(start, stop)
-        low, high = min(low, float(slab.min())), max(high, float(slab.max()))
-        whole = whole and (slab.dtype.kind != "f" or bool(np.all(slab == np.rint(slab))))
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise InputError(
-                f"{image.path.name}: grey values must be finite; slices {start} to {stop - 1} "
-                f"have {slab.min()} to {slab.max()}"
-            )
-    exact = exact_dtype(image.dtype, low, high, whole=whole)
-    if exact is not None:
-        return _Greys(exact)
-    # Through DICOM's decimal text, so that the file's slope and intercept are the ones used.
-    slope, intercept = (
-        float(str(DSfloat(value, auto_format=True)))
-        for value in ((high - low) / _LARGEST_STORED or 1.0, low)
-    )
-    return _Greys(np.dtype(np.uint16), slope, intercept)
-
-
 def _slabs(
-    image: ScanFile, label: ScanFile, greys: _Greys, label_values: Sequence[int] | None
+    image: ScanFile, label: ScanFile, greys: Greys, label_values: Sequence[int] | None
 ) -> Iterator[Slab]:
     labelled = False
     read_label = label.read_mask or label.read_image
-    for start, stop in _starts(image):
+    for start, stop in slab_ranges(image):
         mask = _mask(label, read_label(start, stop), label_values)
         labelled = labelled or bool(mask.any())
         yield greys.stored(image.read_image(start, stop)), mask

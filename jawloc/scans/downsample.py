@@ -32,9 +32,8 @@ class Downsampled:
     Attributes
     ----------
     image : array, shape (z, y, x)
-        Mean grey values. Integers are rounded to the nearest one and keep the source's type
-        (8-bit sources become 16-bit, so that the mean keeps what the averaging won); floats
-        stay floats.
+        Mean grey values. Those of integers are rounded to whole grey values; 8-bit integers
+        become 16-bit, wider ones keep their type. Floats stay floats.
     mask : array of uint8, shape (z, y, x), or None
         For pictures: where labelled voxels fill at least half of a voxel, the label that fills
         most of it. Every label of the source keeps at least one voxel. None without a mask.
@@ -42,16 +41,12 @@ class Downsampled:
         Every label value of the source: its number of voxels and its centroid, at full size.
     content_hash : str
         `hash_content` of the source.
-    image_min, image_max : float
-        Range of the source's grey values.
     """
 
     image: np.ndarray
     mask: np.ndarray | None
     labels: tuple[Label, ...]
     content_hash: str
-    image_min: float
-    image_max: float
 
 
 def downsample(
@@ -93,8 +88,6 @@ def downsample(
             mask.finished() if scan.read_mask is not None else None,
             mask.labels(),
             hasher.hexdigest(),
-            image.minimum,
-            image.maximum,
         )
 
 
@@ -139,7 +132,6 @@ class _ImageBuilder:
         if not self._is_float and dtype.itemsize == 1:
             dtype = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
         self.array = np.empty(shape, dtype)
-        self.minimum, self.maximum = np.inf, -np.inf
         self._open_rows: dict[int, np.ndarray] = {}
 
     def add(
@@ -155,8 +147,6 @@ class _ImageBuilder:
                 f"{self._name}: grey values must be finite numbers; "
                 f"slice {index} holds NaN or infinity"
             )
-        self.minimum = min(self.minimum, float(plane.min()))
-        self.maximum = max(self.maximum, float(plane.max()))
         averaged = average(plane)
         for row, weight, complete in rows:
             total = self._open_rows.pop(row, 0) + averaged.dtype.type(weight) * averaged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,25 @@ class Label:
     centroid_voxels: Triple
 
 
+def refuse_missing_objects(
+    values: Collection[int], objects: Mapping[str, Sequence[int] | None], scan_name: str
+) -> None:
+    """Refuse a scan whose mask, with these label values, lacks an object.
+
+    Raises
+    ------
+    InputError
+        About the first object without a voxel, as in `object_centroids`.
+    """
+    for name, wanted in objects.items():
+        if not (values if wanted is None else set(wanted) & set(values)):
+            raise InputError(
+                f"{scan_name}: every scan must show every object; it has no voxel of {name!r} "
+                f"(label values {'any' if wanted is None else list(wanted)}; "
+                f"it has {sorted(values) or 'none'})"
+            )
+
+
 def object_centroids(
     labels: Sequence[Label], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> np.ndarray:
@@ -56,15 +75,10 @@ def object_centroids(
     InputError
         If the scan has no voxel of an object.
     """
+    refuse_missing_objects([label.value for label in labels], objects, scan_name)
     centroids = np.empty((len(objects), 3))
-    for row, (name, values) in enumerate(objects.items()):
+    for row, values in enumerate(objects.values()):
         parts = [label for label in labels if values is None or label.value in values]
-        if not parts:
-            raise InputError(
-                f"{scan_name}: every scan must show every object; it has no voxel of {name!r} "
-                f"(label values {'any' if values is None else list(values)}; "
-                f"it has {[label.value for label in labels] or 'none'})"
-            )
         centroids[row] = np.average(
             [label.centroid_voxels for label in parts],
             axis=0,

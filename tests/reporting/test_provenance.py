@@ -1,12 +1,23 @@
 """Which commit and which packages a run came from."""
 
 import importlib.metadata
+import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from jawloc.reporting import provenance
-from jawloc.reporting.provenance import locator_requirements, source_tags
+from jawloc.reporting.provenance import LOCATOR_REQUIREMENTS, locator_requirements, source_tags
+from tests.test_architecture import imports, read_package
+
+CHECKOUT = Path(__file__).parents[2]
+LOADED = """
+import sys
+import jawloc.locating.locator, jawloc.reporting.served_model
+print(*(name for name in sys.modules if name.split(".")[0] == "jawloc"))
+"""
 
 
 def git(folder, *arguments):
@@ -56,3 +67,33 @@ def test_requirements_are_pinned_to_what_is_installed_without_local_versions(mon
     pinned = locator_requirements()
     assert "torch==2.13.0" in pinned
     assert f"mlflow=={real('mlflow')}" in pinned
+
+
+def test_requirements_are_what_the_locators_modules_import_and_no_more():
+    """Regression guard: a package was missing, and one listed that only phantoms use."""
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LOADED]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    sources = {name.removesuffix(".__init__"): (name, s) for name, s in read_package().items()}
+    libraries: set[str] = set()
+    seen: set[str] = set()
+    waiting = run.stdout.split()
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module not in sources:
+            continue
+        seen.add(module)
+        for _, origin, name in imports(*sources[module]):
+            if origin.split(".")[0] == "jawloc":
+                # what is imported within a function; but a served locator draws nothing
+                if not origin.startswith("jawloc.reporting.figures"):
+                    waiting += [origin, f"{origin}.{name}"]
+            else:
+                libraries.add(origin.split(".")[0])
+    assert {"jawloc.scans.tiff", "jawloc.scans.images"} <= seen
+    outside = libraries - set(sys.stdlib_module_names)
+    distributions = importlib.metadata.packages_distributions()
+    # some libraries come in several distributions, one of which has the library's name
+    offered = {library: distributions[library] for library in outside}
+    expected = {(k if k in names else names[0]).lower() for k, names in offered.items()}
+    assert {name.lower() for name in LOCATOR_REQUIREMENTS} == expected

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
 from jawloc.errors import InputError
@@ -26,7 +27,7 @@ from jawloc.scans.cache import (
 )
 from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache.files import read_cached, read_record
-from jawloc.scans.cache.layout import cached_paths
+from jawloc.scans.cache.layout import cached_paths, lock_path
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.downsample import downsample
 
@@ -138,19 +139,28 @@ def test_objects_are_chosen_by_label_value_after_caching(tmp_path):
 
 
 @pytest.mark.parametrize("already_cached", [False, True])
-def test_scans_without_an_object_are_all_named(tmp_path, already_cached):
+def test_scans_without_an_object_are_all_named_first(tmp_path, already_cached, monkeypatch):
+    """Guards the order: a scan's missing object must not show after hours of downsampling."""
+
+    def too_late(*_, **__):
+        raise AssertionError("slow work began")
+
     folder = tmp_path / "dicoms/fish"
-    for name, labels in (("a.dcm", (1, 2)), ("b.dcm", (1,)), ("c.dcm", (1,))):
+    for name, labels in (("a.dcm", (1, 2)), ("b.dcm", (1,)), ("c.dcm", (1, 7))):
         write_scan(folder / name, labels=labels)
     scans = sorted(folder.glob("*.dcm"))
     if already_cached:
         build(scans, tmp_path)
-    config = dataclasses.replace(CONFIG, objects={"otolith": (2,)})
+    config = dataclasses.replace(CONFIG, objects={"jaw": None, "otolith": (2, 3)})
+    monkeypatch.setattr(cache, "downsample", too_late)
     with pytest.raises(InputError) as caught:
         build(scans, tmp_path, config)
-    lines = sorted(str(caught.value).splitlines())
-    assert [line[:6] for line in lines] == ["b.dcm:", "c.dcm:"]
-    assert all("no voxel of 'otolith'" in line for line in lines)
+    missing = "every scan must show every object; it has no voxel of 'otolith'"
+    assert str(caught.value).splitlines() == [
+        f"b.dcm: {missing} (label values [2, 3]; it has [1])",
+        f"c.dcm: {missing} (label values [2, 3]; it has [1, 7])",
+    ]
+    assert (tmp_path / "dicoms/downsampled_dicoms").exists() is already_cached
 
 
 # What is used again
@@ -565,6 +575,19 @@ def test_clear_removes_what_jawloc_wrote_and_nothing_else(scans, tmp_path):
     assert not (root / "8x8x8").exists()
     assert not (root / ".locks").exists()
     assert all((tmp_path / scan).exists() for scan in scans)
+
+
+def test_clear_leaves_a_lock_that_is_held(scans, tmp_path):
+    """Guards the lock: with its file gone, a second process would write the same cached file."""
+    cached = build(scans, tmp_path).cached
+    root = tmp_path / "dicoms/downsampled_dicoms"
+    held = lock_path(cached[0], root)
+    with FileLock(held):
+        cleared = clear_cache(CONFIG, base=tmp_path)
+        assert (cleared.files, cleared.left) == (2, (cached[0],))
+        assert list((root / ".locks").iterdir()) == [held]
+    assert clear_cache(CONFIG, base=tmp_path).files == 1
+    assert not root.exists()
 
 
 def test_clear_takes_the_folder_too_and_can_be_repeated(scans, tmp_path):

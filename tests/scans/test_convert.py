@@ -193,6 +193,10 @@ def test_conversion_is_exact_for_every_reader(folders, shape, dtype):
     assert scan.grid.spacing_mm_zyx == pytest.approx(SPACING, rel=1e-6)
     ds = pydicom.dcmread(out / "a.dcm")
     np.testing.assert_array_equal(ds.pixel_array[: shape[0]], image)
+    if image.size % 2:  # the frame more that the documentation speaks of
+        assert ds.pixel_array.shape[0] == shape[0] + 1
+        np.testing.assert_array_equal(ds.pixel_array[-1], image[-1])
+        assert not any(ds[0x00BBB001].value[image.size :])
     raw = np.frombuffer(ds[0x00BBB001].value, np.uint8)
     raw = raw.reshape(int(ds.NumberOfFrames), ds.Rows, ds.Columns)
     np.testing.assert_array_equal(raw[: shape[0]], mask)
@@ -241,7 +245,7 @@ def test_folder_of_slices_becomes_one_scan(folders):
 
 def test_slabs_join_without_a_seam(folders, monkeypatch):
     """Guards streaming: many slabs give the volume that one gives."""
-    monkeypatch.setattr("jawloc.scans.convert._SLAB_BYTES", 100)
+    monkeypatch.setattr("jawloc.scans.greys._SLAB_BYTES", 100)
     image, mask = greys("float32", (11, 5, 3)), labels(shape=(11, 5, 3))
     _, out = convert_one(folders, image, mask)
     scan = read_scan(out / "a.dcm")
@@ -357,11 +361,17 @@ def test_label_values_must_be_whole_and_fit_a_byte(folders, value, keep, fine):
         assert list(out.iterdir()) == []
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_image_with_values_that_are_no_numbers_is_skipped(folders, value):
+@pytest.mark.parametrize("slab_bytes", [2**20, 100])
+@pytest.mark.parametrize("place", [0, 2, 5])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_image_with_values_that_are_no_numbers_is_skipped(
+    folders, monkeypatch, value, place, slab_bytes
+):
+    """Guards every slab: a NaN after the first one was once stored as a grey value."""
+    monkeypatch.setattr("jawloc.scans.greys._SLAB_BYTES", slab_bytes)
     images, label_folder, out = folders
     image = greys("float32")
-    image[2, 2, 2] = value
+    image[place, 2, 2] = value
     save(images / "a.mha", image)
     save(label_folder / "a.mha", labels())
     (item,) = plan_conversion(images, label_folder, out)

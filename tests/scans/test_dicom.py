@@ -17,10 +17,10 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.dicom import (
     find_labelled_dicoms,
-    has_labelled_voxel,
     open_dicom,
     open_labelled_dicom,
     read_metadata,
+    search_labels,
     write_labelled_dicom,
     write_labelled_dicom_slabs,
 )
@@ -518,14 +518,24 @@ def test_a_single_labelled_voxel_is_found_anywhere(tmp_path, labelled_slice, mon
         mask[labelled_slice, 4, 3] = 255
     write_labelled_dicom(tmp_path / "a.dcm", volume(shape, "uint8"), mask, Grid(shape))
     scan = open_labelled_dicom(tmp_path / "a.dcm")
-    assert has_labelled_voxel(scan) is (labelled_slice is not None)
+    assert search_labels(scan, [None]) == ({255} if labelled_slice is not None else set())
 
 
-def test_search_for_labels_begins_where_jaws_are(tmp_path, monkeypatch):
-    """Guards the early exit: a whole mask is read only if it is empty."""
+@pytest.mark.parametrize(
+    ("objects", "found", "slabs_read"),
+    [
+        ([None], {1}, 1),
+        ([(1, 7)], {1}, 1),
+        ([(1,), (2, 7)], {1, 2}, 2),
+        ([(1,), (7,)], {1, 2}, 20),
+    ],
+)
+def test_search_for_labels_begins_where_jaws_are(tmp_path, monkeypatch, objects, found, slabs_read):
+    """Guards the early exit: a whole mask is read only if an object is missing."""
     monkeypatch.setattr("jawloc.scans.dicom._SEARCH_SLAB_BYTES", 100)
     mask = np.zeros((100, 5, 4), np.uint8)
     mask[75:85] = 1
+    mask[83:90, 0, 0] = 2
     write_labelled_dicom(tmp_path / "a.dcm", mask, mask, Grid(mask.shape))
     scan = open_labelled_dicom(tmp_path / "a.dcm")
     read = []
@@ -534,8 +544,8 @@ def test_search_for_labels_begins_where_jaws_are(tmp_path, monkeypatch):
         read.append(start)
         return scan.read_mask(start, stop)
 
-    assert has_labelled_voxel(replace(scan, read_mask=noted))
-    assert len(read) == 1
+    assert search_labels(replace(scan, read_mask=noted), objects) == found
+    assert len(read) == slabs_read
 
 
 def touch(*paths: Path) -> None:

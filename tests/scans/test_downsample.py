@@ -80,6 +80,13 @@ def test_integers_stay_integers(source, stored):
     assert downsample(scan_of(image), (2, 2, 2)).image.dtype == np.dtype(stored)
 
 
+@pytest.mark.parametrize("source", ["u1", "i1"])
+def test_means_of_8_bits_are_rounded_to_whole_greys(source):
+    """Guards what the documentation says of 8-bit scans: 16 bits, but no finer greys."""
+    image = np.array([[[1, 2], [2, 2]], [[2, 2], [2, 2]]], source)  # mean 1.875
+    assert downsample(scan_of(image), (1, 1, 1)).image.item() == 2
+
+
 def test_wide_integers_keep_their_last_digits():
     # Single precision would round these to a multiple of 128.
     image = np.full((4, 4, 4), 2_000_000_011, np.int32)
@@ -91,15 +98,12 @@ def test_constant_stays_constant(value):
     image = np.full((29, 31, 37), value, np.uint16)
     result = downsample(scan_of(image), (8, 9, 10))
     assert (result.image == value).all()
-    assert (result.image_min, result.image_max) == (value, value)
 
 
 def test_mean_is_kept_where_factors_are_fractions():
     image = np.random.default_rng(2).random((37, 41, 53)).astype(np.float32)
     result = downsample(scan_of(image), (11, 13, 17))
     assert result.image.mean(dtype=float) == pytest.approx(image.mean(dtype=float), abs=1e-7)
-    assert result.image_min == image.min()
-    assert result.image_max == image.max()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -13,7 +13,7 @@ import pytest
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans import phantom as phantom_module
-from jawloc.scans.dicom import open_labelled_dicom, read_metadata
+from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
 from jawloc.scans.phantom import (
     brightest_spot,
     draw_phantom,
@@ -291,6 +291,21 @@ def test_only_missing_phantoms_are_made(tmp_path: Path) -> None:
     assert sorted(folder.iterdir()) == more  # no temporary file is left
 
 
+def test_surplus_phantoms_of_an_earlier_call_are_removed(tmp_path: Path) -> None:
+    """Guards the demo's split, which takes every scan in the folder; a user's own files stay."""
+    paths = write_phantoms(tmp_path, 4, TINY, progress=False)
+    image = np.ones(TINY, np.uint16)
+    write_labelled_dicom(paths[2], image, image, Grid(TINY))  # without a phantom's notes
+    others = [tmp_path / "phantom_007.dcm", tmp_path / "phantom_x.dcm", tmp_path / "my_003.dcm"]
+    others[0].write_text("no DICOM")
+    for copy in others[1:]:
+        copy.write_bytes(paths[3].read_bytes())
+    before = stamps(paths[:2])
+    assert write_phantoms(tmp_path, 2, TINY, progress=False) == paths[:2]
+    assert sorted(tmp_path.iterdir()) == sorted([*paths[:3], *others])
+    assert stamps(paths[:2]) == before
+
+
 @pytest.mark.parametrize(
     "change",
     [{"shape_zyx": (40, 24, 24)}, {"seed": 41}, {"any_rotation": False}, {"arch_labels": True}],
@@ -337,7 +352,7 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_processes_make_the_same_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phantom_module, "SERIAL_VOXELS", 0)
-    monkeypatch.setattr(phantom_module, "_usable_cores", lambda: 2)
+    monkeypatch.setattr(phantom_module, "usable_cores", lambda: 2)
     paths = write_phantoms(tmp_path, 2, TINY, progress=False)
     for seed, path in enumerate(paths):
         made = make_phantom(seed, TINY)

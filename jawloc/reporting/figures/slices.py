@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -43,9 +42,6 @@ from jawloc.reporting.figures.style import (
     Style,
 )
 from jawloc.scans.planes import Planes, planes_through, silhouettes
-
-if TYPE_CHECKING:  # would load torch, which no picture needs
-    pass
 
 Volume = np.ndarray | Planes
 Point = Sequence[float] | np.ndarray

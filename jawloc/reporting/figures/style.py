@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jawloc.reporting.figures.png import write_png
-
-if TYPE_CHECKING:  # would load torch, which no picture needs
-    pass
 
 Style = dict[str, Any]
 

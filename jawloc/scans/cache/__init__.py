@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import numpy as np
 from filelock import Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid, map_points
+from jawloc.scans.cache.examples import Example, load_example
 from jawloc.scans.cache.files import (
     CacheRecord,
     is_current,
     new_record,
     read_cached,
-    source_of,
     write_cached,
 )
 from jawloc.scans.cache.layout import (
@@ -41,9 +39,9 @@ from jawloc.scans.cache.layout import (
 )
 from jawloc.scans.cache.upkeep import CacheStatus, Cleared, clear_cache, verify_cache
 from jawloc.scans.cache.workers import locked, worker_threads
-from jawloc.scans.dicom import has_labelled_voxel, open_labelled_dicom
+from jawloc.scans.dicom import open_labelled_dicom, search_labels
 from jawloc.scans.downsample import check_target, downsample
-from jawloc.scans.labels import object_centroids
+from jawloc.scans.labels import refuse_missing_objects
 
 __all__ = [
     "CacheConfig",
@@ -56,38 +54,6 @@ __all__ = [
     "load_example",
     "verify_cache",
 ]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One downsampled scan with the points to learn.
-
-    Attributes
-    ----------
-    scan_id : str
-        Of the full-size scan.
-    image : array of integers, shape (z, y, x)
-        Mean grey values.
-    mask : array of uint8, shape (z, y, x)
-        Label values, for pictures only.
-    points_voxels : array of float64, shape (object, 3)
-        Centroids of the objects' full-size masks, in voxels of `grid`.
-    grid, source_grid : Grid
-        Of the downsampled and of the full-size scan.
-    key : str
-        Changes with the content of the full-size scan, the target size and the algorithm.
-    source : Path
-        The full-size file.
-    """
-
-    scan_id: str
-    image: np.ndarray
-    mask: np.ndarray
-    points_voxels: np.ndarray
-    grid: Grid
-    source_grid: Grid
-    key: str
-    source: Path
 
 
 @dataclass(frozen=True)
@@ -158,37 +124,6 @@ def build_cache(
     )
 
 
-def load_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> Example:
-    """Read a cached file and place the objects on its grid.
-
-    Parameters
-    ----------
-    cached : Path
-        One of `CacheReport.cached`.
-    objects : mapping of object name -> label values
-        None stands for every non-zero voxel.
-
-    Raises
-    ------
-    InputError
-        If the file isn't a whole cached scan, or the scan has no voxel of an object.
-    """
-    scan = read_cached(cached)
-    record = scan.record
-    source = source_of(cached, record)
-    centroids = object_centroids(record.labels, objects, source.name)
-    return Example(
-        scan_id=record.scan_id,
-        image=scan.image,
-        mask=scan.mask,
-        points_voxels=map_points(centroids, record.source_grid, record.grid),
-        grid=record.grid,
-        source_grid=record.source_grid,
-        key=record.key,
-        source=source,
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
     """One scan that should have an up-to-date cached file."""
@@ -218,12 +153,14 @@ def _complaint(job: _Job, record: CacheRecord | None) -> str | None:
     """Say what makes a scan useless, as far as its cached file or its header and mask tell."""
     try:
         if record is not None:
-            object_centroids(record.labels, job.config.objects, job.source.name)
+            _refuse_missing(record, job)
             return None
         scan = open_labelled_dicom(job.source)
         check_target(scan, job.config.downsampled_dicom_size)
-        if not has_labelled_voxel(scan):
+        found = search_labels(scan, job.config.objects.values())
+        if not found:
             raise _empty_mask(job.source)
+        refuse_missing_objects(found, job.config.objects, job.source.name)
     except InputError as error:
         return str(error)
     return None
@@ -315,8 +252,13 @@ def _make(job: _Job, advance: Callable[[_Job, float], None]) -> str:
     if result.mask is None or not result.labels:
         raise _empty_mask(job.source)
     write_cached(job.cached, record, result.image, result.mask)
-    object_centroids(record.labels, job.config.objects, job.source.name)  # raises if one is missing
+    _refuse_missing(record, job)
     return "refreshed" if record.key == previous_key else "built"
+
+
+def _refuse_missing(record: CacheRecord, job: _Job) -> None:
+    values = [label.value for label in record.labels]
+    refuse_missing_objects(values, job.config.objects, job.source.name)
 
 
 def _empty_mask(source: Path) -> InputError:

@@ -128,7 +128,7 @@ def clear_cache(config: CacheConfig, *, base: Path) -> Cleared:
     """Remove the cached files of every size, and nothing that jawloc did not write.
 
     A file goes only if it carries jawloc's record or is what a killed run left of one; links are
-    neither followed nor removed.
+    neither followed nor removed. Locks that another process holds stay, and what they guard.
     """
     folder = cache_folder(config, base)
     sizes: list[int] = []
@@ -140,7 +140,9 @@ def clear_cache(config: CacheConfig, *, base: Path) -> Cleared:
         else:
             sizes.append(size)
     for path in [path for path in _files(folder) if _is_lock(path, folder)]:
-        path.unlink(missing_ok=True)
+        # Without a lock that another process holds, a third one would write beside it.
+        with contextlib.suppress(OSError, Timeout), FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
     _remove_empty_folders(folder)
     return Cleared(len(sizes), sum(sizes), tuple(left))
 

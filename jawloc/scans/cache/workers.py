@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jawloc.scans.averaging import one_blas_thread
+from jawloc.scans.cores import usable_cores
 
 _LOCK_POLL_SECONDS = 0.5
 
@@ -23,8 +23,7 @@ def worker_threads(wanted: int, tasks: int) -> Iterator[ThreadPoolExecutor]:
     hashing all let go of the interpreter lock. When the block ends early, by Ctrl-C or an error,
     tasks that haven't begun are dropped instead of being waited for.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, min(wanted, tasks, cores or 1))
+    threads = max(1, min(wanted, tasks, usable_cores()))
     with one_blas_thread():
         pool = ThreadPoolExecutor(threads, thread_name_prefix="scan")
         try:

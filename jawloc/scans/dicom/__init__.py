@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,10 @@ from jawloc.scans.scan import ScanFile
 
 __all__ = [
     "find_labelled_dicoms",
-    "has_labelled_voxel",
     "open_dicom",
     "open_labelled_dicom",
     "read_metadata",
+    "search_labels",
     "write_labelled_dicom",
     "write_labelled_dicom_slabs",
 ]
@@ -216,18 +216,34 @@ def _padded_frames(header: Dataset, path: Path) -> int:
     return int(padded)
 
 
-def has_labelled_voxel(scan: ScanFile) -> bool:
-    """Say whether any voxel of a scan's mask is labelled, stopping at the first one found.
+def search_labels(scan: ScanFile, objects: Collection[Collection[int] | None]) -> set[int]:
+    """Return label values of a scan's mask, stopping as soon as every object has been found.
 
-    The search begins at 0.8 of the height, where jaws are, so a whole mask is read only where
-    it is empty.
+    Parameters
+    ----------
+    scan : ScanFile
+        The search begins at 0.8 of the height, where jaws are, so a whole mask is read only
+        where an object is missing or far from there.
+    objects : collection of label values
+        An object is found with a voxel of any of its values; None stands for every non-zero one.
+
+    Returns
+    -------
+    set of int
+        Values 1 ... 255 that occur: all of them where an object is missing, empty without a mask.
     """
+    found: set[int] = set()
     if scan.read_mask is None:
-        return False
+        return found
     frames, rows, columns = scan.grid.shape_zyx
     step = max(1, _SEARCH_SLAB_BYTES // max(1, rows * columns))
-    starts = sorted(range(0, frames, step), key=lambda z: abs(z + step / 2 - 0.8 * frames))
-    return any(scan.read_mask(z, min(z + step, frames)).any() for z in starts)
+    for z in sorted(range(0, frames, step), key=lambda z: abs(z + step / 2 - 0.8 * frames)):
+        slab = scan.read_mask(z, min(z + step, frames))
+        if slab.any():  # most slabs are empty, and that is quick to tell
+            found.update(int(value) for value in np.flatnonzero(np.bincount(slab[slab > 0])))
+            if all(found if values is None else found & set(values) for values in objects):
+                break
+    return found
 
 
 def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:

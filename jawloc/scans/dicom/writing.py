@@ -33,6 +33,8 @@ def write_labelled_dicom(
 ) -> None:
     """Write an image and its mask, both in memory, as one labelled DICOM file.
 
+    An odd number of voxels means one more frame (see `write_labelled_dicom_slabs`).
+
     Parameters
     ----------
     path : Path
@@ -122,9 +124,10 @@ def write_labelled_dicom_slabs(
 
     Notes
     -----
-    DICOM values have an even length, and the lab's reader takes the mask element as it is. So
-    where the voxel count is odd, the last image slice is repeated with an empty mask, and the
-    metadata say ``"padded_frames": 1``; jawloc drops that slice on reading.
+    A scan with an odd number of voxels gets one more frame, a copy of the last one with an empty
+    mask, because DICOM values have an even length and the lab's reader takes the mask element as
+    it is. The metadata then say ``"padded_frames": 1``. jawloc drops that frame on reading; other
+    readers see it.
     """
     dtype = np.dtype(dtype).newbyteorder("=")
     if dtype not in _EXACT_DTYPES:

@@ -9,7 +9,7 @@ Bristol, MIT); the anatomy itself is made up.
 from __future__ import annotations
 
 import multiprocessing
-import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -20,6 +20,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from jawloc.errors import InputError
+from jawloc.scans.cores import usable_cores
 from jawloc.scans.dicom import read_metadata, write_labelled_dicom_slabs
 from jawloc.scans.phantom.drawing import (
     MOTTLE,
@@ -153,6 +154,9 @@ def write_phantoms(
 ) -> list[Path]:
     """Make sure that a folder holds phantoms `phantom_000.dcm` ..., and make those missing.
 
+    Phantoms numbered `count` or higher, from an earlier call for more, are removed, as whoever
+    uses the folder would use them too; a file of such a name without a phantom's notes stays.
+
     Parameters
     ----------
     folder : Path
@@ -170,12 +174,13 @@ def write_phantoms(
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"phantom_{number:03d}.dcm" for number in range(count)]
+    _remove_surplus(folder, count)
     jobs = [
         (path, seed + number, tuple(int(n) for n in shape_zyx), any_rotation, arch_labels)
         for number, path in enumerate(paths)
     ]
     missing = [job for job in jobs if _notes(job[0]) != _settings(*job[1:])]
-    workers = min(len(missing), _usable_cores())
+    workers = min(len(missing), usable_cores())
     with tqdm(total=len(missing), desc="phantoms", unit="scan", disable=not progress) as bar:
         if workers < 2 or len(missing) * np.prod(shape_zyx) < SERIAL_VOXELS:
             for job in missing:
@@ -199,18 +204,19 @@ def _write_job(job: tuple[Path, int, tuple[int, ...], bool, bool]) -> None:
     write_phantom(path, seed, shape, any_rotation=any_rotation, arch_labels=arch_labels)
 
 
+def _remove_surplus(folder: Path, count: int) -> None:
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(r"phantom_(\d{3,})\.dcm", path.name)
+        if match and int(match[1]) >= count and _notes(path) is not None:
+            path.unlink()
+
+
 def _notes(path: Path) -> Any:
     """Return the settings that a phantom file was made with; None for any other file."""
     try:
         return (read_metadata(path) or {}).get("phantom") if path.is_file() else None
     except InputError:
         return None
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def brightest_spot(image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,74 @@
+"""Grey values of any type as the 8- or 16-bit integers of a labelled DICOM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.valuerep import DSfloat
+
+from jawloc.errors import InputError
+from jawloc.scans.dicom.writing import exact_dtype
+from jawloc.scans.scan import ScanFile
+
+_SLAB_BYTES = 16 * 2**20
+_LARGEST_STORED = 65535
+
+
+@dataclass(frozen=True)
+class Greys:
+    """How an image's values become 8- or 16-bit integers: (value - intercept) / slope."""
+
+    dtype: np.dtype
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def stored(self, slab: np.ndarray) -> np.ndarray:
+        """Return a slab's values as the integers that stand for them, in the type `dtype`."""
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return slab.astype(self.dtype, copy=False)
+        scaled = np.rint((slab.astype(np.float64) - self.intercept) / self.slope)
+        return scaled.clip(0, _LARGEST_STORED).astype(self.dtype)
+
+
+def slab_ranges(scan: ScanFile) -> Iterator[tuple[int, int]]:
+    """Yield (first slice, slice after the last) of slabs that are small enough for any memory."""
+    frames, rows, columns = scan.grid.shape_zyx
+    step = max(1, _SLAB_BYTES // max(1, rows * columns * scan.dtype.itemsize))
+    for start in range(0, frames, step):
+        yield start, min(start + step, frames)
+
+
+def choose_greys(image: ScanFile) -> Greys:
+    """Choose how an image is stored: exactly where 8 or 16 bits can, else mapped to 0 ... 65535.
+
+    Raises
+    ------
+    InputError
+        If a value is NaN or infinite.
+    """
+    exact = exact_dtype(image.dtype, 0, 0, whole=False)
+    if exact is not None:
+        return Greys(exact)
+    low, high, whole = np.inf, -np.inf, True
+    for start, stop in slab_ranges(image):
+        slab = image.read_image(start, stop)
+        lowest, highest = float(slab.min()), float(slab.max())
+        # Each slab by itself: min and max of two numbers may drop a NaN, those of an array don't.
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            raise InputError(
+                f"{image.path.name}: grey values must be finite; slices {start} to {stop - 1} "
+                f"have {lowest} to {highest}"
+            )
+        low, high = min(low, lowest), max(high, highest)
+        whole = whole and (slab.dtype.kind != "f" or bool(np.all(slab == np.rint(slab))))
+    exact = exact_dtype(image.dtype, low, high, whole=whole)
+    if exact is not None:
+        return Greys(exact)
+    # Through DICOM's decimal text, so that the file's slope and intercept are the ones used.
+    slope, intercept = (
+        float(str(DSfloat(value, auto_format=True)))
+        for value in ((high - low) / _LARGEST_STORED or 1.0, low)
+    )
+    return Greys(np.dtype(np.uint16), slope, intercept)
