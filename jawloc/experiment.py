@@ -50,9 +50,7 @@ class Data:
     def fingerprint(self) -> dict[str, str]:
         """Say which scans, with which content, are used for what: one text a split."""
         return {
-            name: " ".join(
-                f"{e.scan_id}:{e.key[:12]}" for e in self.of(ids)
-            )
+            name: " ".join(f"{e.scan_id}:{e.key[:12]}" for e in self.of(ids))
             for name, ids in vars(self.split).items()
         }
 
@@ -103,7 +101,7 @@ def run_experiment(
     run_id = load_checkpoint(folder / CHECKPOINT, state, same) if resume else None
     earlier = sum(record.seconds for record in state.records)  # of the run that was interrupted
     with (
-        tracked_run(config.base, model_name, params=params, tags={}, run_id=run_id) as run,
+        tracked_run(config.base, model_name, params=params, run_id=run_id) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         log_inputs(run, folder, config, data)
