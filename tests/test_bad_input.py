@@ -206,7 +206,7 @@ def test_every_bad_scan_is_named_once(lab, scans, refused):
 
 # --- model names ---------------------------------------------------------------------------------
 
-NOT_PLAIN = ["../x", "a/b", "", "/tmp/x", ".", "..", ".x", "x.", "a\\b", "a\nb", " x", "x ", "-x:y"]
+NOT_PLAIN = ["../x", "a/b", "", "/x", ".", "..", ".x", "x.", "a\\b", "a\nb", " x", "x ", "-x:y"]
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)

@@ -16,7 +16,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
 from jawloc.heatmaps.decode import decode
 from jawloc.scans.downsample import downsample
-from jawloc.scans.scan import open_scan
+from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.dataset import IntensityConfig, normalise
 from jawloc.training.network import NetworkConfig, build_network, to_image_grid

@@ -22,7 +22,8 @@ from jawloc.locating.locator import Locator
 from jawloc.reporting.figures import Figure, plot_crop, plot_slices, save_figure
 from jawloc.scans.cache import Example
 from jawloc.scans.planes import planes_from_scan_file
-from jawloc.scans.scan import ScanFile, open_scan
+from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import ScanFile
 from jawloc.training.loop import EpochRecord
 from jawloc.training.network import heatmap_shape, to_heatmap_grid
 

@@ -19,7 +19,8 @@ from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
 from jawloc.scans.greys import Greys, choose_greys, slab_ranges
 from jawloc.scans.images import VOLUME_ENDINGS, volume_direction
 from jawloc.scans.pairing import LABEL_SUFFIXES, images_and_labels, labels_of
-from jawloc.scans.scan import ScanFile, open_scan, scan_id_of
+from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import ScanFile, scan_id_of
 
 
 @dataclass(frozen=True)

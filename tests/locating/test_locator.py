@@ -20,7 +20,7 @@ from jawloc.locating.locator import Locator, Prediction, load_locator, save_loca
 from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.downsample import downsample
 from jawloc.scans.phantom import make_phantom, write_phantom
-from jawloc.scans.scan import open_scan
+from jawloc.scans.reading import open_scan
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.network import NetworkConfig, build_network, heatmap_shape
 

@@ -23,7 +23,7 @@ from jawloc.reporting.outputs import (
     write_text,
 )
 from jawloc.scans.cache import CacheConfig, build_cache, load_example
-from jawloc.scans.scan import read_scan
+from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.loop import EpochRecord
 from jawloc.training.network import NetworkConfig

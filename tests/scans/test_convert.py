@@ -14,7 +14,7 @@ import tifffile
 from jawloc.errors import InputError
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
-from jawloc.scans.scan import open_scan, read_scan
+from jawloc.scans.reading import open_scan, read_scan
 
 SHAPE = (6, 5, 4)
 SPACING = (0.06, 0.04, 0.02)

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from jawloc.errors import InputError
-from jawloc.scans.scan import open_scan, read_scan
+from jawloc.scans.reading import open_scan, read_scan
 
 SHAPE = (6, 5, 4)
 SHARED = Path(

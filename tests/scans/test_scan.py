@@ -10,7 +10,8 @@ import pytest
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.dicom import write_labelled_dicom
-from jawloc.scans.scan import SCAN_ENDINGS, open_scan, read_scan, scan_ending, scan_id_of
+from jawloc.scans.reading import open_scan, read_scan
+from jawloc.scans.scan import SCAN_ENDINGS, scan_ending, scan_id_of
 
 SHAPE = (7, 6, 5)
 SPACING = (0.3, 0.0215, 0.0217)
