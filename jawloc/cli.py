@@ -196,7 +196,7 @@ def dicoms(
     written = sum(item.skip_reason is None for item in plan)
     verb = "would be written" if dry_run else "written"
     click.echo(f"{written} labelled DICOMs {verb} to {out}, {len(plan) - written} skipped")
-    if not written and not all(item.target.exists() for item in plan):
+    if not written and not any(item.target.exists() for item in plan):
         sys.exit(1)  # a script should not go on to train
 
 
@@ -231,9 +231,10 @@ def cache_verify(config: Config) -> None:
         click.echo(f"{status.path}: {status.status}; {status.detail}")
     click.echo(f"{len(statuses)} cached files checked, {len(bad)} not in order")
     if bad:
-        click.echo(
-            "jawloc cache build makes them again; those without a source, cache clear removes"
-        )
+        if any(status.status != "source missing" for status in bad):
+            click.echo("jawloc cache build makes them again")
+        if any(status.status == "source missing" for status in bad):
+            click.echo("jawloc cache clear removes those whose source is missing, and all others")
         sys.exit(1)
 
 

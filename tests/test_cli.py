@@ -460,3 +460,13 @@ def test_an_interrupted_run_is_killed_in_the_store_and_can_be_gone_on_with(
         for n in ("blue", "whole")
     ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+
+
+def test_dicoms_ends_with_1_if_no_labelled_dicom_comes_of_it(volumes, jawloc):
+    """A script should not go on to train."""
+    for path in (volumes / "labels").iterdir():
+        if path.name.startswith(("a", "b")):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    result = jawloc("dicoms", "images", "labels", "out")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].startswith("0 labelled DICOMs written to out")

@@ -429,10 +429,15 @@ def test_ctrl_c_leaves_only_whole_files(tmp_path, monkeypatch):
         return downsample(scan, shape, on_slab=on_slab)
 
     monkeypatch.setattr(cache, "downsample", interrupted)
+    # where the tests run in the background, the shell has Ctrl-C ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     one_by_one = dataclasses.replace(CONFIG, n_workers=1)
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        build(names, tmp_path, one_by_one)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build(names, tmp_path, one_by_one)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 3
     monkeypatch.undo()
     folder = tmp_path / "dicoms/downsampled_dicoms/10x6x5/fish"
