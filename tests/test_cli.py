@@ -430,7 +430,7 @@ def test_an_interrupted_run_is_killed_in_the_store_and_can_be_gone_on_with(
     code, said = interrupt(lab, getattr(signal, name), "--model-name", "blue")
     assert code == 130
     assert said.rstrip().splitlines()[-1] == (
-        "Error: interrupted; run it again with --resume to go on from its last whole epoch"
+        "Error: interrupted; the same command with --resume goes on from its last whole epoch"
     )
     assert "Traceback" not in said
     folder = lab / "script_output" / "jaw_location" / "blue"

@@ -80,7 +80,7 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
             _put_back(folder)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(
-                "interrupted; run it again with --resume to go on from its last whole epoch"
+                "interrupted; the same command with --resume goes on from its last whole epoch"
                 if resumable
                 else "interrupted before the end of the first epoch; nothing is kept of this run"
             ) from None

@@ -17,9 +17,8 @@ from jawloc.training.loop import EpochRecord, TrainingState
 
 FORMAT = "jawloc-checkpoint-1"
 
-# May differ between the interrupted run and the one that goes on: none of them changes what an
-# epoch computes (num_epochs says when to end, and so when the learning rate begins to fall).
-FREE_SETTINGS = frozenset({"num_epochs", "n_workers", "device", "dicom_dirs", "cache_dir"})
+# May differ between the interrupted run and the one that goes on: none changes what is computed.
+FREE_SETTINGS = frozenset({"n_workers", "device", "dicom_dirs", "cache_dir"})
 
 
 def save_checkpoint(
