@@ -142,7 +142,12 @@ def test_a_locked_database_is_not_called_damaged(root):
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("BEGIN EXCLUSIVE")
-        refuse_damaged(database, wait_seconds=0.0)
+        with (
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+            closing(sqlite3.connect(database, timeout=0)) as other,
+        ):
+            other.execute("PRAGMA quick_check")  # it is locked, and yet:
+        assert refuse_damaged(database, wait_seconds=0.0) is None
 
 
 def test_an_experiment_deleted_in_the_ui_is_brought_back(root):

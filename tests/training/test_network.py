@@ -134,8 +134,9 @@ def test_the_labs_bare_state_dict_loads_and_gives_the_same_output(tmp_path):
 
 def test_our_attention_unet_weights_load_into_the_labs_network():
     torch.manual_seed(4)
-    theirs = labs_own()
-    theirs.load_state_dict(build_network(LAB, 1).state_dict())
+    theirs, ours = labs_own(), build_network(LAB, 1).state_dict()
+    theirs.load_state_dict(ours)
+    assert all(torch.equal(weight, ours[name]) for name, weight in theirs.state_dict().items())
 
 
 def test_the_attention_unet_really_has_kernels_of_5():
