@@ -1,0 +1,197 @@
+"""Locating: a full-size scan file in, the position of the jaw out, by jawloc and the lab's way.
+
+    python experiments/benchmarks/locate.py    # minutes; the lab's way takes 12 GB
+
+Networks are untrained, as it is only the time that counts. Every contender runs in a process of
+its own; the file is read once before each run, so that all find it in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+from contenders import Work, measure, summarise, with_ratios
+from reporting import RESULTS, ROOT, Bars, Table, report
+
+WORK = ROOT / "dicoms" / "benchmarks"  # git ignores it
+SCAN, GRID = (2000, 600, 600), (512, 128, 128)  # (z, y, x)
+QUICK_SCAN, QUICK_GRID = (288, 96, 96), (96, 48, 48)
+CHUNK = 2**23  # bytes
+READ, SHRINK, LOCATE, LAB = "reading the bytes", "downsampling", "jawloc's locate", "the lab's way"
+IMPORTS = "importing torch, a whole process"
+JAWLOC_PROCESS, LAB_PROCESS = "jawloc's, a whole process", "the lab's, a whole process"
+JAWLOC_CODE = (
+    "from pathlib import Path; from jawloc.locating.locator import load_locator; "
+    "print(load_locator(Path({model!r})).locate(Path({scan!r})))"
+)
+LAB_CODE = (
+    "import sys; sys.path.insert(0, {here!r}); from pathlib import Path; import lab_recipe; "
+    "print(lab_recipe.locate(lab_recipe.build_network().eval(), Path({scan!r}), {grid}))"
+)
+NOTE = (
+    "Limit: reading the file's bytes once, from the page cache. Loading the network is left out "
+    "but for the whole processes, which import everything anew. Goals: locating at most 1.25 "
+    "times the downsampling alone, at most 1000 MB, and the lab's way at least 15 times as long."
+)
+
+
+def main() -> None:
+    options = _options()
+    # as jawloc's own command does; it keeps threads from starving each other, the lab's too
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options.work.mkdir(parents=True, exist_ok=True)
+    shape, grid = (QUICK_SCAN, QUICK_GRID) if options.quick else (SCAN, GRID)
+    scan = options.work / f"phantom_{'x'.join(map(str, shape))}.dcm"
+    model = options.work / f"untrained_{'x'.join(map(str, grid))}.pth"
+    _prepare(scan, shape, model, grid)
+    rows = _measure(scan, model, grid, options.repeats)
+    table = Table(
+        "locate",
+        f"A scan of {'x'.join(map(str, shape))} ({scan.stat().st_size / 1e9:.2f} GB) at "
+        f"{'x'.join(map(str, grid))}: from the file to the position",
+        rows,
+        Bars("seconds", "wall time (s), median and range", log=True),
+    )
+    quick = {"results": options.work / "results", "root": options.work}
+    report(
+        "locate",
+        [table],
+        params={"shape_zyx": shape, "grid_zyx": grid, "repeats": options.repeats},
+        note=NOTE,
+        **(quick if options.quick else {"results": RESULTS, "root": ROOT}),
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5, help="of all but the lab's (once)")
+    parser.add_argument("--work", type=Path, default=WORK, help="where the phantom is kept")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small scan; results stay in the work folder"
+    )
+    options = parser.parse_args()
+    options.work = options.work.resolve()
+    return options
+
+
+def _prepare(scan: Path, shape: Sequence[int], model: Path, grid: Sequence[int]) -> None:
+    """Write the phantom, unless it is there, and an untrained default locator.
+
+    In a process of its own: what this one imports would count as memory of its commands.
+    """
+    child = multiprocessing.get_context("spawn").Process(
+        target=_write_scan_and_model, args=(scan, shape, model, grid)
+    )
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise RuntimeError(f"phantom and model: ended with exit code {child.exitcode}")
+
+
+def _write_scan_and_model(
+    scan: Path, shape: Sequence[int], model: Path, grid: Sequence[int]
+) -> None:
+    import torch
+
+    from jawloc.config import check_config
+    from jawloc.experiment import best_locator, start_state
+    from jawloc.locating.locator import save_locator
+    from jawloc.scans.phantom import write_phantom
+
+    if not scan.exists():
+        write_phantom(scan, 0, shape)
+    settings = {"downsampled_dicom_size": list(grid), "device": "cpu"}
+    config = check_config(settings, base=scan.parent, source="the benchmark")
+    state = start_state(config, torch.device("cpu"))
+    # as if one epoch had been trained, at the sigma that training ends with
+    state.best_weights, state.best_epoch = state.network.state_dict(), 1
+    state.records = [SimpleNamespace(sigma_voxels=config.curriculum.minimum_sigma_voxels)]  # type: ignore[list-item]
+    save_locator(best_locator(state, config), model)
+
+
+def _measure(scan: Path, model: Path, grid: Sequence[int], repeats: int) -> list[dict[str, object]]:
+    here = str(Path(__file__).parent)
+    jawloc_code = JAWLOC_CODE.format(model=str(model), scan=str(scan))
+    lab_code = LAB_CODE.format(here=here, scan=str(scan), grid=tuple(grid))
+    often = {
+        READ: partial(reading, scan),
+        SHRINK: partial(downsampling, scan, grid),
+        LOCATE: partial(locating, scan, model),
+        IMPORTS: [sys.executable, "-c", "import torch"],
+        JAWLOC_PROCESS: [sys.executable, "-c", jawloc_code],
+    }
+    once = {
+        LAB: partial(locating_by_the_lab, scan, grid),
+        LAB_PROCESS: [sys.executable, "-c", lab_code],
+    }
+
+    def warm(_: str) -> None:
+        _read_through(scan)
+
+    runs = measure(often, repeats, before=warm) + measure(once, 1, before=warm)
+    rows = with_ratios(summarise(runs), times_the_limit=READ, times_downsampling=SHRINK)
+    return [{**row, "times_jawloc": _times_jawloc(rows, row)} for row in rows]
+
+
+def _times_jawloc(rows: Sequence[Mapping[str, object]], row: Mapping[str, object]) -> float:
+    """Hold a whole process against jawloc's whole process, and work alone against locating."""
+    ours = JAWLOC_PROCESS if "process" in str(row["contender"]) else LOCATE
+    seconds = next(other["seconds"] for other in rows if other["contender"] == ours)
+    return float(str(row["seconds"])) / float(str(seconds))
+
+
+def _read_through(path: Path) -> None:
+    buffer = bytearray(CHUNK)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+# What runs in the child processes
+
+
+def reading(scan: Path) -> Work:
+    return partial(_read_through, scan)
+
+
+def downsampling(scan: Path, grid: Sequence[int]) -> Work:
+    from jawloc.scans.downsample import downsample
+    from jawloc.scans.reading import open_scan
+
+    def work() -> None:
+        downsample(open_scan(scan), grid)
+
+    return work
+
+
+def locating(scan: Path, model: Path) -> Work:
+    from jawloc.locating.locator import load_locator
+
+    locator = load_locator(model)
+
+    def work() -> None:
+        locator.locate(scan)
+
+    return work
+
+
+def locating_by_the_lab(scan: Path, grid: Sequence[int]) -> Work:
+    import lab_recipe
+
+    network = lab_recipe.build_network().eval()
+
+    def work() -> None:
+        lab_recipe.locate(network, scan, grid)
+
+    return work
+
+
+if __name__ == "__main__":
+    main()
