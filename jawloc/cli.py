@@ -132,16 +132,20 @@ def train(
         raise InputError("--demo has settings of its own; change them with --set, not with a file")
     from jawloc.demo import run_demo
     from jawloc.experiment import run_experiment
+    from jawloc.training.team import joined_team
 
     if no_shrink_heatmap:
         overrides = (*overrides, "curriculum.shrink_factor=1.0")
-    if demo:
-        result = run_demo(Path.cwd(), model_name, overrides, overwrite=overwrite, resume=resume)
-    else:
-        config = _load(config_path, experiment, overrides)
-        name = "locator" if model_name is None else model_name
-        result = run_experiment(config, name, overwrite=overwrite, resume=resume)
-    click.echo(result.describe())
+    with joined_team() as team:
+        how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "team": team}
+        if demo:
+            result = run_demo(Path.cwd(), model_name, overrides, **how)
+        else:
+            config = _load(config_path, experiment, overrides)
+            name = "locator" if model_name is None else model_name
+            result = run_experiment(config, name, **how)
+    if result is not None:
+        click.echo(result.describe())
 
 
 @jawloc.command(**SETTINGS)
@@ -305,5 +309,6 @@ def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> 
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one says it for all
+        click.echo(f"Error: {message}", err=True)
     sys.exit(code)

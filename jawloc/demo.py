@@ -14,6 +14,7 @@ from jawloc.locating.evaluation import PointFinder
 from jawloc.reporting.run_folder import output_folder
 from jawloc.scans.cache import Example
 from jawloc.scans.phantom import brightest_spot, write_phantoms
+from jawloc.training.team import ALONE, Team
 
 DEMO_NAME = "demo"
 DEMO_FOLDER = Path("dicoms") / "demo"
@@ -36,7 +37,8 @@ def run_demo(
     *,
     overwrite: bool = False,
     resume: bool = False,
-) -> Result:
+    team: Team = ALONE,
+) -> Result | None:
     """Make phantom scans in `dicoms/demo` (once) and train on them.
 
     Without a name of its own, the demo replaces the last demo's outputs.
@@ -50,10 +52,14 @@ def run_demo(
     config = check_config(settings, base=base, source="--demo", overrides=overrides)
     name = DEMO_NAME if model_name is None else model_name
     replace = overwrite or (model_name is None and not resume)
-    output_folder(base, name, overwrite=replace, resume=resume)  # refuses a name that is taken
-    write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE)
+    if team.leads:
+        output_folder(base, name, overwrite=replace, resume=resume)  # refuses a name that is taken
+    with team.leader_first():
+        write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE, progress=team.leads)
     finders: dict[str, PointFinder] = {"brightest_spot": _brightest}
-    return run_experiment(config, name, overwrite=replace, resume=resume, baselines=finders)
+    return run_experiment(
+        config, name, overwrite=replace, resume=resume, baselines=finders, team=team
+    )
 
 
 def _brightest(example: Example) -> np.ndarray:

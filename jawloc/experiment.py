@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,13 @@ from jawloc.reporting.outputs import (
 from jawloc.reporting.run_folder import CHECKPOINT, output_folder, run_folder
 from jawloc.reporting.summary import describe_run, flat_numbers, summarise_run
 from jawloc.reporting.tracking import TrackedRun, tracked_run
-from jawloc.scans.cache import Example, build_cache, load_example
+from jawloc.scans.cache import ExampleFile, build_cache, open_example
 from jawloc.scans.dicom import find_labelled_dicoms
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
-from jawloc.training.dataset import Split, choose_split, to_tensors
+from jawloc.training.dataset import Split, choose_split, load_scans
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
+from jawloc.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class Data:
     """The examples of a run and what each is used for."""
 
     split: Split
-    examples: dict[str, Example]  # by scan id
+    examples: dict[str, ExampleFile]  # by scan id
 
-    def of(self, ids: Sequence[str]) -> list[Example]:
+    def of(self, ids: Sequence[str]) -> list[ExampleFile]:
         """Return the examples of these scan ids."""
         return [self.examples[scan_id] for scan_id in ids]
 
@@ -76,12 +78,14 @@ def run_experiment(
     overwrite: bool = False,
     resume: bool = False,
     baselines: Mapping[str, PointFinder] | None = None,
-) -> Result:
+    team: Team = ALONE,
+) -> Result | None:
     """Train, test, save and log one locator.
 
     Parameters
     ----------
     baselines : further ways to find the objects, to be named beside the mean position.
+    team : the processes that train together; all but the leading one return None.
 
     Raises
     ------
@@ -90,22 +94,27 @@ def run_experiment(
         nothing half-made left behind.
     """
     started = time.perf_counter()
-    folder = output_folder(config.base, model_name, overwrite=overwrite, resume=resume)
+    # one process looks whether the name is free: for the others it may be taken by now
+    checked = {"overwrite": overwrite, "resume": resume} if team.leads else {"overwrite": True}
+    folder = output_folder(config.base, model_name, **checked)
     params = config.as_params()
     if resume:
         check_settings(folder / CHECKPOINT, params)
     device = choose_device(config.training.device)
-    data = prepare_data(config)
+    data = prepare_data(config, team)
     state = start_state(config, device)
     same = {**params, **data.fingerprint()}  # what a resumed run must have in common
     run_id = load_checkpoint(folder / CHECKPOINT, state, same) if resume else None
+    if not team.leads:
+        deque(train(state, config, data, team), maxlen=0)
+        return None
     earlier = sum(record.seconds for record in state.records)  # of the run that was interrupted
     with (
         tracked_run(config.base, model_name, params=params, run_id=run_id) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         log_inputs(run, folder, config, data)
-        for _ in train(state, config, data):
+        for _ in train(state, config, data, team):
             # in this order, an interruption between the two repeats an epoch instead of losing it
             log_epoch(run, folder, config, data, state)
             save_checkpoint(folder / CHECKPOINT, state, same, run.run_id)
@@ -130,26 +139,35 @@ def find_scans(config: Config) -> list[Path]:
     return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
 
 
-def prepare_data(config: Config) -> Data:
-    """Check the scans, bring the cache up to date, and load the examples."""
+def prepare_data(config: Config, team: Team = ALONE) -> Data:
+    """Check the scans, bring the cache up to date, and find the examples in it."""
     scans = find_scans(config)
     split = choose_split([path.stem for path in scans], config.split)
-    report = build_cache(scans, config.cache, base=config.base)
-    examples = [load_example(path, config.cache.objects) for path in report.cached]
+    with team.leader_first():
+        report = build_cache(scans, config.cache, base=config.base, progress=team.leads)
+    examples = [open_example(path, config.cache.objects) for path in report.cached]
     return Data(split, {example.scan_id: example for example in examples})
 
 
 def start_state(config: Config, device: torch.device) -> TrainingState:
     """Return a network with fresh weights and what trains it, all drawn from the seed."""
     torch.manual_seed(config.training.seed)
+    # every batch has one shape, so trying out the fastest convolutions pays
+    torch.backends.cudnn.benchmark = True
     network = build_network(config.network, len(config.cache.objects)).to(device)
     return start_training(network, config.training, config.curriculum)
 
 
-def train(state: TrainingState, config: Config, data: Data) -> Iterator[EpochRecord]:
+def train(
+    state: TrainingState, config: Config, data: Data, team: Team = ALONE
+) -> Iterator[EpochRecord]:
     """Run fit() with a progress bar."""
-    scans = to_tensors(data.of(data.split.train_ids), config.intensity)
-    val = to_tensors(data.of(data.split.val_ids), config.intensity)
+    device = next(state.network.parameters()).device
+    budget = config.training.memory_budget_gb
+    scans, val = (
+        load_scans(data.of(ids), config.intensity, budget).on(device)
+        for ids in (data.split.train_ids, data.split.val_ids)
+    )
     epochs = fit(
         state,
         scans,
@@ -157,10 +175,12 @@ def train(state: TrainingState, config: Config, data: Data) -> Iterator[EpochRec
         config.training,
         config.curriculum,
         config.augmentation,
-        config.network.heatmap_stride,
+        config.network.looks(),
+        team,
     )
-    done = len(state.records)
-    with tqdm(total=config.training.num_epochs, initial=done, unit="epoch", desc="train") as bar:
+    done, total = len(state.records), config.training.num_epochs
+    hidden = None if team.leads else True  # None: shown on a terminal
+    with tqdm(total=total, initial=done, unit="epoch", desc="train", disable=hidden) as bar:
         for record in epochs:
             if (end := state.last_epoch(config.training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
@@ -196,7 +216,10 @@ def test(
         **baselines,
     }
     scans, names = data.of(data.split.test_ids), list(config.cache.objects)
-    return {key: evaluate_positions(scans, find, names) for key, find in finders.items()}
+    return {
+        key: evaluate_positions((scan.read() for scan in scans), find, names)
+        for key, find in finders.items()
+    }
 
 
 def write_pictures(
@@ -221,11 +244,11 @@ def write_pictures(
     save_figure(plot_metrics(state.records), folder / "metrics.png")
     save_figure(plot_sigma(state.records), folder / "sigma.png")
     for short, (title, ids) in data.split.titled().items():
-        picture = predicted_picture(data.examples[ids[0]], locator, title)
+        picture = predicted_picture(data.examples[ids[0]].read(), locator, title)
         save_figure(picture, folder / f"{short}_heatmap_pred.png")
     # of several test scans the worst: the one that is worth looking at
     worst = tested.worst()
-    example = data.examples[worst.scan_id]
+    example = data.examples[worst.scan_id].read()
     write_test_pictures(folder, locator, example, worst, config.crop.crop_size)
 
 
@@ -238,7 +261,7 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
     run.log_dataset(split, {scan_id: e.key for scan_id, e in data.examples.items()})
     sigma = start(config.curriculum).sigma_voxels
     for short, (title, ids) in data.split.titled().items():
-        example, stride = data.examples[ids[0]], config.network.heatmap_stride
+        example, stride = data.examples[ids[0]].read(), config.network.heatmap_stride
         picture = target_picture(example, sigma, stride, title)
         save_figure(picture, folder / f"{short}_heatmap_example.png")
 
@@ -252,12 +275,12 @@ def log_epoch(
     if [r.sigma_voxels for r in state.records[-2:-1]] == [record.sigma_voxels]:
         return
     stride = config.network.heatmap_stride
-    example = data.examples[data.split.train_ids[0]]
+    example = data.examples[data.split.train_ids[0]].read()
     target = target_picture(example, record.sigma_voxels, stride, f"Epoch {record.epoch}")
     run.log_heatmap(target, "heatmap/train", record.epoch)
     name = f"heatmap_epoch_{record.epoch}_sigma_{record.sigma_voxels:.2f}.png"
     save_figure(target, folder / name)
-    example = data.examples[data.split.val_ids[0]]
+    example = data.examples[data.split.val_ids[0]].read()
     title = f"Validation, best of {record.epoch} epochs"
     seen = predicted_picture(example, best_locator(state, config), title)
     run.log_heatmap(seen, "heatmap/val", record.epoch)

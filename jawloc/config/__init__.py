@@ -40,7 +40,8 @@ from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.locating.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
-from jawloc.training.dataset import IntensityConfig, SplitConfig
+from jawloc.training.dataset import SplitConfig
+from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
 from jawloc.training.network import NetworkConfig
 
@@ -134,6 +135,7 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
         parts[name] = _validate(section, own, "", layers)
     for name, section in NESTED.items():
         parts[name] = _validate(section, settings.get(name, {}), f"{name}.", layers)
+    parts["network"] = parts["network"].for_grid(parts["cache"].downsampled_dicom_size)
     config = Config(base=base, **parts)
     _check_together(config, layers)
     return config

@@ -14,7 +14,8 @@ from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.locating.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
-from jawloc.training.dataset import IntensityConfig, SplitConfig
+from jawloc.training.dataset import SplitConfig
+from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
 from jawloc.training.network import NetworkConfig
 

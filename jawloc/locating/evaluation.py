@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import radial_errors_mm, radial_errors_voxels
-from jawloc.scans.cache import Example
+from jawloc.scans.cache import Example, ExampleFile
 
 # downsampled image (z, y, x) -> points (object, 3) in its voxels
 PointFinder = Callable[[Example], np.ndarray]
@@ -45,7 +45,7 @@ class Evaluation:
 
 
 def evaluate_positions(
-    examples: Sequence[Example], find: PointFinder, object_names: Sequence[str]
+    examples: Iterable[Example], find: PointFinder, object_names: Sequence[str]
 ) -> Evaluation:
     """Compare what `find` says of each example with the full-size masks' centroids."""
     errors: list[ScanError] = []
@@ -72,7 +72,7 @@ def evaluate_positions(
     return Evaluation(tuple(errors))
 
 
-def mean_position(training: Sequence[Example]) -> PointFinder:
+def mean_position(training: Sequence[ExampleFile]) -> PointFinder:
     """Return a finder that always says the training scans' mean position (the bar to beat)."""
     mean = np.mean([e.points_voxels for e in training], axis=0)
     grid = Grid(training[0].grid.shape_zyx)

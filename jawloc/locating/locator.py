@@ -14,12 +14,12 @@ from torch import nn
 from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
-from jawloc.heatmaps.decode import decode
 from jawloc.scans.downsample import downsample
 from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
-from jawloc.training.dataset import IntensityConfig, normalise
-from jawloc.training.network import NetworkConfig, build_network, to_image_grid
+from jawloc.training.intensity import IntensityConfig, normalise
+from jawloc.training.looks import Seen, look
+from jawloc.training.network import NetworkConfig, build_network
 
 FORMAT = "jawloc-locator-1"
 
@@ -51,7 +51,8 @@ class Prediction:
     ----------
     points_voxels : array, shape (object, 3), voxels of the downsampled grid
     spread_voxels : array, shape (object,), voxels of the downsampled grid
-    probability : array, shape (object, z, y, x), on the heatmap's own, coarser grid
+    probability : array, shape (object, z, y, x), on the heatmap's own, coarser grid; zero where
+        a close look did not reach
     """
 
     points_voxels: np.ndarray
@@ -73,17 +74,16 @@ class Locator:
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Find the objects in a downsampled image (z, y, x) of the locator's size."""
-        stride = self.network_config.heatmap_stride
         device = next(self.network.parameters()).device
-        values = torch.from_numpy(normalise(image, self.intensity))[None, None]
+        values = torch.from_numpy(normalise(image, self.intensity))[None, None].to(device)
         self.network.eval()
         with torch.inference_mode():
-            logits = self.network(values.to(device)).float()
-            found = decode(logits, self.sigma_voxels / stride)
-            probability = torch.softmax(logits.flatten(2), -1).view_as(logits)
+            seen = look(self.network, self.network_config.looks(), values, self.sigma_voxels)
+            found = seen[-1].decode()
+            probability = seen[-1].probability(image.shape)
         return Prediction(
-            points_voxels=to_image_grid(found.points, stride)[0].double().cpu().numpy(),
-            spread_voxels=(found.spread * stride)[0].cpu().numpy(),
+            points_voxels=found.points[0].double().cpu().numpy(),
+            spread_voxels=_spread(seen)[0].cpu().numpy(),
             probability=probability[0].cpu().numpy(),
         )
 
@@ -160,8 +160,21 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
     return locator
 
 
+def _spread(seen: Sequence[Seen]) -> torch.Tensor:
+    """Return the spread of the last look, widened by what the first was unsure of beyond its sigma.
+
+    A close look sees its window only: that the object might be elsewhere, the coarse map says.
+    """
+    variance = seen[-1].decode().spread.square()
+    for earlier in seen[:-1]:
+        beyond = earlier.decode().spread.square() - earlier.sigma_voxels**2
+        variance = variance + beyond.clamp_min(0)
+    return variance.sqrt()
+
+
 def _from_content(content: Mapping[str, Any]) -> Locator:
-    config = NetworkConfig(**content["network"])
+    # files written before there were coarse looks don't name them
+    config = NetworkConfig(**{"coarse": 1, **content["network"]})
     network = build_network(config, len(content["objects"]))
     network.load_state_dict(content["state_dict"])
     return Locator(

@@ -15,7 +15,7 @@ import threadpoolctl  # type: ignore[import-untyped]
 
 from jawloc.geometry import Shape
 
-TARGET_VOXELS_PER_BAND = 16  # along y and x; see _bands
+TARGET_VOXELS_PER_BAND = 8  # along y and x; see _bands
 
 
 class PlaneAverage:
@@ -50,13 +50,49 @@ class PlaneAverage:
         return average
 
 
+class VolumeAverage:
+    """Averages a volume that is handed over slice by slice, in order.
+
+    Slices are summed along z first: that is the cheapest of the three sums, and leaves only a
+    target's few slices to be averaged along y and x.
+
+    Parameters
+    ----------
+    source, target, dtype
+        As in `PlaneAverage`.
+    """
+
+    def __init__(self, source: Shape, target: Shape, dtype: np.dtype) -> None:
+        self._average = PlaneAverage(source, target, dtype)
+        self._sizes = source[0], target[0]
+        self._plane, self._part = np.empty((2, *source[1:]), self._average.dtype)
+        # No more than two target slices, neighbours, are ever incomplete.
+        self._sums = np.empty((2, *source[1:]), self._average.dtype)
+
+    def add(self, index: int, plane: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Add source slice `index`; return the target slices it completes, and their index."""
+        np.copyto(self._plane, plane, casting="unsafe")
+        completed = []
+        for row, share, first, complete in rows_reached(index, *self._sizes):
+            total = self._sums[row % 2]
+            if first:
+                np.multiply(self._plane, share, out=total)
+            elif share == 1:
+                total += self._plane
+            else:
+                total += np.multiply(self._plane, share, out=self._part)
+            if complete:
+                completed.append((row, self._average(total) * (self._sizes[1] / self._sizes[0])))
+        return completed
+
+
 def _bands(
     source_size: int, target_size: int, dtype: np.dtype
 ) -> list[tuple[slice, slice, np.ndarray]]:
     """Return one axis's averaging matrix as the few dense blocks that are not zero.
 
     A target voxel covers a handful of source voxels, so nearly all of the whole matrix is zeros;
-    blocks of 16 target voxels are small enough to skip those and large enough for the BLAS.
+    blocks of 8 target voxels are small enough to skip those and large enough for the BLAS.
 
     Returns
     -------
@@ -82,8 +118,9 @@ class RowReached(NamedTuple):
     """A target slice (row of the z axis) that a source slice reaches."""
 
     row: int
-    weight: float  # of the source slice in the row's mean
-    complete: bool  # no later source slice reaches it
+    share: float  # of the source slice that lies in the row
+    first: bool  # no earlier source slice reaches the row
+    complete: bool  # no later one does
 
 
 def rows_reached(index: int, source_size: int, target_size: int) -> list[RowReached]:
@@ -92,8 +129,8 @@ def rows_reached(index: int, source_size: int, target_size: int) -> list[RowReac
     rows = []
     for row in range(start // source_size, -(-stop // source_size)):
         low, high = row * source_size, (row + 1) * source_size
-        weight = (min(stop, high) - max(start, low)) / source_size
-        rows.append(RowReached(row, weight, high <= stop))
+        share = (min(stop, high) - max(start, low)) / target_size
+        rows.append(RowReached(row, share, start <= low, high <= stop))
     return rows
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
-from jawloc.scans.averaging import PlaneAverage, RowReached, one_blas_thread, rows_reached
+from jawloc.scans.averaging import VolumeAverage, one_blas_thread
 from jawloc.scans.labels import Label, MaskBuilder
 from jawloc.scans.scan import ScanFile
 
@@ -71,16 +71,14 @@ def downsample(
     check_target(scan, shape_zyx)
     shape = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
     with one_blas_thread(), _Hasher(scan) as hasher:
-        average = PlaneAverage(scan.grid.shape_zyx, shape, scan.dtype)
         image = _ImageBuilder(scan, shape)
         mask = MaskBuilder(scan.grid.shape_zyx, shape)
         for start, image_slab, mask_slab in _read_slabs(scan):
             hasher.update(image_slab, mask_slab)
             for index, plane in enumerate(image_slab, start):
-                rows = rows_reached(index, scan.grid.shape_zyx[0], shape[0])
-                image.add(index, plane, rows, average)
+                image.add(index, plane)
                 if mask_slab is not None:
-                    mask.add(index, mask_slab[index - start], rows, average)
+                    mask.add(index, mask_slab[index - start])
             if on_slab is not None:
                 on_slab(len(image_slab))
         return Downsampled(
@@ -132,28 +130,17 @@ class _ImageBuilder:
         if not self._is_float and dtype.itemsize == 1:
             dtype = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
         self.array = np.empty(shape, dtype)
-        self._open_rows: dict[int, np.ndarray] = {}
+        self._average = VolumeAverage(scan.grid.shape_zyx, shape, scan.dtype)
 
-    def add(
-        self,
-        index: int,
-        plane: np.ndarray,
-        rows: list[RowReached],
-        average: PlaneAverage,
-    ) -> None:
+    def add(self, index: int, plane: np.ndarray) -> None:
         """Add source slice `index`."""
         if self._is_float and not np.isfinite(plane).all():
             raise InputError(
                 f"{self._name}: grey values must be finite numbers; "
                 f"slice {index} holds NaN or infinity"
             )
-        averaged = average(plane)
-        for row, weight, complete in rows:
-            total = self._open_rows.pop(row, 0) + averaged.dtype.type(weight) * averaged
-            if not complete:
-                self._open_rows[row] = total
-            else:
-                self.array[row] = total if self._is_float else np.rint(total)
+        for row, mean in self._average.add(index, plane):
+            self.array[row] = mean if self._is_float else np.rint(mean)
 
 
 class _Hasher:
@@ -180,8 +167,12 @@ class _Hasher:
 
     def _hash(self, image_slab: np.ndarray, mask_slab: np.ndarray | None) -> None:
         self._image.update(np.ascontiguousarray(image_slab, self._dtype).data)
-        if mask_slab is not None:
-            self._mask.update(np.ascontiguousarray(mask_slab).data)
+        for plane in () if mask_slab is None else mask_slab:
+            # Nearly all of a mask is empty, and SHA-256 takes longer than all the rest.
+            labelled = bool(plane.max())
+            self._mask.update(b"\1" if labelled else b"\0")
+            if labelled:
+                self._mask.update(np.ascontiguousarray(plane).data)
 
     def _wait(self) -> None:
         if self._pending is not None:

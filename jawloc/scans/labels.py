@@ -9,7 +9,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Shape, Triple
-from jawloc.scans.averaging import PlaneAverage, RowReached
+from jawloc.scans.averaging import PlaneAverage, rows_reached
 
 HALF = 0.5 - 1e-5  # of a voxel, less what single precision may lose in a sum of shares
 
@@ -91,6 +91,8 @@ class MaskBuilder:
     """Collects the slices of a mask: label counts, centroids and the target mask."""
 
     def __init__(self, source: Shape, shape: Shape) -> None:
+        self._sizes = source[0], shape[0]
+        self._average = PlaneAverage(source, shape, np.dtype(np.float32))
         self._array = np.zeros(shape, np.uint8)
         self._voxels_left = np.zeros(256, np.int64)  # by label value, in the target mask
         self._open_rows: dict[int, dict[int, np.ndarray]] = {}
@@ -98,20 +100,20 @@ class MaskBuilder:
         self._best: dict[int, tuple[float, Shape]] = {}  # label -> largest share, and where
         self._y, self._x = np.arange(source[1]), np.arange(source[2])
 
-    def add(
-        self, index: int, plane: np.ndarray, rows: list[RowReached], average: PlaneAverage
-    ) -> None:
+    def add(self, index: int, plane: np.ndarray) -> None:
         """Add source slice `index`."""
+        rows = rows_reached(index, *self._sizes)
         for value in _labels_in(plane):
             carries = (plane == value).astype(np.float32)  # sums stay exact up to 2**24 voxels
             self._count(value, index, carries)
-            averaged = average(carries)
-            for row, weight, _ in rows:
-                shares = self._open_rows.setdefault(row, {})
-                shares[value] = shares.get(value, 0) + averaged.dtype.type(weight) * averaged
-        for row, _, complete in rows:
-            if complete and row in self._open_rows:
-                self._settle(row, self._open_rows.pop(row))
+            averaged = self._average(carries)
+            for reached in rows:
+                weight = np.float32(reached.share * self._sizes[1] / self._sizes[0])
+                shares = self._open_rows.setdefault(reached.row, {})
+                shares[value] = shares.get(value, 0) + weight * averaged
+        for reached in rows:
+            if reached.complete and reached.row in self._open_rows:
+                self._settle(reached.row, self._open_rows.pop(reached.row))
 
     def _count(self, value: int, index: int, carries: np.ndarray) -> None:
         per_row = (carries @ np.ones_like(carries[0])).astype(np.int64)

@@ -8,6 +8,7 @@ a grid whose voxels aren't cubes isn't sheared.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -47,7 +48,7 @@ class Augmentation:
         Maps offsets from the volume's centre, before -> after, (z, y, x) in voxels.
     shift_voxels : tensor, shape (batch, 3)
     gain, offset, gamma, noise : tensors, shape (batch,)
-    noise_seed : int
+    noise_seeds : tensor of int64, shape (batch,)
     """
 
     matrix: Tensor
@@ -56,7 +57,11 @@ class Augmentation:
     offset: Tensor
     gamma: Tensor
     noise: Tensor
-    noise_seed: int
+    noise_seeds: Tensor
+
+    def of(self, scans: slice) -> Augmentation:
+        """Return the changes of some scans of the batch."""
+        return Augmentation(**{name: value[scans] for name, value in vars(self).items()})
 
 
 def draw_augmentation(
@@ -92,7 +97,6 @@ def draw_augmentation(
     extent = torch.tensor(shape_zyx, dtype=torch.float32)
     shift = uniform(config.shift, 3) * extent
     shift = _keep_inside(points.cpu(), matrix, shift, extent)
-    seed = int(torch.randint(2**31, (1,), generator=generator))
     return Augmentation(
         matrix=matrix,
         shift_voxels=shift,
@@ -100,7 +104,7 @@ def draw_augmentation(
         offset=uniform(config.offset),
         gamma=(1 + config.gamma) ** uniform(1.0),
         noise=uniform(config.noise).abs(),
-        noise_seed=seed,
+        noise_seeds=torch.randint(2**31, (1,), generator=generator) + torch.arange(n),
     )
 
 
@@ -111,16 +115,44 @@ def move_points(points: Tensor, change: Augmentation, shape_zyx: tuple[int, int,
     return (points - centre) @ matrix.transpose(1, 2) + centre + shift[:, None, :]
 
 
-def move_images(images: Tensor, change: Augmentation) -> Tensor:
-    """Apply the geometric part to images (batch, 1, z, y, x), trilinear, edges repeated."""
-    shape = torch.tensor(images.shape[2:], dtype=torch.float32)
-    # grid_sample asks where each voxel comes from, in (x, y, z) units of half the volume
-    inverse = torch.linalg.inv(change.matrix)
-    half = shape / 2
-    back = inverse * half[None, None, :] / half[None, :, None]
-    offset = -(inverse @ change.shift_voxels[..., None]) / half[None, :, None]
-    theta = torch.cat([back.flip(1, 2), offset.flip(1)], dim=2).to(images)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+def move_images(
+    images: Tensor,
+    change: Augmentation | None,
+    *,
+    shape_zyx: Sequence[int] | None = None,
+    pool: int = 1,
+    start: Tensor | None = None,
+    size_zyx: Sequence[int] | None = None,
+) -> Tensor:
+    """Apply the geometric part to images (batch, 1, z, y, x), trilinear, edges repeated.
+
+    Parameters
+    ----------
+    images : tensor
+        Whole volumes, or volumes pooled by `pool` along each axis.
+    change : Augmentation or None
+        None moves nothing (and only cuts the window out).
+    shape_zyx : three ints, optional
+        Voxels of the volume before pooling, where that padded it; by default pool * its shape.
+    start, size_zyx : tensor, shape (batch, 3), and three ints, optional
+        Make only this part of the result, in unpooled voxels; by default all of it.
+    """
+    source = images.new_tensor(images.shape[2:]) * pool
+    whole = source if shape_zyx is None else images.new_tensor(shape_zyx)
+    part = source if size_zyx is None else images.new_tensor(size_zyx)
+    shape = list(images.shape[2:]) if size_zyx is None else list(size_zyx)
+    first = images.new_zeros(len(images), 3) if start is None else start.to(images)
+    inverse, shift = torch.eye(3).expand(len(images), 3, 3), torch.zeros(len(images), 3)
+    if change is not None:
+        inverse, shift = torch.linalg.inv(change.matrix), change.shift_voxels
+    inverse, shift = inverse.to(images), shift.to(images)
+    # grid_sample asks where each voxel comes from, in (x, y, z) units of half the source; changes
+    # count from the middle of the whole volume
+    back = inverse * (part / 2)[None, None, :] / (source / 2)[None, :, None]
+    middle = first + part / 2 - whole / 2 - shift
+    offset = (inverse @ middle[..., None] + whole[:, None] / 2) / (source / 2)[:, None] - 1
+    theta = torch.cat([back.flip(1, 2), offset.flip(1)], dim=2)
+    grid = F.affine_grid(theta, [len(images), 1, *shape], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -133,8 +165,16 @@ def change_intensities(images: Tensor, change: Augmentation) -> Tensor:
     low = images.clamp_min(0)
     images = images - low + low ** each(change.gamma)  # negative values keep their place
     images = images * each(change.gain) + each(change.offset)
-    generator = torch.Generator(images.device).manual_seed(change.noise_seed)
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    generator = torch.Generator(images.device)
+    # one seed a scan: its noise doesn't depend on which others share the batch
+    noise = torch.stack(
+        [
+            torch.randn(
+                image.shape, generator=generator.manual_seed(int(seed)), device=images.device
+            )
+            for image, seed in zip(images, change.noise_seeds, strict=True)
+        ]
+    )
     return images + noise * each(change.noise)
 
 

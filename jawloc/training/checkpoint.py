@@ -18,7 +18,7 @@ from jawloc.training.loop import EpochRecord, TrainingState
 FORMAT = "jawloc-checkpoint-1"
 
 # May differ between the interrupted run and the one that goes on: none changes what is computed.
-FREE_SETTINGS = frozenset({"n_workers", "device", "dicom_dirs", "cache_dir"})
+FREE_SETTINGS = frozenset({"n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb"})
 
 
 def save_checkpoint(

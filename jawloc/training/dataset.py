@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,11 +15,18 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid
-from jawloc.scans.cache import Example
+from jawloc.geometry import Grid, Shape
+from jawloc.scans.cache import ExampleFile
+from jawloc.scans.cores import usable_cores
+from jawloc.training.intensity import IntensityConfig, normalise
 
 ScanIds = tuple[str | int, ...]
+ReadImage = Callable[[int], Tensor]  # number of a scan -> its image
 MINIMUM_SCANS = 3
+# Scans that stay in the cache: threads that read them, and batches that they are ahead.
+READERS = 2
+BATCHES_AHEAD = 2
+DEVICE_SHARE = 0.5  # of a GPU's free memory: what the scans may take, the rest is for training
 
 
 @dataclass(frozen=True)
@@ -43,38 +53,60 @@ class Split:
 
 
 @dataclass(frozen=True)
-class IntensityConfig:
-    """How grey values become network input.
-
-    ``percentile`` puts the `low` percentile of each scan at 0 and the `high` one at 1, so that
-    scanner gain and offset drop out; ``raw`` leaves the values alone, as the lab trained.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
-    rule: Literal["percentile", "raw"] = "percentile"
-    low: Annotated[float, Field(ge=0, le=100)] = 1.0
-    high: Annotated[float, Field(ge=0, le=100)] = 99.5
-
-
-@dataclass(frozen=True)
 class ScanTensors:
-    """Scans ready for the network.
+    """Scans ready for the network, in memory or read from the cache when their turn comes.
 
     Attributes
     ----------
     ids : scan ids, in the order of the tensors
-    images : tensor, shape (scan, 1, z, y, x)
+    images : tensor, shape (scan, 1, z, y, x); or a function that reads one scan, (1, z, y, x)
     points : tensor, shape (scan, object, 3), voxels of the downsampled grid
     voxel_sizes : tensor, shape (scan, 3), proportions of a voxel's edges along (z, y, x)
     grids : the downsampled grid of each scan
     """
 
     ids: tuple[str, ...]
-    images: Tensor
+    images: Tensor | ReadImage
     points: Tensor
     voxel_sizes: Tensor
     grids: tuple[Grid, ...]
+
+    @property
+    def shape_zyx(self) -> Shape:
+        """Return the downsampled size that all scans share."""
+        return self.grids[0].shape_zyx
+
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the images of each batch of scan numbers, shape (batch, 1, z, y, x).
+
+        Scans that are not in memory are read ahead in other threads while the last batch is
+        worked on.
+        """
+        if isinstance(self.images, Tensor):
+            for batch in batches:
+                yield self.images[batch.to(self.images.device)]
+            return
+        with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
+            ahead: deque[list[Future[Tensor]]] = deque()
+            for batch in batches[:BATCHES_AHEAD]:
+                ahead.append([pool.submit(self.images, i) for i in batch.tolist()])
+            try:
+                for number in range(len(batches)):
+                    images = [future.result() for future in ahead.popleft()]
+                    for batch in batches[number + BATCHES_AHEAD : number + BATCHES_AHEAD + 1]:
+                        ahead.append([pool.submit(self.images, i) for i in batch.tolist()])
+                    yield torch.stack(images) if images else torch.empty(0, 1, *self.shape_zyx)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def on(self, device: torch.device) -> ScanTensors:
+        """Return the scans with their images on a device, if they are in memory and fit there."""
+        if not isinstance(self.images, Tensor) or device.type != "cuda":
+            return self
+        free, _ = torch.cuda.mem_get_info(device)
+        if self.images.nbytes > DEVICE_SHARE * free:
+            return self
+        return replace(self, images=self.images.to(device))
 
 
 def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
@@ -119,32 +151,42 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
     return Split(tuple(train), tuple(sorted(val)), tuple(sorted(test)))
 
 
-def normalise(image: np.ndarray, config: IntensityConfig) -> np.ndarray:
-    """Turn grey values into network input (float32, same shape) by the intensity rule."""
-    values = np.array(image, dtype=np.float32)  # a copy: tensors are made of it
-    if config.rule == "raw":
-        return values
-    low, high = np.percentile(values, [config.low, config.high])
-    if high <= low:  # nearly every voxel has one grey value
-        low, high = values.min(), values.max()
-    return (values - np.float32(low)) / np.float32(max(high - low, 1e-6))
+def load_scans(
+    examples: Sequence[ExampleFile], intensity: IntensityConfig, memory_budget_gb: float
+) -> ScanTensors:
+    """Make examples of one downsampled size ready for the network.
 
+    Parameters
+    ----------
+    memory_budget_gb : float
+        Scans that need more memory than this together (4 bytes a voxel; 1 GB is 10^9 bytes) stay
+        in the cache and are read batch by batch.
+    """
+    shape = examples[0].grid.shape_zyx
+    images: Tensor | ReadImage
 
-def to_tensors(examples: Sequence[Example], intensity: IntensityConfig) -> ScanTensors:
-    """Stack examples of one downsampled size."""
-    images = np.stack([normalise(e.image, intensity) for e in examples])[:, None]
+    def read(number: int) -> Tensor:
+        return torch.from_numpy(normalise(examples[number].read().image, intensity))[None]
+
+    if 4 * math.prod(shape) * len(examples) > memory_budget_gb * 1e9:
+        images = read
+    else:
+        images = torch.empty(len(examples), 1, *shape)
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for number, image in enumerate(pool.map(read, range(len(examples)))):
+                images[number] = image
     points = np.stack([e.points_voxels for e in examples])
     sizes = np.stack([_voxel_proportions(e) for e in examples])
     return ScanTensors(
         ids=tuple(e.scan_id for e in examples),
-        images=torch.from_numpy(images),
+        images=images,
         points=torch.from_numpy(points).float(),
         voxel_sizes=torch.from_numpy(sizes).float(),
         grids=tuple(e.grid for e in examples),
     )
 
 
-def _voxel_proportions(example: Example) -> np.ndarray:
+def _voxel_proportions(example: ExampleFile) -> np.ndarray:
     """Spacing where it is known; else the full-size voxels are taken to be cubes."""
     if example.grid.spacing_mm_zyx is not None:
         return np.asarray(example.grid.spacing_mm_zyx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,16 +14,21 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from jawloc.errors import TrainingError
-from jawloc.geometry import Grid
 from jawloc.heatmaps import curriculum as schedule
 from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance
-from jawloc.heatmaps.decode import decode
-from jawloc.heatmaps.losses import HeatmapScores, LossName, score_heatmaps
-from jawloc.heatmaps.metrics import HeatmapMetrics, HeatmapSample, summarise
-from jawloc.heatmaps.target import gaussian_factors
-from jawloc.training.augmentation import AugmentationConfig, augment, draw_augmentation
+from jawloc.heatmaps.losses import LossName
+from jawloc.heatmaps.metrics import HeatmapMetrics, summarise
+from jawloc.training.augmentation import (
+    Augmentation,
+    AugmentationConfig,
+    draw_augmentation,
+    move_points,
+)
 from jawloc.training.dataset import ScanTensors
-from jawloc.training.network import to_heatmap_grid, to_image_grid
+from jawloc.training.looks import look_and_learn
+from jawloc.training.network import Look
+from jawloc.training.scoring import Scored, evaluate, mean_loss, samples, score
+from jawloc.training.team import ALONE, Team
 
 GRADIENT_NORM = 1.0  # larger gradients are scaled down: one odd batch can't throw the network off
 
@@ -49,6 +54,9 @@ class TrainingConfig:
     best_epoch_from: Literal["start", "cooldown"] = "start"
     loss: LossName = "kl"
     device: str = "auto"
+    # Scans of one split that need more memory than this (GB, 4 bytes a downsampled voxel) are read
+    # from the cache batch by batch; on an SSD that costs little.
+    memory_budget_gb: Annotated[float, Field(ge=0)] = 4.0
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -121,7 +129,8 @@ def fit(
     config: TrainingConfig,
     curriculum: CurriculumConfig,
     augmentation: AugmentationConfig,
-    stride: int,
+    looks: Sequence[Look],
+    team: Team = ALONE,
 ) -> Iterator[EpochRecord]:
     """Train, one yielded record an epoch, until the epochs are used up or the error has settled.
 
@@ -130,8 +139,10 @@ def fit(
     state : TrainingState
         Fresh, or as a checkpoint left it; updated epoch by epoch. After any record it is whole,
         so that a caller may save it, or stop.
-    stride : int
-        Image voxels per heatmap voxel.
+    looks : sequence of Look
+        How the state's network looks at a scan.
+    team : Team
+        The processes that train together; each of them yields the same records.
 
     Raises
     ------
@@ -141,36 +152,42 @@ def fit(
     while not is_finished(state, config):
         started = time.perf_counter()
         sigma = state.curriculum.sigma_voxels
-        samples: list[HeatmapSample] = []
-        losses: list[float] = []
+        scored: list[Scored] = []
+        watch = _Watch(state, train)
 
         state.network.train()
-        batches = torch.randperm(len(train.ids), generator=state.generator).split(config.batch_size)
-        for step, batch in enumerate(batches):
+        order = torch.randperm(len(train.ids), generator=state.generator)
+        batches = order.split(config.batch_size)
+        shares = [batch[team.share(len(batch))] for batch in batches]
+        for step, images in enumerate(train.batches(shares)):
             rate = learning_rate(config, state, (step + 1) / len(batches))
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            images, points = _augmented(train, batch, augmentation, state)
-            logits = state.network(images)
-            scores = _score(logits, points, sigma, stride)
-            loss = scores.loss(config.loss).mean()
-            _check_finite("loss", loss, state, train, batch)
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = torch.zeros(())
+            points, change, jitter = _drawn(train, batches[step], augmentation, looks, state, team)
+            if len(images):
+                images, points = images.to(watch.device), points.to(watch.device)
+                seen = look_and_learn(state.network, looks, images, points, sigma, change, jitter)
+                scored.append(score(seen, points, shares[step], config.loss))
+                # a share of the batch's mean, so that the team's sum is the mean
+                loss = scored[-1].loss.sum() / len(batches[step])
+                loss.backward()
+            team.sum_gradients(state.network.parameters())
             norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
-            _check_finite("gradient", norm, state, train, batch)  # it would spoil every weight
+            watch.add(batches[step], loss.detach(), norm)
             state.optimizer.step()
             _update_average(state, config, len(batches))
-            losses += [loss.item()] * len(batch)
-            grids = [train.grids[i] for i in batch]
-            samples += _samples(logits, points, scores, sigma, stride, grids)
+        watch.check()
+        team.average_statistics(state.network)
+        team.average_statistics(state.average)
 
         record = EpochRecord(
             epoch=len(state.records) + 1,
             sigma_voxels=sigma,
             learning_rate=rate,
-            train=summarise(samples),
-            val=evaluate(state.average, val, sigma, stride),
+            train=summarise(samples(scored, train, team)),
+            val=evaluate(state.average, val, sigma, looks, team),
             seconds=time.perf_counter() - started,
         )
         _keep_best(state, record)
@@ -178,7 +195,7 @@ def fit(
         state.curriculum = advance(
             curriculum,
             state.curriculum,
-            train_loss=sum(losses) / len(losses),
+            train_loss=mean_loss(scored, team),
             val_error_voxels=record.val.error_voxels,
         )
         if state.cooldown_from is None and _is_time_to_cool_down(config, state):
@@ -210,20 +227,6 @@ def is_finished(state: TrainingState, config: TrainingConfig) -> bool:
     return end is not None and done >= end
 
 
-@torch.no_grad()
-def evaluate(network: nn.Module, scans: ScanTensors, sigma: float, stride: int) -> HeatmapMetrics:
-    """Score a network on scans, one at a time, without dropout and without augmentation."""
-    network.eval()
-    device = next(network.parameters()).device
-    samples: list[HeatmapSample] = []
-    for i, grid in enumerate(scans.grids):
-        logits = network(scans.images[i : i + 1].to(device))
-        points = scans.points[i : i + 1].to(device)
-        scores = _score(logits, points, sigma, stride)
-        samples += _samples(logits, points, scores, sigma, stride, [grid])
-    return summarise(samples)
-
-
 def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
     """Length that makes the cooldown `cooldown_share` of all epochs."""
     share = config.cooldown_share
@@ -241,39 +244,24 @@ def _begin_cooldown(config: TrainingConfig, state: TrainingState) -> None:
         state.best_error_voxels = math.inf  # what was best until now is replaced by the next epoch
 
 
-def _augmented(
-    scans: ScanTensors, batch: Tensor, augmentation: AugmentationConfig, state: TrainingState
-) -> tuple[Tensor, Tensor]:
-    device = next(state.network.parameters()).device
-    images, points = scans.images[batch].to(device), scans.points[batch]
-    if not augmentation.enabled:
-        return images, points.to(device)
-    z, y, x = images.shape[2:]
-    sizes = scans.voxel_sizes[batch]
-    change = draw_augmentation(augmentation, points, (z, y, x), sizes, state.generator)
-    return augment(images, points.to(device), change)
-
-
-def _score(logits: Tensor, points: Tensor, sigma: float, stride: int) -> HeatmapScores:
-    on_heatmap = to_heatmap_grid(points, stride)
-    return score_heatmaps(logits, gaussian_factors(on_heatmap, logits.shape[2:], sigma / stride))
-
-
-def _samples(
-    logits: Tensor,
-    points: Tensor,
-    scores: HeatmapScores,
-    sigma: float,
-    stride: int,
-    grids: list[Grid],
-) -> list[HeatmapSample]:
-    predicted = to_image_grid(decode(logits, sigma / stride).points, stride).cpu().numpy()
-    truth = points.cpu().numpy()
-    kl, dice, mse = (s.detach().mean(1).tolist() for s in (scores.kl_nats, scores.dice, scores.mse))
-    return [
-        HeatmapSample(kl[i], dice[i], mse[i], predicted[i], truth[i], grid)
-        for i, grid in enumerate(grids)
-    ]
+def _drawn(
+    scans: ScanTensors,
+    batch: Tensor,
+    augmentation: AugmentationConfig,
+    looks: Sequence[Look],
+    state: TrainingState,
+    team: Team,
+) -> tuple[Tensor, Augmentation | None, Tensor | None]:
+    """Draw what happens to a batch; return this process's part of points, changes and jitter."""
+    own, points = team.share(len(batch)), scans.points[batch]
+    change, jitter = None, None
+    if augmentation.enabled:
+        sizes, shape = scans.voxel_sizes[batch], scans.shape_zyx
+        drawn = draw_augmentation(augmentation, points, shape, sizes, state.generator)
+        points, change = move_points(points, drawn, shape), drawn.of(own)
+    if any(look.window is not None for look in looks):
+        jitter = (torch.rand(points.shape, generator=state.generator) * 2 - 1)[own]
+    return points[own], change, jitter
 
 
 @torch.no_grad()
@@ -291,15 +279,32 @@ def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch
         average_buffer.copy_(present_buffer)
 
 
-def _check_finite(
-    what: str, value: Tensor, state: TrainingState, scans: ScanTensors, batch: Tensor
-) -> None:
-    if not torch.isfinite(value):
-        names = ", ".join(scans.ids[i] for i in batch)
-        raise TrainingError(
-            f"epoch {len(state.records) + 1}: the {what} must stay a finite number, but is "
-            f"{value.item()} in the batch of {names}; a lower learning_rate often helps"
-        )
+class _Watch:
+    """Sees to it that losses and gradients stay finite; a bad one would spoil every weight."""
+
+    def __init__(self, state: TrainingState, scans: ScanTensors) -> None:
+        self._epoch, self._ids = len(state.records) + 1, scans.ids
+        self.device = next(state.network.parameters()).device
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, batch: Tensor, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Take a step's numbers; on a CPU look at them at once."""
+        self._steps.append((batch, loss, gradient_norm))
+        # on a GPU a look waits for all that is under way, so there is one an epoch
+        if self.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        """Raise a TrainingError about the first step that went wrong."""
+        for batch, *numbers in self._steps:
+            for what, value in zip(("loss", "gradient"), numbers, strict=True):
+                if not torch.isfinite(value):
+                    names = ", ".join(self._ids[i] for i in batch)
+                    raise TrainingError(
+                        f"epoch {self._epoch}: the {what} must stay a finite number, but is "
+                        f"{value.item()} in the batch of {names}; a lower learning_rate often helps"
+                    )
+        self._steps.clear()
 
 
 def _keep_best(state: TrainingState, record: EpochRecord) -> None:

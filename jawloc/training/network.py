@@ -2,7 +2,8 @@
 
 Both take images (batch, 1, z, y, x) of any size and give heatmap logits (batch, object, ...) on
 a grid that is `stride` times coarser: heatmap voxel j covers the image voxels stride * j ...
-stride * j + stride - 1. The decoded point loses nothing by it: see decode.py.
+stride * j + stride - 1. The decoded point loses nothing by it: see decode.py. Large grids are
+looked at by two U-Nets, one coarsely and one closely: see looks.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,20 +20,31 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from jawloc.errors import InputError
+from jawloc.geometry import Shape
 
 NetworkName = Literal["unet", "attention-unet"]
+WindowSize = Annotated[int, Field(ge=16)]
 
 # The lab's network; its state dicts load only into exactly this.
 LAB_CHANNELS = (8, 12, 16, 24, 32)
 LAB_STRIDES = (2, 2, 2, 2, 1)
+
+# A first, coarse look keeps this many voxels along the shortest axis, and its network strides less
+# than the close one's: its heatmap need only tell where the window goes.
+LEAST_POOLED_SIZE = 32
+COARSE_STRIDE = 2
+# Narrowest Gaussian, in heatmap voxels, that a coarse look learns, and widest one that a close
+# look does, as a share of its window.
+COARSE_SIGMA_PER_STRIDE = 0.5
+CLOSE_SIGMA_PER_WINDOW = 1 / 16
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Which network, and how wide.
 
-    `channels` (one number a level) and `stride` (of the heatmap) are the U-Net's; the attention
-    U-Net is always the lab's, with a heatmap as fine as its input.
+    `channels` (one number a level), `stride` (of the heatmap), `coarse` and `window` are the
+    U-Net's; the attention U-Net is always the lab's, with a heatmap as fine as its input.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -40,11 +52,66 @@ class NetworkConfig:
     name: NetworkName = "unet"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)
     stride: Literal[1, 2, 4] = 4
+    # Image voxels that a first, coarse look averages into one along each axis; 1: no such look.
+    coarse: Literal["auto", 1, 2, 4, 8] = "auto"
+    # (z, y, x) image voxels of the close look round the place that the coarse one names
+    window: tuple[WindowSize, WindowSize, WindowSize] = (64, 64, 64)
+
+    @property
+    def heatmap_stride(self) -> int:
+        """Image voxels per voxel of the heatmap that the position is read from."""
+        return self.stride if self.name == "unet" else 1
+
+    def for_grid(self, shape_zyx: Sequence[int]) -> NetworkConfig:
+        """Return the configuration with `coarse` decided for this downsampled size."""
+        if self.coarse != "auto":
+            return self
+        if self.name != "unet":
+            return replace(self, coarse=1)
+        coarse: Literal[1, 2, 4, 8] = 1
+        for factor in (2, 4, 8):
+            if min(shape_zyx) >= factor * LEAST_POOLED_SIZE:
+                coarse = factor
+        return replace(self, coarse=coarse)
+
+    def looks(self) -> tuple[Look, ...]:
+        """Return how the network looks at a scan, in order; the last gives the position.
+
+        Raises
+        ------
+        ValueError
+            `coarse` is still "auto": see `for_grid`.
+        """
+        if self.name != "unet" or self.coarse == 1:
+            return (Look(self.heatmap_stride),)
+        if self.coarse == "auto":
+            raise ValueError("a network looks at a known grid; call for_grid() first")
+        least = COARSE_SIGMA_PER_STRIDE * self.coarse * COARSE_STRIDE
+        most = CLOSE_SIGMA_PER_WINDOW * min(self.window)
+        return (
+            Look(COARSE_STRIDE, pool=self.coarse, least_sigma_voxels=least),
+            Look(self.stride, window=self.window, most_sigma_voxels=most),
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one network looks at a scan, and which sigmas suit it; lengths in image voxels."""
+
+    stride: int  # input voxels per heatmap voxel
+    pool: int = 1  # image voxels averaged into one input voxel along each axis
+    window: Shape | None = None  # what is looked at, round a point; None: the whole scan
+    least_sigma_voxels: float = 0.0
+    most_sigma_voxels: float = math.inf
 
     @property
     def heatmap_stride(self) -> int:
         """Image voxels per heatmap voxel along each axis."""
-        return self.stride if self.name == "unet" else 1
+        return self.pool * self.stride
+
+    def sigma(self, sigma_voxels: float) -> float:
+        """Return the sigma of this look's heatmaps where the curriculum's is `sigma_voxels`."""
+        return min(max(sigma_voxels, self.least_sigma_voxels), self.most_sigma_voxels)
 
 
 def heatmap_shape(shape_zyx: Sequence[int], stride: int) -> tuple[int, int, int]:
@@ -65,9 +132,18 @@ def to_image_grid(points: Tensor, stride: int) -> Tensor:
 
 def build_network(config: NetworkConfig, n_objects: int) -> nn.Module:
     """Make the network with fresh weights (from torch's current random state)."""
-    if config.name == "unet":
-        return UNet(config.channels, config.stride, n_objects)
-    return _lab_network(n_objects)
+    if config.name == "attention-unet":
+        return _lab_network(n_objects)
+    parts = [UNet(config.channels, look.stride, n_objects) for look in config.looks()]
+    return parts[0] if len(parts) == 1 else CoarseToFine(parts)
+
+
+class CoarseToFine(nn.Module):
+    """The networks of several looks, trained and kept as one; looks.py says what each sees."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
 
 
 class UNet(nn.Module):
@@ -95,7 +171,7 @@ class UNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map images (batch, 1, z, y, x) to logits (batch, object, *heatmap_shape)."""
         shape = heatmap_shape(image.shape[2:], self.stride)
-        x = self.stem(_pad_to_multiple(image, self.total_stride))
+        x = self.stem(pad_to_multiple(image, self.total_stride))
         skips = []
         for block in self.down:
             x = block(x)
@@ -130,7 +206,7 @@ def _block(n_in: int, n_out: int, stride: int) -> nn.Module:
     return nn.Sequential(first, _norm(n_out), second, _norm(n_out))
 
 
-def _pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the last voxel of each axis until the size divides by `multiple`.
 
     An image within one multiple is made two long: norms need two voxels at the deepest level.
@@ -157,7 +233,7 @@ class _AnySize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         z, y, x = image.shape[2:]
-        return self.inner(_pad_to_multiple(image, self.multiple))[:, :, :z, :y, :x]
+        return self.inner(pad_to_multiple(image, self.multiple))[:, :, :z, :y, :x]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the inner network's state dict."""

@@ -27,7 +27,7 @@ from jawloc.training.network import NetworkConfig, build_network, heatmap_shape
 SHAPE, SIZE = (48, 24, 24), (24, 12, 12)
 PERCENTILE = IntensityConfig(rule="percentile", low=1.0, high=99.5)
 NETWORKS = {
-    "unet": NetworkConfig(name="unet", channels=(4, 8), stride=2),
+    "unet": NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=2),
     "attention-unet": NetworkConfig(name="attention-unet"),
 }
 OBJECTS = {"upper jaw": (1, 3), "lower jaw": None}
@@ -96,7 +96,7 @@ class Draws(torch.nn.Module):
 @pytest.mark.parametrize("point", [(11.3, 5.2, 6.9), (0.0, 11.0, 5.5), (23.4, -0.4, 0.2)])
 def test_points_and_spread_are_in_voxels_of_the_image_whatever_the_stride(point, stride):
     """A heatmap of a coarser grid must not show in the numbers."""
-    config = NetworkConfig(name="unet", channels=(4, 8), stride=stride)
+    config = NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=stride)
     locator = make_locator(config, network=Draws(point, stride, 2.5), objects={"jaw": None})
     prediction = locator.predict(small_image())
     np.testing.assert_allclose(prediction.points_voxels[0], point, atol=0.02 * stride)
@@ -207,7 +207,13 @@ def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
     assert content == {
         "format": "jawloc-locator-1",
         "jawloc_version": __version__,
-        "network": {"name": "unet", "channels": (4, 8), "stride": 2},
+        "network": {
+            "name": "unet",
+            "channels": (4, 8),
+            "stride": 2,
+            "coarse": 1,
+            "window": (64, 64, 64),
+        },
         "downsampled_dicom_size": SIZE,
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},
         "objects": {"upper jaw": [1, 3], "lower jaw": None},

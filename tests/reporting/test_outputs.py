@@ -68,7 +68,7 @@ def known_locator(points, objects, stride=2):
             return Prediction(points, np.ones(len(points)), probability)
 
     network = torch.nn.Identity()
-    config = NetworkConfig(stride=stride)
+    config = NetworkConfig(coarse=1, stride=stride)
     return Known(network, config, SIZE, IntensityConfig(), objects, 2.5)
 
 

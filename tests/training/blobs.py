@@ -14,7 +14,7 @@ from jawloc.training.network import NetworkConfig, build_network
 
 SHAPE = (16, 12, 12)
 STRIDE = 2
-NETWORK = NetworkConfig(name="unet", channels=(4, 8), stride=STRIDE)
+NETWORK = NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=STRIDE)
 STILL = AugmentationConfig(enabled=False)
 MOVED = AugmentationConfig(rotation_degrees_zyx=(180.0, 10.0, 10.0), shift=0.1, noise=0.02)
 CURRICULUM = CurriculumConfig(

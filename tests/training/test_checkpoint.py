@@ -38,7 +38,7 @@ SETTINGS = {"learning_rate": 0.01, "curriculum.threshold": 0.5, "num_epochs": 6,
 
 def go_on(state: TrainingState, config, network=NETWORK, epochs: int | None = None) -> None:
     """Train so many epochs (by default until it is finished) from where the state is."""
-    run = fit(state, TRAIN, VAL, config, CURRICULUM, MOVED, network.heatmap_stride)
+    run = fit(state, TRAIN, VAL, config, CURRICULUM, MOVED, network.looks())
     for _ in run if epochs is None else zip(range(epochs), run, strict=False):
         pass
 
@@ -91,7 +91,7 @@ def test_saving_does_not_disturb_the_run(tmp_path):
     config = training_config(num_epochs=3)
     quiet, saved = fresh_state(config), fresh_state(config)
     go_on(quiet, config)
-    for _ in fit(saved, TRAIN, VAL, config, CURRICULUM, MOVED, NETWORK.heatmap_stride):
+    for _ in fit(saved, TRAIN, VAL, config, CURRICULUM, MOVED, NETWORK.looks()):
         save_checkpoint(tmp_path / "checkpoint.pt", saved, SETTINGS, "run")
     assert without_seconds(quiet.records) == without_seconds(saved.records)
 

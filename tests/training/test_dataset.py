@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +14,11 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.cache import Example
 from jawloc.training.dataset import (
-    IntensityConfig,
     SplitConfig,
     choose_split,
-    normalise,
-    to_tensors,
+    load_scans,
 )
+from jawloc.training.intensity import IntensityConfig, normalise
 
 IDS = ["104", "101", "105", "102", "103"]  # not sorted
 PERCENTILE = IntensityConfig(rule="percentile", low=1.0, high=99.5)
@@ -91,61 +91,17 @@ def test_the_message_on_an_unknown_id_does_not_list_hundreds_of_scans():
     assert len(str(caught.value)) < 200
 
 
-def grey_image() -> np.ndarray:
-    return np.random.default_rng(0).integers(100, 4000, (12, 11, 10)).astype(np.uint16)
+def grey_image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(100, 4000, (12, 11, 10)).astype(np.uint16)
 
 
-def test_percentiles_are_put_at_0_and_1():
-    values = normalise(grey_image(), PERCENTILE)
-    assert values.dtype == np.float32
-    assert np.percentile(values, [1.0, 99.5]) == pytest.approx([0, 1], abs=1e-5)
-
-
-@pytest.mark.parametrize(("gain", "offset"), [(1, 0), (3, 500), (7.5, -90)])
-def test_percentiles_make_scanner_gain_and_offset_drop_out(gain, offset):
-    image = grey_image().astype(np.float64)
-    np.testing.assert_allclose(
-        normalise(gain * image + offset, PERCENTILE), normalise(image, PERCENTILE), atol=1e-5
-    )
-
-
-def test_raw_leaves_grey_values_alone():
-    values = normalise(grey_image(), RAW)
-    assert values.dtype == np.float32
-    np.testing.assert_array_equal(values, grey_image())
-
-
-@pytest.mark.parametrize("config", [PERCENTILE, RAW])
-@pytest.mark.parametrize("grey", [0, 7, 65535])
-def test_a_constant_image_gives_finite_values(config, grey):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        values = normalise(np.full((4, 4, 4), grey, np.uint16), config)
-    assert np.isfinite(values).all()
-    assert np.ptp(values) == 0
-
-
-def test_a_nearly_constant_image_stays_within_0_and_1():
-    """Both percentiles are then the background; dividing by their difference gave 1e9."""
-    image = np.zeros((10, 10, 10), np.uint16)
-    image[5, 5, 5] = 1000
-    values = normalise(image, PERCENTILE)
-    assert (values.min(), values.max()) == (0, 1)
-
-
-def test_normalising_neither_changes_nor_shares_the_image():
-    """Tensors are made of the result, and torch warns of arrays that can't be written."""
-    image = grey_image().astype(np.float32)
-    image.setflags(write=False)
-    values = normalise(image, RAW)
-    assert values.flags.writeable
-    assert not np.shares_memory(values, image)
-
-
-def example(scan_id: str, source: tuple[int, int, int], spacing=None) -> Example:
+def example(
+    scan_id: str, source: tuple[int, int, int], spacing=None, seed: int = 0
+) -> SimpleNamespace:
+    """Return what stands in for a cached file: its description, and `read` for the voxels."""
     full, points = Grid(source, spacing), np.array([[3.25, 4.5, 1.0], [0.0, 1.0, 2.0]])
-    image = grey_image()
-    return Example(
+    image = grey_image(seed)
+    held = Example(
         scan_id=scan_id,
         image=image,
         mask=np.zeros_like(image, np.uint8),
@@ -155,17 +111,71 @@ def example(scan_id: str, source: tuple[int, int, int], spacing=None) -> Example
         key="key",
         source=Path(f"{scan_id}.dcm"),
     )
+    return SimpleNamespace(**vars(held), read=lambda: held)
 
 
-def test_examples_become_tensors_in_their_order():
-    scans = to_tensors([example("b", (24, 22, 20)), example("a", (24, 22, 20))], PERCENTILE)
+@pytest.mark.parametrize("budget_gb", [4.0, 0.0], ids=["in memory", "read when needed"])
+def test_examples_become_tensors_in_their_order(budget_gb):
+    files = [example("b", (24, 22, 20), seed=1), example("a", (24, 22, 20), seed=2)]
+    scans = load_scans(files, PERCENTILE, budget_gb)
     assert scans.ids == ("b", "a")
-    assert tuple(scans.images.shape) == (2, 1, 12, 11, 10)
-    assert scans.images.dtype == scans.points.dtype == torch.float32
+    assert scans.points.dtype == torch.float32
     expected = torch.tensor([[3.25, 4.5, 1.0], [0.0, 1.0, 2.0]])
     torch.testing.assert_close(scans.points, expected.expand(2, 2, 3))
-    np.testing.assert_array_equal(scans.images[0, 0], normalise(grey_image(), PERCENTILE))
     assert scans.grids[0] == Grid((12, 11, 10))
+    assert scans.shape_zyx == (12, 11, 10)
+    (images,) = scans.batches([torch.tensor([1, 0])])
+    assert tuple(images.shape) == (2, 1, 12, 11, 10)
+    assert images.dtype == torch.float32
+    for image, seed in zip(images, (2, 1), strict=True):
+        np.testing.assert_array_equal(image[0], normalise(grey_image(seed), PERCENTILE))
+
+
+FIFTEEN = [example(str(seed), (24, 22, 20), seed=seed) for seed in range(15)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 20])
+def test_scans_past_the_memory_budget_give_the_same_batches(batch_size):
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(0)).split(batch_size)
+    held, read = (load_scans(FIFTEEN, PERCENTILE, budget) for budget in (1.0, 0.0))
+    assert isinstance(held.images, torch.Tensor)
+    assert not isinstance(read.images, torch.Tensor)
+    pairs = list(zip(held.batches(order), read.batches(order), strict=True))
+    assert len(pairs) == len(order)
+    assert all(torch.equal(first, second) for first, second in pairs)
+
+
+@pytest.mark.parametrize(("budget_gb", "in_memory"), [(15 * 5280e-9, True), (79000e-9, False)])
+def test_the_budget_is_what_float32_voxels_take(budget_gb, in_memory):
+    """12 x 11 x 10 voxels of 4 bytes are 5280 bytes a scan."""
+    images = load_scans(FIFTEEN, PERCENTILE, budget_gb).images
+    assert isinstance(images, torch.Tensor) is in_memory
+
+
+def test_reading_stays_a_few_batches_ahead():
+    """A cache of any size costs the memory of a few batches."""
+    read = []
+    scans = load_scans(FIFTEEN, RAW, 0.0)
+    noted = replace(scans, images=lambda i: read.append(i) or torch.zeros(1, 12, 11, 10))
+    batches = noted.batches(torch.arange(15).split(2))
+    next(batches)
+    batches.close()
+    assert {0, 1} <= set(read) <= set(range(6))
+
+
+def test_a_scan_that_cannot_be_read_is_named():
+    def missing(number: int) -> torch.Tensor:
+        raise InputError(f"{number}.dcm: gone")
+
+    scans = replace(load_scans(FIFTEEN, RAW, 0.0), images=missing)
+    with pytest.raises(InputError, match=r"3\.dcm: gone"):
+        list(scans.batches([torch.tensor([3])]))
+
+
+def test_an_empty_share_of_a_batch_is_an_empty_tensor():
+    for budget in (1.0, 0.0):
+        images = list(load_scans(FIFTEEN, RAW, budget).batches([torch.arange(2), torch.arange(0)]))
+        assert [tuple(i.shape) for i in images] == [(2, 1, 12, 11, 10), (0, 1, 12, 11, 10)]
 
 
 @pytest.mark.parametrize(
@@ -177,5 +187,5 @@ def test_examples_become_tensors_in_their_order():
     ],
 )
 def test_voxel_proportions_are_those_of_the_downsampled_grid(source, spacing, proportions):
-    sizes = to_tensors([example("a", source, spacing)], RAW).voxel_sizes
+    sizes = load_scans([example("a", source, spacing)], RAW, 1.0).voxel_sizes
     torch.testing.assert_close(sizes, torch.tensor([proportions]))

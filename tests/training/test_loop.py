@@ -27,6 +27,7 @@ from jawloc.training.network import NetworkConfig, build_network
 from tests.training.blobs import (
     CURRICULUM,
     MOVED,
+    NETWORK,
     SHAPE,
     STILL,
     STRIDE,
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAIN, VAL = blob_scans(8, seed=1), blob_scans(3, seed=2)
 LAB = NetworkConfig(name="attention-unet")
+LOOKS, FINE = NETWORK.looks(), LAB.looks()
 
 
 def train(
@@ -49,7 +51,7 @@ def train(
     val=VAL,
 ) -> TrainingState:
     state = fresh_state(config, curriculum=curriculum)
-    for _ in fit(state, scans, val, config, curriculum, augmentation, STRIDE):
+    for _ in fit(state, scans, val, config, curriculum, augmentation, LOOKS):
         pass
     return state
 
@@ -89,7 +91,7 @@ def test_every_loss_trains(loss):
 def test_the_attention_unet_trains():
     config = training_config(num_epochs=2, learning_rate=3e-3)
     state = fresh_state(config, network=LAB)
-    records = list(fit(state, blob_scans(4, 1), blob_scans(1, 2), config, CURRICULUM, STILL, 1))
+    records = list(fit(state, blob_scans(4, 1), blob_scans(1, 2), config, CURRICULUM, STILL, FINE))
     assert records[1].train.kl_nats < records[0].train.kl_nats
 
 
@@ -154,7 +156,7 @@ def test_scans_come_in_another_order_every_epoch():
     config = training_config(batch_size=3)
     state = fresh_state(config)
     state.network, state.average = Noting(), Noting()
-    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1)
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, FINE)
     for _ in range(3):
         seen.append([])
         next(epochs)
@@ -178,7 +180,7 @@ def test_validation_leaves_batchnorm_statistics_alone():
     network = lab_network_with_statistics()
     before = copy.deepcopy(network.state_dict())
     assert any("running_mean" in key for key in before)
-    evaluate(network, VAL, 4.0, 1)
+    evaluate(network, VAL, 4.0, FINE)
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -187,12 +189,12 @@ def test_validation_is_deterministic_though_the_network_has_dropout():
     network = lab_network_with_statistics()
     with torch.no_grad():  # the network does drop out in training mode
         assert not torch.equal(network(VAL.images), network(VAL.images))
-    assert evaluate(network, VAL, 4.0, 1) == evaluate(network, VAL, 4.0, 1)
+    assert evaluate(network, VAL, 4.0, FINE) == evaluate(network, VAL, 4.0, FINE)
 
 
 def test_validation_does_not_depend_on_which_scans_are_validated_together():
     network = lab_network_with_statistics()
-    alone = [evaluate(network, blob_scans(1, seed), 4.0, 1).kl_nats for seed in (5, 6)]
+    alone = [evaluate(network, blob_scans(1, seed), 4.0, FINE).kl_nats for seed in (5, 6)]
     both = blob_scans(1, 5), blob_scans(1, 6)
     together = dataclasses.replace(
         both[0],
@@ -201,19 +203,19 @@ def test_validation_does_not_depend_on_which_scans_are_validated_together():
         points=torch.cat([scans.points for scans in both]),
         grids=both[0].grids + both[1].grids,
     )
-    assert evaluate(network, together, 4.0, 1).kl_nats == pytest.approx(sum(alone) / 2, rel=1e-6)
+    assert evaluate(network, together, 4.0, FINE).kl_nats == pytest.approx(sum(alone) / 2, rel=1e-6)
 
 
-@pytest.mark.parametrize("network", [NetworkConfig(channels=(4, 8), stride=STRIDE), LAB])
+@pytest.mark.parametrize("network", [NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), LAB])
 def test_what_is_trained_does_not_depend_on_the_validation_scans(network):
     """Not even through random numbers that validation draws."""
-    config, stride = training_config(num_epochs=2, batch_size=2), network.heatmap_stride
+    config, looks = training_config(num_epochs=2, batch_size=2), network.looks()
     never_shrinks = dataclasses.replace(CURRICULUM, shrink_factor=1.0)
     states = []
     for seed in (2, 3):
         state = fresh_state(config, network, never_shrinks)
         scans, val = blob_scans(2, 1), blob_scans(2, seed)
-        list(fit(state, scans, val, config, never_shrinks, MOVED, stride))
+        list(fit(state, scans, val, config, never_shrinks, MOVED, looks))
         states.append(state)
     weights = [state.network.state_dict() for state in states]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -234,7 +236,7 @@ def test_training_goes_on_in_training_mode_after_validation():
     config = training_config(num_epochs=2, batch_size=8, weight_average_epochs=0.0)
     state = fresh_state(config)
     state.network = state.average = Noting()
-    list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1))
+    list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, FINE))
     assert modes == [True, False, False, False] * 2
 
 
@@ -252,7 +254,7 @@ def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors
     config = training_config(num_epochs=len(errors))
     state = fresh_state(config)
     after_each = []
-    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE):
+    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS):
         after_each.append(copy.deepcopy(state.average.state_dict()))
     assert (state.best_epoch, state.best_error_voxels) == (best, min(errors))
     expected = after_each[best - 1]
@@ -273,23 +275,23 @@ def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, shar
     monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors), cooldown_share=share, best_epoch_from=begin)
     state = fresh_state(config)
-    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE):
+    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS):
         pass
     assert state.best_epoch == best
 
 
 def test_the_kept_weights_give_the_recorded_error_again():
     state = train(training_config(num_epochs=6))
-    network = build_network(NetworkConfig(channels=(4, 8), stride=STRIDE), 1)
+    network = build_network(NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    assert evaluate(network, VAL, best.sigma_voxels, STRIDE) == best.val
+    assert evaluate(network, VAL, best.sigma_voxels, LOOKS) == best.val
 
 
 def test_later_epochs_do_not_reach_into_the_kept_weights():
     config = training_config(num_epochs=6)
     state = fresh_state(config)
-    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE)
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS)
     next(epochs)
     state.best_error_voxels = -1.0  # so that no later epoch is better
     kept = {key: tensor.clone() for key, tensor in state.best_weights.items()}
@@ -325,7 +327,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_scans(bad):
 def test_all_scans_of_the_batch_are_named_and_the_epoch_counted():
     config = training_config(batch_size=8)
     state = fresh_state(config)
-    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE)
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS)
     next(epochs)
     with torch.no_grad():
         next(state.network.parameters()).fill_(float("nan"))
@@ -351,7 +353,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights():
     state.network, state.average = Root(), Root()
     state.optimizer = torch.optim.AdamW(state.network.parameters())
     with pytest.raises(TrainingError, match=r"epoch 1: the gradient .*blob_1_"):
-        next(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, 1))
+        next(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, FINE))
     assert torch.isfinite(next(state.network.parameters())).all()
 
 
@@ -381,7 +383,7 @@ def test_training_ends_once_the_error_has_settled(schedule, patience, epochs):
     config = training_config(num_epochs=20, learning_rate_schedule=schedule, cooldown_share=0.5)
     state = fresh_state(config, curriculum=early)
     state.network, state.average = Unchanging(), Unchanging()
-    records = list(fit(state, TRAIN, VAL, config, early, STILL, 1))
+    records = list(fit(state, TRAIN, VAL, config, early, STILL, FINE))
     assert len(records) == epochs
 
 
@@ -390,7 +392,7 @@ def test_the_learning_rate_falls_to_nothing_from_where_the_error_settled():
     config = training_config(num_epochs=20, cooldown_share=0.5, batch_size=8, warmup_epochs=0)
     state = fresh_state(config, curriculum=early)
     state.network, state.average = Unchanging(), Unchanging()
-    rates = [r.learning_rate for r in fit(state, TRAIN, VAL, config, early, STILL, 1)]
+    rates = [r.learning_rate for r in fit(state, TRAIN, VAL, config, early, STILL, FINE)]
     shares = [1, 1, 1, 1, 0.75, 0.5, 0.25, 0.01]
     assert rates == pytest.approx([config.learning_rate * share for share in shares])
 
@@ -475,7 +477,7 @@ def test_is_finished(done, cooldown_from, settled, schedule, expected):
 def test_a_finished_state_trains_no_further():
     config = training_config(num_epochs=2)
     state = train(config)
-    assert list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, STRIDE)) == []
+    assert list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS)) == []
 
 
 # --- the records ---------------------------------------------------------------------

@@ -20,7 +20,9 @@ from jawloc.training.network import (
 )
 
 SMALL_UNETS = {
-    f"unet, stride {stride}": NetworkConfig(name="unet", channels=(4, 8, 8), stride=stride)
+    f"unet, stride {stride}": NetworkConfig(
+        name="unet", coarse=1, channels=(4, 8, 8), stride=stride
+    )
     for stride in (1, 2, 4)
 }
 LAB = NetworkConfig(name="attention-unet")
@@ -110,7 +112,7 @@ def test_one_seed_gives_one_set_of_weights():
 @pytest.mark.parametrize("channels", [(1,), (1, 2), (3,), (7, 9, 5)])
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_any_channels_that_the_settings_allow_make_a_network(channels, stride):
-    network = build_network(NetworkConfig(name="unet", channels=channels, stride=stride), 1)
+    network = build_network(NetworkConfig(coarse=1, channels=channels, stride=stride), 1)
     logits = network(torch.randn(1, 1, 20, 12, 12))
     assert tuple(logits.shape[2:]) == heatmap_shape((20, 12, 12), stride)
 

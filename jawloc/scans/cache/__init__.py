@@ -21,7 +21,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
-from jawloc.scans.cache.examples import Example, load_example
+from jawloc.scans.cache.examples import Example, ExampleFile, load_example, open_example
 from jawloc.scans.cache.files import (
     CacheRecord,
     is_current,
@@ -49,9 +49,11 @@ __all__ = [
     "CacheStatus",
     "Cleared",
     "Example",
+    "ExampleFile",
     "build_cache",
     "clear_cache",
     "load_example",
+    "open_example",
     "verify_cache",
 ]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
-from jawloc.scans.cache.files import read_cached, source_of
+from jawloc.scans.cache.files import read_cached, read_record, source_of
 from jawloc.scans.labels import object_centroids
 
 
@@ -45,8 +46,54 @@ class Example:
     source: Path
 
 
-def load_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> Example:
-    """Read a cached file and place the objects on its grid.
+@dataclass(frozen=True)
+class ExampleFile:
+    """A cached example whose voxels are still in its file: thousands of them cost next to nothing.
+
+    Attributes
+    ----------
+    cached : Path
+        The cached file.
+    others
+        As in `Example`.
+    """
+
+    cached: Path
+    scan_id: str
+    points_voxels: np.ndarray
+    grid: Grid
+    source_grid: Grid
+    key: str
+    source: Path
+
+    def read(self) -> Example:
+        """Read the voxels.
+
+        Raises
+        ------
+        InputError
+            If the file is no longer the whole cached scan that it was.
+        """
+        scan = read_cached(self.cached)
+        if scan.record.key != self.key:
+            raise InputError(
+                f"{self.cached.name}: a cached scan must not change while it is used; its key was "
+                f"{self.key[:12]} and is now {scan.record.key[:12]}"
+            )
+        return Example(
+            scan_id=self.scan_id,
+            image=scan.image,
+            mask=scan.mask,
+            points_voxels=self.points_voxels,
+            grid=self.grid,
+            source_grid=self.source_grid,
+            key=self.key,
+            source=self.source,
+        )
+
+
+def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> ExampleFile:
+    """Read what a cached file says of itself, without its voxels, and place the objects.
 
     Parameters
     ----------
@@ -58,19 +105,22 @@ def load_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
     Raises
     ------
     InputError
-        If the file isn't a whole cached scan, or the scan has no voxel of an object.
+        If the file isn't a cached scan, or the scan has no voxel of an object.
     """
-    scan = read_cached(cached)
-    record = scan.record
+    record = read_record(cached)
     source = source_of(cached, record)
     centroids = object_centroids(record.labels, objects, source.name)
-    return Example(
+    return ExampleFile(
+        cached=cached,
         scan_id=record.scan_id,
-        image=scan.image,
-        mask=scan.mask,
         points_voxels=map_points(centroids, record.source_grid, record.grid),
         grid=record.grid,
         source_grid=record.source_grid,
         key=record.key,
         source=source,
     )
+
+
+def load_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> Example:
+    """Read a whole cached example; otherwise as `open_example`."""
+    return open_example(cached, objects).read()

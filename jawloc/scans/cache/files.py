@@ -23,7 +23,8 @@ from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelle
 from jawloc.scans.labels import Label
 from jawloc.scans.scan import ScanFile
 
-ALGORITHM_VERSION = 1  # raise it whenever the same source would give other voxels or centroids
+# Raise it whenever the same source would give other voxels, centroids or another content hash.
+ALGORITHM_VERSION = 2
 RECORD_KEY = "jawloc_cache"
 
 

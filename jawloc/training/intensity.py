@@ -1,0 +1,64 @@
+"""Grey values -> network input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+COUNTED_VOXELS = 2**20  # at a time: counting takes 8 bytes a voxel
+
+
+@dataclass(frozen=True)
+class IntensityConfig:
+    """How grey values become network input.
+
+    ``percentile`` puts the `low` percentile of each scan at 0 and the `high` one at 1, so that
+    scanner gain and offset drop out; ``raw`` leaves the values alone, as the lab trained.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    rule: Literal["percentile", "raw"] = "percentile"
+    low: Annotated[float, Field(ge=0, le=100)] = 1.0
+    high: Annotated[float, Field(ge=0, le=100)] = 99.5
+
+
+def normalise(image: np.ndarray, config: IntensityConfig) -> np.ndarray:
+    """Turn grey values into network input (float32, same shape) by the intensity rule."""
+    values = np.array(image, dtype=np.float32)  # a copy: tensors are made of it
+    if config.rule == "raw":
+        return values
+    low, high = grey_percentiles(image, (config.low, config.high))
+    if high <= low:  # nearly every voxel has one grey value
+        low, high = float(values.min()), float(values.max())
+    values -= np.float32(low)
+    values /= np.float32(max(high - low, 1e-6))
+    return values
+
+
+def grey_percentiles(image: np.ndarray, percentages: Sequence[float]) -> list[float]:
+    """Return percentiles, interpolated linearly as `numpy.percentile` does.
+
+    8- and 16-bit integers are counted instead of sorted, which is several times faster.
+    """
+    if image.dtype.kind not in "iu" or image.dtype.itemsize > 2 or image.size == 0:
+        # in double precision: numpy interpolates in the image's own type, where integers overflow
+        sorted_out = np.percentile(image.astype(np.float64), list(percentages))
+        return [float(value) for value in sorted_out]
+    lowest = int(np.iinfo(image.dtype).min)
+    flat, counts = image.reshape(-1), np.zeros(2 ** (8 * image.dtype.itemsize), np.int64)
+    for first in range(0, flat.size, COUNTED_VOXELS):
+        part = flat[first : first + COUNTED_VOXELS].astype(np.intp) - lowest
+        counts += np.bincount(part, minlength=len(counts))
+    up_to = np.cumsum(counts)  # voxels of this grey value or a lower one
+    percentiles = []
+    for percentage in percentages:
+        position = percentage / 100 * (flat.size - 1)
+        below = int(np.searchsorted(up_to, int(position), side="right"))
+        above = int(np.searchsorted(up_to, min(int(position) + 1, flat.size - 1), side="right"))
+        percentiles.append(lowest + below + (above - below) * (position - int(position)))
+    return percentiles

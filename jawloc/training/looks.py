@@ -1,0 +1,176 @@
+"""How a network looks at a scan: once at all of it, or coarsely first and then closely.
+
+A grid of 512 x 128 x 128 holds 8 million voxels, nearly all of them far from the jaw. On such
+grids a first network sees the scan pooled to voxels four times as long, and a second one sees a
+small window of full detail round the place that the first one names. Both learn at once, each at
+a sigma that suits its voxels. On small grids one network sees it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jawloc.geometry import Shape
+from jawloc.heatmaps.decode import Decoded, decode
+from jawloc.heatmaps.losses import HeatmapScores, score_heatmaps
+from jawloc.heatmaps.target import gaussian_factors
+from jawloc.training.augmentation import Augmentation, change_intensities, move_images
+from jawloc.training.network import (
+    CoarseToFine,
+    Look,
+    heatmap_shape,
+    pad_to_multiple,
+    to_heatmap_grid,
+    to_image_grid,
+)
+
+JITTER = 0.375  # share of a window by which training moves it off the object's point
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network says of a batch, and where it looked.
+
+    Attributes
+    ----------
+    logits : tensor, shape (batch, object, z, y, x)
+    start : tensor, shape (batch, object, 3)
+        The image voxel at which each heatmap begins.
+    stride : int
+        Image voxels per heatmap voxel along each axis.
+    sigma_voxels : float
+        Of the heatmaps that this network learns, in image voxels.
+    """
+
+    logits: Tensor
+    start: Tensor
+    stride: int
+    sigma_voxels: float
+
+    def score(self, points: Tensor) -> HeatmapScores:
+        """Compare the heatmaps with those of the true points (batch, object, 3; image voxels)."""
+        centres = to_heatmap_grid(points - self.start, self.stride)
+        shape, sigma = self.logits.shape[2:], self.sigma_voxels / self.stride
+        return score_heatmaps(self.logits, gaussian_factors(centres, shape, sigma))
+
+    def decode(self) -> Decoded:
+        """Return points and spread in image voxels."""
+        found = decode(self.logits, self.sigma_voxels / self.stride)
+        points = to_image_grid(found.points, self.stride) + self.start
+        return Decoded(points, found.spread * self.stride)
+
+    def probability(self, shape_zyx: Sequence[int]) -> Tensor:
+        """Return the maps (batch, object, z, y, x) on the heatmap grid of the whole image."""
+        maps = torch.softmax(self.logits.float().flatten(2), -1).view_as(self.logits)
+        whole = maps.new_zeros(*maps.shape[:2], *heatmap_shape(shape_zyx, self.stride))
+        for one_map, into, start in zip(
+            maps.flatten(0, 1), whole.flatten(0, 1), self.start.flatten(0, 1), strict=True
+        ):
+            first = [int(s) // self.stride for s in start]
+            part = [slice(f, f + n) for f, n in zip(first, one_map.shape, strict=True)]
+            room = into[tuple(part)]
+            room.copy_(one_map[tuple(slice(0, n) for n in room.shape)])
+        return whole
+
+
+def look(network: nn.Module, looks: Sequence[Look], images: Tensor, sigma: float) -> list[Seen]:
+    """Look at images (batch, 1, z, y, x) as they are; each look goes where the last one pointed.
+
+    Parameters
+    ----------
+    sigma : float
+        The curriculum's sigma, in image voxels.
+    """
+    seen: list[Seen] = []
+    for number, way in enumerate(looks):
+        near = seen[-1].decode().points if seen else None
+        seen.append(_look_once(network, number, way, images, sigma, near, None))
+    return seen
+
+
+def look_and_learn(
+    network: nn.Module,
+    looks: Sequence[Look],
+    images: Tensor,
+    points: Tensor,
+    sigma: float,
+    change: Augmentation | None,
+    jitter: Tensor | None,
+) -> list[Seen]:
+    """Look at images as training does: changed, and closely at a place near the true points.
+
+    Parameters
+    ----------
+    images : tensor, shape (batch, 1, z, y, x), before the change
+    points : tensor, shape (batch, object, 3), image voxels after the change
+    change : Augmentation or None
+    jitter : tensor, shape (batch, object, 3), from -1 to 1, or None without close looks
+        Where in the window a point lies.
+    """
+    seen = []
+    for number, way in enumerate(looks):
+        near = None
+        if way.window is not None and jitter is not None:
+            near = points + jitter.to(points) * JITTER * points.new_tensor(way.window)
+        seen.append(_look_once(network, number, way, images, sigma, near, change))
+    return seen
+
+
+def _look_once(
+    network: nn.Module,
+    number: int,
+    way: Look,
+    images: Tensor,
+    sigma: float,
+    near: Tensor | None,
+    change: Augmentation | None,
+) -> Seen:
+    part = network.parts[number] if isinstance(network, CoarseToFine) else network
+    if near is None or way.window is None:
+        logits = _forward(part, _changed(images, way, change))
+        start = logits.new_zeros(*logits.shape[:2], 3)
+    else:
+        start = window_start(near, way.window, way.heatmap_stride, images.shape[2:])
+        # every object has a window of its own, and in it its own channel
+        objects = range(near.shape[1])
+        inputs = torch.cat([_changed(images, way, change, start[:, k]) for k in objects])
+        every = _forward(part, inputs).unflatten(0, (len(objects), -1))
+        logits = torch.stack([every[k, :, k] for k in objects], dim=1)
+    return Seen(logits, start, way.heatmap_stride, way.sigma(sigma))
+
+
+def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
+    # half the bytes and tensor cores on a GPU; on CPUs it was no faster (see experiments/log.md)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda):
+        return network(inputs).float()
+
+
+def window_start(points: Tensor, window: Shape, stride: int, shape_zyx: Sequence[int]) -> Tensor:
+    """Return where windows round points (..., 3) begin: inside the image, on a heatmap voxel."""
+    size = points.new_tensor(window)
+    last = torch.ceil((points.new_tensor(list(shape_zyx)) - size) / stride).clamp_min(0)
+    wanted = torch.round((points + 0.5 - size / 2) / stride)
+    return torch.minimum(wanted.clamp_min(0), last) * stride
+
+
+def _changed(
+    images: Tensor,
+    way: Look,
+    change: Augmentation | None,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Return what the network gets: all of the pooled images, or a window of each."""
+    shape, pooled = images.shape[2:], images
+    if way.pool > 1:
+        pooled = F.avg_pool3d(pad_to_multiple(images, way.pool), way.pool)
+    if change is None and start is None:
+        return pooled
+    moved = move_images(
+        pooled, change, shape_zyx=shape, pool=way.pool, start=start, size_zyx=way.window
+    )
+    return moved if change is None else change_intensities(moved, change)

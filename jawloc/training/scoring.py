@@ -1,0 +1,87 @@
+"""What a pass over scans says of the network: scores, positions, and a split's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jawloc.heatmaps.losses import HeatmapScores, LossName
+from jawloc.heatmaps.metrics import HeatmapMetrics, HeatmapSample, summarise
+from jawloc.training.dataset import ScanTensors
+from jawloc.training.looks import Seen, look
+from jawloc.training.network import Look
+from jawloc.training.team import ALONE, Team
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Some scans as the network saw them; tensors stay on its device until `samples` asks.
+
+    Attributes
+    ----------
+    scans : tensor of int64, shape (batch,)
+        Which scans of the split, on the CPU.
+    predicted, truth : tensors, shape (batch, object, 3), image voxels
+    scores : HeatmapScores
+        Of the last look, from which the position is read.
+    loss : tensor, shape (batch,)
+        What is trained on: the mean over objects and looks.
+    """
+
+    scans: Tensor
+    predicted: Tensor
+    truth: Tensor
+    scores: HeatmapScores
+    loss: Tensor
+
+
+def score(seen: Sequence[Seen], points: Tensor, scans: Tensor, loss: LossName) -> Scored:
+    """Compare what each look says of a batch with its true points (batch, object, 3)."""
+    scores = [view.score(points) for view in seen]
+    losses = torch.stack([each.loss(loss).mean(1) for each in scores])
+    return Scored(scans, seen[-1].decode().points, points, scores[-1], losses.mean(0))
+
+
+def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[HeatmapSample]:
+    """Return what each scan contributes, of all processes, in the order of the split."""
+    own: list[tuple[int, HeatmapSample]] = []
+    for part in scored:
+        numbers = [
+            values.detach().mean(1).tolist()
+            for values in (part.scores.kl_nats, part.scores.dice, part.scores.mse)
+        ]
+        predicted, truth = part.predicted.cpu().numpy(), part.truth.cpu().numpy()
+        for i, scan in enumerate(part.scans.tolist()):
+            kl, dice, mse = (values[i] for values in numbers)
+            grid = scans.grids[scan]
+            own.append((scan, HeatmapSample(kl, dice, mse, predicted[i], truth[i], grid)))
+    return [sample for _, sample in sorted(team.gather(own), key=lambda pair: pair[0])]
+
+
+def mean_loss(scored: Sequence[Scored], team: Team) -> float:
+    """Return the mean over scans, of all processes, of what is trained on."""
+    own = torch.cat([part.loss.detach() for part in scored]).tolist() if scored else []
+    every = team.gather(own)
+    return sum(every) / len(every)
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    scans: ScanTensors,
+    sigma: float,
+    looks: Sequence[Look],
+    team: Team = ALONE,
+) -> HeatmapMetrics:
+    """Score a network on scans, one at a time, without dropout and without augmentation."""
+    network.eval()
+    device = next(network.parameters()).device
+    numbers = torch.arange(len(scans.ids))[team.rank :: team.size].split(1)
+    scored = []
+    for number, images in zip(numbers, scans.batches(numbers), strict=True):
+        seen = look(network, looks, images.to(device), sigma)
+        scored.append(score(seen, scans.points[number].to(device), number, "kl"))
+    return summarise(samples(scored, scans, team))

@@ -1,0 +1,95 @@
+"""Several processes that train one network together: `torchrun --nproc-per-node N -m jawloc train`.
+
+Every process draws the same batches and the same changes, works on its share of each batch, and
+adds its gradients to the others'. So N processes do what one process does with the same batch,
+up to rounding. The first process leads: it alone builds the cache, logs, and writes files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+PATIENCE = timedelta(days=1)  # the others wait while the leader fills the cache
+
+
+@dataclass(frozen=True)
+class Team:
+    """One process's place among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Say whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """Return which part of a batch is this process's; it may be empty."""
+        per_process = -(-batch_size // self.size)
+        return slice(self.rank * per_process, (self.rank + 1) * per_process)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes."""
+        if self.size == 1:
+            return
+        every = list(parameters)
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in every]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(together)
+        for parameter, part in zip(every, together.split([p.numel() for p in every]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def average_statistics(self, network: nn.Module) -> None:
+        """Replace running statistics (BatchNorm's) by their mean over the processes."""
+        if self.size == 1:
+            return
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                distributed.all_reduce(buffer)
+                buffer /= self.size
+
+    def gather(self, items: Sequence[Any]) -> list[Any]:
+        """Return every process's items, in the order of the processes."""
+        if self.size == 1:
+            return list(items)
+        parts: list[Any] = [None] * self.size
+        distributed.all_gather_object(parts, list(items))
+        return [item for part in parts for item in part]
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the leader through alone; the others follow when it is done."""
+        if self.size > 1 and not self.leads:
+            distributed.barrier()
+        yield
+        if self.size > 1 and self.leads:
+            distributed.barrier()
+
+
+ALONE = Team()
+
+
+@contextmanager
+def joined_team() -> Iterator[Team]:
+    """Join the processes that torchrun started; without torchrun, be alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield Team(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()

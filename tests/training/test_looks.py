@@ -1,0 +1,252 @@
+"""Coarse and close looks: the window goes where it should, and points come back to the image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from jawloc.geometry import Grid
+from jawloc.heatmaps.target import gaussian_factors, render
+from jawloc.training.augmentation import AugmentationConfig, draw_augmentation, move_points
+from jawloc.training.dataset import ScanTensors
+from jawloc.training.looks import Seen, look, look_and_learn, window_start
+from jawloc.training.loop import fit
+from jawloc.training.network import CoarseToFine, Look, NetworkConfig, build_network
+from jawloc.training.scoring import evaluate
+from tests.training.blobs import CURRICULUM, MOVED, fresh_state, training_config
+
+SHAPE = (70, 44, 40)  # 70 and 44 are not multiples of 8
+CONFIG = NetworkConfig(coarse=4, channels=(4, 8), stride=2, window=(24, 16, 20))
+LOOKS = CONFIG.looks()
+POINTS = [(35.0, 22.0, 20.0), (3.3, 40.1, 0.2), (69.4, -0.4, 39.4), (20.7, 5.5, 30.3)]
+
+
+class Spots(nn.Module):
+    """A network that sees nothing but the grey values: a logit a voxel, `stride` times coarser."""
+
+    def __init__(self, stride: int, objects: int = 1) -> None:
+        super().__init__()
+        self.stride, self.objects = stride, objects
+        self.weight = nn.Parameter(torch.ones(1))
+        self.inputs: list[torch.Tensor] = []
+
+    def forward(self, image):
+        self.inputs.append(image)
+        pooled = nn.functional.avg_pool3d(image, self.stride, ceil_mode=True)
+        return self.weight * pooled.clamp_min(1e-30).log().expand(-1, self.objects, -1, -1, -1)
+
+
+def spots() -> CoarseToFine:
+    return CoarseToFine([Spots(LOOKS[0].stride), Spots(LOOKS[1].stride)])
+
+
+def blobs(points: torch.Tensor, sigma: float) -> torch.Tensor:
+    drawn = render(points, SHAPE, sigma)
+    return (drawn / drawn.amax((2, 3, 4), keepdim=True)).sum(1, keepdim=True)
+
+
+# --- which looks -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "coarse"),
+    [
+        ((512, 128, 128), 4),
+        ((96, 48, 48), 1),
+        ((24, 40, 31), 1),
+        ((128, 64, 64), 2),
+        ((127, 63, 64), 1),
+        ((1024, 256, 256), 8),
+        ((4096, 512, 512), 8),
+    ],
+)
+def test_a_coarse_look_is_taken_where_enough_voxels_are_left_for_it(size, coarse):
+    assert NetworkConfig().for_grid(size).coarse == coarse
+
+
+def test_what_the_settings_say_is_not_decided_anew():
+    assert NetworkConfig(coarse=2).for_grid((512, 128, 128)).coarse == 2
+    assert NetworkConfig(name="attention-unet").for_grid((512, 128, 128)).coarse == 1
+
+
+def test_an_undecided_network_cannot_be_built():
+    with pytest.raises(ValueError, match="for_grid"):
+        build_network(NetworkConfig(), 1)
+
+
+def test_each_look_has_a_sigma_that_suits_its_voxels():
+    """Together they shrink all the way: from 8 to 4 the coarse one, from 4 on the close one."""
+    coarse, close = NetworkConfig(coarse=4).looks()
+    assert [coarse.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [8.0, 5.0, 4.0, 4.0]
+    assert [close.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [4.0, 4.0, 4.0, 1.5]
+    assert (coarse.heatmap_stride, close.heatmap_stride) == (8, 4)
+
+
+def test_one_look_keeps_the_curriculums_sigma():
+    (only,) = NetworkConfig(coarse=1).looks()
+    assert [only.sigma(s) for s in (80.0, 1.0)] == [80.0, 1.0]
+
+
+# --- where the window goes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("window", [(24, 16, 20), (64, 64, 64)])
+def test_a_window_begins_on_a_heatmap_voxel_and_holds_its_point(window, stride):
+    points = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(SHAPE)
+    points = points - 0.5
+    start = window_start(points, window, stride, SHAPE)
+    assert (start % stride == 0).all()
+    assert (start >= 0).all()
+    assert (start <= points + 0.5).all()
+    assert (start + torch.tensor(window) >= points + 0.5).all()
+    size, shape = torch.tensor(window), torch.tensor(SHAPE)
+    assert (start + size < shape + stride).logical_or(start == 0).all()  # inside, but for the grid
+    away = ((points > size) & (points < shape - size)).all(1)
+    offset = (start + (size - 1) / 2 - points)[away].abs()
+    assert (offset <= stride / 2 + 1e-4).all()  # the point is in the middle
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_close_look_sees_the_very_voxels_of_the_image(point):
+    noise = torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    images = blobs(torch.tensor([[point]]), 4.0) + 1e-4 * noise
+    network = spots()
+    coarse, close = look(network, LOOKS, images, 4.0)
+    near = coarse.decode().points[0, 0]
+    assert (near - torch.tensor(point)).abs().max() < 3  # of heatmap voxels that are 8 long
+    z, y, x = (int(s) for s in close.start[0, 0])
+    part = images[0, 0, z : z + 24, y : y + 16, x : x + 20]
+    seen = network.parts[1].inputs[0][0, 0, : part.shape[0], : part.shape[1], : part.shape[2]]
+    torch.testing.assert_close(seen, part, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_what_is_seen_closely_comes_back_as_a_point_of_the_image(point):
+    points = torch.tensor([[point]])
+    close = look(spots(), LOOKS, blobs(points, 1.2), 2.0)[-1]
+    # pooled, and cut off by a border, a Gaussian is not quite one
+    at_border = min(point) < 2 or max(point) > 60
+    atol = 1.0 if at_border else 0.2
+    torch.testing.assert_close(close.decode().points, points, atol=atol, rtol=0)
+
+
+def test_a_coarse_look_at_sizes_that_pooling_does_not_divide():
+    points = torch.tensor([[(35.0, 22.0, 20.0)], [(50.0, 30.0, 10.0)]])
+    coarse = look(spots(), LOOKS, blobs(points, 5.5), 6.0)[0]
+    assert tuple(coarse.logits.shape[2:]) == (9, 6, 5)
+    # its voxels are 8 long: without the half voxels of pooling it would be off by 3.5
+    torch.testing.assert_close(coarse.decode().points, points, atol=0.7, rtol=0)
+
+
+def test_every_object_has_its_own_window_and_channel():
+    points = torch.tensor([[(12.0, 10.0, 9.0), (55.0, 33.0, 28.0)]])
+
+    class Two(Spots):
+        """Channel 0 likes low voxels, channel 1 high ones; the close look likes all."""
+
+        def forward(self, image):
+            logits = super().forward(image)
+            if len(self.inputs) == 1 and self.stride == LOOKS[0].stride:
+                low = torch.linspace(20, 0, logits.shape[2])[:, None, None]
+                return logits + torch.stack([low, low.flip(0)])
+            return logits
+
+    network = CoarseToFine([Two(LOOKS[0].stride, 2), Spots(LOOKS[1].stride, 2)])
+    close = look(network, LOOKS, blobs(points, 2.0), 2.0)[-1]
+    torch.testing.assert_close(close.decode().points, points, atol=0.3, rtol=0)
+
+
+# --- what training sees ----------------------------------------------------------------------
+
+
+SIGMAS = (4.5, 1.2)  # about those that the looks decode with
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["coarse", "close"])
+@pytest.mark.parametrize("moved", [False, True], ids=["as they are", "augmented"])
+def test_training_sees_object_and_point_at_one_place(moved, number):
+    """Both looks, whatever the change: a disagreement would train a wrong position."""
+    generator = torch.Generator().manual_seed(3)
+    points = torch.tensor([[(35.0, 22.0, 20.0)], [(40.0, 18.0, 22.0)]])
+    images, change = blobs(points, SIGMAS[number]), None
+    if moved:
+        config = AugmentationConfig(scale=0.0, gain=0.0, offset=0.0, gamma=0.0, noise=0.0)
+        change = draw_augmentation(config, points, SHAPE, torch.ones(2, 3), generator)
+        points = move_points(points, change, SHAPE)
+    jitter = torch.rand(2, 1, 3, generator=generator) * 2 - 1
+    seen = look_and_learn(spots(), LOOKS, images, points, 4.0, change, jitter)
+    assert not torch.equal(seen[1].start[0], seen[1].start[1])
+    atol = 0.2 * seen[number].stride  # without half voxels it would be off by half a stride
+    torch.testing.assert_close(seen[number].decode().points, points, atol=atol, rtol=0)
+
+
+def test_jitter_moves_the_window_but_keeps_the_point_inside():
+    points = torch.tensor([[(35.0, 22.0, 20.0)]] * 64)
+    jitter = torch.rand(64, 1, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand(64, 1, *SHAPE)
+    close = look_and_learn(spots(), LOOKS, images, points, 2.0, None, jitter)[1]
+    inside = points - close.start
+    assert (inside > 0).all()
+    assert (inside < torch.tensor(CONFIG.window)).all()
+    assert (inside[:, 0].std(0) > torch.tensor(CONFIG.window) * 0.15).all()
+
+
+def test_the_score_is_that_of_the_window():
+    points, start = torch.tensor([[(30.0, 20.0, 12.0)]]), torch.tensor([[(20.0, 12.0, 4.0)]])
+    factors = gaussian_factors((points - start + 0.5) / 2 - 0.5, (12, 8, 10), 1.5)
+    z, y, x = (f.log()[0, 0] for f in factors)
+    logits = (z[:, None, None] + y[:, None] + x)[None, None]
+    scores = Seen(logits, start, 2, 3.0).score(points)
+    assert scores.kl_nats.item() == pytest.approx(0, abs=1e-4)
+    assert scores.dice.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_map_of_a_window_lies_in_the_map_of_the_whole_image():
+    logits = torch.randn(1, 1, 12, 8, 10, generator=torch.Generator().manual_seed(0))
+    seen = Seen(logits, torch.tensor([[(20.0, 12.0, 4.0)]]), 2, 3.0)
+    whole = seen.probability(SHAPE)
+    assert tuple(whole.shape) == (1, 1, 35, 22, 20)
+    assert whole.sum().item() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(
+        whole[0, 0, 10:22, 6:14, 2:12], logits[0, 0].flatten().softmax(0).view(12, 8, 10)
+    )
+
+
+def test_a_window_that_reaches_beyond_the_image_is_cut_in_its_map():
+    seen = Seen(torch.zeros(1, 1, 8, 8, 8), torch.tensor([[(64.0, 40.0, 32.0)]]), 2, 3.0)
+    assert tuple(seen.probability(SHAPE).shape) == (1, 1, 35, 22, 20)
+
+
+# --- learning --------------------------------------------------------------------------------
+
+
+def blob_scans(count: int, seed: int) -> ScanTensors:
+    generator = torch.Generator().manual_seed(seed)
+    extent = torch.tensor(SHAPE, dtype=torch.float32)
+    points = torch.rand(count, 1, 3, generator=generator) * (extent - 12) + 5.5
+    images = render(points, SHAPE, 3.0)
+    images = images / images.amax((2, 3, 4), keepdim=True)
+    images += 0.1 * torch.randn(images.shape, generator=generator)
+    grids = (Grid(SHAPE),) * count
+    names = tuple(f"blob_{i}" for i in range(count))
+    return ScanTensors(names, images, points, torch.ones(count, 3), grids)
+
+
+def test_looking_twice_learns_to_below_a_voxel(one_thread):
+    """Always saying the middle is wrong by some 20 voxels, the coarse heatmap's are 8 long."""
+    train, val = blob_scans(10, 1), blob_scans(5, 2)
+    config = training_config(num_epochs=20, learning_rate=0.02, batch_size=2)
+    state = fresh_state(config, CONFIG)
+    for _ in fit(state, train, val, config, CURRICULUM, MOVED, LOOKS):
+        pass
+    assert state.best_error_voxels < 1.0
+    network = build_network(CONFIG, 1)
+    network.load_state_dict(state.best_weights)
+    best = state.records[state.best_epoch - 1]
+    assert evaluate(network, val, best.sigma_voxels, LOOKS) == best.val
+
+
+def test_a_look_is_described_in_image_voxels():
+    assert Look(stride=2, pool=4).heatmap_stride == 8
