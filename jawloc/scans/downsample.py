@@ -1,8 +1,8 @@
 """Shrink a scan file onto a grid by exact area averaging, with its centroids and hash on the way.
 
-The scan is read once, slab by slab, so a scan of any size costs a few slabs of memory. Each slice
-is averaged along y and x and then added to the one or two target slices it reaches, while a
-second thread hashes what the first has read.
+The scan is read once, slab by slab, so a scan of any size costs a few slabs of memory. Slices are
+summed along z, each target slice is then averaged along y and x, while a second thread hashes
+what the first has read.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def hash_content(scan: ScanFile, *, on_slab: Callable[[int], None] | None = None
     """Return the SHA-256 of what a scan file says: shape, spacing, voxel type, image and mask.
 
     It depends on neither the file's name nor its format, so a scan that was touched, moved or
-    written anew with the same content keeps its hash.
+    written anew with the same content keeps its hash. Of a mask's slices, those without a label
+    count as a byte each.
     """
     with _Hasher(scan) as hasher:
         for _, image_slab, mask_slab in _read_slabs(scan):

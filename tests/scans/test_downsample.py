@@ -284,6 +284,19 @@ def test_hash_is_that_of_the_content():
     assert len({base, *(hash_content(scan) for scan in others)}) == 1 + len(others)
 
 
+def test_hash_tells_where_the_only_labelled_slice_is(monkeypatch):
+    """Slices without a label are hashed as a byte each; that must not make masks alike."""
+    image = np.zeros((6, 5, 4), np.uint16)
+    masks = [None, np.zeros(image.shape, np.uint8)]
+    for number in range(6):
+        masks.append(np.zeros(image.shape, np.uint8))
+        masks[-1][number, 2, 3] = 1
+    hashes = [hash_content(scan_of(image, mask)) for mask in masks]
+    assert len(set(hashes)) == len(masks)
+    monkeypatch.setattr("jawloc.scans.downsample.SLAB_BYTES", 2 * 5 * 4 * 2)  # two slices
+    assert [hash_content(scan_of(image, mask)) for mask in masks] == hashes
+
+
 @pytest.mark.parametrize("target", [(5, 4, 4), (4, 5, 4), (4, 4, 5), (0, 4, 4)])
 def test_a_target_larger_than_the_scan_is_refused(target):
     shapes = f"{target[0]}x{target[1]}x{target[2]} .* 4x4x4"
