@@ -94,9 +94,10 @@ def run_experiment(
         nothing half-made left behind.
     """
     started = time.perf_counter()
-    # one process looks whether the name is free: for the others it may be taken by now
-    checked = {"overwrite": overwrite, "resume": resume} if team.leads else {"overwrite": True}
-    folder = output_folder(config.base, model_name, **checked)
+    # one process sees to it that the name is free: when the others look, it may be taken by that
+    folder = output_folder(
+        config.base, model_name, overwrite=overwrite or not team.leads, resume=resume
+    )
     params = config.as_params()
     if resume:
         check_settings(folder / CHECKPOINT, params)

@@ -79,7 +79,7 @@ def evaluate(
     """Score a network on scans, one at a time, without dropout and without augmentation."""
     network.eval()
     device = next(network.parameters()).device
-    numbers = torch.arange(len(scans.ids))[team.rank :: team.size].split(1)
+    numbers = [torch.tensor([i]) for i in range(team.rank, len(scans.ids), team.size)]
     scored = []
     for number, images in zip(numbers, scans.batches(numbers), strict=True):
         seen = look(network, looks, images.to(device), sigma)

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+from jawloc.errors import TrainingError
+
 PATIENCE = timedelta(days=1)  # the others wait while the leader fills the cache
 
 
@@ -89,7 +91,22 @@ def joined_team() -> Iterator[Team]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
+    team = Team(distributed.get_rank(), size)
     try:
-        yield Team(distributed.get_rank(), size)
+        yield team
+    except RuntimeError as error:
+        if not _lost_touch(error):
+            raise
+        if not team.leads:  # the one that ended has said why
+            raise SystemExit(1) from None
+        raise TrainingError(
+            "another of torchrun's processes ended, and training together needs all of them"
+        ) from error
     finally:
         distributed.destroy_process_group()
+
+
+def _lost_touch(error: RuntimeError) -> bool:
+    """Say whether an error is about another process that is gone."""
+    signs = ("connection closed by peer", "connection reset by peer", "connection was closed")
+    return isinstance(error, distributed.DistError) or any(s in str(error).lower() for s in signs)
