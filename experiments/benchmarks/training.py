@@ -45,8 +45,8 @@ LIMIT_NOTE = (
     "of a large matrix product in float32 on this machine ({:.0f} GFLOP/s)."
 )
 LAB_NOTE = (
-    "The lab's seconds leave out the reading of scans and our measuring of errors; of its two "
-    "errors (as it validates, and with eval()) the lower counts. Its scans are held in memory."
+    "The lab's seconds leave out the reading of cached scans, which jawloc's include, and our "
+    "measuring of errors; of its two errors (as it validates, and with eval()) the lower counts."
 )
 
 

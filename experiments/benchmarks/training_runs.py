@@ -21,7 +21,7 @@ from contenders import Work
 if TYPE_CHECKING:
     from lab_recipe import LabScan
 
-    from jawloc.scans.cache import Example
+    from jawloc.scans.cache import ExampleFile
 
 Size = tuple[int, int, int]
 
@@ -101,7 +101,7 @@ def lab_curve(path: Path, curve: Path, epochs: int) -> Work:
     return work
 
 
-def _examples(path: Path) -> dict[str, list[Example]]:
+def _examples(path: Path) -> dict[str, list[ExampleFile]]:
     from jawloc.config import load_config
     from jawloc.experiment import prepare_data
 
@@ -111,10 +111,11 @@ def _examples(path: Path) -> dict[str, list[Example]]:
     return {use: data.of(some) for use, some in ids.items()}
 
 
-def _lab_scans(examples: Sequence[Example]) -> list[LabScan]:
+def _lab_scans(examples: Sequence[ExampleFile]) -> list[LabScan]:
     from lab_recipe import LabScan, decimated_centroid
 
-    return [LabScan(e.image, decimated_centroid(e.mask), e.points_voxels) for e in examples]
+    whole = [example.read() for example in examples]
+    return [LabScan(e.image, decimated_centroid(e.mask), e.points_voxels) for e in whole]
 
 
 def _write_point(file: TextIO, row: Mapping[str, Any], error: float) -> None:
