@@ -43,6 +43,9 @@ class Run:
     contender : str
     seconds : float
         Wall time of the work alone; of a command, from its start to its end.
+    cpu_seconds : float
+        Processor time of all its threads: unlike the wall time, hardly moved by what else the
+        machine does. Of a function, its own process's.
     peak_mb : float
         Largest resident memory of the process (10**6 bytes), imports included. Pages of
         memory-mapped files count, the page cache of files that were read does not.
@@ -52,6 +55,7 @@ class Run:
 
     contender: str
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     numbers: Mapping[str, float] = field(default_factory=dict)
 
@@ -87,7 +91,8 @@ def measure(
             runs.append(run(name, contender))
             last = runs[-1]
             print(
-                f"  {turn + 1}/{repeats} {name}: {last.seconds:.3f} s, {last.peak_mb:.0f} MB",
+                f"  {turn + 1}/{repeats} {name}: {last.seconds:.3f} s "
+                f"({last.cpu_seconds:.3f} s of CPU), {last.peak_mb:.0f} MB",
                 file=sys.stderr,
                 flush=True,
             )
@@ -101,20 +106,20 @@ def _run_function(name: str, prepare: Callable[[], Work]) -> Run:
     child.start()
     there.close()
     try:
-        seconds, peak_mb, numbers = here.recv()
+        seconds, cpu_seconds, peak_mb, numbers = here.recv()
     except EOFError:
         child.join()
         raise RuntimeError(f"{name}: ended with exit code {child.exitcode}") from None
     child.join()
-    return Run(name, seconds, peak_mb, numbers)
+    return Run(name, seconds, cpu_seconds, peak_mb, numbers)
 
 
 def _child(results: Connection, prepare: Callable[[], Work]) -> None:
     work = prepare()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     numbers = work()
-    seconds = time.perf_counter() - start
-    results.send((seconds, _own_peak_mb(), dict(numbers or {})))
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    results.send((seconds, cpu_seconds, _own_peak_mb(), dict(numbers or {})))
 
 
 def _own_peak_mb() -> float:
@@ -138,11 +143,12 @@ def _run_command(name: str, words: Sequence[str]) -> Run:
     if child.returncode:
         raise RuntimeError(f"{name}: {' '.join(words)} ended with exit code {child.returncode}")
     # Never less than what this process holds (see above), which is why it imports so little.
-    return Run(name, seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6)
+    peak_mb = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return Run(name, seconds, usage.ru_utime + usage.ru_stime, peak_mb)
 
 
 def summarise(runs: Sequence[Run]) -> list[dict[str, object]]:
-    """Return a row for each contender: median and range of its seconds, its largest peak.
+    """Return a row for each contender: median and range of its seconds, CPU, its largest peak.
 
     Numbers that the work returned become columns too, as medians.
     """
@@ -156,6 +162,7 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, object]]:
             "seconds_min": min(seconds),
             "seconds_max": max(seconds),
             "runs": len(own),
+            "cpu_seconds": statistics.median(run.cpu_seconds for run in own),
             "peak_mb": max(run.peak_mb for run in own),
         }
         for key in own[0].numbers:
