@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PANEL_WIDTH, BAR_HEIGHT, LINES_HEIGHT = 10.0, 0.42, 4.5  # inches
 CAPTION_CHARACTERS = 140  # a line
+TITLE_CHARACTERS = 66  # long names of bars push the panel, and its title, to the right
 
 
 def draw(path: Path, tables: Sequence[Table], caption: str) -> None:
@@ -34,7 +35,7 @@ def draw(path: Path, tables: Sequence[Table], caption: str) -> None:
         panels, foot = figure.subfigures(2, 1, height_ratios=[sum(heights), below])
         grid = panels.subplots(len(tables), 1, height_ratios=heights, squeeze=False)
         for axes, table in zip(grid[:, 0], tables, strict=True):
-            axes.set_title(textwrap.fill(table.title, 90), loc="left")
+            axes.set_title(textwrap.fill(table.title, TITLE_CHARACTERS), loc="left")
             draw_panel = _draw_bars if isinstance(table.panel, Bars) else _draw_lines
             draw_panel(axes, table.rows, table.panel)
         foot.text(0.01, 0.95, caption, va="top", fontsize=9)
@@ -65,7 +66,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
     axes.set_xlabel(panel.axis)
     if panel.limit is not None:
         _draw_limit(axes.axvline, *panel.limit)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best", frameon=True, framealpha=1)
 
 
 def _draw_lines(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
@@ -75,7 +76,10 @@ def _draw_lines(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
     for number, name in enumerate(dict.fromkeys(str(row[panel.series]) for row in rows)):
         own = [row for row in rows if str(row[panel.series]) == name]
         x, y = ([float(str(row[key])) for row in own] for key in (panel.x, panel.y))
-        axes.plot(x, y, marker="o", label=name, color=colours[number % len(colours)])
+        colour = colours[number % len(colours)]
+        axes.plot(x, y, marker="o", label=name, color=colour)
+        if panel.linear:
+            axes.plot(x, [y[0] * here / x[0] for here in x], color=colour, linestyle=":")
     if panel.log_x:
         axes.set_xscale("log")
     if panel.log_y:
