@@ -192,6 +192,13 @@ WRONG = [
     # one of a few words
     ("network: unt", "network.name must be one of 'unet', 'attention-unet'; received 'unt'"),
     ("network: {stride: 3}", "network.stride must be one of 1, 2, 4; received 3"),
+    ("network: {coarse: 3}", "network.coarse must be auto, 1, 2, 4 or 8; received 3"),
+    (
+        "network: {window: [64, 64]}",
+        "network.window must be three whole numbers of voxels (z, y, x), each at least 16; "
+        "received [64, 64]",
+    ),
+    ("memory_budget_gb: -1", "memory_budget_gb must be at least 0; received -1"),
     ("loss: bce", "loss must be one of 'kl', 'dice', 'mse'; received 'bce'"),
     ("curriculum: {trigger: x}", "curriculum.trigger must be one of 'loss', 'error'; received 'x'"),
     # lists
@@ -486,11 +493,34 @@ def test_settings_made_by_code_are_checked_alike(tmp_path):
             "curriculum.minimum_sigma must be at least 0.25 with network.stride 1",
         ),
         ({"intensity": {"rule": "raw"}}, "intensity.rule raw needs augmentation.gamma"),
+        (
+            {"network": {"name": "attention-unet", "coarse": 4}},
+            r"network.coarse must be 1 \(or auto\) with network.name attention-unet",
+        ),
     ],
 )
 def test_settings_that_spoil_each_other_are_refused(written, settings, sentence):
     with pytest.raises(InputError, match=sentence):
         load_config(written(settings))
+
+
+@pytest.mark.parametrize(
+    ("size", "network", "coarse"),
+    [
+        ([512, 128, 128], {}, 4),
+        ([96, 48, 48], {}, 1),
+        ([512, 128, 128], {"coarse": 1}, 1),
+        ([96, 48, 48], {"coarse": 2}, 2),
+        ([512, 128, 128], {"name": "attention-unet"}, 1),
+    ],
+)
+def test_whether_the_network_looks_twice_is_decided_and_logged_with_the_settings(
+    written, size, network, coarse
+):
+    """Else a later version's rule could take a run's settings for another network."""
+    config = load_config(written({"downsampled_dicom_size": size, "network": network}))
+    assert config.network.coarse == coarse
+    assert config.as_params()["network.coarse"] == coarse
 
 
 def test_raw_values_are_fine_without_changes_of_the_grey_range(written):

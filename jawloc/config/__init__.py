@@ -192,6 +192,12 @@ def _check_together(config: Config, layers: Sequence[Layer]) -> None:
             f"offset and noise of 0, which are shares of a grey range that raw values don't have; "
             f"received {changed.gamma:g}, {changed.offset:g} and {changed.noise:g}"
         )
+    if config.network.name != "unet" and config.network.coarse != 1:
+        raise InputError(
+            f"{source_of('network.coarse', layers)}: network.coarse must be 1 (or auto) with "
+            f"network.name {config.network.name}, which looks once; received "
+            f"{config.network.coarse}"
+        )
     if not config.network.channels:
         raise InputError(
             f"{source_of('network.channels', layers)}: network.channels must name at least one "
