@@ -173,8 +173,9 @@ def load_scans(
     else:
         images = torch.empty(len(examples), 1, *shape)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            for number, image in enumerate(pool.map(read, range(len(examples)))):
-                images[number] = image
+            # each thread fills its own part: finished scans would otherwise wait, held twice
+            every = zip(images, range(len(examples)), strict=True)
+            deque(pool.map(lambda pair: pair[0].copy_(read(pair[1])), every), maxlen=0)
     points = np.stack([e.points_voxels for e in examples])
     sizes = np.stack([_voxel_proportions(e) for e in examples])
     return ScanTensors(
