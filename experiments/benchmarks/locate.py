@@ -24,7 +24,9 @@ WORK = ROOT / "dicoms" / "benchmarks"  # git ignores it
 SCAN, GRID = (2000, 600, 600), (512, 128, 128)  # (z, y, x)
 QUICK_SCAN, QUICK_GRID = (288, 96, 96), (96, 48, 48)
 CHUNK = 2**23  # bytes
-READ, SHRINK, LOCATE, LAB = "reading the bytes", "downsampling", "jawloc's locate", "the lab's way"
+READ, LOCATE, LAB = "reading the bytes", "jawloc's locate", "the lab's way"
+SHRINK = "downsampling alone"  # of the image, as locating begins with it
+SHRINK_ALL = "downsampling for the cache"  # of image and mask, with centroids and hash
 IMPORTS = "importing torch, a whole process"
 JAWLOC_PROCESS, LAB_PROCESS = "jawloc's, a whole process", "the lab's, a whole process"
 JAWLOC_CODE = (
@@ -123,6 +125,7 @@ def _measure(scan: Path, model: Path, grid: Sequence[int], repeats: int) -> list
     often = {
         READ: partial(reading, scan),
         SHRINK: partial(downsampling, scan, grid),
+        SHRINK_ALL: partial(downsampling_for_the_cache, scan, grid),
         LOCATE: partial(locating, scan, model),
         IMPORTS: [sys.executable, "-c", "import torch"],
         JAWLOC_PROCESS: [sys.executable, "-c", jawloc_code],
@@ -162,6 +165,16 @@ def reading(scan: Path) -> Work:
 
 
 def downsampling(scan: Path, grid: Sequence[int]) -> Work:
+    from jawloc.scans.downsample import downsample_image
+    from jawloc.scans.reading import open_scan
+
+    def work() -> None:
+        downsample_image(open_scan(scan), grid)
+
+    return work
+
+
+def downsampling_for_the_cache(scan: Path, grid: Sequence[int]) -> Work:
     from jawloc.scans.downsample import downsample
     from jawloc.scans.reading import open_scan
 

@@ -14,7 +14,7 @@ from torch import nn
 from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
-from jawloc.scans.downsample import downsample
+from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.intensity import IntensityConfig, normalise
@@ -96,8 +96,8 @@ class Locator:
             A file that can't be read as a scan, or a scan smaller than the locator's grid.
         """
         scan = open_scan(path)
-        image = downsample(scan, self.downsampled_size).image
-        return self.localise(scan.scan_id, self.predict(image), scan.grid)
+        prediction = self.predict(downsample_image(scan, self.downsampled_size))
+        return self.localise(scan.scan_id, prediction, scan.grid)
 
     def localise(self, scan_id: str, prediction: Prediction, full: Grid) -> list[Localisation]:
         """Carry a prediction to the full-size grid."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -87,6 +87,21 @@ def downsample(
             mask.labels(),
             hasher.hexdigest(),
         )
+
+
+def downsample_image(scan: ScanFile, shape_zyx: Sequence[int]) -> np.ndarray:
+    """Average only the image onto a grid; otherwise as `downsample`.
+
+    To find an object in a new scan takes neither mask nor hash, which cost half of the time.
+    """
+    check_target(scan, shape_zyx)
+    z, y, x = (int(n) for n in shape_zyx)
+    with one_blas_thread():
+        image = _ImageBuilder(scan, (z, y, x))
+        for start, slab, _ in _read_slabs(replace(scan, read_mask=None)):
+            for index, plane in enumerate(slab, start):
+                image.add(index, plane)
+        return image.array
 
 
 def hash_content(scan: ScanFile, *, on_slab: Callable[[int], None] | None = None) -> str:

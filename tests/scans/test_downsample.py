@@ -1,6 +1,7 @@
 """Area averaging of scan files, and what is learnt of the mask on the way."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import threadpoolctl
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans.averaging import one_blas_thread
-from jawloc.scans.downsample import SLAB_BYTES, downsample, hash_content
+from jawloc.scans.downsample import SLAB_BYTES, downsample, downsample_image, hash_content
 from jawloc.scans.labels import Label, object_centroids
 from jawloc.scans.scan import ScanFile
 
@@ -62,6 +63,19 @@ def test_equals_the_dense_definition(source, target, dtype):
     result = downsample(scan_of(image), target).image
     tolerance = 1e-5 if dtype.kind == "f" else 0.5 + 0.02
     np.testing.assert_allclose(result, brute_force(image, target), rtol=0, atol=tolerance)
+
+
+def test_the_image_alone_is_the_same_and_leaves_the_mask_unread():
+    image = np.random.default_rng(2).integers(0, 65536, (23, 37, 41)).astype(np.uint16)
+    scan = scan_of(image)
+
+    def unread(start: int, stop: int) -> np.ndarray:
+        raise AssertionError("a position needs no mask")
+
+    alone = downsample_image(replace(scan, read_mask=unread), (7, 18, 40))
+    np.testing.assert_array_equal(alone, downsample(scan, (7, 18, 40)).image)
+    with pytest.raises(InputError, match="no larger than the scan"):
+        downsample_image(scan, (24, 37, 41))
 
 
 @pytest.mark.parametrize(
