@@ -29,13 +29,11 @@ WindowSize = Annotated[int, Field(ge=16)]
 LAB_CHANNELS = (8, 12, 16, 24, 32)
 LAB_STRIDES = (2, 2, 2, 2, 1)
 
-# A first, coarse look keeps this many voxels along the shortest axis, and its network strides less
-# than the close one's: its heatmap need only tell where the window goes.
+# A first, coarse look keeps this many voxels along the shortest axis.
 LEAST_POOLED_SIZE = 32
-COARSE_STRIDE = 2
-# Narrowest Gaussian, in heatmap voxels, that a coarse look learns, and widest one that a close
-# look does, as a share of its window.
-COARSE_SIGMA_PER_STRIDE = 0.5
+# Narrowest Gaussian, in heatmap voxels, that a coarse look learns (it need only tell where the
+# window goes), and widest one that a close look does, as a share of its window.
+COARSE_SIGMA_PER_STRIDE = 0.375
 CLOSE_SIGMA_PER_WINDOW = 1 / 16
 
 
@@ -86,10 +84,10 @@ class NetworkConfig:
             return (Look(self.heatmap_stride),)
         if self.coarse == "auto":
             raise ValueError("a network looks at a known grid; call for_grid() first")
-        least = COARSE_SIGMA_PER_STRIDE * self.coarse * COARSE_STRIDE
+        least = COARSE_SIGMA_PER_STRIDE * self.coarse * self.stride
         most = CLOSE_SIGMA_PER_WINDOW * min(self.window)
         return (
-            Look(COARSE_STRIDE, pool=self.coarse, least_sigma_voxels=least),
+            Look(self.stride, pool=self.coarse, least_sigma_voxels=least),
             Look(self.stride, window=self.window, most_sigma_voxels=most),
         )
 

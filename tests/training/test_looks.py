@@ -76,11 +76,11 @@ def test_an_undecided_network_cannot_be_built():
 
 
 def test_each_look_has_a_sigma_that_suits_its_voxels():
-    """Together they shrink all the way: from 8 to 4 the coarse one, from 4 on the close one."""
+    """The coarse one's voxels are too long for narrow Gaussians, the close one sees no wide ones."""
     coarse, close = NetworkConfig(coarse=4).looks()
-    assert [coarse.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [8.0, 5.0, 4.0, 4.0]
+    assert [coarse.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [8.0, 6.0, 6.0, 6.0]
     assert [close.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [4.0, 4.0, 4.0, 1.5]
-    assert (coarse.heatmap_stride, close.heatmap_stride) == (8, 4)
+    assert (coarse.heatmap_stride, close.heatmap_stride) == (16, 4)
 
 
 def test_one_look_keeps_the_curriculums_sigma():
