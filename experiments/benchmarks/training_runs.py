@@ -69,12 +69,16 @@ def jawloc_curve(path: Path, curve: Path, epochs: int | None) -> Work:
     data = prepare_data(config)
 
     def work() -> dict[str, float]:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         state = start_state(config, torch.device("cpu"))
         with curve.open("w") as file:
             for record in train(state, config, data):
                 # since the start, so that what happens between epochs counts too
-                row = {**record.flat(), "seconds": time.perf_counter() - started}
+                row = {
+                    **record.flat(),
+                    "seconds": time.perf_counter() - started,
+                    "cpu_seconds": time.process_time() - cpu_started,
+                }
                 _write_point(file, row, row["val_error_voxels"])
         evaluation = test(best_locator(state, config), config, data, {})["test"]
         return {"test_error_voxels": evaluation.mean("downsampled_voxels") or math.nan}
