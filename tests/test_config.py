@@ -191,12 +191,12 @@ WRONG = [
     ),
     # one of a few words
     ("network: unt", "network.name must be one of 'unet', 'attention-unet'; received 'unt'"),
-    ("network: {stride: 3}", "network.stride must be one of 1, 2, 4; received 3"),
+    ("network: {stride: 3}", "network.stride must be auto, 1, 2 or 4; received 3"),
     ("network: {coarse: 3}", "network.coarse must be auto, 1, 2, 4 or 8; received 3"),
     (
         "network: {window: [64, 64]}",
-        "network.window must be three whole numbers of voxels (z, y, x), each at least 16; "
-        "received [64, 64]",
+        "network.window must be auto, or three whole numbers of voxels (z, y, x), each at least "
+        "16; received [64, 64]",
     ),
     ("memory_budget_gb: -1", "memory_budget_gb must be at least 0; received -1"),
     ("loss: bce", "loss must be one of 'kl', 'dice', 'mse'; received 'bce'"),
@@ -505,22 +505,27 @@ def test_settings_that_spoil_each_other_are_refused(written, settings, sentence)
 
 
 @pytest.mark.parametrize(
-    ("size", "network", "coarse"),
+    ("size", "network", "coarse", "stride", "window"),
     [
-        ([512, 128, 128], {}, 4),
-        ([96, 48, 48], {}, 1),
-        ([512, 128, 128], {"coarse": 1}, 1),
-        ([96, 48, 48], {"coarse": 2}, 2),
-        ([512, 128, 128], {"name": "attention-unet"}, 1),
+        ([512, 128, 128], {}, 4, 4, 64),
+        ([96, 48, 48], {}, 2, 2, 32),
+        ([24, 40, 31], {}, 1, 2, 32),
+        ([512, 128, 128], {"coarse": 1}, 1, 4, 64),
+        ([96, 48, 48], {"coarse": 1, "stride": 4}, 1, 4, 64),
+        ([96, 48, 48], {"window": [48, 48, 48]}, 2, 2, 48),
+        ([512, 128, 128], {"name": "attention-unet"}, 1, 4, 64),
     ],
 )
-def test_whether_the_network_looks_twice_is_decided_and_logged_with_the_settings(
-    written, size, network, coarse
+def test_how_the_network_looks_is_decided_and_logged_with_the_settings(
+    written, size, network, coarse, stride, window
 ):
     """Else a later version's rule could take a run's settings for another network."""
     config = load_config(written({"downsampled_dicom_size": size, "network": network}))
-    assert config.network.coarse == coarse
-    assert config.as_params()["network.coarse"] == coarse
+    decided = (config.network.coarse, config.network.stride, config.network.window)
+    assert decided == (coarse, stride, (window,) * 3)
+    params = config.as_params()
+    logged = tuple(params[f"network.{key}"] for key in ("coarse", "stride", "window"))
+    assert logged == (coarse, stride, [window] * 3)
 
 
 def test_raw_values_are_fine_without_changes_of_the_grey_range(written):

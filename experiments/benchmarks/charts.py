@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tables import Bars, Row, Table, columns_of, short
+from tables import Bars, Lines, Row, Table, columns_of, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANEL_WIDTH, BAR_HEIGHT, LINES_HEIGHT = 10.0, 0.42, 4.5  # inches
 CAPTION_CHARACTERS = 140  # a line
+FEW_PLACES = 6  # on an axis, that are all labelled
 TITLE_CHARACTERS = 66  # long names of bars push the panel, and its title, to the right
 
 
@@ -24,6 +26,7 @@ def draw(path: Path, tables: Sequence[Table], caption: str) -> None:
     from jawloc.reporting.figures import Figure, save_figure
     from jawloc.reporting.figures.style import STYLE
 
+    colours = _colours(tables)
     caption = textwrap.fill(caption, CAPTION_CHARACTERS)
     heights = [
         1.4 + BAR_HEIGHT * len(table.rows) if isinstance(table.panel, Bars) else LINES_HEIGHT
@@ -36,10 +39,22 @@ def draw(path: Path, tables: Sequence[Table], caption: str) -> None:
         grid = panels.subplots(len(tables), 1, height_ratios=heights, squeeze=False)
         for axes, table in zip(grid[:, 0], tables, strict=True):
             axes.set_title(textwrap.fill(table.title, TITLE_CHARACTERS), loc="left")
-            draw_panel = _draw_bars if isinstance(table.panel, Bars) else _draw_lines
-            draw_panel(axes, table.rows, table.panel)
+            if isinstance(table.panel, Bars):
+                _draw_bars(axes, table.rows, table.panel)
+            else:
+                _draw_lines(axes, table.rows, table.panel, colours)
         foot.text(0.01, 0.95, caption, va="top", fontsize=9)
         save_figure(figure, path)
+
+
+def _colours(tables: Sequence[Table]) -> dict[str, str]:
+    """Return a colour for each line: the same in every panel."""
+    from jawloc.reporting.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+
+    drawn = [(table.rows, table.panel.series) for table in tables if isinstance(table.panel, Lines)]
+    names = dict.fromkeys(str(row[series]) for rows, series in drawn for row in rows)
+    some = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, "black", SKY, "dimgray")
+    return dict(zip(names, cycle(some), strict=False))
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
@@ -69,19 +84,20 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
         axes.legend(loc="best", frameon=True, framealpha=1)
 
 
-def _draw_lines(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
-    from jawloc.reporting.figures.style import BLUE, GREEN, ORANGE, PURPLE, VERMILION
-
-    colours = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, "black")
-    for number, name in enumerate(dict.fromkeys(str(row[panel.series]) for row in rows)):
+def _draw_lines(axes: Axes, rows: Sequence[Row], panel: Any, colours: Mapping[str, str]) -> None:
+    for name in dict.fromkeys(str(row[panel.series]) for row in rows):
         own = [row for row in rows if str(row[panel.series]) == name]
         x, y = ([float(str(row[key])) for row in own] for key in (panel.x, panel.y))
-        colour = colours[number % len(colours)]
+        colour = colours[name]
         axes.plot(x, y, marker="o", label=name, color=colour)
         if panel.linear:
             axes.plot(x, [y[0] * here / x[0] for here in x], color=colour, linestyle=":")
     if panel.log_x:
         axes.set_xscale("log")
+        places = sorted({float(str(row[panel.x])) for row in rows})
+        if len(places) <= FEW_PLACES:  # what was measured says more than powers of ten
+            axes.set_xticks(places, [short(place) for place in places])
+            axes.set_xticks([], minor=True)
     if panel.log_y:
         axes.set_yscale("log")
     else:
@@ -90,7 +106,7 @@ def _draw_lines(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
     if panel.limit is not None:
         _draw_limit(axes.axhline, *panel.limit)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines, not on them
 
 
 def _draw_limit(line: Any, value: float, words: str) -> None:

@@ -46,6 +46,9 @@ class Lines:
     log_x, log_y : bool
     limit : (y, words), optional
         As in `Bars`.
+    linear : bool
+        Whether a dotted line from each line's first point shows what linear growth would be; for
+        two logarithmic axes.
     """
 
     x: str
@@ -56,6 +59,7 @@ class Lines:
     log_x: bool = False
     log_y: bool = False
     limit: tuple[float, str] | None = None
+    linear: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ is in lab_recipe.py. Phantoms, caches and whole curves stay in `dicoms/benchmark
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -263,9 +265,32 @@ def train_in_full(options: argparse.Namespace) -> None:
         rows.append({"what": f"{key.replace('_', ' ')} (downsampled voxels)", "measured": error})
     scan, grid = ("x".join(map(str, shape)) for shape in (SCAN_SHAPES[size], size))
     title = f"jawloc train: {options.scans} phantoms of {scan}, cached at {grid}"
-    _report(
-        options, "full", [Table("full", title, rows)], LIMIT_NOTE.format(limit["per_second"] / 1e9)
+    drawn = Lines(
+        *("minutes", "error_voxels", "split"),
+        *("minutes of training", "mean radial error (downsampled voxels)"),
+        log_y=True,
     )
+    curve = Table("full_curve", title, _error_rows(outputs / "metrics.csv"), drawn)
+    note = LIMIT_NOTE.format(limit["per_second"] / 1e9)
+    _report(options, "full", [curve, Table("full", title, rows)], note)
+
+
+def _error_rows(metrics: Path) -> list[dict[str, object]]:
+    """Return the errors of every epoch over the minutes that the epochs took."""
+    with metrics.open() as file:
+        epochs = list(csv.DictReader(file))
+    minutes = list(accumulate(float(epoch["seconds"]) / 60 for epoch in epochs))
+    return [
+        {
+            "split": words,
+            "epoch": int(epoch["epoch"]),
+            "minutes": minute,
+            "sigma_voxels": float(epoch["sigma_voxels"]),
+            "error_voxels": float(epoch[f"{split}_error_voxels"]),
+        }
+        for split, words in (("train", "training, augmented"), ("val", "validation"))
+        for epoch, minute in zip(epochs, minutes, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ RULES = {
     "or to null for every label",
     "device": "auto, cpu, cuda or cuda:N",
     "network.channels": "a list of whole numbers, each at least 1, one a level",
+    "network.stride": "auto, 1, 2 or 4",
     "network.coarse": "auto, 1, 2, 4 or 8",
-    "network.window": "three whole numbers of voxels (z, y, x), each at least 16",
+    "network.window": "auto, or three whole numbers of voxels (z, y, x), each at least 16",
     "augmentation.flip_axes": "a list of axes out of z, y and x",
     "augmentation.rotation_degrees_zyx": "three numbers of degrees (z, y, x), each from 0 to 180",
 }

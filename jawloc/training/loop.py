@@ -169,10 +169,11 @@ def fit(
             if len(images):
                 images, points = images.to(watch.device), points.to(watch.device)
                 seen = look_and_learn(state.network, looks, images, points, sigma, change, jitter)
-                scored.append(score(seen, points, shares[step], config.loss))
+                scores = score(seen, points, shares[step], config.loss)
                 # a share of the batch's mean, so that the team's sum is the mean
-                loss = scored[-1].loss.sum() / len(batches[step])
+                loss = scores.loss.sum() / len(batches[step])
                 loss.backward()
+                scored.append(scores.detached())
             team.sum_gradients(state.network.parameters())
             norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
             watch.add(batches[step], loss.detach(), norm)

@@ -30,7 +30,9 @@ LAB_CHANNELS = (8, 12, 16, 24, 32)
 LAB_STRIDES = (2, 2, 2, 2, 1)
 
 # A first, coarse look keeps this many voxels along the shortest axis.
-LEAST_POOLED_SIZE = 32
+LEAST_POOLED_SIZE = 24
+# Heatmap voxels along each axis of a close look's window.
+WINDOW_SIZE = 16
 # Narrowest Gaussian, in heatmap voxels, that a coarse look learns (it need only tell where the
 # window goes), and widest one that a close look does, as a share of its window.
 COARSE_SIGMA_PER_STRIDE = 0.375
@@ -42,35 +44,52 @@ class NetworkConfig:
     """Which network, and how wide.
 
     `channels` (one number a level), `stride` (of the heatmap), `coarse` and `window` are the
-    U-Net's; the attention U-Net is always the lab's, with a heatmap as fine as its input.
+    U-Net's; the attention U-Net is always the lab's, with a heatmap as fine as its input. What is
+    "auto" is decided by the grid, see `for_grid`; everything else wants it decided.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     name: NetworkName = "unet"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)
-    stride: Literal[1, 2, 4] = 4
+    stride: Literal["auto", 1, 2, 4] = "auto"
     # Image voxels that a first, coarse look averages into one along each axis; 1: no such look.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
     # (z, y, x) image voxels of the close look round the place that the coarse one names
-    window: tuple[WindowSize, WindowSize, WindowSize] = (64, 64, 64)
+    window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
 
     @property
     def heatmap_stride(self) -> int:
-        """Image voxels per voxel of the heatmap that the position is read from."""
-        return self.stride if self.name == "unet" else 1
+        """Image voxels per voxel of the heatmap that the position is read from.
+
+        Raises
+        ------
+        ValueError
+            It isn't decided yet: see `for_grid`.
+        """
+        if self.name != "unet":
+            return 1
+        if self.stride == "auto":
+            raise ValueError("network.stride depends on the grid; call for_grid() first")
+        return self.stride
 
     def for_grid(self, shape_zyx: Sequence[int]) -> NetworkConfig:
-        """Return the configuration with `coarse` decided for this downsampled size."""
-        if self.coarse != "auto":
-            return self
-        if self.name != "unet":
-            return replace(self, coarse=1)
-        coarse: Literal[1, 2, 4, 8] = 1
-        for factor in (2, 4, 8):
-            if min(shape_zyx) >= factor * LEAST_POOLED_SIZE:
-                coarse = factor
-        return replace(self, coarse=coarse)
+        """Return the configuration with all that is "auto" decided for this downsampled size.
+
+        Fine grids get longer heatmap voxels: what matters is how many there are across the jaw.
+        """
+        factor: Literal[1, 2, 4, 8] = 1
+        for larger in (2, 4, 8):
+            if min(shape_zyx) >= larger * LEAST_POOLED_SIZE:
+                factor = larger
+        coarse, stride, window = self.coarse, self.stride, self.window
+        if coarse == "auto":
+            coarse = factor if self.name == "unet" else 1
+        if stride == "auto":
+            stride = 2 if factor <= 2 else 4
+        if window == "auto":
+            window = (WINDOW_SIZE * stride,) * 3
+        return replace(self, coarse=coarse, stride=stride, window=window)
 
     def looks(self) -> tuple[Look, ...]:
         """Return how the network looks at a scan, in order; the last gives the position.
@@ -78,17 +97,18 @@ class NetworkConfig:
         Raises
         ------
         ValueError
-            `coarse` is still "auto": see `for_grid`.
+            Something isn't decided yet: see `for_grid`.
         """
+        stride = self.heatmap_stride
         if self.name != "unet" or self.coarse == 1:
-            return (Look(self.heatmap_stride),)
-        if self.coarse == "auto":
-            raise ValueError("a network looks at a known grid; call for_grid() first")
-        least = COARSE_SIGMA_PER_STRIDE * self.coarse * self.stride
+            return (Look(stride),)
+        if self.coarse == "auto" or self.window == "auto":
+            raise ValueError("how a network looks depends on the grid; call for_grid() first")
+        least = COARSE_SIGMA_PER_STRIDE * self.coarse * stride
         most = CLOSE_SIGMA_PER_WINDOW * min(self.window)
         return (
-            Look(self.stride, pool=self.coarse, least_sigma_voxels=least),
-            Look(self.stride, window=self.window, most_sigma_voxels=most),
+            Look(stride, pool=self.coarse, least_sigma_voxels=least),
+            Look(stride, window=self.window, most_sigma_voxels=most),
         )
 
 

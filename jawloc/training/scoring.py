@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,13 @@ class Scored:
     scores: HeatmapScores
     loss: Tensor
 
+    def detached(self) -> Scored:
+        """Return the numbers without what led to them: every step's maps would pile up."""
+        scores = HeatmapScores(
+            **{name: value.detach() for name, value in vars(self.scores).items()}
+        )
+        return replace(self, scores=scores, loss=self.loss.detach())
+
 
 def score(seen: Sequence[Seen], points: Tensor, scans: Tensor, loss: LossName) -> Scored:
     """Compare what each look says of a batch with its true points (batch, object, 3)."""
@@ -50,7 +57,7 @@ def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[He
     own: list[tuple[int, HeatmapSample]] = []
     for part in scored:
         numbers = [
-            values.detach().mean(1).tolist()
+            values.mean(1).tolist()
             for values in (part.scores.kl_nats, part.scores.dice, part.scores.mse)
         ]
         predicted, truth = part.predicted.cpu().numpy(), part.truth.cpu().numpy()
@@ -63,7 +70,7 @@ def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[He
 
 def mean_loss(scored: Sequence[Scored], team: Team) -> float:
     """Return the mean over scans, of all processes, of what is trained on."""
-    own = torch.cat([part.loss.detach() for part in scored]).tolist() if scored else []
+    own = torch.cat([part.loss for part in scored]).tolist() if scored else []
     every = team.gather(own)
     return sum(every) / len(every)
 

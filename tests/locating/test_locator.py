@@ -212,7 +212,7 @@ def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
             "channels": (4, 8),
             "stride": 2,
             "coarse": 1,
-            "window": (64, 64, 64),
+            "window": "auto",
         },
         "downsampled_dicom_size": SIZE,
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},

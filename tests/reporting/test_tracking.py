@@ -311,7 +311,7 @@ def small_locator(tmp_path_factory):
     """An untrained locator's file and two phantom scans."""
     folder = tmp_path_factory.mktemp("locator")
     torch.manual_seed(0)
-    config = NetworkConfig(coarse=1, channels=(2, 4))
+    config = NetworkConfig(coarse=1, channels=(2, 4), stride=4)
     network = build_network(config, 1)
     locator = Locator(network, config, (48, 24, 24), IntensityConfig(), {"jaw": None}, 1.0)
     save_locator(locator, folder / "small.pth")

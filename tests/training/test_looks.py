@@ -53,10 +53,10 @@ def blobs(points: torch.Tensor, sigma: float) -> torch.Tensor:
     ("size", "coarse"),
     [
         ((512, 128, 128), 4),
-        ((96, 48, 48), 1),
+        ((96, 48, 48), 2),
         ((24, 40, 31), 1),
-        ((128, 64, 64), 2),
-        ((127, 63, 64), 1),
+        ((191, 95, 96), 2),
+        ((95, 47, 48), 1),
         ((1024, 256, 256), 8),
         ((4096, 512, 512), 8),
     ],
@@ -66,25 +66,40 @@ def test_a_coarse_look_is_taken_where_enough_voxels_are_left_for_it(size, coarse
 
 
 def test_what_the_settings_say_is_not_decided_anew():
-    assert NetworkConfig(coarse=2).for_grid((512, 128, 128)).coarse == 2
+    said = NetworkConfig(coarse=2, stride=1, window=(24, 24, 24))
+    assert said.for_grid((512, 128, 128)) == said
     assert NetworkConfig(name="attention-unet").for_grid((512, 128, 128)).coarse == 1
 
 
-def test_an_undecided_network_cannot_be_built():
+@pytest.mark.parametrize(
+    "undecided",
+    [
+        NetworkConfig(),
+        NetworkConfig(coarse=1),
+        NetworkConfig(stride=2),
+        NetworkConfig(coarse=2, stride=2),
+    ],
+)
+def test_an_undecided_network_cannot_be_built(undecided):
     with pytest.raises(ValueError, match="for_grid"):
-        build_network(NetworkConfig(), 1)
+        build_network(undecided, 1)
+
+
+@pytest.mark.parametrize("size", [(512, 128, 128), (96, 48, 48), (200, 96, 96), (4096, 512, 512)])
+def test_a_window_fits_into_the_grid(size):
+    assert max(NetworkConfig().for_grid(size).window) <= min(size)
 
 
 def test_each_look_has_a_sigma_that_suits_its_voxels():
-    """The coarse one's voxels are too long for narrow Gaussians, the close one sees no wide ones."""
-    coarse, close = NetworkConfig(coarse=4).looks()
+    """Coarse voxels are too long for narrow Gaussians, and a window is too small for wide ones."""
+    coarse, close = NetworkConfig().for_grid((512, 128, 128)).looks()
     assert [coarse.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [8.0, 6.0, 6.0, 6.0]
     assert [close.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [4.0, 4.0, 4.0, 1.5]
     assert (coarse.heatmap_stride, close.heatmap_stride) == (16, 4)
 
 
 def test_one_look_keeps_the_curriculums_sigma():
-    (only,) = NetworkConfig(coarse=1).looks()
+    (only,) = NetworkConfig(coarse=1, stride=2).looks()
     assert [only.sigma(s) for s in (80.0, 1.0)] == [80.0, 1.0]
 
 
