@@ -15,7 +15,6 @@ import os
 import pty
 import re
 import select
-import signal
 import statistics
 import subprocess
 import sys
@@ -151,7 +150,7 @@ def _seconds_to_first_epoch(config: Path) -> float:
         _wait_for(FIRST_EPOCH, terminal, started + PATIENCE_SECONDS)
         return time.perf_counter() - started
     finally:
-        child.send_signal(signal.SIGINT)
+        child.terminate()  # a job in the background ignores Ctrl-C
         _read_to_the_end(terminal)  # or it would wait for room to write in
         child.wait()
         os.close(terminal)

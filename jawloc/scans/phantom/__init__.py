@@ -181,7 +181,9 @@ def write_phantoms(
     ]
     missing = [job for job in jobs if _notes(job[0]) != _settings(*job[1:])]
     workers = min(len(missing), usable_cores())
-    with tqdm(total=len(missing), desc="phantoms", unit="scan", disable=None if progress else True) as bar:
+    with tqdm(
+        total=len(missing), desc="phantoms", unit="scan", disable=None if progress else True
+    ) as bar:
         if workers < 2 or len(missing) * np.prod(shape_zyx) < SERIAL_VOXELS:
             for job in missing:
                 _write_job(job)
