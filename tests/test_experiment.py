@@ -611,3 +611,27 @@ def test_a_resumed_run_must_have_the_scans_that_it_began_with(
     result = jawloc("train", "--resume")
     assert result.exit_code == 2
     assert "the settings and scans that it began with; train_ids was" in result.stderr
+
+
+# --- coarse and close looks ----------------------------------------------------------------------
+
+
+def test_looking_twice_from_the_scans_to_a_position_with_scans_in_memory_or_not(
+    lab, jawloc, no_pictures, one_thread
+):
+    """Past the memory budget, scans are read from the cache, and every number stays the same."""
+    twice = ("--set", "network.coarse=2", "--set", "network.window=[16,16,16]")
+    for name, budget in (("held", 4.0), ("read", 0.0)):
+        words = ("train", "--model-name", name, *twice, "--set", f"memory_budget_gb={budget}")
+        result = jawloc(*words)
+        assert result.exit_code == 0, result.output
+    assert rows(lab, "held") == rows(lab, "read")
+    assert [e["error_mm"] for e in summary(lab, "held")["test_scans"]] == [
+        e["error_mm"] for e in summary(lab, "read")["test_scans"]
+    ]
+    locator = load_locator(outputs(lab, "read") / "read.pth")
+    assert len(locator.network_config.looks()) == 2
+    (found,) = locator.locate(lab / "dicoms" / "labelled" / f"{SCAN_IDS[-1]}.dcm")
+    (tested,) = summary(lab, "read")["test_scans"]
+    assert found.point_voxels == pytest.approx(tested["predicted_voxels_zyx"], abs=1e-3)
+    assert found.spread_voxels > 0

@@ -1,6 +1,6 @@
 """Start: how soon `--help` answers, and how soon `jawloc-train` is in its first epoch.
 
-    python experiments/benchmarks/start.py    # about 5 minutes, and once 10 more to draw phantoms
+    python experiments/benchmarks/start.py    # 3 minutes, and once 2 more to draw phantoms
 
 The first epoch has begun when its progress bar says so: `jawloc-train` runs in a terminal of its
 own (a pty), and the clock stops when "train: 0%" comes out of it, which is printed once imports,

@@ -1,8 +1,8 @@
 """Training: the lab's recipe against jawloc's default, on the same phantoms with the same split.
 
-    python experiments/benchmarks/training.py --part small   # curves to the end; hours
+    python experiments/benchmarks/training.py --part small   # curves to the end; an hour
     python experiments/benchmarks/training.py --part big     # seconds a scan; minutes
-    python experiments/benchmarks/training.py --part full    # one whole training; under an hour
+    python experiments/benchmarks/training.py --part full    # one whole training; minutes
 
 Both start from the same cached examples, in processes of their own, on the CPU. The lab's recipe
 is in lab_recipe.py. Phantoms, caches and whole curves stay in `dicoms/benchmarks/`.

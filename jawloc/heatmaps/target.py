@@ -40,6 +40,27 @@ def gaussian_factors(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: flo
     return z, y, x
 
 
+def rendered_spread(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Tensor:
+    """Return the spread, as decode.py defines it, of each point's own heatmap.
+
+    That is sigma, but for borders, and for a sigma so far below a voxel that the voxels' distances
+    from the point count more.
+
+    Parameters
+    ----------
+    points, shape_zyx, sigma_voxels : as in `gaussian_factors`
+
+    Returns
+    -------
+    tensor, shape (batch, object), voxels of the heatmap's own grid
+    """
+    variance = torch.zeros(points.shape[:-1], device=points.device)
+    for axis, factor in enumerate(gaussian_factors(points, shape_zyx, sigma_voxels)):
+        index = torch.arange(factor.shape[-1], device=points.device, dtype=points.dtype)
+        variance += (factor * (index - points[..., axis, None]).square()).sum(-1) / 3
+    return variance.sqrt()
+
+
 def render(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Tensor:
     """Return dense heatmaps, shape (batch, object, z, y, x), each summing to one."""
     z, y, x = gaussian_factors(points, shape_zyx, sigma_voxels)

@@ -151,7 +151,7 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
         )
     try:
         locator = _from_content(content)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{Path(path).name}: the weights and settings of a locator must fit together; these, "
             f"of jawloc {content.get('jawloc_version')}, don't"
@@ -161,14 +161,14 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
 
 
 def _spread(seen: Sequence[Seen]) -> torch.Tensor:
-    """Return the spread of the last look, widened by what the first was unsure of beyond its sigma.
+    """Return the spread of the last look, widened by what the first was unsure of.
 
-    A close look sees its window only: that the object might be elsewhere, the coarse map says.
+    A close look sees its window only: that the object might be elsewhere, the coarse map says, by
+    being wider than it should be.
     """
     variance = seen[-1].decode().spread.square()
     for earlier in seen[:-1]:
-        beyond = earlier.decode().spread.square() - earlier.sigma_voxels**2
-        variance = variance + beyond.clamp_min(0)
+        variance = variance + earlier.spread_beyond_target().square()
     return variance.sqrt()
 
 

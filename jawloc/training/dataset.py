@@ -99,6 +99,23 @@ class ScanTensors:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def of(self, ids: Sequence[str]) -> ScanTensors:
+        """Return the scans of these ids, in this order; a copy where they are in memory."""
+        numbers = [self.ids.index(scan_id) for scan_id in ids]
+        images = self.images
+        if isinstance(images, Tensor):
+            chosen: Tensor | ReadImage = images[numbers]
+        else:
+            read = images
+            chosen = lambda i: read(numbers[i])  # noqa: E731
+        return ScanTensors(
+            ids=tuple(ids),
+            images=chosen,
+            points=self.points[numbers],
+            voxel_sizes=self.voxel_sizes[numbers],
+            grids=tuple(self.grids[i] for i in numbers),
+        )
+
     def on(self, device: torch.device) -> ScanTensors:
         """Return the scans with their images on a device, if they are in memory and fit there."""
         if not isinstance(self.images, Tensor) or device.type != "cuda":
@@ -149,6 +166,26 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
             f"and {len(test)}"
         )
     return Split(tuple(train), tuple(sorted(val)), tuple(sorted(test)))
+
+
+def choose_folds(split: Split, folds: int) -> tuple[Split, ...]:
+    """Share all but the test scans out among so many folds: each scan validates in one of them.
+
+    Raises
+    ------
+    InputError
+        Fewer than two folds, or fewer scans than folds.
+    """
+    ids = sorted((*split.train_ids, *split.val_ids))
+    if not 2 <= folds <= len(ids):
+        raise InputError(
+            f"--folds: from 2 to the number of scans that aren't for testing ({len(ids)}); "
+            f"received {folds}"
+        )
+    parts = [ids[first::folds] for first in range(folds)]
+    return tuple(
+        Split(tuple(i for i in ids if i not in part), tuple(part), split.test_ids) for part in parts
+    )
 
 
 def load_scans(

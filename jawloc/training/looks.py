@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from jawloc.geometry import Shape
 from jawloc.heatmaps.decode import Decoded, decode
 from jawloc.heatmaps.losses import HeatmapScores, score_heatmaps
-from jawloc.heatmaps.target import gaussian_factors
+from jawloc.heatmaps.target import gaussian_factors, rendered_spread
 from jawloc.training.augmentation import Augmentation, change_intensities, move_images
 from jawloc.training.network import (
     CoarseToFine,
@@ -45,12 +45,15 @@ class Seen:
         Image voxels per heatmap voxel along each axis.
     sigma_voxels : float
         Of the heatmaps that this network learns, in image voxels.
+    shape_zyx : three ints
+        Of the image.
     """
 
     logits: Tensor
     start: Tensor
     stride: int
     sigma_voxels: float
+    shape_zyx: tuple[int, ...]
 
     def score(self, points: Tensor) -> HeatmapScores:
         """Compare the heatmaps with those of the true points (batch, object, 3; image voxels)."""
@@ -59,10 +62,24 @@ class Seen:
         return score_heatmaps(self.logits, gaussian_factors(centres, shape, sigma))
 
     def decode(self) -> Decoded:
-        """Return points and spread in image voxels."""
+        """Return points, inside the image, and spread, both in image voxels."""
         found = decode(self.logits, self.sigma_voxels / self.stride)
         points = to_image_grid(found.points, self.stride) + self.start
-        return Decoded(points, found.spread * self.stride)
+        # heatmap voxels may reach beyond the border
+        highest = points.new_tensor(self.shape_zyx) - 0.5
+        return Decoded(torch.minimum(points, highest), found.spread * self.stride)
+
+    def spread_beyond_target(self) -> Tensor:
+        """Return by how much the maps are wider than what they should be at the points found.
+
+        Returns
+        -------
+        tensor, shape (batch, object), image voxels; variances are subtracted, 0 where none is left
+        """
+        found = decode(self.logits, self.sigma_voxels / self.stride)
+        shape, sigma = self.logits.shape[2:], self.sigma_voxels / self.stride
+        expected = rendered_spread(found.points, shape, sigma)
+        return (found.spread.square() - expected.square()).clamp_min(0).sqrt() * self.stride
 
     def probability(self, shape_zyx: Sequence[int]) -> Tensor:
         """Return the maps (batch, object, z, y, x) on the heatmap grid of the whole image."""
@@ -78,18 +95,24 @@ class Seen:
         return whole
 
 
-def look(network: nn.Module, looks: Sequence[Look], images: Tensor, sigma: float) -> list[Seen]:
+def look(
+    network: nn.Module, looks: Sequence[Look], images: Tensor, sigma_voxels: float
+) -> list[Seen]:
     """Look at images (batch, 1, z, y, x) as they are; each look goes where the last one pointed.
 
     Parameters
     ----------
-    sigma : float
+    sigma_voxels : float
         The curriculum's sigma, in image voxels.
+
+    Returns
+    -------
+    What each look saw, in order; the last gives the position.
     """
     seen: list[Seen] = []
     for number, way in enumerate(looks):
         near = seen[-1].decode().points if seen else None
-        seen.append(_look_once(network, number, way, images, sigma, near, None))
+        seen.append(_look_once(network, number, way, images, sigma_voxels, near, None))
     return seen
 
 
@@ -98,7 +121,7 @@ def look_and_learn(
     looks: Sequence[Look],
     images: Tensor,
     points: Tensor,
-    sigma: float,
+    sigma_voxels: float,
     change: Augmentation | None,
     jitter: Tensor | None,
 ) -> list[Seen]:
@@ -117,7 +140,7 @@ def look_and_learn(
         near = None
         if way.window is not None and jitter is not None:
             near = points + jitter.to(points) * JITTER * points.new_tensor(way.window)
-        seen.append(_look_once(network, number, way, images, sigma, near, change))
+        seen.append(_look_once(network, number, way, images, sigma_voxels, near, change))
     return seen
 
 
@@ -126,7 +149,7 @@ def _look_once(
     number: int,
     way: Look,
     images: Tensor,
-    sigma: float,
+    sigma_voxels: float,
     near: Tensor | None,
     change: Augmentation | None,
 ) -> Seen:
@@ -141,12 +164,15 @@ def _look_once(
         inputs = torch.cat([_changed(images, way, change, start[:, k]) for k in objects])
         every = _forward(part, inputs).unflatten(0, (len(objects), -1))
         logits = torch.stack([every[k, :, k] for k in objects], dim=1)
-    return Seen(logits, start, way.heatmap_stride, way.sigma(sigma))
+    sigma, shape = way.sigma(sigma_voxels), tuple(images.shape[2:])
+    return Seen(logits, start, way.heatmap_stride, sigma, shape)
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
-    # half the bytes and tensor cores on a GPU; on CPUs it was no faster (see experiments/log.md)
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda):
+    # half the bytes and tensor cores on a GPU that has them for bf16; older ones only emulate it,
+    # and on CPUs it was no faster (see experiments/log.md)
+    fast = inputs.is_cuda and torch.cuda.get_device_capability(inputs.device) >= (8, 0)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=fast):
         return network(inputs).float()
 
 

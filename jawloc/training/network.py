@@ -197,7 +197,8 @@ class UNet(nn.Module):
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = block(torch.cat([x, skip], dim=1))
-        return self.head(x)[:, :, : shape[0], : shape[1], : shape[2]]
+        with torch.autocast(x.device.type, enabled=False):  # positions are read from these numbers
+            return self.head(x.float())[:, :, : shape[0], : shape[1], : shape[2]]
 
 
 def _stem(channels: int, stride: int) -> nn.Module:

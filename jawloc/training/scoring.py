@@ -29,6 +29,8 @@ class Scored:
         Of the last look, from which the position is read.
     loss : tensor, shape (batch,)
         What is trained on: the mean over objects and looks.
+    last_loss : tensor, shape (batch,)
+        The same of the last look alone, from which the position is read.
     """
 
     scans: Tensor
@@ -36,20 +38,24 @@ class Scored:
     truth: Tensor
     scores: HeatmapScores
     loss: Tensor
+    last_loss: Tensor
 
     def detached(self) -> Scored:
         """Return the numbers without what led to them: every step's maps would pile up."""
         scores = HeatmapScores(
             **{name: value.detach() for name, value in vars(self.scores).items()}
         )
-        return replace(self, scores=scores, loss=self.loss.detach())
+        return replace(
+            self, scores=scores, loss=self.loss.detach(), last_loss=self.last_loss.detach()
+        )
 
 
 def score(seen: Sequence[Seen], points: Tensor, scans: Tensor, loss: LossName) -> Scored:
     """Compare what each look says of a batch with its true points (batch, object, 3)."""
     scores = [view.score(points) for view in seen]
     losses = torch.stack([each.loss(loss).mean(1) for each in scores])
-    return Scored(scans, seen[-1].decode().points, points, scores[-1], losses.mean(0))
+    found = seen[-1].decode().points
+    return Scored(scans, found, points, scores[-1], losses.mean(0), losses[-1])
 
 
 def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[HeatmapSample]:
@@ -69,8 +75,11 @@ def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[He
 
 
 def mean_loss(scored: Sequence[Scored], team: Team) -> float:
-    """Return the mean over scans, of all processes, of what is trained on."""
-    own = torch.cat([part.loss for part in scored]).tolist() if scored else []
+    """Return the mean over scans, of all processes, of the last look's loss.
+
+    The curriculum goes by this one: it says what has been learned of the position.
+    """
+    own = torch.cat([part.last_loss for part in scored]).tolist() if scored else []
     every = team.gather(own)
     return sum(every) / len(every)
 
@@ -79,16 +88,24 @@ def mean_loss(scored: Sequence[Scored], team: Team) -> float:
 def evaluate(
     network: nn.Module,
     scans: ScanTensors,
-    sigma: float,
+    sigma_voxels: float,
     looks: Sequence[Look],
     team: Team = ALONE,
 ) -> HeatmapMetrics:
-    """Score a network on scans, one at a time, without dropout and without augmentation."""
+    """Score a network on scans, one at a time, without dropout and without augmentation.
+
+    Parameters
+    ----------
+    sigma_voxels : float
+        The curriculum's sigma, in image voxels.
+    team : Team
+        The processes that share the scans out; each returns the metrics of all scans.
+    """
     network.eval()
     device = next(network.parameters()).device
     numbers = [torch.tensor([i]) for i in range(team.rank, len(scans.ids), team.size)]
     scored = []
     for number, images in zip(numbers, scans.batches(numbers), strict=True):
-        seen = look(network, looks, images.to(device), sigma)
+        seen = look(network, looks, images.to(device), sigma_voxels)
         scored.append(score(seen, scans.points[number].to(device), number, "kl"))
     return summarise(samples(scored, scans, team))

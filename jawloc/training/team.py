@@ -7,7 +7,9 @@ up to rounding. The first process leads: it alone builds the cache, logs, and wr
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from jawloc.errors import TrainingError
+from jawloc.errors import InputError, TrainingError
 
 PATIENCE = timedelta(days=1)  # the others wait while the leader fills the cache
 
@@ -82,28 +84,59 @@ ALONE = Team()
 
 @contextmanager
 def joined_team() -> Iterator[Team]:
-    """Join the processes that torchrun started; without torchrun, be alone."""
+    """Join the processes that torchrun started; without torchrun, be alone.
+
+    Raises
+    ------
+    InputError
+        More processes on this machine than it has GPUs.
+    TrainingError
+        In the leader, where another process ended before its time.
+    SystemExit
+        In the others, where one ended; that one says why.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    gpus = torch.cuda.device_count()
+    if gpus:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        if here > gpus:
+            raise InputError(
+                f"torchrun --nproc-per-node: at most one process for each of this machine's {gpus} "
+                f"GPUs; received {here} (CUDA_VISIBLE_DEVICES= trains on the CPU)"
+            )
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
     team = Team(distributed.get_rank(), size)
     try:
         yield team
+        distributed.barrier()  # all end together
+        atexit.register(_end_at_once)
     except RuntimeError as error:
         if not _lost_touch(error):
             raise
         if not team.leads:  # the one that ended has said why
             raise SystemExit(1) from None
         raise TrainingError(
-            "another of torchrun's processes ended, and training together needs all of them"
+            "another of torchrun's processes ended, and training together needs all of them; with "
+            f"--debug each says why ({str(error).strip().splitlines()[0]})"
         ) from error
     finally:
         distributed.destroy_process_group()
+
+
+def _end_at_once() -> None:
+    """End a process that has done its work before Python tidies up.
+
+    Gloo's threads outlive their group, and one that lets go of a tensor after Python began to
+    end aborts the process (PyTorch 2.13, in one of three runs).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _lost_touch(error: RuntimeError) -> bool:

@@ -47,6 +47,9 @@ def make_locator(config: NetworkConfig = NETWORKS["unet"], **changes) -> Locator
     return Locator(**(settings | changes))
 
 
+TWO_LOOKS = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 16))
+
+
 def phantom_file(folder: Path, seed: int = 0) -> Path:
     path = folder / f"fish_{seed}.dcm"
     write_phantom(path, seed, SHAPE)
@@ -60,6 +63,17 @@ def small_image(seed: int = 0) -> np.ndarray:
 def same(first: Prediction, second: Prediction) -> bool:
     pairs = zip(vars(first).values(), vars(second).values(), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_a_locator_that_looks_twice_is_the_same_from_its_file(tmp_path):
+    locator = make_locator(TWO_LOOKS, downsampled_size=(48, 24, 24))
+    save_locator(locator, tmp_path / "twice.pth")
+    loaded = load_locator(tmp_path / "twice.pth")
+    assert loaded.network_config == TWO_LOOKS
+    image = np.random.default_rng(0).integers(0, 4000, (48, 24, 24)).astype(np.uint16)
+    assert same(locator.predict(image), loaded.predict(image))
+    assert locator.locate(phantom_file(tmp_path)) == loaded.locate(phantom_file(tmp_path))
+    assert loaded.predict(image).probability.shape == (2, 24, 12, 12)
 
 
 # --- predicting ----------------------------------------------------------------------

@@ -213,14 +213,14 @@ def test_the_score_is_that_of_the_window():
     factors = gaussian_factors((points - start + 0.5) / 2 - 0.5, (12, 8, 10), 1.5)
     z, y, x = (f.log()[0, 0] for f in factors)
     logits = (z[:, None, None] + y[:, None] + x)[None, None]
-    scores = Seen(logits, start, 2, 3.0).score(points)
+    scores = Seen(logits, start, 2, 3.0, SHAPE).score(points)
     assert scores.kl_nats.item() == pytest.approx(0, abs=1e-4)
     assert scores.dice.item() == pytest.approx(1, abs=1e-4)
 
 
 def test_the_map_of_a_window_lies_in_the_map_of_the_whole_image():
     logits = torch.randn(1, 1, 12, 8, 10, generator=torch.Generator().manual_seed(0))
-    seen = Seen(logits, torch.tensor([[(20.0, 12.0, 4.0)]]), 2, 3.0)
+    seen = Seen(logits, torch.tensor([[(20.0, 12.0, 4.0)]]), 2, 3.0, SHAPE)
     whole = seen.probability(SHAPE)
     assert tuple(whole.shape) == (1, 1, 35, 22, 20)
     assert whole.sum().item() == pytest.approx(1, abs=1e-5)
@@ -230,8 +230,40 @@ def test_the_map_of_a_window_lies_in_the_map_of_the_whole_image():
 
 
 def test_a_window_that_reaches_beyond_the_image_is_cut_in_its_map():
-    seen = Seen(torch.zeros(1, 1, 8, 8, 8), torch.tensor([[(64.0, 40.0, 32.0)]]), 2, 3.0)
+    start = torch.tensor([[(64.0, 40.0, 32.0)]])
+    seen = Seen(torch.zeros(1, 1, 8, 8, 8), start, 2, 3.0, SHAPE)
     assert tuple(seen.probability(SHAPE).shape) == (1, 1, 35, 22, 20)
+
+
+def coarse_map(points, sigma=6.0, stride=16, size=(32, 8, 8)):
+    """Return what a coarse look at 512 x 128 x 128 sees that knows the points exactly."""
+    centres = (torch.tensor(points) + 0.5) / stride - 0.5
+    drawn = render(centres[:, None], size, sigma / stride).mean(0, keepdim=True)
+    start, shape = torch.zeros(1, 1, 3), tuple(n * stride for n in size)
+    return Seen(drawn.clamp_min(1e-30).log(), start, stride, sigma, shape)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.4, 0.5])
+def test_a_coarse_map_that_is_right_adds_nothing_to_the_spread(share):
+    """Regression: where a point lay between the long voxels, up to 5 voxels were added."""
+    point = tuple(16 * (n + share) + 7.5 for n in (12, 3, 4))
+    seen = coarse_map([point])
+    torch.testing.assert_close(seen.decode().points[0, 0], torch.tensor(point), atol=0.2, rtol=0)
+    assert seen.spread_beyond_target().item() < 0.8
+
+
+def test_a_coarse_map_that_knows_two_places_says_so():
+    seen = coarse_map([(200.0, 40.0, 40.0), (300.0, 90.0, 40.0)])
+    assert seen.spread_beyond_target().item() > 20
+
+
+def test_a_point_lies_inside_the_image_where_heatmap_voxels_reach_beyond():
+    logits = torch.full((1, 1, 3, 3, 3), -50.0)
+    logits[..., 2, 2, 2] = 50
+    seen = Seen(logits, torch.zeros(1, 1, 3), 4, 1.0, (9, 12, 10))
+    z, y, x = seen.decode().points[0, 0].tolist()
+    assert (z, x) == (8.5, 9.5)
+    assert 9.5 <= y <= 11.5
 
 
 # --- learning --------------------------------------------------------------------------------

@@ -21,16 +21,28 @@ TRAIN = ["-m", "jawloc", "train", "--config", "userconf.yml"]
 LOOKS_TWICE = ("network.coarse=2", "network.window=[16,16,16]")
 
 
-def together(lab: Path, *arguments: str) -> subprocess.Popen:
-    """Start two processes that train together in a lab's folder."""
-    return subprocess.Popen(
-        [*TORCHRUN, *TRAIN, *arguments],
-        cwd=lab,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def together(lab):
+    """Return a function that starts two processes that train together in a lab's folder."""
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [*TORCHRUN, *TRAIN, *arguments],
+            cwd=lab,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:  # torchrun ends its children when it is asked to end
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def rows(lab: Path, name: str) -> list[dict[str, float]]:
@@ -39,11 +51,11 @@ def rows(lab: Path, name: str) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("settings", [(), LOOKS_TWICE], ids=["one look", "two looks"])
-def test_two_processes_give_what_one_gives_with_the_same_batch(lab, jawloc, settings):
+def test_two_processes_give_what_one_gives_with_the_same_batch(lab, together, jawloc, settings):
     """Three training scans in batches of two: the last batch leaves one process nothing to do,
     and so does the one validation scan."""
     options = [word for setting in settings for word in ("--set", setting)]
-    process = together(lab, "--model-name", "two", *options)
+    process = together("--model-name", "two", *options)
     said, complaints = process.communicate(timeout=240)
     assert process.returncode == 0, complaints
     assert said.count("Mean radial error") == 1  # one process speaks for both
@@ -57,8 +69,8 @@ def test_two_processes_give_what_one_gives_with_the_same_batch(lab, jawloc, sett
             assert second[name] == pytest.approx(first[name], abs=1e-4), name
 
 
-def test_what_is_wrong_is_said_once_and_ends_both(lab):
-    process = together(lab, "--set", "dicom_dirs=[nowhere]")
+def test_what_is_wrong_is_said_once_and_ends_both(together):
+    process = together("--set", "dicom_dirs=[nowhere]")
     _, complaints = process.communicate(timeout=120)
     assert process.returncode != 0
     assert complaints.count("a folder of scans must exist") == 1
@@ -67,8 +79,10 @@ def test_what_is_wrong_is_said_once_and_ends_both(lab):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
-def test_a_killed_process_ends_the_other_and_the_checkpoint_stays(lab):
-    process = together(lab, "--model-name", "two", "--set", "num_epochs=500")
+def test_a_killed_process_ends_the_other_and_the_run_goes_on_from_its_checkpoint(
+    lab, together, jawloc
+):
+    process = together("--model-name", "two", "--set", "num_epochs=500")
     checkpoint = lab / "script_output/jaw_location/two/checkpoint.pt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -78,6 +92,21 @@ def test_a_killed_process_ends_the_other_and_the_checkpoint_stays(lab):
     process.communicate(timeout=120)
     assert process.returncode != 0
     assert checkpoint.exists()
+    epochs = len(torch.load(checkpoint, weights_only=True)["records"])
+    words = ("train", "--model-name", "two", "--set", "num_epochs=500", "--resume")
+    # it goes on alone, and an interruption shows from where
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jawloc.experiment.save_checkpoint", _interrupted)
+        assert jawloc(*words).exit_code == 130
+    assert _seen_epochs == [epochs + 1]
+
+
+_seen_epochs: list[int] = []
+
+
+def _interrupted(_path, state, *_):
+    _seen_epochs.append(len(state.records))
+    raise KeyboardInterrupt
 
 
 def _follower_of(parent: int) -> int:
