@@ -32,7 +32,7 @@ from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cache import ExampleFile, build_cache, open_example
 from jawloc.scans.dicom import find_labelled_dicoms
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
-from jawloc.training.dataset import Split, choose_split, load_scans
+from jawloc.training.dataset import ScanTensors, Split, choose_split, load_scans
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
 from jawloc.training.team import ALONE, Team
@@ -44,6 +44,7 @@ class Data:
 
     split: Split
     examples: dict[str, ExampleFile]  # by scan id
+    full_size_scans_read: int = 0  # to bring the cache up to date
 
     def of(self, ids: Sequence[str]) -> list[ExampleFile]:
         """Return the examples of these scan ids."""
@@ -102,6 +103,11 @@ def run_experiment(
     if resume:
         check_settings(folder / CHECKPOINT, params)
     device = choose_device(config.training.device)
+    if team.size > 1 and device.index is not None:
+        raise InputError(
+            "device: with torchrun every process takes a GPU of its own, so it must be auto, cpu "
+            f"or cuda; received {config.training.device!r}"
+        )
     data = prepare_data(config, team)
     state = start_state(config, device)
     same = {**params, **data.fingerprint()}  # what a resumed run must have in common
@@ -147,12 +153,15 @@ def prepare_data(config: Config, team: Team = ALONE) -> Data:
     with team.leader_first():
         report = build_cache(scans, config.cache, base=config.base, progress=team.leads)
     examples = [open_example(path, config.cache.objects) for path in report.cached]
-    return Data(split, {example.scan_id: example for example in examples})
+    by_id = {example.scan_id: example for example in examples}
+    return Data(split, by_id, report.full_size_scans_read)
 
 
 def start_state(config: Config, device: torch.device) -> TrainingState:
     """Return a network with fresh weights and what trains it, all drawn from the seed."""
     torch.manual_seed(config.training.seed)
+    if config.training.cpu_threads:
+        torch.set_num_threads(config.training.cpu_threads)
     # every batch has one shape, so trying out the fastest convolutions pays
     torch.backends.cudnn.benchmark = True
     network = build_network(config.network, len(config.cache.objects)).to(device)
@@ -160,15 +169,28 @@ def start_state(config: Config, device: torch.device) -> TrainingState:
 
 
 def train(
-    state: TrainingState, config: Config, data: Data, team: Team = ALONE
+    state: TrainingState,
+    config: Config,
+    data: Data,
+    team: Team = ALONE,
+    *,
+    loaded: ScanTensors | None = None,
+    progress: bool = True,
 ) -> Iterator[EpochRecord]:
-    """Run fit() with a progress bar."""
+    """Run fit() with a progress bar.
+
+    Parameters
+    ----------
+    loaded : the scans as tensors, where several trainings share them; else they are loaded.
+    """
     device = next(state.network.parameters()).device
-    budget = config.training.memory_budget_gb
-    scans, val = (
-        load_scans(data.of(ids), config.intensity, budget).on(device)
-        for ids in (data.split.train_ids, data.split.val_ids)
-    )
+    ids = (data.split.train_ids, data.split.val_ids)
+    if loaded is None:
+        budget = config.training.memory_budget_gb
+        parts = [load_scans(data.of(some), config.intensity, budget) for some in ids]
+    else:
+        parts = [loaded.of(some) for some in ids]
+    scans, val = (part.on(device) for part in parts)
     epochs = fit(
         state,
         scans,
@@ -180,7 +202,7 @@ def train(
         team,
     )
     done, total = len(state.records), config.training.num_epochs
-    hidden = None if team.leads else True  # None: shown on a terminal
+    hidden = None if team.leads and progress else True  # None: shown on a terminal
     with tqdm(total=total, initial=done, unit="epoch", desc="train", disable=hidden) as bar:
         for record in epochs:
             if (end := state.last_epoch(config.training)) is not None:

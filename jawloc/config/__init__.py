@@ -29,6 +29,7 @@ from jawloc.config.layers import (
     Layer,
     layer_of,
     merge,
+    nested,
     parse_override,
     read_layer,
     source_of,
@@ -119,6 +120,15 @@ def check_config(
 ) -> Config:
     """Lay overrides over a `jaw_loc_config` mapping and check it; see `load_config`."""
     return _check([layer_of(source, mapping, base), *map(parse_override, overrides)], base)
+
+
+def change_config(config: Config, values: Mapping[str, Any], *, source: str) -> Config:
+    """Return the config with the settings of some dotted keys changed, all checked again."""
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        changes = merge(changes, nested(key, value))
+    layers = [layer_of("the settings", config.as_mapping(), config.base)]
+    return _check([*layers, layer_of(source, changes, config.base)], config.base)
 
 
 def _check(layers: Sequence[Layer], base: Path) -> Config:

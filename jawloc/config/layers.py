@@ -57,12 +57,17 @@ def parse_override(text: str) -> Layer:
         raise InputError(f"--set: the form is KEY=VALUE; received {text!r}")
     check_known(key, "--set")
     try:
-        nested = yaml.safe_load(value)
+        parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set: the value of {key} must be YAML; received {value!r}") from error
+    return layer_of("--set", nested(key, parsed), Path.cwd())
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """Return the mapping of mappings in which a dotted key has this value."""
     for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return layer_of("--set", nested, Path.cwd())
+        value = {part: value}
+    return value
 
 
 def layer_of(source: str, settings: Mapping[str, Any], folder: Path) -> Layer:

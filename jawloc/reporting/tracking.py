@@ -147,6 +147,19 @@ def tracked_run(
             client.set_terminated(opened, status)
 
 
+def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
+    """End a run whose process is gone as FAILED, if the store still has it as running."""
+    client = MlflowClient(tracking_uri=prepare_store(root))
+    try:
+        if client.get_run(run_id).info.status != "RUNNING":
+            return
+    except MlflowException:  # another store's
+        return
+    for key, value in tags.items():
+        client.set_tag(run_id, key, value)
+    client.set_terminated(run_id, "FAILED")
+
+
 def _reopen(client: MlflowClient, run_id: str) -> str:
     try:
         client.update_run(run_id, status="RUNNING")
@@ -212,6 +225,10 @@ class TrackedRun:
 
             picture = figure_to_array(picture)
         self.client.log_image(self.run_id, picture, key=key, step=step)
+
+    def tag(self, key: str, text: str) -> None:
+        """Set a tag; very long texts are shortened."""
+        self.client.set_tag(self.run_id, key, _shortened(text))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into a folder of the run's artifacts (the top one by default)."""

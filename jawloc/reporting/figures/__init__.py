@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
 from jawloc.reporting.figures.slices import plot_crop, plot_slices
-from jawloc.reporting.figures.style import figure_to_array, save_figure
+from jawloc.reporting.figures.style import figure_to_array, save_drawn, save_figure
 
 __all__ = [
     "Figure",
@@ -17,5 +17,6 @@ __all__ = [
     "plot_metrics",
     "plot_sigma",
     "plot_slices",
+    "save_drawn",
     "save_figure",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -27,6 +30,27 @@ def figure_to_array(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_drawn(draw: Callable[[], Any], path: Path, size_inches: tuple[float, float]) -> None:
+    """Save what a library draws by way of pyplot, and leave pyplot as it was.
+
+    Parameters
+    ----------
+    draw : returns axes, or an array of axes of one figure
+    """
+    import matplotlib.pyplot as plt
+
+    known = set(plt.get_fignums())
+    with rc_context():  # libraries have styles of their own
+        try:
+            axes = draw()
+            figure: Any = (axes if isinstance(axes, Axes) else axes.flat[0]).figure
+            figure.set_size_inches(size_inches)
+            save_figure(figure, path)
+        finally:
+            for number in set(plt.get_fignums()) - known:
+                plt.close(number)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

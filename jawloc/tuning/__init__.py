@@ -1,0 +1,119 @@
+"""Tuning: a study of many short trainings that differ in a few settings; only here is optuna.
+
+The main path, read top to bottom. What is searched is in space.py, where the study is kept in
+study.py, which trials count in queue.py, one trial in trials.py, processes in workers.py, and what
+people look at in report.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack
+
+import optuna
+from tqdm import tqdm
+
+from jawloc.config import Config, change_config
+from jawloc.errors import TrainingError
+from jawloc.experiment import prepare_data
+from jawloc.reporting.tracking import tracked_run
+from jawloc.scans.cores import usable_cores
+from jawloc.training.dataset import choose_folds
+from jawloc.training.network import choose_device
+from jawloc.tuning.queue import finished
+from jawloc.tuning.report import Outcome, write_report
+from jawloc.tuning.space import Space
+from jawloc.tuning.study import (
+    StudyConfig,
+    as_plain,
+    describe,
+    one_at_a_time,
+    open_study,
+    reachable,
+)
+from jawloc.tuning.trials import Task
+from jawloc.tuning.workers import recover, supervise, work
+
+PARENT = "mlflow_run_id"  # the study's attribute that names its run
+
+
+def tune(config: Config, space: Space, study: StudyConfig) -> Outcome:
+    """Search a space: begin a study or go on with it, until it has as many trials as wanted.
+
+    Raises
+    ------
+    InputError
+        Anything wrong with the options, the space, the scans or the storage, before the first
+        trial; a study of this name that searches something else.
+    TrainingError
+        Workers that die one after the other.
+    """
+    study.check()
+    space.check(config)
+    config = _with_threads(config, study.workers)
+    data = prepare_data(config)  # the one cache of all trials is full before the first
+    if study.folds is not None:
+        choose_folds(data.split, study.folds)  # refuses what can't be shared out
+    described = describe(config, space, study, data.fingerprint())
+    params = {**config.as_params(), **as_plain(study)}
+    with ExitStack() as stack:
+        with one_at_a_time(study, config):
+            opened = open_study(study, config, described, space.default(config))
+            tracked = tracked_run(
+                config.base,
+                study.name,
+                params=params,
+                tags={"optuna.study": study.name},
+                run_id=opened.user_attrs.get(PARENT),
+            )
+            run = stack.enter_context(tracked)
+            opened.set_user_attr(PARENT, run.run_id)
+        task = Task(config, space, study, run.run_id)
+        with reachable(study):
+            recover(task)
+            try:
+                _run(task, opened)
+            except (KeyboardInterrupt, TrainingError):
+                recover(task)
+                write_report(opened, task, run)
+                raise
+            recover(task)
+            return write_report(opened, task, run)
+
+
+def _with_threads(config: Config, workers: int) -> Config:
+    """Share the cores out, and say so in the settings: the last digits depend on it."""
+    if config.training.cpu_threads or choose_device(config.training.device).type != "cpu":
+        return config
+    threads = max(1, usable_cores() // workers)
+    return change_config(config, {"cpu_threads": threads}, source="--workers")
+
+
+def _run(task: Task, opened: optuna.Study) -> None:
+    """Run what is left of the study, here or in processes of their own, beside a bar."""
+    wanted, timeout = task.study.trials, task.study.timeout_seconds
+    deadline = math.inf if timeout is None else time.time() + timeout
+    done = len(finished(opened))
+    with tqdm(total=wanted, initial=done, unit="trial", desc="tune", disable=None) as bar:
+
+        def tell() -> None:
+            trials = finished(opened)
+            bar.update(len(trials) - bar.n)
+            errors = [t.value for t in trials if t.value is not None and t.state.name == "COMPLETE"]
+            if errors:
+                bar.set_postfix_str(f"best {min(errors):.3f} voxels")
+
+        tell()
+        if done >= wanted:
+            return
+        try:
+            if task.study.workers == 1:
+                work(task, deadline, tell=tell)
+            else:
+                supervise(task, deadline, tell)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "interrupted; the same command goes on with the study, the interrupted trial "
+                "included"
+            ) from None

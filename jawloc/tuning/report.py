@@ -1,0 +1,172 @@
+"""What a study showed: the best settings as a file, all trials as a table, and pictures."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd  # type: ignore[import-untyped]
+from optuna.trial import FrozenTrial, TrialState
+
+from jawloc.config import Config
+from jawloc.reporting.figures import save_drawn
+from jawloc.reporting.outputs import write_text
+from jawloc.reporting.tracking import TrackedRun
+from jawloc.tuning.queue import counting, finished
+from jawloc.tuning.trials import FULL_SIZE_READ, Task
+
+ERROR = "validation error (voxels)"
+PLOTS = {
+    "history": "plot_optimization_history",
+    "importances": "plot_param_importances",
+    "slice": "plot_slice",
+    "parallel_coordinates": "plot_parallel_coordinate",
+    "contour": "plot_contour",
+    "intermediate_values": "plot_intermediate_values",
+}
+# What the contour shows, if both are searched; else the first two settings.
+PAIR = ["curriculum.threshold", "curriculum.minimum_sigma"]
+PICTURE_INCHES = (10.0, 6.0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study has shown until now.
+
+    Attributes
+    ----------
+    folder : where `best.yml`, `trials.csv` and the pictures lie
+    best : the best trial, or None if none is complete
+    states : number of trials by state
+    """
+
+    folder: Path
+    best: FrozenTrial | None
+    states: dict[str, int]
+
+    def describe(self) -> str:
+        """Say it in a few lines."""
+        counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
+        if self.best is None:
+            return f"no trial is complete yet ({counts or 'none begun'}): {self.folder}"
+        settings = ", ".join(f"{key} {_short(value)}" for key, value in self.best.params.items())
+        return (
+            f"best of {sum(self.states.values())} trials ({counts}): number {self.best.number} "
+            f"with a {ERROR.replace(' (voxels)', '')} of {self.best.value:.3f} downsampled voxels\n"
+            f"  {settings}\n"
+            f"Table, pictures and settings: {self.folder}\n"
+            f"Train with them: jawloc-train --model-name best --experiment "
+            f"{self.folder / 'best.yml'}"
+        )
+
+
+def write_report(study: optuna.Study, task: Task, run: TrackedRun) -> Outcome:
+    """Write and log what is known of the study by now."""
+    folder = task.study.folder(task.config.base)
+    trials = finished(study)
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    best = min(complete, key=lambda t: (t.value, t.number), default=None)
+    states = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
+    states["failed"] = states.pop("fail")
+    _write_table(counting(study.get_trials(deepcopy=False)), folder / "trials.csv")
+    files = [folder / "trials.csv"]
+    numbers: dict[str, float] = {f"trials_{state}": n for state, n in states.items()}
+    # of the trials, not of the cache's building before them
+    numbers["full_size_scans_read_during_trials"] = sum(
+        t.user_attrs.get(FULL_SIZE_READ, 0) for t in study.get_trials(deepcopy=False)
+    )
+    numbers["epochs_of_all_trials"] = sum(t.user_attrs.get("epochs", 0) for t in trials)
+    if best is not None:
+        config = task.space.apply(task.config, task.space.suggest(_fixed(best)))
+        write_text(folder / "best.yml", _best_yaml(config, best, task))
+        numbers |= {"best_trial": best.number, "objective_error_voxels": float(best.value or 0)}
+        numbers |= {
+            f"best.{key}": value
+            for key, value in best.params.items()
+            if isinstance(value, int | float)
+        }
+        for key, value in best.params.items():
+            run.tag(f"best.{key}", str(value))
+        files += [folder / "best.yml", *_write_pictures(study, folder)]
+    run.log_summary(numbers)
+    for path in files:
+        run.log_file(path)
+    return Outcome(folder, best, states)
+
+
+def _fixed(trial: FrozenTrial) -> Any:
+    """Return the trial in the form in which it is asked for its values."""
+    return optuna.trial.FixedTrial(trial.params)
+
+
+def _best_yaml(config: Config, best: FrozenTrial, task: Task) -> str:
+    folds = task.study.folds
+    over = "" if folds is None else f", the mean over {folds} folds"
+    return (
+        f"# Trial {best.number} of the study {task.study.name!r}: validation error "
+        f"{best.value:.6g} downsampled voxels{over}.\n"
+        f"# jawloc-train --model-name best --experiment best.yml\n{config.as_yaml()}"
+    )
+
+
+def _write_table(trials: list[FrozenTrial], path: Path) -> None:
+    rows = [
+        {
+            "trial": trial.number,
+            "state": "failed" if trial.state == TrialState.FAIL else trial.state.name.lower(),
+            "error_voxels": trial.value if trial.state == TrialState.COMPLETE else None,
+            **trial.params,
+            "epochs": trial.user_attrs.get("epochs"),
+            "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+            "reason": trial.user_attrs.get("reason"),
+            "mlflow_run_id": trial.user_attrs.get("mlflow_run_id"),
+        }
+        for trial in trials
+    ]
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
+
+
+def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
+    """Draw each picture as PNG, and all of them to be moved about in one HTML page."""
+    import optuna.visualization as interactive
+    from optuna.visualization import matplotlib as still
+
+    written: list[Path] = []
+    pages: list[str] = []
+    for name, function in PLOTS.items():
+        options, path = _options(study, name), folder / f"{name}.png"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that some trials are left out
+                save_drawn(
+                    partial(getattr(still, function), study, **options), path, PICTURE_INCHES
+                )
+                figure = getattr(interactive, function)(study, **options)
+        except (ValueError, RuntimeError):  # too few trials for it
+            continue
+        written.append(path)
+        pages.append(figure.to_html(full_html=False, include_plotlyjs=not pages))
+    if pages:
+        page = folder / "study.html"
+        title = f"<title>{study.study_name}</title>"
+        write_text(page, f"<!doctype html><meta charset=utf-8>{title}{''.join(pages)}")
+        written.append(page)
+    return written
+
+
+def _options(study: optuna.Study, name: str) -> dict[str, Any]:
+    if name == "intermediate_values":
+        return {}
+    options: dict[str, Any] = {"target_name": ERROR}
+    if name == "contour":
+        searched = list(study.best_params)
+        options["params"] = PAIR if set(PAIR) <= set(searched) else searched[:2]
+    return options
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,190 @@
+"""One trial: settings from the study, a training for each fold, an error back to the study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import optuna
+import torch
+from optuna import Trial, TrialPruned
+from optuna.trial import TrialState
+
+from jawloc.config import Config
+from jawloc.errors import InputError, TrainingError
+from jawloc.experiment import Data, log_epoch, log_inputs, prepare_data, start_state, train
+from jawloc.heatmaps.curriculum import at_the_end
+from jawloc.reporting.tracking import TrackedRun, tracked_run
+from jawloc.training.dataset import ScanTensors, choose_folds, load_scans
+from jawloc.training.loop import TrainingState
+from jawloc.training.network import choose_device
+from jawloc.tuning.queue import WORKER, queue_again
+from jawloc.tuning.space import Space
+from jawloc.tuning.study import StudyConfig
+
+# What makes a trial fail, with the study going on: it says something of the settings tried.
+FAILURES = (TrainingError, InputError, MemoryError, RuntimeError)
+STATE = "optuna.state"  # a run's tag
+FULL_SIZE_READ = "full_size_scans_read"
+# An error at a wide sigma says little of what it will be at a narrow one: until sigma is at its
+# end, or so large a share of the epochs is over, no pruner is asked.
+PRUNE_AFTER = 0.25
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every worker of a study must know."""
+
+    config: Config
+    space: Space
+    study: StudyConfig
+    parent_run_id: str
+
+
+@dataclass
+class Bench:
+    """What a worker keeps between its trials: the scans, loaded once."""
+
+    task: Task
+    data: Data
+    scans: ScanTensors
+    full_size_scans_read: int
+    token: str
+
+
+def set_up(task: Task, token: str) -> Bench:
+    """Find the examples in the cache and load all that trials train and validate on."""
+    data = prepare_data(task.config)
+    split, training = data.split, task.config.training
+    ids = sorted((*split.train_ids, *split.val_ids))
+    scans = load_scans(data.of(ids), task.config.intensity, training.memory_budget_gb)
+    return Bench(task, data, scans, data.full_size_scans_read, token)
+
+
+def run_trial(study: optuna.Study, bench: Bench, asked: Callable[[], None]) -> None:
+    """Ask the study for settings, try them and tell it what came of it.
+
+    Parameters
+    ----------
+    asked : is called as soon as the study counts the trial as begun.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the trial was queued again.
+    """
+    number: list[int] = []
+
+    def objective(trial: Trial) -> float:
+        number.append(trial.number)
+        trial.set_user_attr(WORKER, bench.token)
+        asked()
+        return _try(trial, bench)
+
+    try:
+        study.optimize(objective, n_trials=1, catch=FAILURES)
+    except BaseException:
+        # interrupted, or no way to track it: nothing that the settings are to blame for
+        for trial in study.get_trials(deepcopy=True):
+            if number and trial.number == number[0] and trial.state == TrialState.FAIL:
+                queue_again(study, trial)
+        raise
+
+
+def _try(trial: Trial, bench: Bench) -> float:
+    task = bench.task
+    trial.set_user_attr(FULL_SIZE_READ, bench.full_size_scans_read)
+    bench.full_size_scans_read = 0  # said once
+    config = task.space.apply(task.config, task.space.suggest(trial))
+    pruned, error = False, math.nan
+    with tracked_run(
+        config.base,
+        f"{task.study.name} {trial.number}",
+        params=config.as_params(),
+        tags={"optuna.study": task.study.name, STATE: "running"},
+        parent_run_id=task.parent_run_id,
+    ) as run:
+        trial.set_user_attr("mlflow_run_id", run.run_id)
+        run.log_summary({"trial": trial.number})
+        try:
+            error = _error_over_folds(trial, bench, config, run)
+        except TrialPruned:
+            pruned = True
+        except (KeyboardInterrupt, SystemExit):
+            run.tag(STATE, "interrupted")
+            raise
+        except FAILURES as failure:
+            reason = _reason(failure)
+            trial.set_user_attr("reason", reason)
+            run.tag(STATE, "failed")
+            run.tag("optuna.reason", reason)
+            raise
+        run.tag(STATE, "pruned" if pruned else "complete")
+        if not pruned:
+            run.log_summary({"objective_error_voxels": error})
+    if pruned:
+        raise TrialPruned
+    return error
+
+
+def _reason(failure: BaseException) -> str:
+    text = str(failure).strip().splitlines()
+    if isinstance(failure, MemoryError | torch.OutOfMemoryError):
+        return f"out of memory; {text[0]}" if text else "out of memory"
+    return text[0] if text else type(failure).__name__
+
+
+def _error_over_folds(trial: Trial, bench: Bench, config: Config, run: TrackedRun) -> float:
+    """Return the validation error of the weights that would be kept: the mean over the folds."""
+    study = bench.task.study
+    if study.folds is None:
+        return _train(trial, bench, config, bench.data, run, compare_epochs=True)
+    errors: list[float] = []
+    for number, split in enumerate(choose_folds(bench.data.split, study.folds), start=1):
+        with tracked_run(
+            config.base,
+            f"{study.name} {trial.number} fold {number}",
+            params=config.as_params(),
+            parent_run_id=run.run_id,
+        ) as fold:
+            data = replace(bench.data, split=split)
+            errors.append(_train(trial, bench, config, data, fold, compare_epochs=False))
+        run.log_summary({f"fold_{number}_error_voxels": errors[-1]})
+        # Wilcoxon's test pairs folds, the others compare what is known so far
+        pairs = study.pruner == "wilcoxon"
+        trial.report(errors[-1] if pairs else sum(errors) / number, number)
+        if number < study.folds and trial.should_prune():
+            run.tag("optuna.folds", str(number))
+            if not pairs:
+                raise TrialPruned
+            break  # as the pruner wants it: what is known already is the trial's value
+    return sum(errors) / len(errors)
+
+
+def _train(
+    trial: Trial, bench: Bench, config: Config, data: Data, run: TrackedRun, *, compare_epochs: bool
+) -> float:
+    """Train on one split, logged as `jawloc-train` does; stop where the pruner says so."""
+    state = start_state(config, choose_device(config.training.device))
+    earlier = trial.user_attrs.get("epochs", 0)
+    with TemporaryDirectory() as folder:
+        log_inputs(run, Path(folder), config, data)
+        for record in train(state, config, data, loaded=bench.scans, progress=False):
+            log_epoch(run, Path(folder), config, data, state)
+            trial.set_user_attr("epochs", earlier + record.epoch)
+            if not compare_epochs:
+                continue
+            # the best until now: what counts in the end, and it never rises
+            trial.report(min(r.val.error_voxels for r in state.records), record.epoch)
+            if _may_be_compared(state, config) and trial.should_prune():
+                raise TrialPruned
+    run.log_summary({"validation_error_downsampled_voxels": state.best_error_voxels})
+    return state.best_error_voxels
+
+
+def _may_be_compared(state: TrainingState, config: Config) -> bool:
+    done = len(state.records) / config.training.num_epochs
+    return done >= PRUNE_AFTER or at_the_end(config.curriculum, state.records[-1].sigma_voxels)

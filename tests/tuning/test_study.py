@@ -1,0 +1,168 @@
+"""Studies: what may be gone on with, which trials count, and what becomes of a dead worker's."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from jawloc.config import load_config
+from jawloc.errors import InputError
+from jawloc.tuning.queue import finished, queue_again, recover_lost, to_start, worker_token
+from jawloc.tuning.space import Range, Space
+from jawloc.tuning.study import StudyConfig, describe, load, open_study
+from tests.lab import write_config
+
+SPACE = Space("space.yml", {"curriculum.threshold": Range(0.5, 2.0)})
+WIDER = Space("space.yml", {"curriculum.threshold": Range(0.5, 3.0)})
+STUDY = StudyConfig("sigma", trials=3, sampler="random", pruner="none")
+DEFAULT = {"curriculum.threshold": 1.0}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return load_config(write_config(tmp_path))
+
+
+@pytest.fixture
+def opened(config):
+    return open_study(STUDY, config, describe(config, SPACE, STUDY, {}), DEFAULT)
+
+
+def ask(study):
+    trial = study.ask()
+    return trial, trial.suggest_float("curriculum.threshold", 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trials": 0}, "--trials: at least 1; received 0"),
+        ({"trials": -3}, "--trials: at least 1; received -3"),
+        ({"workers": 0}, "--workers: at least 1; received 0"),
+        ({"timeout_seconds": 0.0}, "--timeout: more than 0"),
+        ({"name": "../else"}, "--study-name: letters, digits"),
+        ({"pruner": "wilcoxon"}, "--pruner: wilcoxon compares trials fold by fold"),
+        ({"sampler": "best"}, "--sampler: one of tpe, random, gp, qmc; received 'best'"),
+        (
+            {"pruner": "shears"},
+            "--pruner: one of none, median, hyperband, wilcoxon; received",
+        ),
+    ],
+)
+def test_options_that_no_study_can_have(changes, sentence):
+    with pytest.raises(InputError) as error:
+        replace(STUDY, **changes).check()
+    assert str(error.value).startswith(sentence)
+
+
+def test_the_first_trial_is_that_of_the_default_settings(opened):
+    assert ask(opened)[1] == 1.0
+    assert ask(opened)[1] != 1.0
+
+
+def test_opening_again_goes_on_and_queues_the_default_once(opened, config):
+    trial, _ = ask(opened)
+    opened.tell(trial, 0.5)
+    again = open_study(STUDY, config, describe(config, SPACE, STUDY, {}), DEFAULT)
+    assert [t.state for t in again.trials] == [TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize(
+    ("space", "study", "settings", "key"),
+    [
+        (
+            Space("s", {"curriculum.threshold": Range(0.5, 3.0)}),
+            {},
+            {},
+            "search curriculum.threshold",
+        ),
+        (SPACE, {"folds": 3}, {}, "folds"),
+        (SPACE, {}, {"learning_rate": 0.001}, "learning_rate"),
+    ],
+)
+def test_a_study_of_something_else_is_not_gone_on_with(
+    opened, config, tmp_path, space, study, settings, key
+):
+    other = load_config(write_config(tmp_path, **settings))
+    described = describe(other, space, replace(STUDY, **study), {})
+    with pytest.raises(
+        InputError, match=f"'sigma' is a study that searches something else: {key} was"
+    ):
+        open_study(replace(STUDY, **study), other, described, DEFAULT)
+
+
+def test_where_the_scans_lie_and_how_many_cores_work_may_differ(opened, config, tmp_path):
+    other = load_config(write_config(tmp_path, cpu_threads=1, dicom_dirs=["elsewhere"]))
+    open_study(STUDY, other, describe(other, SPACE, STUDY, {}), DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "storage", ["sqlite:////nowhere/at/all/study.db", "nonsense://", "postgresql://localhost:1/x"]
+)
+def test_a_storage_that_cannot_be_reached(config, storage):
+    study = replace(STUDY, storage=storage)
+    with pytest.raises(InputError) as error:
+        load(study, config)
+    assert str(error.value).startswith(f"--storage: {storage} can't be reached; ")
+    assert "\n" not in str(error.value)
+
+
+def test_failed_trials_count_and_lost_ones_are_replaced(opened):
+    failed, _ = ask(opened)
+    opened.tell(failed, state=TrialState.FAIL)
+    assert to_start(opened, 3) == 2
+    lost, value = ask(opened)
+    assert to_start(opened, 3) == 1  # it is under way
+    opened.tell(lost, state=TrialState.FAIL)
+    queue_again(opened, opened.trials[lost.number])
+    assert to_start(opened, 3) == 2
+    assert [t.number for t in finished(opened)] == [failed.number]
+    again, same = ask(opened)
+    assert same == value
+    opened.tell(again, 0.1)
+    assert [t.number for t in finished(opened)] == [failed.number, again.number]
+    assert to_start(opened, 3) == 1
+
+
+def test_the_trial_of_a_living_worker_is_left_alone(opened, config):
+    folder = STUDY.folder(config.base)
+    with worker_token(folder) as token:
+        trial, _ = ask(opened)
+        trial.set_user_attr("worker", token)
+        assert recover_lost(opened, folder) == []
+        assert opened.trials[trial.number].state == TrialState.RUNNING
+
+
+def test_the_trial_of_a_killed_worker_is_queued_again(opened, config, tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+import optuna
+from jawloc.tuning.queue import worker_token
+storage = optuna.storages.JournalStorage(
+    optuna.storages.journal.JournalFileBackend(sys.argv[1] + "/study.journal"))
+study = optuna.load_study(study_name="sigma", storage=storage)
+with worker_token(Path(sys.argv[1])) as token:
+    trial = study.ask()
+    trial.set_user_attr("worker", token)
+    print(trial.suggest_float("curriculum.threshold", 0.5, 2.0), flush=True)
+    time.sleep(600)
+"""
+    folder = STUDY.folder(config.base)
+    words = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as worker:
+        value = float(worker.stdout.readline())
+        assert recover_lost(opened, folder) == []
+        worker.send_signal(signal.SIGKILL)
+    (lost,) = recover_lost(opened, folder)
+    assert lost.state == TrialState.FAIL
+    assert recover_lost(opened, folder) == []  # once is enough
+    assert ask(opened)[1] == value
+    assert (
+        optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(opened.trials[-1])
+        == lost.number
+    )
