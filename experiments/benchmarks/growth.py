@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from contenders import Contender, Work, measure, summarise
 from downsampling import Shape, jawloc_cache, read_bytes
+from locate import locating
 from reporting import RESULTS, ROOT, Lines, Row, Table, report
 
 from jawloc.scans.cache import CacheConfig, build_cache
@@ -229,18 +230,6 @@ def opening(scans: Sequence[Path], config: CacheConfig, base: Path) -> Work:
             raise RuntimeError(f"{found.reused} of {len(scans)} scans were in the cache")
         for path in found.cached:
             open_example(path, config.objects)
-
-    return work
-
-
-def locating(scan: Path, model: Path) -> Work:
-    """Find the jaw in a full-size scan; loading the network is not timed."""
-    from jawloc.locating.locator import load_locator
-
-    locator = load_locator(model)
-
-    def work() -> None:
-        locator.locate(scan)
 
     return work
 

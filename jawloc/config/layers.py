@@ -25,14 +25,7 @@ class Layer:
 
 def read_layer(path: Path, hint: str) -> Layer:
     """Read a file's `jaw_loc_config`; `hint` says what to do where there is no such file."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such config file; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the config can't be read; {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: the config must be YAML; {_yaml_problem(error)}") from error
+    content = read_yaml(path, "config", hint)
     if not isinstance(content, dict) or not isinstance(content.get(SECTION), dict):
         received = shown(content)
         if isinstance(content, dict):
@@ -40,6 +33,29 @@ def read_layer(path: Path, hint: str) -> Layer:
             received = shown(content[SECTION]) if SECTION in content else received
         raise InputError(f"{path}: the config must hold a mapping {SECTION}; received {received}")
     return layer_of(path.name, content[SECTION], path.resolve().parent)
+
+
+def read_yaml(path: Path, kind: str, hint: str) -> Any:
+    """Read a YAML file of settings.
+
+    Parameters
+    ----------
+    kind : what the file is, for errors
+    hint : what to do where there is no such file
+
+    Raises
+    ------
+    InputError
+        A file that is absent, can't be read or isn't YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {kind} file; {hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the {kind} can't be read; {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: the {kind} must be YAML; {_yaml_problem(error)}") from error
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

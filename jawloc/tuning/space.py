@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jawloc.config import Config, change_config
 from jawloc.config.keys import check_known
+from jawloc.config.layers import read_yaml
 from jawloc.config.wording import shown
 from jawloc.errors import InputError
 
@@ -165,16 +166,7 @@ def read_space(path: Path) -> Space:
         No such file, no mapping `search`, an unknown key, a setting that trials share, an empty
         range or choice.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --space must name one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the space can't be read; {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"{path}: the space must be YAML; {' '.join(str(error).split())}"
-        ) from error
+    content = read_yaml(path, "space", "--space must name one")
     searched = content.get(SECTION) if isinstance(content, dict) else None
     if not isinstance(searched, dict) or not searched:
         raise InputError(

@@ -219,7 +219,7 @@ def test_a_pruned_trial_is_shown_as_such(lab, words, jawloc, monkeypatch):
     [
         (("--trials", 0), "--trials: at least 1; received 0"),
         (("--sampler", "best"), "--sampler: one of tpe, random, gp, qmc; received 'best'"),
-        (("--space", "absent.yml"), "absent.yml: no such file; --space must name one"),
+        (("--space", "absent.yml"), "absent.yml: no such space file; --space must name one"),
         (("--set", "initial_kernel_size=2"), "curriculum.minimum_sigma must not exceed"),
         (("--folds", 9), "--folds: from 2 to the number of scans"),
     ],
