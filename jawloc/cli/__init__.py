@@ -28,6 +28,7 @@ from jawloc.errors import InputError
 # program wants a core (measured: a training step 15 times slower); waiting asleep costs nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+DEFAULT_SPACE = Path("experiments") / "tune" / "curriculum.yml"
 PORT = click.IntRange(1, 65535)
 
 
@@ -89,7 +90,7 @@ def train(
     "--space",
     "space_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("experiments") / "tune" / "curriculum.yml",
+    default=DEFAULT_SPACE,
     show_default=True,
     help="What is searched: a YAML file of ranges and choices.",
 )
@@ -132,6 +133,10 @@ def tune(
     from jawloc.tuning.space import read_space
 
     if epochs is not None:
+        if epochs < 1:
+            raise InputError(f"--epochs: at least 1; received {epochs}")
+        if any(text.partition("=")[0].strip() == "num_epochs" for text in overrides):
+            raise InputError("--epochs sets num_epochs; give only one of --epochs and --set")
         overrides = (*overrides, f"num_epochs={epochs}")
     study = StudyConfig(
         name=space_path.stem if study_name is None else study_name,
@@ -144,6 +149,8 @@ def tune(
         timeout_seconds=None if timeout is None else 3600 * timeout,
     )
     study.check()
+    if space_path == DEFAULT_SPACE and not space_path.exists():
+        space_path = Path(__file__).parents[2] / DEFAULT_SPACE  # where jawloc is a checkout
     space = read_space(space_path)
     config = load_settings(config_path, experiment, overrides)
     click.echo(tune(config, space, study).describe())

@@ -54,7 +54,7 @@ class TrainingConfig:
     best_epoch_from: Literal["start", "cooldown"] = "start"
     loss: LossName = "kl"
     device: str = "auto"
-    # Cores that a training on the CPU uses; 0: all. The last digits depend on how many share a sum.
+    # Cores that a training on the CPU uses; 0: all. Rounding depends on it, and differences grow.
     cpu_threads: Annotated[int, Field(ge=0)] = 0
     # Scans of one split that need more memory than this (GB, 4 bytes a downsampled voxel) are read
     # from the cache batch by batch; on an SSD that costs little.

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 
 import optuna
+from optuna.trial import TrialState
 from tqdm import tqdm
 
 from jawloc.config import Config, change_config
@@ -28,6 +29,7 @@ from jawloc.tuning.study import (
     StudyConfig,
     as_plain,
     describe,
+    known_threads,
     one_at_a_time,
     open_study,
     reachable,
@@ -51,14 +53,14 @@ def tune(config: Config, space: Space, study: StudyConfig) -> Outcome:
     """
     study.check()
     space.check(config)
-    config = _with_threads(config, study.workers)
     data = prepare_data(config)  # the one cache of all trials is full before the first
     if study.folds is not None:
         choose_folds(data.split, study.folds)  # refuses what can't be shared out
-    described = describe(config, space, study, data.fingerprint())
-    params = {**config.as_params(), **as_plain(study)}
     with ExitStack() as stack:
         with one_at_a_time(study, config):
+            config = _with_threads(config, study)
+            described = describe(config, space, study, data.fingerprint())
+            params = {**config.as_params(), **as_plain(study)}
             opened = open_study(study, config, described, space.default(config))
             tracked = tracked_run(
                 config.base,
@@ -82,11 +84,19 @@ def tune(config: Config, space: Space, study: StudyConfig) -> Outcome:
             return write_report(opened, task, run)
 
 
-def _with_threads(config: Config, workers: int) -> Config:
-    """Share the cores out, and say so in the settings: the last digits depend on it."""
-    if config.training.cpu_threads or choose_device(config.training.device).type != "cpu":
+def _with_threads(config: Config, study: StudyConfig) -> Config:
+    """Share the cores out, in the same way for all trials of a study.
+
+    How many threads share a sum decides how it is rounded, and small differences grow while a
+    network is trained: trials with other numbers of threads can't be compared.
+    """
+    threads = known_threads(study, config)
+    if config.training.cpu_threads or threads == 0:
         return config
-    threads = max(1, usable_cores() // workers)
+    if threads is None:
+        if choose_device(config.training.device).type != "cpu":
+            return config
+        threads = max(1, usable_cores() // study.workers)
     return change_config(config, {"cpu_threads": threads}, source="--workers")
 
 
@@ -96,15 +106,20 @@ def _run(task: Task, opened: optuna.Study) -> None:
     deadline = math.inf if timeout is None else time.time() + timeout
     done = len(finished(opened))
     with tqdm(total=wanted, initial=done, unit="trial", desc="tune", disable=None) as bar:
+        told = done
 
-        def tell() -> None:
+        def tell(doing: str) -> None:
+            nonlocal told
             trials = finished(opened)
+            complete = [t for t in trials if t.state == TrialState.COMPLETE]
+            best = f"best {min(t.value for t in complete):.3f} voxels" if complete else ""
             bar.update(len(trials) - bar.n)
-            errors = [t.value for t in trials if t.value is not None and t.state.name == "COMPLETE"]
-            if errors:
-                bar.set_postfix_str(f"best {min(errors):.3f} voxels")
+            bar.set_postfix_str(", ".join(filter(None, (best, doing))))
+            if bar.disable and len(trials) > told:  # a file can't show a bar
+                print(f"{len(trials)} of {wanted} trials, {best or 'none complete'}", flush=True)
+            told = len(trials)
 
-        tell()
+        tell("")
         if done >= wanted:
             return
         try:

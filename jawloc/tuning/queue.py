@@ -76,10 +76,11 @@ def worker_token(folder: Path) -> Iterator[str]:
     token = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path = _token_path(folder, token)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    with lock:
-        yield token
-    path.unlink(missing_ok=True)
+    try:
+        with FileLock(path):
+            yield token
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
@@ -93,6 +94,7 @@ def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
         ended = study.get_trials(deepcopy=True)[trial.number]
         queue_again(study, ended)
         lost.append(ended)
+        _token_path(folder, token).unlink(missing_ok=True)
     return lost
 
 

@@ -21,16 +21,26 @@ from jawloc.tuning.trials import FULL_SIZE_READ, Task
 
 ERROR = "validation error (voxels)"
 PLOTS = {
-    "history": "plot_optimization_history",
-    "importances": "plot_param_importances",
-    "slice": "plot_slice",
-    "parallel_coordinates": "plot_parallel_coordinate",
-    "contour": "plot_contour",
-    "intermediate_values": "plot_intermediate_values",
+    "history": ("plot_optimization_history", "Validation error of each trial, and the best so far"),
+    "importances": ("plot_param_importances", "How much each setting matters"),
+    "slice": ("plot_slice", "Validation error over each setting"),
+    "parallel_coordinates": ("plot_parallel_coordinate", "Each trial's settings and error"),
+    "contour": ("plot_contour", "Validation error over two settings, filled in between the trials"),
+    "intermediate_values": (
+        "plot_intermediate_values",
+        "Best validation error (voxels) so far, over epochs (or of folds)",
+    ),
 }
 # What the contour shows, if both are searched; else the first two settings.
 PAIR = ["curriculum.threshold", "curriculum.minimum_sigma"]
-PICTURE_INCHES = (10.0, 6.0)
+PANEL_INCHES = 4.0
+LABELS = {
+    "Step": "epoch (or fold)",
+    "Intermediate Value": ERROR,
+    "Trial": "trial",
+    "Hyperparameter": "",
+    "Hyperparameter Importance": "share of what makes trials good or bad",
+}
 
 
 @dataclass(frozen=True)
@@ -42,22 +52,30 @@ class Outcome:
     folder : where `best.yml`, `trials.csv` and the pictures lie
     best : the best trial, or None if none is complete
     states : number of trials by state
+    tied : numbers of the other trials with the best one's error, to the last digit
     """
 
     folder: Path
     best: FrozenTrial | None
     states: dict[str, int]
+    tied: tuple[int, ...] = ()
 
     def describe(self) -> str:
         """Say it in a few lines."""
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
         if self.best is None:
             return f"no trial is complete yet ({counts or 'none begun'}): {self.folder}"
+        number = sum(self.states.values())
+        tied = ""
+        if self.tied:
+            others = ", ".join(map(str, self.tied))
+            tied = f"\n  Trial {others} gave the very same: what differs between them had no effect"
         settings = ", ".join(f"{key} {_short(value)}" for key, value in self.best.params.items())
         return (
-            f"best of {sum(self.states.values())} trials ({counts}): number {self.best.number} "
-            f"with a {ERROR.replace(' (voxels)', '')} of {self.best.value:.3f} downsampled voxels\n"
-            f"  {settings}\n"
+            f"best of {number} trial{'s' if number > 1 else ''} ({counts}): "
+            f"number {self.best.number} with a validation error of {self.best.value:.3f} "
+            "downsampled voxels\n"
+            f"  {settings}{tied}\n"
             f"Table, pictures and settings: {self.folder}\n"
             f"Train with them: jawloc-train --model-name best --experiment "
             f"{self.folder / 'best.yml'}"
@@ -95,7 +113,12 @@ def write_report(study: optuna.Study, task: Task, run: TrackedRun) -> Outcome:
     run.log_summary(numbers)
     for path in files:
         run.log_file(path)
-    return Outcome(folder, best, states)
+    tied = (
+        ()
+        if best is None
+        else tuple(t.number for t in complete if t.value == best.value and t.number != best.number)
+    )
+    return Outcome(folder, best, states, tied)
 
 
 def _fixed(trial: FrozenTrial) -> Any:
@@ -122,6 +145,7 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
             **trial.params,
             "epochs": trial.user_attrs.get("epochs"),
             "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+            "retry_of": trial.system_attrs.get("failed_trial"),
             "reason": trial.user_attrs.get("reason"),
             "mlflow_run_id": trial.user_attrs.get("mlflow_run_id"),
         }
@@ -136,15 +160,16 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
     from optuna.visualization import matplotlib as still
 
     written: list[Path] = []
+    # one panel beside the other for each setting
+    size = (max(10.0, PANEL_INCHES * len(study.best_params)), 6.0)
     pages: list[str] = []
-    for name, function in PLOTS.items():
+    for name, (function, title) in PLOTS.items():
         options, path = _options(study, name), folder / f"{name}.png"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that some trials are left out
-                save_drawn(
-                    partial(getattr(still, function), study, **options), path, PICTURE_INCHES
-                )
+                draw = partial(getattr(still, function), study, **options)
+                save_drawn(draw, path, size, title, LABELS)
                 figure = getattr(interactive, function)(study, **options)
         except (ValueError, RuntimeError):  # too few trials for it
             continue

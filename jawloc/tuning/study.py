@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import optuna
 import sqlalchemy
+import yaml
 from filelock import FileLock
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
@@ -44,7 +45,7 @@ DESCRIPTION = "jawloc"  # the study's attribute that says what it searches, and 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
 STARTUP_TRIALS = 5  # that no pruner stops, so that there is something to compare with
 # What may differ between two visits to a study: none changes what a trial gives.
-FREE_SETTINGS = frozenset({"dicom_dirs", "cache_dir", "n_workers", "device", "cpu_threads"})
+FREE_SETTINGS = frozenset({"dicom_dirs", "cache_dir", "n_workers", "device", "memory_budget_gb"})
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class StudyConfig:
             if getattr(self, name) < least:
                 raise InputError(f"--{name}: at least {least}; received {getattr(self, name)}")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
-            raise InputError(f"--timeout: more than 0; received {self.timeout_seconds:g}")
+            hours = self.timeout_seconds / 3600
+            raise InputError(f"--timeout: more than 0 hours; received {hours:g}")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]*", self.name):
             raise InputError(
                 "--study-name: letters, digits, spaces and . _ + = - only, not beginning with a "
@@ -113,16 +115,22 @@ def describe(config: Config, space: Space, study: StudyConfig, data: Mapping[str
 def one_at_a_time(study: StudyConfig, config: Config) -> Iterator[None]:
     """Let only one process begin the study, of all that share a folder or a PostgreSQL server."""
     folder = study.folder(config.base)
+    if study.is_in_a_database:
+        load(study, config)  # says so if it can't be reached, with nothing left behind
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
         locks.enter_context(FileLock(folder / "opening.lock"))
         if study.storage is not None and study.storage.startswith("postgresql"):
-            load(study, config)  # says so if it can't be reached
             engine = sqlalchemy.create_engine(_url(study.storage))
             connection = locks.enter_context(engine.begin())
             lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtext(:name))")
             connection.execute(lock, {"name": f"jawloc {study.name}"})
         yield
+
+
+def known_threads(study: StudyConfig, config: Config) -> int | None:
+    """Return the threads that the study's trials have used until now; None: it is a new one."""
+    return load(study, config).user_attrs.get(DESCRIPTION, {}).get("cpu_threads")
 
 
 def open_study(
@@ -204,10 +212,18 @@ def _pruner(study: StudyConfig, epochs: int) -> BasePruner:
 
 def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     key = next(k for k in (*now, *known) if known.get(k) != now.get(k))
+    was, is_now = (_plainly(each[key]) if key in each else "not there" for each in (known, now))
     return (
-        f"--study-name: {name!r} is a study that searches something else: {key} was "
-        f"{known.get(key, 'not there')} and is now {now.get(key, 'not there')}; choose another name"
+        f"--study-name: {name!r} is a study of something else, whose trials can't be compared with "
+        f"these: {key} was {was} and is now {is_now}; choose another name"
     )
+
+
+def _plainly(value: Any) -> str:
+    """Return a value as its YAML file would have it."""
+    if isinstance(value, dict):
+        value = {key: part for key, part in value.items() if part not in (None, False)}
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 
 @contextmanager

@@ -53,15 +53,16 @@ class Bench:
     scans: ScanTensors
     full_size_scans_read: int
     token: str
+    tell: Callable[[str], object]  # what is being done
 
 
-def set_up(task: Task, token: str) -> Bench:
+def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Bench:
     """Find the examples in the cache and load all that trials train and validate on."""
     data = prepare_data(task.config)
     split, training = data.split, task.config.training
     ids = sorted((*split.train_ids, *split.val_ids))
     scans = load_scans(data.of(ids), task.config.intensity, training.memory_budget_gb)
-    return Bench(task, data, scans, data.full_size_scans_read, token)
+    return Bench(task, data, scans, data.full_size_scans_read, token, tell)
 
 
 def run_trial(study: optuna.Study, bench: Bench, asked: Callable[[], None]) -> None:
@@ -175,6 +176,9 @@ def _train(
         for record in train(state, config, data, loaded=bench.scans, progress=False):
             log_epoch(run, Path(folder), config, data, state)
             trial.set_user_attr("epochs", earlier + record.epoch)
+            bench.tell(
+                f"trial {trial.number}: epoch {record.epoch} of {config.training.num_epochs}"
+            )
             if not compare_epochs:
                 continue
             # the best until now: what counts in the end, and it never rises

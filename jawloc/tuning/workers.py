@@ -32,7 +32,7 @@ MOST_LOSSES = 3  # of workers, in a row without a finished trial between them, u
 
 
 def work(
-    task: Task, deadline: float, worker: int = 0, tell: Callable[[], object] = lambda: None
+    task: Task, deadline: float, worker: int = 0, tell: Callable[[str], object] = lambda _: None
 ) -> None:
     """Run trials until the study has as many as wanted, or no time is left to begin another.
 
@@ -40,12 +40,12 @@ def work(
     ----------
     deadline : seconds since the epoch
     worker : the worker's number among this machine's
-    tell : is called after every trial
+    tell : is called after every epoch, with what is being done, and after every trial, with nothing
     """
     study, folder = load(task.study, task.config, worker), task.study.folder(task.config.base)
     asking = FileLock(folder / "asking.lock")  # of two workers, none may take the last trial twice
     with reachable(task.study), worker_token(folder) as token:
-        bench = set_up(task, token)
+        bench = set_up(task, token, tell)
         while time.time() < deadline:
             asking.acquire()
             try:
@@ -56,10 +56,10 @@ def work(
                 run_trial(study, bench, asked=asking.release)
             finally:
                 asking.release(force=True)
-            tell()
+            tell("")
 
 
-def supervise(task: Task, deadline: float, tell: Callable[[], object]) -> None:
+def supervise(task: Task, deadline: float, tell: Callable[[str], object]) -> None:
     """Start workers, replace those that die, and return when all have come to their end.
 
     Raises
@@ -73,7 +73,7 @@ def supervise(task: Task, deadline: float, tell: Callable[[], object]) -> None:
     try:
         while workers:
             time.sleep(LOOK_SECONDS)
-            tell()
+            tell("")
             for place, worker in reversed(list(enumerate(workers))):
                 if worker.process.is_alive():
                     continue
@@ -96,7 +96,7 @@ def supervise(task: Task, deadline: float, tell: Callable[[], object]) -> None:
             worker.process.terminate()
         for worker in workers:
             worker.process.join()
-    tell()
+    tell("")
 
 
 def recover(task: Task) -> None:

@@ -43,7 +43,7 @@ def ask(study):
         ({"trials": 0}, "--trials: at least 1; received 0"),
         ({"trials": -3}, "--trials: at least 1; received -3"),
         ({"workers": 0}, "--workers: at least 1; received 0"),
-        ({"timeout_seconds": 0.0}, "--timeout: more than 0"),
+        ({"timeout_seconds": 0.0}, "--timeout: more than 0 hours; received 0"),
         ({"name": "../else"}, "--study-name: letters, digits"),
         ({"pruner": "wilcoxon"}, "--pruner: wilcoxon compares trials fold by fold"),
         ({"sampler": "best"}, "--sampler: one of tpe, random, gp, qmc; received 'best'"),
@@ -89,14 +89,12 @@ def test_a_study_of_something_else_is_not_gone_on_with(
 ):
     other = load_config(write_config(tmp_path, **settings))
     described = describe(other, space, replace(STUDY, **study), {})
-    with pytest.raises(
-        InputError, match=f"'sigma' is a study that searches something else: {key} was"
-    ):
+    with pytest.raises(InputError, match=f"'sigma' is a study of something else, .*: {key} was"):
         open_study(replace(STUDY, **study), other, described, DEFAULT)
 
 
-def test_where_the_scans_lie_and_how_many_cores_work_may_differ(opened, config, tmp_path):
-    other = load_config(write_config(tmp_path, cpu_threads=1, dicom_dirs=["elsewhere"]))
+def test_where_the_scans_lie_and_how_they_are_downsampled_may_differ(opened, config, tmp_path):
+    other = load_config(write_config(tmp_path, n_workers=1, dicom_dirs=["elsewhere"]))
     open_study(STUDY, other, describe(other, SPACE, STUDY, {}), DEFAULT)
 
 

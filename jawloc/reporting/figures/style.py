@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from jawloc.reporting.figures.png import write_png
 
@@ -32,12 +34,20 @@ def figure_to_array(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_drawn(draw: Callable[[], Any], path: Path, size_inches: tuple[float, float]) -> None:
+def save_drawn(
+    draw: Callable[[], Any],
+    path: Path,
+    size_inches: tuple[float, float],
+    title: str,
+    labels: Mapping[str, str],
+) -> None:
     """Save what a library draws by way of pyplot, and leave pyplot as it was.
 
     Parameters
     ----------
     draw : returns axes, or an array of axes of one figure
+    title : stands above it, in the place of the library's own
+    labels : better ones for some of the library's axes
     """
     import matplotlib.pyplot as plt
 
@@ -47,10 +57,34 @@ def save_drawn(draw: Callable[[], Any], path: Path, size_inches: tuple[float, fl
             axes = draw()
             figure: Any = (axes if isinstance(axes, Axes) else axes.flat[0]).figure
             figure.set_size_inches(size_inches)
-            save_figure(figure, path)
+            _tidy(figure, title, labels)
+            # its layout is made for a window; cut out what is drawn, labels and all
+            temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
+            try:
+                figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
         finally:
             for number in set(plt.get_fignums()) - known:
                 plt.close(number)
+
+
+def _tidy(figure: Any, title: str, labels: Mapping[str, str]) -> None:
+    """Give a library's picture room for its labels, and colours that show on white."""
+    for axes in figure.axes:
+        for place in ("left", "center"):
+            axes.set_title("", loc=place)
+        x, y = axes.get_xlabel(), axes.get_ylabel()
+        axes.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y))
+        for axis in (axes.xaxis, axes.yaxis):  # those between powers of ten overlap
+            axis.set_minor_formatter(NullFormatter())
+        if axes.containers and axes.get_legend() is not None:  # one kind of bar explains itself
+            axes.get_legend().remove()
+        for drawn in axes.collections:
+            if drawn.get_array() is not None and not drawn.get_facecolors().size > 4 * 64:
+                drawn.set_cmap("viridis")
+    figure.suptitle(title, y=1.0)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
