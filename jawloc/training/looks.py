@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,11 @@ class Seen:
     sigma_voxels: float
     shape_zyx: tuple[int, ...]
 
+    @cached_property
+    def _found(self) -> Decoded:
+        """The points and spread in heatmap voxels; several ask for them."""
+        return decode(self.logits, self.sigma_voxels / self.stride)
+
     def score(self, points: Tensor) -> HeatmapScores:
         """Compare the heatmaps with those of the true points (batch, object, 3; image voxels)."""
         centres = to_heatmap_grid(points - self.start, self.stride)
@@ -63,7 +69,7 @@ class Seen:
 
     def decode(self) -> Decoded:
         """Return points, inside the image, and spread, both in image voxels."""
-        found = decode(self.logits, self.sigma_voxels / self.stride)
+        found = self._found
         points = to_image_grid(found.points, self.stride) + self.start
         # heatmap voxels may reach beyond the border
         highest = points.new_tensor(self.shape_zyx) - 0.5
@@ -76,7 +82,7 @@ class Seen:
         -------
         tensor, shape (batch, object), image voxels; variances are subtracted, 0 where none is left
         """
-        found = decode(self.logits, self.sigma_voxels / self.stride)
+        found = self._found
         shape, sigma = self.logits.shape[2:], self.sigma_voxels / self.stride
         expected = rendered_spread(found.points, shape, sigma)
         return (found.spread.square() - expected.square()).clamp_min(0).sqrt() * self.stride
