@@ -29,13 +29,12 @@ class IntensityConfig:
 
 def normalise(image: np.ndarray, config: IntensityConfig) -> np.ndarray:
     """Turn grey values into network input (float32, same shape) by the intensity rule."""
-    values = np.array(image, dtype=np.float32)  # a copy: tensors are made of it
     if config.rule == "raw":
-        return values
+        return np.array(image, dtype=np.float32)  # a copy: tensors are made of it
     low, high = grey_percentiles(image, (config.low, config.high))
     if high <= low:  # nearly every voxel has one grey value
-        low, high = float(values.min()), float(values.max())
-    values -= np.float32(low)
+        low, high = float(image.min()), float(image.max())
+    values: np.ndarray = np.subtract(image, np.float32(low), dtype=np.float32)
     values /= np.float32(max(high - low, 1e-6))
     return values
 

@@ -182,6 +182,17 @@ def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
         return network(inputs).float()
 
 
+def _cut_out(images: Tensor, start: Tensor, window: Shape) -> Tensor:
+    """Return the window of each image; beyond the border its last voxels are repeated."""
+    cut = []
+    for image, first in zip(images, start.long(), strict=True):
+        for axis, (size, whole) in enumerate(zip(window, image.shape[1:], strict=True)):
+            index = first[axis] + torch.arange(size, device=image.device)
+            image = image.index_select(axis + 1, index.clamp(0, whole - 1))
+        cut.append(image)
+    return torch.stack(cut)
+
+
 def window_start(points: Tensor, window: Shape, stride: int, shape_zyx: Sequence[int]) -> Tensor:
     """Return where windows round points (..., 3) begin: inside the image, on a heatmap voxel."""
     size = points.new_tensor(window)
@@ -202,6 +213,8 @@ def _changed(
         pooled = F.avg_pool3d(pad_to_multiple(images, way.pool), way.pool)
     if change is None and start is None:
         return pooled
+    if change is None and start is not None and way.window is not None:
+        return _cut_out(images, start, way.window)
     moved = move_images(
         pooled, change, shape_zyx=shape, pool=way.pool, start=start, size_zyx=way.window
     )

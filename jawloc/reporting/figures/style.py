@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jawloc.reporting.figures.png import write_png
 
@@ -77,8 +77,11 @@ def _tidy(figure: Any, title: str, labels: Mapping[str, str]) -> None:
             axes.set_title("", loc=place)
         x, y = axes.get_xlabel(), axes.get_ylabel()
         axes.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y))
-        for axis in (axes.xaxis, axes.yaxis):  # those between powers of ten overlap
-            axis.set_minor_formatter(NullFormatter())
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":  # few numbers, but not powers of ten alone
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
         if axes.containers and axes.get_legend() is not None:  # one kind of bar explains itself
             axes.get_legend().remove()
         for drawn in axes.collections:
