@@ -117,7 +117,7 @@ def move_points(points: Tensor, change: Augmentation, shape_zyx: tuple[int, int,
 
 def move_images(
     images: Tensor,
-    change: Augmentation | None,
+    change: Augmentation,
     *,
     shape_zyx: Sequence[int] | None = None,
     pool: int = 1,
@@ -130,8 +130,6 @@ def move_images(
     ----------
     images : tensor
         Whole volumes, or volumes pooled by `pool` along each axis.
-    change : Augmentation or None
-        None moves nothing (and only cuts the window out).
     shape_zyx : three ints, optional
         Voxels of the volume before pooling, where that padded it; by default pool * its shape.
     start, size_zyx : tensor, shape (batch, 3), and three ints, optional
@@ -142,10 +140,7 @@ def move_images(
     part = source if size_zyx is None else images.new_tensor(size_zyx)
     shape = list(images.shape[2:]) if size_zyx is None else list(size_zyx)
     first = images.new_zeros(len(images), 3) if start is None else start.to(images)
-    inverse, shift = torch.eye(3).expand(len(images), 3, 3), torch.zeros(len(images), 3)
-    if change is not None:
-        inverse, shift = torch.linalg.inv(change.matrix), change.shift_voxels
-    inverse, shift = inverse.to(images), shift.to(images)
+    inverse, shift = torch.linalg.inv(change.matrix).to(images), change.shift_voxels.to(images)
     # grid_sample asks where each voxel comes from, in (x, y, z) units of half the source; changes
     # count from the middle of the whole volume
     back = inverse * (part / 2)[None, None, :] / (source / 2)[None, :, None]

@@ -211,11 +211,11 @@ def _changed(
     shape, pooled = images.shape[2:], images
     if way.pool > 1:
         pooled = F.avg_pool3d(pad_to_multiple(images, way.pool), way.pool)
-    if change is None and start is None:
-        return pooled
-    if change is None and start is not None and way.window is not None:
-        return _cut_out(images, start, way.window)
+    if change is None:
+        if start is None or way.window is None:
+            return pooled
+        return _cut_out(pooled, start, way.window)
     moved = move_images(
         pooled, change, shape_zyx=shape, pool=way.pool, start=start, size_zyx=way.window
     )
-    return moved if change is None else change_intensities(moved, change)
+    return change_intensities(moved, change)

@@ -13,7 +13,6 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from jawloc.errors import TrainingError
 from jawloc.heatmaps import curriculum as schedule
 from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance
 from jawloc.heatmaps.losses import LossName
@@ -25,6 +24,7 @@ from jawloc.training.augmentation import (
     move_points,
 )
 from jawloc.training.dataset import ScanTensors
+from jawloc.training.finite import FiniteWatch
 from jawloc.training.looks import look_and_learn
 from jawloc.training.network import Look
 from jawloc.training.scoring import Scored, evaluate, mean_loss, samples, score
@@ -155,7 +155,8 @@ def fit(
         started = time.perf_counter()
         sigma = state.curriculum.sigma_voxels
         scored: list[Scored] = []
-        watch = _Watch(state, train)
+        device = next(state.network.parameters()).device
+        watch = FiniteWatch(len(state.records) + 1, train.ids, device)
 
         state.network.train()
         order = torch.randperm(len(train.ids), generator=state.generator)
@@ -169,7 +170,7 @@ def fit(
             loss = torch.zeros(())
             points, change, jitter = _drawn(train, batches[step], augmentation, looks, state, team)
             if len(images):
-                images, points = images.to(watch.device), points.to(watch.device)
+                images, points = images.to(device), points.to(device)
                 seen = look_and_learn(state.network, looks, images, points, sigma, change, jitter)
                 scores = score(seen, points, shares[step], config.loss)
                 # a share of the batch's mean, so that the team's sum is the mean
@@ -280,34 +281,6 @@ def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch
     buffers = zip(state.average.buffers(), state.network.buffers(), strict=True)
     for average_buffer, present_buffer in buffers:
         average_buffer.copy_(present_buffer)
-
-
-class _Watch:
-    """Sees to it that losses and gradients stay finite; a bad one would spoil every weight."""
-
-    def __init__(self, state: TrainingState, scans: ScanTensors) -> None:
-        self._epoch, self._ids = len(state.records) + 1, scans.ids
-        self.device = next(state.network.parameters()).device
-        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def add(self, batch: Tensor, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Take a step's numbers; on a CPU look at them at once."""
-        self._steps.append((batch, loss, gradient_norm))
-        # on a GPU a look waits for all that is under way, so there is one an epoch
-        if self.device.type == "cpu":
-            self.check()
-
-    def check(self) -> None:
-        """Raise a TrainingError about the first step that went wrong."""
-        for batch, *numbers in self._steps:
-            for what, value in zip(("loss", "gradient"), numbers, strict=True):
-                if not torch.isfinite(value):
-                    names = ", ".join(self._ids[i] for i in batch)
-                    raise TrainingError(
-                        f"epoch {self._epoch}: the {what} must stay a finite number, but is "
-                        f"{value.item()} in the batch of {names}; a lower learning_rate often helps"
-                    )
-        self._steps.clear()
 
 
 def _keep_best(state: TrainingState, record: EpochRecord) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -49,16 +48,14 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in counting(study.get_trials(deepcopy=False)) if t.state.is_finished()]
 
 
-def wait_for_others(study: optuna.Study, seconds: float) -> bool:
-    """Wait a little if trials of other machines are under way; say whether there were any.
-
-    Those that are not heard of any more are queued again.
-    """
+def queue_unheard_of(study: optuna.Study) -> None:
+    """Queue the trials of machines that a database hears no more of again."""
     optuna.storages.fail_stale_trials(study)
-    if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-        return False
-    time.sleep(seconds)
-    return True
+
+
+def is_under_way(study: optuna.Study) -> bool:
+    """Say whether some worker is in the middle of a trial."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
 def to_start(study: optuna.Study, wanted: int) -> int:

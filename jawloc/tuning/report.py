@@ -113,12 +113,8 @@ def write_report(study: optuna.Study, task: Task, run: TrackedRun) -> Outcome:
     run.log_summary(numbers)
     for path in files:
         run.log_file(path)
-    tied = (
-        ()
-        if best is None
-        else tuple(t.number for t in complete if t.value == best.value and t.number != best.number)
-    )
-    return Outcome(folder, best, states, tied)
+    tied = [t.number for t in complete if best and t.value == best.value and t != best]
+    return Outcome(folder, best, states, tuple(tied))
 
 
 def _fixed(trial: FrozenTrial) -> Any:

@@ -167,15 +167,14 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
             direction="minimize",
             load_if_exists=True,
         )
-        # other machines share a database, and would all try the same values
-        host = socket.gethostname() if study.is_in_a_database else ""
-        opened.sampler = SAMPLERS[study.sampler](
-            seed=_seed(opened, config.training.seed, f"{host} {worker}")
-        )
-        return opened
     except Exception as error:  # of a database's driver: one of dozens of types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"--storage: {study.storage} can't be reached; {reason}") from error
+    # other machines share a database, and would all try the same values
+    host = socket.gethostname() if study.is_in_a_database else ""
+    seed = _seed(opened, config.training.seed, f"{host} {worker}")
+    opened.sampler = SAMPLERS[study.sampler](seed=seed)
+    return opened
 
 
 def _storage(study: StudyConfig, base: Path) -> BaseStorage:

@@ -18,10 +18,11 @@ from jawloc.errors import InputError, TrainingError
 from jawloc.reporting.tracking import end_lost_run
 from jawloc.tuning.queue import (
     finished,
+    is_under_way,
+    queue_unheard_of,
     recover_lost,
     replaced,
     to_start,
-    wait_for_others,
     worker_token,
 )
 from jawloc.tuning.study import load, reachable
@@ -49,14 +50,17 @@ def work(
         while time.time() < deadline:
             asking.acquire()
             try:
-                if to_start(study, task.study.trials) <= 0:
-                    if task.study.is_in_a_database and wait_for_others(study, LOOK_SECONDS):
-                        continue
-                    return
-                run_trial(study, bench, asked=asking.release)
+                queue_unheard_of(study)
+                if to_start(study, task.study.trials) > 0:
+                    run_trial(study, bench, asked=asking.release)
+                    tell("")
+                    continue
             finally:
                 asking.release(force=True)
-            tell("")
+            # another machine may be lost with a trial; on this one, somebody looks after workers
+            if not (task.study.is_in_a_database and is_under_way(study)):
+                return
+            time.sleep(LOOK_SECONDS)
 
 
 def supervise(task: Task, deadline: float, tell: Callable[[str], object]) -> None:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from jawloc.errors import TrainingError
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.loop import (
     EpochRecord,
     TrainingConfig,
-    TrainingError,
     TrainingState,
     evaluate,
     fit,

@@ -11,7 +11,14 @@ from optuna.trial import TrialState
 
 from jawloc.config import load_config
 from jawloc.errors import InputError
-from jawloc.tuning.queue import finished, queue_again, recover_lost, to_start, worker_token
+from jawloc.tuning.queue import (
+    finished,
+    is_under_way,
+    queue_again,
+    recover_lost,
+    to_start,
+    worker_token,
+)
 from jawloc.tuning.space import Range, Space
 from jawloc.tuning.study import StudyConfig, describe, load, open_study
 from tests.lab import write_config
@@ -95,7 +102,8 @@ def test_a_study_of_something_else_is_not_gone_on_with(
 
 def test_where_the_scans_lie_and_how_they_are_downsampled_may_differ(opened, config, tmp_path):
     other = load_config(write_config(tmp_path, n_workers=1, dicom_dirs=["elsewhere"]))
-    open_study(STUDY, other, describe(other, SPACE, STUDY, {}), DEFAULT)
+    again = open_study(STUDY, other, describe(other, SPACE, STUDY, {}), DEFAULT)
+    assert [t.number for t in again.trials] == [t.number for t in opened.trials] == [0]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +132,16 @@ def test_failed_trials_count_and_lost_ones_are_replaced(opened):
     opened.tell(again, 0.1)
     assert [t.number for t in finished(opened)] == [failed.number, again.number]
     assert to_start(opened, 3) == 1
+
+
+def test_what_waits_beyond_the_wanted_trials_keeps_nobody_waiting(opened):
+    """Regression: machines with a trial too many would have waited for a queued one for ever."""
+    assert [t.state for t in opened.trials] == [TrialState.WAITING]
+    assert not is_under_way(opened)
+    trial, _ = ask(opened)
+    assert is_under_way(opened)
+    opened.tell(trial, 0.1)
+    assert not is_under_way(opened)
 
 
 def test_the_trial_of_a_living_worker_is_left_alone(opened, config):
