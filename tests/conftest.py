@@ -26,7 +26,7 @@ def phantom_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """The database of a tracking store without any experiment: making one takes seconds."""
-    from jawloc.reporting.tracking import prepare_store
+    from jawloc.reporting.store import prepare_store
 
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:

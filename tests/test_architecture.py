@@ -34,12 +34,12 @@ RANKS = {
 OWNERS = {
     "click": ("jawloc.cli",),
     "matplotlib": ("jawloc.reporting.figures",),
-    "mlflow": ("jawloc.reporting.tracking", "jawloc.reporting.model_logging"),
+    "mlflow": tuple(f"jawloc.reporting.{name}" for name in ("tracking", "store", "model_logging")),
     "optuna": ("jawloc.tuning",),
 }
 # A module -> the only one that may import it.
 SOLE_IMPORTERS = {
-    # MLflow reads its settings when it is imported, and tracking makes them first
+    # one way to log a model: as part of a run
     "jawloc.reporting.model_logging": "jawloc.reporting.tracking",
 }
 # No file, no clock, no global random state in these.

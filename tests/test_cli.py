@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from jawloc import __version__, cli
 from jawloc.config import load_config
-from jawloc.reporting.tracking import tracking_uri
+from jawloc.reporting.store import tracking_uri
 from jawloc.scans.dicom import open_labelled_dicom
 from tests.lab import SCAN_IDS, files_below, only_sentence, write_config
 

@@ -20,7 +20,7 @@ import jawloc.experiment as experiment
 from jawloc.config import load_config
 from jawloc.locating.locator import load_locator
 from jawloc.reporting.provenance import source_tags
-from jawloc.reporting.tracking import tracking_uri
+from jawloc.reporting.store import tracking_uri
 from jawloc.scans.phantom import make_phantom
 from tests.lab import LAB_CONFIG, SCAN_IDS, SCAN_SHAPE, files_below, write_config, write_lab_dicom
 

@@ -1,4 +1,4 @@
-"""Runs, metrics and pictures in MLflow; only this module and model_logging.py import mlflow.
+"""Runs, metrics and pictures in MLflow; this module, store.py and model_logging.py import mlflow.
 
 Everything goes through a client that knows its own store, never through MLflow's global active
 run or global tracking URI, so that several runs, and several stores, can be open at once.
@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
-
-# MLflow reads these when it is imported; a user's own choice stays.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-
 from mlflow import MlflowClient, MlflowException, entities
 from mlflow.models import set_model as set_model  # for served_model.py
 from mlflow.pyfunc import PythonModel as PythonModel
@@ -32,64 +24,17 @@ from mlflow.pyfunc import PythonModelContext as PythonModelContext
 
 from jawloc.errors import InputError
 from jawloc.reporting import model_logging
-from jawloc.reporting.database import refuse_damaged, share
 from jawloc.reporting.interruption import interruptions_held
 from jawloc.reporting.provenance import source_tags
+from jawloc.reporting.store import EXPERIMENT, asked_once, prepare_store, reached, store_database
 from jawloc.reporting.ui_server import serve
 
 if TYPE_CHECKING:
     from jawloc.reporting.figures import Figure
     from jawloc.training.loop import EpochRecord
 
-EXPERIMENT = "jaw_location"
-STORE_FOLDER = "mlruns"
 LONGEST_VALUE = 5000  # characters of a param or tag; MLflow takes 6000
 PARAMS_A_BATCH = 100  # MLflow's limit
-
-
-def tracking_uri(root: Path) -> str:
-    """Return the store's URI: the user's MLFLOW_TRACKING_URI, else a database under `root`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_database(root).as_posix()}"
-
-
-def _database(root: Path) -> Path:
-    return root.resolve() / STORE_FOLDER / "mlflow.db"
-
-
-def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
-    """Make sure that the store and the experiment exist, and return the store's URI.
-
-    Several processes may do this at once: a file lock lets one of them set the database up. The
-    store under `root` keeps its artifacts in `mlruns/artifacts`; a store of the user's own keeps
-    them where it wants.
-
-    Raises
-    ------
-    InputError
-        If the database under `root` is damaged.
-    """
-    uri, database = tracking_uri(root), _database(root)
-    if uri != f"sqlite:///{database.as_posix()}":
-        _ensure_experiment(MlflowClient(tracking_uri=uri), experiment, None)
-        return uri
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name("mlflow.lock")):
-        try:
-            artifacts = database.with_name("artifacts").as_uri()
-            _ensure_experiment(MlflowClient(tracking_uri=uri), experiment, artifacts)
-            share(database)
-        except Exception:
-            refuse_damaged(database)
-            raise
-    return uri
-
-
-def _ensure_experiment(client: MlflowClient, name: str, artifacts: str | None) -> None:
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        client.create_experiment(name, artifact_location=artifacts)
-    elif known.lifecycle_stage == "deleted":
-        client.restore_experiment(known.experiment_id)
 
 
 @contextmanager
@@ -119,32 +64,45 @@ def tracked_run(
     ------
     InputError
         If `run_id` is not in the store, or the store is damaged.
+    ConnectionError
+        If the store can't be reached, or not any more.
     """
-    client = MlflowClient(tracking_uri=prepare_store(root, experiment))
     every_tag = {**source_tags(), **tags}
     if parent_run_id is not None:
         every_tag["mlflow.parentRunId"] = parent_run_id
-    opened, status = None, "FAILED"
-    try:
-        # an interruption has to wait until it is known which run to end
-        with interruptions_held():
-            if run_id is None:
-                known = client.get_experiment_by_name(experiment).experiment_id
-                opened = client.create_run(known, tags=every_tag, run_name=run_name).info.run_id
-            else:
-                opened = _reopen(client, run_id)
-        if run_id is not None:
-            every = [entities.RunTag(key, value) for key, value in every_tag.items()]
-            client.log_batch(opened, tags=every)
-        _log_params(client, opened, params)
-        yield TrackedRun(client, opened)
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
-    finally:
-        if opened is not None:
-            client.set_terminated(opened, status)
+    uri = prepare_store(root, experiment)
+    with reached(uri):
+        client = MlflowClient(tracking_uri=uri)
+        opened, status = None, "FAILED"
+        try:
+            # an interruption has to wait until it is known which run to end
+            with interruptions_held():
+                if run_id is None:
+                    known = client.get_experiment_by_name(experiment).experiment_id
+                    opened = client.create_run(known, tags=every_tag, run_name=run_name).info.run_id
+                else:
+                    opened = _reopen(client, run_id)
+            run = TrackedRun(client, opened)
+            if run_id is not None:
+                run.tag(every_tag)
+            _log_params(client, opened, params)
+            yield run
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            if opened is not None:
+                _end(client, opened, status)
+
+
+def _end(client: MlflowClient, run_id: str, status: str) -> None:
+    if status == "FINISHED":
+        client.set_terminated(run_id, status)
+        return
+    # what ended the run counts more than a store that can't be told
+    with suppress(MlflowException), asked_once():
+        client.set_terminated(run_id, status)
 
 
 def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
@@ -155,8 +113,7 @@ def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
             return
     except MlflowException:  # another store's
         return
-    for key, value in tags.items():
-        client.set_tag(run_id, key, value)
+    TrackedRun(client, run_id).tag(tags)
     client.set_terminated(run_id, "FAILED")
 
 
@@ -180,9 +137,8 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, object])
     new = [entities.Param(key, text) for key, text in texts.items() if key not in known]
     for start in range(0, len(new), PARAMS_A_BATCH):
         client.log_batch(run_id, params=new[start : start + PARAMS_A_BATCH])
-    for key, text in texts.items():
-        if known.get(key, text) != text:
-            client.set_tag(run_id, f"resumed.{key}", text)
+    changed = {key: text for key, text in texts.items() if known.get(key, text) != text}
+    TrackedRun(client, run_id).tag({f"resumed.{key}": text for key, text in changed.items()})
 
 
 def _shortened(text: str) -> str:
@@ -226,9 +182,14 @@ class TrackedRun:
             picture = figure_to_array(picture)
         self.client.log_image(self.run_id, picture, key=key, step=step)
 
-    def tag(self, key: str, text: str) -> None:
-        """Set a tag; very long texts are shortened."""
-        self.client.set_tag(self.run_id, key, _shortened(text))
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags; very long texts are shortened.
+
+        Several processes may set the same one: a batch is tried again by the store, a single tag
+        isn't.
+        """
+        every = [entities.RunTag(key, _shortened(text)) for key, text in tags.items()]
+        self.client.log_batch(self.run_id, tags=every)
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into a folder of the run's artifacts (the top one by default)."""
@@ -299,5 +260,5 @@ def open_ui(
     if uri.startswith("http"):
         say(f"the runs are at {uri.rstrip('/')}/{page}")
         return
-    artifacts = _database(root).with_name("artifacts")
+    artifacts = store_database(root).with_name("artifacts")
     serve(uri, artifacts.as_uri(), root, port, page, say)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from jawloc.config import Config, change_config
 from jawloc.errors import TrainingError
 from jawloc.experiment import prepare_data
-from jawloc.reporting.tracking import tracked_run
+from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cores import usable_cores
 from jawloc.training.dataset import choose_folds
 from jawloc.training.network import choose_device
@@ -77,11 +77,16 @@ def tune(config: Config, space: Space, study: StudyConfig) -> Outcome:
             try:
                 _run(task, opened)
             except (KeyboardInterrupt, TrainingError):
-                recover(task)
-                write_report(opened, task, run)
+                _close(task, opened, run)
                 raise
-            recover(task)
-            return write_report(opened, task, run)
+            return _close(task, opened, run)
+
+
+def _close(task: Task, opened: optuna.Study, run: TrackedRun) -> Outcome:
+    """Report what is known by now; of several machines one after the other, the last knows most."""
+    with one_at_a_time(task.study, task.config):
+        recover(task)
+        return write_report(opened, task, run)
 
 
 def _with_threads(config: Config, study: StudyConfig) -> Config:

@@ -107,8 +107,7 @@ def write_report(study: optuna.Study, task: Task, run: TrackedRun) -> Outcome:
             for key, value in best.params.items()
             if isinstance(value, int | float)
         }
-        for key, value in best.params.items():
-            run.tag(f"best.{key}", str(value))
+        run.tag({f"best.{key}": str(value) for key, value in best.params.items()})
         files += [folder / "best.yml", *_write_pictures(study, folder)]
     run.log_summary(numbers)
     for path in files:

@@ -116,7 +116,7 @@ def describe(config: Config, space: Space, study: StudyConfig, data: Mapping[str
 
 @contextmanager
 def one_at_a_time(study: StudyConfig, config: Config) -> Iterator[None]:
-    """Let only one process begin the study, of all that share a folder or a PostgreSQL server."""
+    """Let only one process begin or report a study, of all that share a folder or PostgreSQL."""
     folder = study.folder(config.base)
     if study.is_in_a_database:
         load(study, config)  # says so if it can't be reached, with nothing left behind

@@ -115,15 +115,14 @@ def _try(trial: Trial, bench: Bench) -> float:
         except TrialPruned:
             pruned = True
         except (KeyboardInterrupt, SystemExit):
-            run.tag(STATE, "interrupted")
+            run.tag({STATE: "interrupted"})
             raise
         except FAILURES as failure:
             reason = _reason(failure)
             trial.set_user_attr("reason", reason)
-            run.tag(STATE, "failed")
-            run.tag("optuna.reason", reason)
+            run.tag({STATE: "failed", "optuna.reason": reason})
             raise
-        run.tag(STATE, "pruned" if pruned else "complete")
+        run.tag({STATE: "pruned" if pruned else "complete"})
         if not pruned:
             run.log_summary({"objective_error_voxels": error})
     if pruned:
@@ -158,7 +157,7 @@ def _error_over_folds(trial: Trial, bench: Bench, config: Config, run: TrackedRu
         pairs = study.pruner == "wilcoxon"
         trial.report(errors[-1] if pairs else sum(errors) / number, number)
         if number < study.folds and trial.should_prune():
-            run.tag("optuna.folds", str(number))
+            run.tag({"optuna.folds": str(number)})
             if not pairs:
                 raise TrialPruned
             break  # as the pruner wants it: what is known already is the trial's value

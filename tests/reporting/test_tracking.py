@@ -21,9 +21,10 @@ from PIL import Image
 from jawloc.errors import InputError
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.locator import Locator, save_locator
-from jawloc.reporting import tracking
+from jawloc.reporting import store, tracking
 from jawloc.reporting.database import refuse_damaged
-from jawloc.reporting.tracking import open_ui, prepare_store, tracked_run, tracking_uri
+from jawloc.reporting.store import prepare_store, tracking_uri
+from jawloc.reporting.tracking import open_ui, tracked_run
 from jawloc.scans.phantom import write_phantom
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.loop import EpochRecord
@@ -32,7 +33,7 @@ from jawloc.training.network import NetworkConfig, build_network
 # Forks once MLflow is imported, which takes most of the time; prints how both processes ended.
 PREPARE_TWICE = """
 import os, pathlib
-from jawloc.reporting.tracking import prepare_store
+from jawloc.reporting.store import prepare_store
 first = os.fork()
 prepare_store(pathlib.Path("."))
 if first:
@@ -357,11 +358,19 @@ def test_logged_locator_predicts_from_paths_without_a_pickle(root, small_locator
 
 
 def test_a_locator_that_cannot_be_logged_is_marked_failed(root, tmp_path):
-    with pytest.raises(mlflow.MlflowException), stored(root) as run:
+    with pytest.raises(ConnectionError, match="reached or used"), stored(root) as run:
         run.log_locator(tmp_path / "missing.pth")
     experiment = run.client.get_experiment_by_name("jaw_location").experiment_id
     (logged,) = run.client.search_logged_models([experiment])
     assert str(logged.status) == "FAILED"
+
+
+def test_a_server_that_does_not_answer_is_named_at_once(root, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    retries = os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+    with pytest.raises(ConnectionError, match=r"^http://127\.0\.0\.1:9: .*can't be reached"):
+        prepare_store(root)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == retries
 
 
 def test_ui_of_a_remote_store_is_only_named(root, monkeypatch):
@@ -373,6 +382,7 @@ def test_ui_of_a_remote_store_is_only_named(root, monkeypatch):
             return mlflow.entities.Experiment("42", name, "", "active")
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000/")
+    monkeypatch.setattr(store, "MlflowClient", Remote)
     monkeypatch.setattr(tracking, "MlflowClient", Remote)
     said = []
     open_ui(root, say=said.append)

@@ -12,11 +12,14 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 from mlflow import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from tests.tuning.test_tune import CHECKOUT, tune_words
 
@@ -36,42 +39,61 @@ def programs():
     return next((path.resolve().parent for path in every), None)
 
 
+class Database:
+    """A PostgreSQL of the test's own."""
+
+    def __init__(self, folder, home):
+        # it refuses to run as root, so that it needs a user and a folder that this one can reach
+        self.user = "postgres" if os.geteuid() == 0 else None
+        self.folder, self.home, self.port = folder, home, free_port()
+        self.url = f"postgresql://jawloc@127.0.0.1:{self.port}"  # without a database's name
+        if self.user is not None:
+            shutil.chown(home, self.user)
+        self.run("initdb", "-D", self.data, "-U", "jawloc", "-A", "trust")
+
+    @property
+    def data(self):
+        return str(self.home / "data")
+
+    def run(self, name, *words):
+        command = [self.folder / name, *words]
+        subprocess.run(
+            command, user=self.user, cwd=self.home, check=True, stdout=subprocess.DEVNULL
+        )
+
+    def start(self):
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.home}"
+        log = str(self.home / "log")
+        self.run("pg_ctl", "-D", self.data, "-l", log, "-o", options, "-w", "start")
+
+    def stop(self):
+        self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+
+
 @pytest.fixture(scope="module")
-def server():
-    """Yield the URL of a PostgreSQL of the test's own, without a database's name."""
+def database():
+    """Yield a running PostgreSQL with a database for studies and one for runs."""
     folder = programs()
     if folder is None:
         pytest.skip("PostgreSQL is not installed (Debian's package is called postgresql)")
     pytest.importorskip("psycopg", reason="the database's driver is not installed (psycopg)")
-    # it refuses to run as root, so that it needs a user and a folder that this one can reach
-    user = "postgres" if os.geteuid() == 0 else None
     home = Path(tempfile.mkdtemp(prefix="jawloc-postgresql-"))
-    if user is not None:
-        shutil.chown(home, user)
-    port = free_port()
-
-    def run(name, *words):
-        command = [folder / name, *words]
-        subprocess.run(command, user=user, cwd=home, check=True, stdout=subprocess.DEVNULL)
-
-    data = str(home / "data")
-    run("initdb", "-D", data, "-U", "jawloc", "-A", "trust")
-    options = f"-p {port} -h 127.0.0.1 -k {home}"
-    run("pg_ctl", "-D", data, "-l", str(home / "log"), "-o", options, "-w", "start")
+    database = Database(folder, home)
+    database.start()
     try:
         for name in ("study", "runs"):
-            run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "jawloc", name)
-        yield f"postgresql://jawloc@127.0.0.1:{port}"
+            host = ["-h", "127.0.0.1", "-p", str(database.port), "-U", "jawloc"]
+            database.run("createdb", *host, name)
+        yield database
     finally:
-        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        database.stop()
         shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def tracking(server, tmp_path_factory):
-    """Yield the address of an MLflow server whose store is in the database."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    store = server.replace("postgresql://", "postgresql+psycopg://") + "/runs"
+@contextmanager
+def mlflow_server(store, folder, port):
+    """Run an MLflow server, and yield its process and its address."""
+    folder.mkdir(exist_ok=True)
     words = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--backend-store-uri", store, "--artifacts-destination", str(folder)]
     log = (folder / "log").open("w")
@@ -91,6 +113,14 @@ def tracking(server, tmp_path_factory):
         process.wait(timeout=60)
 
 
+@pytest.fixture(scope="module")
+def tracking(database, tmp_path_factory):
+    """Yield the address of an MLflow server whose store is in the database."""
+    store = database.url.replace("postgresql://", "postgresql+psycopg://") + "/runs"
+    with mlflow_server(store, tmp_path_factory.mktemp("mlflow"), free_port()) as address:
+        yield address
+
+
 def answers(address):
     try:
         with urllib.request.urlopen(address, timeout=5):
@@ -99,30 +129,17 @@ def answers(address):
         return False
 
 
-def test_three_machines_share_a_study_and_one_is_killed(server, tracking, make_lab, tmp_path):
-    storage, machines = f"{server}/study", []
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": tracking,
-        "PYTHONPATH": str(CHECKOUT),
-        "OMP_NUM_THREADS": "1",
-    }
+def test_three_machines_share_a_study_and_one_is_killed(database, tracking, make_lab, tmp_path):
+    storage, machines = f"{database.url}/study", []
     for number in range(3):
         lab = make_lab(tmp_path / f"machine_{number}")
-        words = [*tune_words(lab), "--trials", "5", "--epochs", "30", "--storage", storage]
-        with (lab / "said").open("w") as said:
-            machine = subprocess.Popen(
-                [sys.executable, "-m", "jawloc", *words],
-                cwd=lab,
-                env=environment,
-                stdout=said,
-                stderr=said,
-            )
-        machines.append((machine, lab / "said"))
+        words = ["--trials", "5", "--epochs", "30", "--storage", storage]
+        machines.append(start_machine(lab, words, MLFLOW_TRACKING_URI=tracking))
     try:
         wait_for_a_trial(storage, machines[0])
         machines[0][0].kill()
-        for machine, said in machines[1:]:
-            assert machine.wait(timeout=SECONDS) == 0, said.read_text()
+        for machine in machines[1:]:
+            ends_with(machine, 0)
     finally:
         for machine, _ in machines:
             machine.kill()
@@ -149,19 +166,88 @@ def test_three_machines_share_a_study_and_one_is_killed(server, tracking, make_l
     }
 
 
-def study_in(storage):
-    url = storage.replace("postgresql://", "postgresql+psycopg://")
-    return optuna.load_study(study_name="space", storage=url)
+def test_a_database_that_goes_away_loses_no_trial(database, make_lab, tmp_path):
+    storage = f"{database.url}/study"
+    lab = make_lab(tmp_path / "lab")
+    words = ["--trials", "2", "--epochs", "30", "--storage", storage, "--study-name", "outage"]
+    machine = start_machine(lab, words)
+    wait_for_a_trial(storage, machine, "outage")
+    database.stop()
+    try:
+        said = ends_with(machine, 2)
+    finally:
+        database.start()
+    assert "Traceback" not in said
+    assert f"Error: --storage: {storage} could not be reached any more; once it can" in said
+
+    ends_with(start_machine(lab, words), 0)
+    trials = study_in(storage, "outage").trials
+    states = [trial.state.name for trial in trials]
+    assert (states.count("COMPLETE"), states.count("FAIL")) == (2, 1)
+    assert trials[states.index("FAIL")].params in [t.params for t in trials if t.values]
 
 
-def wait_for_a_trial(storage, machine):
+def test_a_tracking_server_that_goes_away_loses_no_trial(make_lab, tmp_path):
+    lab, store, port = make_lab(tmp_path / "lab"), f"sqlite:///{tmp_path / 'runs.db'}", free_port()
+    storage = str(tmp_path / "study.journal")
+    words = ["--trials", "2", "--epochs", "30", "--storage", storage]
+    with mlflow_server(store, tmp_path / "mlflow", port) as address:
+        environment = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+        machine = start_machine(lab, words, **environment)
+        wait_for_a_trial(storage, machine)
+    said = ends_with(machine, 2)
+    assert "Traceback" not in said
+    assert f"Error: {address}: the store of the runs can't be reached or used; " in said
+
+    with mlflow_server(store, tmp_path / "mlflow", port):
+        ends_with(start_machine(lab, words, **environment), 0)
+        states = [trial.state.name for trial in study_in(storage).trials]
+        assert (states.count("COMPLETE"), states.count("FAIL")) == (2, 1)
+        runs = MlflowClient(tracking_uri=address).search_runs(["1"])
+    shown = sorted(run.data.tags.get("optuna.state", "parent") for run in runs)
+    assert shown == ["complete", "complete", "lost", "parent"]
+
+
+def start_machine(lab, words, **environment):
+    """Start a study's command in a folder of its own; return its process and what it says."""
+    every = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", **environment}
+    with (lab / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jawloc", *tune_words(lab), *words],
+            cwd=lab,
+            env=os.environ | every,
+            stdout=said,
+            stderr=said,
+        )
+    return process, lab / "said"
+
+
+def ends_with(machine, exit_code):
+    """Wait for a machine's end and return what it said."""
+    process, said = machine
+    try:
+        assert process.wait(timeout=SECONDS) == exit_code, said.read_text()
+    finally:
+        process.kill()
+    return said.read_text()
+
+
+def study_in(storage, name="space"):
+    if "://" in storage:
+        where = storage.replace("postgresql://", "postgresql+psycopg://")
+    else:
+        where = JournalStorage(JournalFileBackend(storage))
+    return optuna.load_study(study_name=name, storage=where)
+
+
+def wait_for_a_trial(storage, machine, name="space"):
     """Wait until this machine is in the middle of a trial."""
     process, said = machine
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         assert process.poll() is None, said.read_text()
         try:
-            trials = study_in(storage).trials
+            trials = study_in(storage, name).trials
         except Exception:  # the tables, or the study, are not there yet
             trials = []
         for trial in trials:

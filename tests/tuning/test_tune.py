@@ -17,7 +17,7 @@ from PIL import Image
 
 import jawloc.experiment as experiment
 from jawloc.errors import TrainingError
-from jawloc.reporting.tracking import tracking_uri
+from jawloc.reporting.store import tracking_uri
 from tests.lab import only_sentence
 
 CHECKOUT = Path(__file__).parents[2]
