@@ -363,6 +363,10 @@ def test_set_takes_any_key_with_a_yaml_value(written, override, key, value):
             "--set: curriculum.minimum_sigma must not exceed initial_kernel_size; "
             "received 1.5 and 0.5",
         ),
+        (
+            "curriculum.minimum_sigma=9",
+            "--set: curriculum.minimum_sigma must not exceed initial_kernel_size; received 9 and 8",
+        ),
     ],
 )
 def test_a_bad_override_is_refused(written, override, sentence):

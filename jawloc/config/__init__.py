@@ -174,8 +174,9 @@ def _validate(section: Any, values: Mapping[str, Any], prefix: str, layers: Sequ
 def _check_together(config: Config, layers: Sequence[Layer]) -> None:
     sigma, grey = config.curriculum, config.intensity
     if sigma.minimum_sigma_voxels > sigma.initial_sigma_voxels:
+        source = source_of((INITIAL_SIGMA, "curriculum.minimum_sigma"), layers)
         raise InputError(
-            f"{source_of(INITIAL_SIGMA, layers)}: curriculum.minimum_sigma must not exceed "
+            f"{source}: curriculum.minimum_sigma must not exceed "
             f"{INITIAL_SIGMA}; received {sigma.minimum_sigma_voxels:g} and "
             f"{sigma.initial_sigma_voxels:g}"
         )

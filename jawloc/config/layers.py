@@ -141,9 +141,11 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def source_of(key: str, layers: Sequence[Layer]) -> str:
-    """Return the place that has the last word on a dotted key or section."""
+def source_of(keys: str | Sequence[str], layers: Sequence[Layer]) -> str:
+    """Return the place that has the last word on a dotted key or section, or on one of several."""
+    wanted = (keys,) if isinstance(keys, str) else keys
     for layer in reversed(layers):
-        if any(k == key or k.startswith(f"{key}.") for k, _ in dotted(layer.settings)):
+        given = [key for key, _ in dotted(layer.settings)]
+        if any(k == key or k.startswith(f"{key}.") for k in given for key in wanted):
             return layer.source
     return layers[0].source

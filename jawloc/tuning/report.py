@@ -77,7 +77,7 @@ class Outcome:
             "downsampled voxels\n"
             f"  {settings}{tied}\n"
             f"Table, pictures and settings: {self.folder}\n"
-            f"Train with them: jawloc-train --model-name best --experiment "
+            f"Train with them: jawloc-train --model-name best-{self.folder.name} --experiment "
             f"{self.folder / 'best.yml'}"
         )
 
@@ -127,7 +127,8 @@ def _best_yaml(config: Config, best: FrozenTrial, task: Task) -> str:
     return (
         f"# Trial {best.number} of the study {task.study.name!r}: validation error "
         f"{best.value:.6g} downsampled voxels{over}.\n"
-        f"# jawloc-train --model-name best --experiment best.yml\n{config.as_yaml()}"
+        f"# jawloc-train --model-name best-{task.study.name} --experiment best.yml\n"
+        f"{config.as_yaml()}"
     )
 
 
