@@ -1,7 +1,7 @@
 """Compare settings by their errors on the test scans, over several seeds.
 
-    python experiments/tune/compare.py experiments/tune/ablation.yml \\
-        --experiment experiments/tune/phantoms.yml
+    python experiments/curriculum/compare.py experiments/curriculum/ablation.yml \\
+        --experiment experiments/curriculum/phantoms.yml
 
 The file names arms, each a mapping of settings that are laid over the experiment's. Every training
 is a run of its own in MLflow; one that is finished already is not repeated. Prints a table, and

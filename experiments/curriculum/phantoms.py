@@ -1,6 +1,6 @@
 """Make the phantoms that the studies of this folder search with.
 
-python experiments/tune/phantoms.py        # dicoms/phantoms, 68 scans, about ten seconds
+python experiments/curriculum/phantoms.py        # dicoms/phantoms, 68 scans, about ten seconds
 """
 
 from __future__ import annotations
