@@ -1,0 +1,235 @@
+"""What a locator learned of its own errors, and of what good scans are like.
+
+From scans that it was not trained on: how large the ball round a position must be, and which
+predictions are usual. From all its scans: which scans are usual. A new scan whose signs are not
+usual is `uncertain`, or `not found` where good scans practically never look like it. The limit
+is a chance: that of a good scan to have a sign as odd as this one's. Where the calibration scans
+themselves have heavier tails than that chance allows, the usual range is as wide as they need, but
+for the oddest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from jawloc.heatmaps.uncertainty import Conformal, UsualRange, calibrate_radius, usual_range
+from jawloc.locating.signs import (
+    AXES,
+    ScanLook,
+    in_words,
+    is_worrying,
+    signs_of_scan,
+    upright_direction,
+)
+
+Status = Literal["ok", "uncertain", "not found"]
+CONFIDENCE = 0.9  # of the radius
+# Chances of a sign's value below which a scan is flagged, and below which it counts as without the
+# object. Some 20 signs are looked at: 20 times ALARM is the share of good scans that is flagged.
+ALARM, NOT_FOUND = 0.0015, 1e-5
+ODDEST = 0.01  # share of the calibration scans that may be flagged themselves
+# What signs vary by at least, whatever a few scans say: scans of one machine may agree to a digit.
+LEAST_DEVIATION = 0.02
+
+Signs = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far to trust what was found in a scan.
+
+    Attributes
+    ----------
+    chance : that of a good scan to be as odd as this one in its least usual sign
+    reason : the sign that is the least usual, in words; empty where the status is `ok`
+    """
+
+    status: Status
+    chance: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class UsualScans:
+    """What the scans that a locator was made with are like.
+
+    Attributes
+    ----------
+    profiles : mean brightness profile along each axis, shape (2, bin) each
+    upright : direction along each axis that tells scans turned over, or None
+    signs : by name
+    """
+
+    profiles: tuple[np.ndarray, ...]
+    upright: tuple[np.ndarray | None, ...]
+    signs: Mapping[str, UsualRange]
+
+    def of(self, look: ScanLook) -> dict[str, float]:
+        """Return the signs of a new scan."""
+        return signs_of_scan(look, self.profiles, self.upright)
+
+
+@dataclass(frozen=True)
+class UsualPositions:
+    """What positions of one object are like, in scans that the locator was not trained on.
+
+    Attributes
+    ----------
+    ball : how far off they are; None where that is not known
+    signs : by name
+    """
+
+    ball: Conformal | None
+    signs: Mapping[str, UsualRange]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All that a locator knows of how far to trust it.
+
+    Attributes
+    ----------
+    objects : by name
+    scan_ids : the scans that the radius was calibrated on
+    """
+
+    scans: UsualScans
+    objects: Mapping[str, UsualPositions]
+    scan_ids: tuple[str, ...]
+
+    def judge(self, name: str, look: ScanLook, of_position: Signs) -> Verdict:
+        """Say how far to trust one object's position in a scan."""
+        usual = {**self.scans.signs, **self.objects[name].signs}
+        return judge(usual, {**self.scans.of(look), **of_position})
+
+
+def judge(usual: Mapping[str, UsualRange], signs: Signs) -> Verdict:
+    """Compare signs with the usual ones; what is known of too few scans counts as usual."""
+    known = {name: value for name, value in signs.items() if name in usual}
+    chances = {
+        name: usual[name].surprise(value) if is_worrying(name, value, usual[name].mean) else 1.0
+        for name, value in known.items()
+    }
+    if not chances:
+        return Verdict("ok", 1.0)
+    oddest = min(chances, key=lambda name: chances[name])
+    chance = chances[oddest]
+    if chance >= ALARM:
+        return Verdict("ok", chance)
+    return Verdict("not found" if chance < NOT_FOUND else "uncertain", chance, in_words(oddest))
+
+
+# Learning it
+
+
+def learn_scans(looks: Sequence[ScanLook], turned_axes: Sequence[str] = ()) -> UsualScans:
+    """Learn what scans are like.
+
+    Parameters
+    ----------
+    looks : at least one
+    turned_axes : out of z, y and x: those along which training turns scans over, so that either
+        way is usual
+    """
+    usual, upright = _profiles(looks, turned_axes)
+    # each scan is judged by the others, as a new one will be
+    every = [
+        signs_of_scan(look, *_profiles([*looks[:i], *looks[i + 1 :]] or looks, turned_axes))
+        for i, look in enumerate(looks)
+    ]
+    return UsualScans(usual, upright, usual_signs(every))
+
+
+def _profiles(
+    looks: Sequence[ScanLook], turned_axes: Sequence[str]
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]:
+    along = [[look.profiles[axis] for look in looks] for axis in range(3)]
+    upright = tuple(
+        None if name in turned_axes else upright_direction(every)
+        for name, every in zip(AXES, along, strict=True)
+    )
+    return tuple(np.mean(every, axis=0) for every in along), upright
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One object in one scan that the locator was not trained on.
+
+    Attributes
+    ----------
+    scan_id : str
+    error_voxels : in voxels of the downsampled grid; None where the scan helped to choose the
+        weights, so that it says nothing fair of how far off they are
+    spread_voxels : in voxels of the downsampled grid
+    signs : of the position
+    """
+
+    scan_id: str
+    error_voxels: float | None
+    spread_voxels: float
+    signs: Signs
+
+
+def learn_positions(held_out: Sequence[HeldOut]) -> UsualPositions:
+    """Learn what positions of one object are like."""
+    fair = [h for h in held_out if h.error_voxels is not None]
+    errors = [float(h.error_voxels or 0) for h in fair]
+    ball = calibrate_radius(errors, [h.spread_voxels for h in fair], CONFIDENCE)
+    return UsualPositions(ball, usual_signs([h.signs for h in held_out]))
+
+
+def usual_signs(every: Sequence[Signs]) -> dict[str, UsualRange]:
+    """Learn which values of each sign are usual."""
+    ranges = {name: usual_range(values, LEAST_DEVIATION) for name, values in _columns(every)}
+    oddest = sorted(range(len(every)), key=lambda i: judge(ranges, every[i]).chance)
+    rest = [every[i] for i in oddest[int(ODDEST * (len(every) + 1)) :]]
+    worrying = {
+        name: [v for v in values if is_worrying(name, v, ranges[name].mean)]
+        for name, values in _columns(rest)
+    }
+    return {name: ranges[name].widened(values, ALARM) for name, values in worrying.items()}
+
+
+def _columns(every: Sequence[Signs]) -> Iterator[tuple[str, list[float]]]:
+    for name in dict.fromkeys(name for signs in every for name in signs):
+        yield name, [signs[name] for signs in every if name in signs]
+
+
+# As plain values, which a model file may hold
+
+
+def to_plain(calibration: Calibration) -> dict[str, Any]:
+    """Return a calibration as plain values."""
+    scans = calibration.scans
+    return {
+        "profiles": [profile.tolist() for profile in scans.profiles],
+        "upright": [None if d is None else d.tolist() for d in scans.upright],
+        "signs": {name: asdict(usual) for name, usual in scans.signs.items()},
+        "objects": {name: asdict(known) for name, known in calibration.objects.items()},
+        "scan_ids": list(calibration.scan_ids),
+    }
+
+
+def from_plain(content: Mapping[str, Any]) -> Calibration:
+    """Return the calibration that `to_plain` made plain."""
+    objects = {
+        name: UsualPositions(
+            None if known["ball"] is None else Conformal(**known["ball"]),
+            _ranges(known["signs"]),
+        )
+        for name, known in content["objects"].items()
+    }
+    scans = UsualScans(
+        tuple(np.array(profile) for profile in content["profiles"]),
+        tuple(None if d is None else np.array(d) for d in content["upright"]),
+        _ranges(content["signs"]),
+    )
+    return Calibration(scans, objects, tuple(content["scan_ids"]))
+
+
+def _ranges(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, UsualRange]:
+    return {name: UsualRange(**values) for name, values in plain.items()}

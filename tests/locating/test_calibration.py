@@ -1,0 +1,95 @@
+"""What is usual is learned, judged by, and kept in a file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jawloc.heatmaps.uncertainty import Conformal
+from jawloc.locating.calibration import (
+    ALARM,
+    Calibration,
+    HeldOut,
+    Verdict,
+    from_plain,
+    judge,
+    learn_positions,
+    learn_scans,
+    to_plain,
+    usual_signs,
+)
+from jawloc.locating.signs import look_of_scan, signs_of_position
+from tests.locating.test_signs import FULL, SHAPE, upright_scan
+
+
+def held_out(seed, spread=2.0, fair=True):
+    random = np.random.default_rng(seed)
+    spread = spread * random.lognormal(0, 0.1)
+    signs = signs_of_position(
+        np.array([24, 6, 5]) + random.normal(0, 1, 3),
+        SHAPE,
+        spread,
+        random.lognormal(-8, 1),
+        10 + random.normal(),
+    )
+    return HeldOut(f"scan{seed}", 0.1 * (seed + 1) if fair else None, spread, signs)
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    looks = [look_of_scan(upright_scan(seed), FULL) for seed in range(30)]
+    every = [held_out(seed) for seed in range(30)]
+    return Calibration(learn_scans(looks, ("y", "x")), {"jaw": learn_positions(every)}, ("a",))
+
+
+def test_good_scans_are_ok_and_bad_ones_are_not(calibration):
+    def verdict(image, **other):
+        return calibration.judge("jaw", look_of_scan(image, FULL), held_out(99, **other).signs)
+
+    good = [verdict(upright_scan(seed)) for seed in range(100, 140)]
+    assert [v.status for v in good].count("ok") >= 38
+    assert verdict(upright_scan(100)[::-1]).status == "not found"
+    assert "turned over" in verdict(upright_scan(100)[::-1]).reason
+    assert "grey values" in verdict(upright_scan(100) * 10).reason
+    lost = verdict(upright_scan(101), spread=20.0)
+    assert lost.status == "not found"
+    assert lost.reason == "a probability map that is wide"
+
+
+def test_only_fair_scans_set_the_radius():
+    every = [held_out(seed, fair=seed < 9) for seed in range(20)]
+    known = learn_positions(every)
+    ratios = [h.error_voxels / h.spread_voxels for h in every[:9]]
+    assert known.ball == Conformal(pytest.approx(max(ratios)), 0.9, 9)
+    assert known.signs["spread"].scans == 20
+    assert learn_positions([held_out(1, fair=False)]).ball is None
+
+
+def test_the_calibration_scans_are_not_flagged_themselves():
+    """Signs with heavy tails: without widening, several of these would be."""
+    random = np.random.default_rng(1)
+    every = [{"contrast": v} for v in random.standard_t(2, 98)]
+    ranges = usual_signs(every)
+    assert all(judge(ranges, signs).chance >= ALARM * (1 - 1e-6) for signs in every)
+    # of 99 and more, the oddest one may be
+    odd = usual_signs([*every, {"contrast": -1e4}])
+    assert judge(odd, {"contrast": -1e4}).status == "not found"
+
+
+def test_nothing_known_is_ok():
+    assert judge({}, {"contrast": 1.0}) == Verdict("ok", 1.0)
+    one = usual_signs([{"contrast": 1.0}])
+    assert judge(one, {"contrast": -1e9}).status == "ok"
+
+
+def test_one_scan_is_enough_to_learn_from():
+    usual = learn_scans([look_of_scan(upright_scan(0), FULL)])
+    assert judge(usual.signs, usual.of(look_of_scan(upright_scan(1), FULL))).status == "ok"
+
+
+def test_plain_values_and_back(calibration):
+    again = from_plain(json.loads(json.dumps(to_plain(calibration))))
+    look, signs = look_of_scan(upright_scan(50), FULL), held_out(50).signs
+    assert again.judge("jaw", look, signs) == calibration.judge("jaw", look, signs)
+    assert again.objects == calibration.objects
+    assert again.scan_ids == ("a",)
