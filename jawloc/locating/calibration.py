@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jawloc.geometry import Grid
 from jawloc.heatmaps.uncertainty import Conformal, UsualRange, calibrate_radius, usual_range
 from jawloc.locating.signs import (
     AXES,
@@ -68,9 +69,9 @@ class UsualScans:
     upright: tuple[np.ndarray | None, ...]
     signs: Mapping[str, UsualRange]
 
-    def of(self, look: ScanLook) -> dict[str, float]:
-        """Return the signs of a new scan."""
-        return signs_of_scan(look, self.profiles, self.upright)
+    def of(self, look: ScanLook, full: Grid) -> dict[str, float]:
+        """Return the signs of a new scan, `full` its full-size grid."""
+        return signs_of_scan(look, full, self.profiles, self.upright)
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ class Calibration:
     objects: Mapping[str, UsualPositions]
     scan_ids: tuple[str, ...]
 
-    def judge(self, name: str, look: ScanLook, of_position: Signs) -> Verdict:
-        """Say how far to trust one object's position in a scan."""
+    def judge(self, name: str, look: ScanLook, full: Grid, of_position: Signs) -> Verdict:
+        """Say how far to trust one object's position in a scan, `full` its full-size grid."""
         usual = {**self.scans.signs, **self.objects[name].signs}
-        return judge(usual, {**self.scans.of(look), **of_position})
+        return judge(usual, {**self.scans.of(look, full), **of_position})
 
 
 def judge(usual: Mapping[str, UsualRange], signs: Signs) -> Verdict:
@@ -126,20 +127,23 @@ def judge(usual: Mapping[str, UsualRange], signs: Signs) -> Verdict:
 # Learning it
 
 
-def learn_scans(looks: Sequence[ScanLook], turned_axes: Sequence[str] = ()) -> UsualScans:
+def learn_scans(
+    scans: Sequence[tuple[ScanLook, Grid]], turned_axes: Sequence[str] = ()
+) -> UsualScans:
     """Learn what scans are like.
 
     Parameters
     ----------
-    looks : at least one
+    scans : at least one; the grid is the full-size one
     turned_axes : out of z, y and x: those along which training turns scans over, so that either
         way is usual
     """
+    looks = [look for look, _ in scans]
     usual, upright = _profiles(looks, turned_axes)
     # each scan is judged by the others, as a new one will be
     every = [
-        signs_of_scan(look, *_profiles([*looks[:i], *looks[i + 1 :]] or looks, turned_axes))
-        for i, look in enumerate(looks)
+        signs_of_scan(look, full, *_profiles([*looks[:i], *looks[i + 1 :]] or looks, turned_axes))
+        for i, (look, full) in enumerate(scans)
     ]
     return UsualScans(usual, upright, usual_signs(every))
 

@@ -101,38 +101,37 @@ class ScanLook:
     ----------
     greys : grey values by name, before any scaling
     profiles : one an axis, as `brightness_profiles` returns them
-    full : the full-size grid
     """
 
     greys: Mapping[str, float]
     profiles: Sequence[Profile]
-    full: Grid
 
 
-def look_of_scan(image: np.ndarray, full: Grid) -> ScanLook:
-    """Look at a downsampled image (z, y, x) of a scan whose full-size grid is `full`."""
+def look_of_scan(image: np.ndarray) -> ScanLook:
+    """Look at a downsampled image (z, y, x)."""
     percentages = tuple(GREY_PERCENTILES.values())
     greys = dict(zip(GREY_PERCENTILES, grey_percentiles(image, percentages), strict=True))
-    return ScanLook(greys, brightness_profiles(image), full)
+    return ScanLook(greys, brightness_profiles(image))
 
 
 def signs_of_scan(
-    look: ScanLook, usual: Sequence[Profile], upright: Sequence[np.ndarray | None]
+    look: ScanLook, full: Grid, usual: Sequence[Profile], upright: Sequence[np.ndarray | None]
 ) -> dict[str, float]:
     """Return the signs of a scan that need no network.
 
     Parameters
     ----------
+    full : the full-size grid
     usual : the training scans' mean profile along each axis
     upright : the direction along each axis that tells scans turned over; None where training
         turns scans over itself
     """
     signs = {f"grey_{name}": math.asinh(value) for name, value in look.greys.items()}
-    if look.full.spacing_mm_zyx is not None:
-        spacing = zip(AXES, look.full.spacing_mm_zyx, strict=True)
+    if full.spacing_mm_zyx is not None:
+        spacing = zip(AXES, full.spacing_mm_zyx, strict=True)
         signs |= {f"size_{a}": math.log(mm) for a, mm in spacing}
     # proportions, which need no spacing
-    lengths = np.log(look.full.shape_zyx)
+    lengths = np.log(full.shape_zyx)
     signs |= {f"size_{a}_to_z": float(lengths[i] - lengths[0]) for i, a in enumerate(AXES) if i}
     for axis, profile, mean, direction in zip(AXES, look.profiles, usual, upright, strict=True):
         signs[f"profile_{axis}"] = _likeness(profile, mean)

@@ -37,14 +37,14 @@ def held_out(seed, spread=2.0, fair=True):
 
 @pytest.fixture(scope="module")
 def calibration():
-    looks = [look_of_scan(upright_scan(seed), FULL) for seed in range(30)]
+    looks = [(look_of_scan(upright_scan(seed)), FULL) for seed in range(30)]
     every = [held_out(seed) for seed in range(30)]
     return Calibration(learn_scans(looks, ("y", "x")), {"jaw": learn_positions(every)}, ("a",))
 
 
 def test_good_scans_are_ok_and_bad_ones_are_not(calibration):
     def verdict(image, **other):
-        return calibration.judge("jaw", look_of_scan(image, FULL), held_out(99, **other).signs)
+        return calibration.judge("jaw", look_of_scan(image), FULL, held_out(99, **other).signs)
 
     good = [verdict(upright_scan(seed)) for seed in range(100, 140)]
     assert [v.status for v in good].count("ok") >= 38
@@ -83,13 +83,13 @@ def test_nothing_known_is_ok():
 
 
 def test_one_scan_is_enough_to_learn_from():
-    usual = learn_scans([look_of_scan(upright_scan(0), FULL)])
-    assert judge(usual.signs, usual.of(look_of_scan(upright_scan(1), FULL))).status == "ok"
+    usual = learn_scans([(look_of_scan(upright_scan(0)), FULL)])
+    assert judge(usual.signs, usual.of(look_of_scan(upright_scan(1)), FULL)).status == "ok"
 
 
 def test_plain_values_and_back(calibration):
     again = from_plain(json.loads(json.dumps(to_plain(calibration))))
-    look, signs = look_of_scan(upright_scan(50), FULL), held_out(50).signs
-    assert again.judge("jaw", look, signs) == calibration.judge("jaw", look, signs)
+    look, signs = look_of_scan(upright_scan(50)), held_out(50).signs
+    assert again.judge("jaw", look, FULL, signs) == calibration.judge("jaw", look, FULL, signs)
     assert again.objects == calibration.objects
     assert again.scan_ids == ("a",)

@@ -30,10 +30,10 @@ def upright_scan(seed):
 
 
 def signs_of(image, full=FULL):
-    looks = [look_of_scan(upright_scan(seed), FULL) for seed in range(12)]
+    looks = [look_of_scan(upright_scan(seed)) for seed in range(12)]
     usual = [np.mean([look.profiles[axis] for look in looks], axis=0) for axis in range(3)]
     upright = upright_direction([look.profiles[0] for look in looks])
-    return signs_of_scan(look_of_scan(image, full), usual, [upright, None, None])
+    return signs_of_scan(look_of_scan(image), full, usual, [upright, None, None])
 
 
 def test_profiles_are_standardised_and_as_many_bins_as_there_is_room_for():
