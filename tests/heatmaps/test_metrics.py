@@ -110,7 +110,9 @@ def test_a_missing_object_counts_for_nothing():
 
 def test_what_is_said_of_a_missing_object_changes_nothing():
     known = sample([(0, 0, 1), None])
-    lost = replace(known, kl_nats=np.array([0.0, np.nan]), predicted=np.add(known.predicted, [[0], [9]]))
+    lost = replace(
+        known, kl_nats=np.array([0.0, np.nan]), predicted=np.add(known.predicted, [[0], [9]])
+    )
     assert summarise([known], "ab") == summarise([lost], "ab")
 
 
