@@ -32,7 +32,14 @@ from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cache import ExampleFile, build_cache, open_example
 from jawloc.scans.dicom import find_labelled_dicoms
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
-from jawloc.training.dataset import ScanTensors, Split, choose_split, load_scans
+from jawloc.training.dataset import (
+    ScanTensors,
+    Split,
+    check_objects,
+    choose_folds,
+    choose_split,
+    load_scans,
+)
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
 from jawloc.training.team import ALONE, Team
@@ -146,12 +153,27 @@ def find_scans(config: Config) -> list[Path]:
     return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
 
 
-def prepare_data(config: Config, team: Team = ALONE) -> Data:
-    """Check the scans, bring the cache up to date, and find the examples in it."""
+def prepare_data(config: Config, team: Team = ALONE, *, folds: int | None = None) -> Data:
+    """Check the scans, bring the cache up to date, and find the examples in it.
+
+    Parameters
+    ----------
+    folds : how many folds will train, where that is not the split itself.
+    """
     scans = find_scans(config)
-    split = choose_split([path.stem for path in scans], config.split)
+    ids = [path.stem for path in scans]
+    split = choose_split(ids, config.split)
+    splits = (split,) if folds is None else choose_folds(split, folds)
+
+    def check(shown: Sequence[frozenset[str]]) -> None:
+        by_id = dict(zip(ids, shown, strict=True))
+        for each in splits:
+            check_objects(each, by_id, list(config.cache.objects), fold=folds is not None)
+
     with team.leader_first():
-        report = build_cache(scans, config.cache, base=config.base, progress=team.leads)
+        report = build_cache(
+            scans, config.cache, base=config.base, progress=team.leads, check=check
+        )
     examples = [open_example(path, config.cache.objects) for path in report.cached]
     by_id = {example.scan_id: example for example in examples}
     return Data(split, by_id, report.full_size_scans_read)
@@ -269,10 +291,11 @@ def write_pictures(
     for short, (title, ids) in data.split.titled().items():
         picture = predicted_picture(data.examples[ids[0]].read(), locator, title)
         save_figure(picture, folder / f"{short}_heatmap_pred.png")
-    # of several test scans the worst: the one that is worth looking at
-    worst = tested.worst()
-    example = data.examples[worst.scan_id].read()
-    write_test_pictures(folder, locator, example, worst, config.crop.crop_size)
+    # of several test scans the worst, for each object: the one that is worth looking at
+    for name in config.cache.objects:
+        worst = tested.of(name).worst()
+        example = data.examples[worst.scan_id].read()
+        write_test_pictures(folder, locator, example, worst, config.crop.crop_size)
 
 
 def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:

@@ -9,6 +9,8 @@ import yaml
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
+from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
+
 SCAN_IDS = [f"phantom_{n:03d}" for n in range(5)]
 SCAN_SHAPE = (48, 24, 24)
 TINY_SETTINGS = {
@@ -76,6 +78,16 @@ def write_lab_dicom(
     ds = lab_dicom(image, mask)
     change(ds)
     ds.save_as(path, enforce_file_format=True)
+
+
+def erase_labels(path: Path, *values: int) -> None:
+    """Write a labelled DICOM anew, as if nobody had drawn these labels."""
+    scan = open_labelled_dicom(path)
+    assert scan.read_mask is not None
+    slices = (0, scan.grid.shape_zyx[0])
+    image, mask = scan.read_image(*slices), scan.read_mask(*slices)
+    mask[np.isin(mask, values)] = 0
+    write_labelled_dicom(path, image, mask, scan.grid)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -14,7 +14,14 @@ import pydicom
 import pytest
 
 from jawloc.errors import InputError
-from tests.lab import files_below, only_sentence, write_config, write_lab_dicom
+from tests.lab import (
+    SCAN_IDS,
+    erase_labels,
+    files_below,
+    only_sentence,
+    write_config,
+    write_lab_dicom,
+)
 
 CHECKOUT = Path(__file__).parents[1]
 SHAPE = (48, 24, 24)
@@ -287,6 +294,46 @@ def test_a_number_that_yaml_reads_as_text(lab, sentence):
     assert sentence() == (
         "userconf.yml: learning_rate must be a number; received '1e-3', "
         "which YAML takes for text: write 0.001"
+    )
+
+
+OBJECTS = "objects: each must be in at least one training, validation and test scan"
+
+
+def test_an_object_that_is_in_no_scan(lab, sentence):
+    write_config(lab, objects={"left": 1, "otolith": 7})
+    assert sentence() == f"{OBJECTS}; 'otolith' is in no scan at all"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ((0, 1, 2), "'right' is in no training scan"),
+        ((3,), "'right' is in no validation scan"),
+        ((3, 4), "'right' is in no validation and no test scan"),
+    ],
+)
+def test_an_object_that_a_split_lacks(lab, scans, sentence, lacking, said):
+    for number in lacking:
+        erase_labels(scans / f"{SCAN_IDS[number]}.dcm", 2)
+    write_config(lab, objects={"left": 1, "right": 2})
+    assert sentence() == f"{OBJECTS}; {said}"
+
+
+def test_a_scan_without_any_of_the_objects(lab, scans, sentence):
+    erase_labels(scans / "phantom_001.dcm", 2)
+    write_config(lab, objects={"otolith": [7, 8], "right": 2})
+    assert sentence() == (
+        "phantom_001.dcm: every scan must show at least one of the objects; it has no voxel of "
+        "'otolith' (label values [7, 8]) or 'right' (label values [2]), but the label values [1]"
+    )
+
+
+def test_two_objects_that_are_the_same(lab, sentence):
+    write_config(lab, objects={"left": 1, "right": [1]})
+    assert sentence() == (
+        "userconf.yml: objects: two objects must differ in their label values; 'left' and 'right' "
+        "both have [1]"
     )
 
 

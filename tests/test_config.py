@@ -119,7 +119,7 @@ def test_a_key_that_yaml_did_not_read_as_text_is_named_too(written):
 SIZE = "three whole numbers of voxels (z, y, x), each at least"
 SCANS = "a number of scans, at least 1, or a list of scan ids"
 OBJECTS = (
-    "a mapping from each object's name to a list of its label values (1 to 255), "
+    "a mapping from each object's name to its label value (1 to 255) or a list of them, "
     "or to null for every label"
 )
 # what stands in the file, and the sentence after the file's name
@@ -236,10 +236,27 @@ WRONG = [
     ("test_scans: last", f"test_scans must be {SCANS}; received 'last'"),
     ("test_scans: [1.5]", f"test_scans must be {SCANS}; received [1.5]"),
     ("objects: {}", f"objects must be {OBJECTS}; received {{}}"),
-    ("objects: {jaw: 1}", f"objects must be {OBJECTS}; received {{'jaw': 1}}"),
+    ("objects: {jaw: 0}", f"objects must be {OBJECTS}; received {{'jaw': 0}}"),
+    ("objects: {jaw: true}", f"objects must be {OBJECTS}; received {{'jaw': True}}"),
+    ("objects: {jaw: one}", f"objects must be {OBJECTS}; received {{'jaw': 'one'}}"),
     ("objects: {jaw: [256]}", f"objects must be {OBJECTS}; received {{'jaw': [256]}}"),
     ("objects: [jaw]", f"objects must be {OBJECTS}; received ['jaw']"),
     # settings that don't go together
+    (
+        "objects: {left: [2, 1], right: 3, both: [1, 2]}",
+        "objects: two objects must differ in their label values; 'left' and 'both' both have "
+        "[1, 2]",
+    ),
+    (
+        "objects: {left: null, right: null}",
+        "objects: two objects must differ in their label values; 'left' and 'right' both have "
+        "every label",
+    ),
+    (
+        "objects: {left/upper: 1, right: 2}",
+        "objects: where there are several, their metrics and pictures are named after them, so a "
+        "name must consist of letters, digits, spaces and _ . -; received 'left/upper'",
+    ),
     (
         "initial_kernel_size: 1",
         "curriculum.minimum_sigma must not exceed initial_kernel_size; received 1.5 and 1",
@@ -332,6 +349,9 @@ def test_set_wins_over_the_experiment_and_that_over_the_config(written):
         ("validation_scans=[a, 12]", "validation_scans", ["a", 12]),
         ("objects={left: [1], right: [2]}", "objects", {"left": [1], "right": [2]}),
         ("objects.jaw=[3]", "objects", {"jaw": [3]}),
+        ("objects={anterior: 1, posterior: 2}", "objects", {"anterior": [1], "posterior": [2]}),
+        ("objects={whole: null, part: 2}", "objects", {"whole": None, "part": [2]}),
+        ("objects={jaw (lower): 2}", "objects", {"jaw (lower)": [2]}),  # nothing bears its name
         ("network=attention-unet", "network.name", "attention-unet"),
         ("network.stride=2", "network.stride", 2),
         ("device=cuda:1", "device", "cuda:1"),

@@ -22,7 +22,15 @@ from jawloc.locating.locator import load_locator
 from jawloc.reporting.provenance import source_tags
 from jawloc.reporting.store import tracking_uri
 from jawloc.scans.phantom import make_phantom
-from tests.lab import LAB_CONFIG, SCAN_IDS, SCAN_SHAPE, files_below, write_config, write_lab_dicom
+from tests.lab import (
+    LAB_CONFIG,
+    SCAN_IDS,
+    SCAN_SHAPE,
+    erase_labels,
+    files_below,
+    write_config,
+    write_lab_dicom,
+)
 
 PICTURES = {
     "train_heatmap_example.png",
@@ -412,12 +420,58 @@ def test_several_objects_and_several_scans_to_validate_and_test(
     errors = [row["error_mm"] for row in said["test_scans"]]
     assert said["test_error"]["mm"] == pytest.approx(np.mean(errors))
     assert "Mean radial error on 2 test scans" in result.stdout
-    # of several test scans the pictures show the one that is worth looking at
-    ((example, error),) = shown
-    worst = max(said["test_scans"], key=lambda row: row["error_downsampled_voxels"])
-    assert (error.scan_id, error.object_name) == (worst["scan"], worst["object"])
-    assert example.scan_id == worst["scan"]
+    # of several test scans the pictures show, for each object, the one that is worth looking at
+    for name, (example, error) in zip(("left", "right"), shown, strict=True):
+        own = [row for row in said["test_scans"] if row["object"] == name]
+        worst = max(own, key=lambda row: row["error_downsampled_voxels"])
+        assert (error.scan_id, error.object_name) == (worst["scan"], name)
+        assert example.scan_id == worst["scan"]
     assert load_locator(outputs(lab) / "locator.pth").objects == {"left": [1], "right": [2]}
+
+
+def test_scans_that_lack_an_object_train_and_test_the_others(lab, jawloc):
+    """The whole path, its pictures too: a training and a test scan lack one of the two."""
+    for number, label in ((0, 1), (3, 2)):
+        erase_labels(lab / "dicoms" / "labelled" / f"{SCAN_IDS[number]}.dcm", label)
+    write_config(
+        lab,
+        objects={"left": 1, "right": 2},
+        test_scans=2,
+        num_epochs=2,
+    )
+    result = jawloc("train")
+    assert result.exit_code == 0, result.output
+    said, folder = summary(lab), outputs(lab)
+    found = [(row["scan"], row["object"]) for row in said["test_scans"]]
+    assert found == [(SCAN_IDS[3], "left"), (SCAN_IDS[4], "left"), (SCAN_IDS[4], "right")]
+    assert {name: own["test_scans"] for name, own in said["objects"].items()} == {
+        "left": 2,
+        "right": 1,
+    }
+    errors = [row["error_mm"] for row in said["test_scans"]]
+    assert said["test_error"]["mm"] == pytest.approx(np.mean(errors))
+    assert said["objects"]["left"]["test_error"]["mm"] == pytest.approx(np.mean(errors[:2]))
+    for words in ("left ", "right (1 scan) "):
+        assert sum(line.startswith(f"    {words}") for line in result.stdout.splitlines()) == 2
+    for row in rows(lab):
+        assert all(np.isfinite(value) for value in row.values())
+        val = row["val_error_left_voxels"], row["val_error_right_voxels"]
+        assert row["val_error_voxels"] == pytest.approx(sum(val) / 2)
+    written = {path.name for path in folder.glob("*.png")}
+    of_each = {name.replace(".png", f"_{o}.png") for name in PICTURES for o in ("left", "right")}
+    several = {name for name in of_each if name.startswith(("test_", "truth_"))}
+    whole = {name for name in PICTURES if not name.startswith(("test_", "truth_"))}
+    assert several | whole <= written
+    _, (run,) = runs(lab)
+    own = said["objects"]["right"]
+    assert run.data.metrics["test_error_right_mm"] == pytest.approx(own["test_error"]["mm"])
+    assert run.data.metrics["val_error_right_voxels"] == rows(lab)[-1]["val_error_right_voxels"]
+    # the model has a row an object, whether a scan shows it or not
+    mlflow.set_tracking_uri(tracking_uri(lab))
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/locator")
+    table = model.predict([str(lab / "dicoms" / "labelled" / f"{SCAN_IDS[3]}.dcm")])
+    assert list(table["object"]) == ["left", "right"]
+    assert table["z_voxels"].notna().all()
 
 
 def test_the_labs_own_files_and_settings_work_unchanged(

@@ -8,6 +8,7 @@ flat and which are a section, and lays file, experiment and `--set` over each ot
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from jawloc.config.keys import (
     FLAT,
     INITIAL_SIGMA,
     NESTED,
+    OBJECTS,
     SECTION,
     as_plain_values,
     dotted,
@@ -57,6 +59,7 @@ LAB_RECIPE: dict[str, Any] = {
 }
 # Least sigma, in heatmap voxels, that still lets a position be decoded within a voxel.
 SIGMA_PER_STRIDE = 0.25
+OBJECT_NAME = re.compile(r"[\w .-]+")  # of what MLflow takes in a metric's name
 LAB_TRIGGER = {"threshold": 1.0, "shrink_factor": 0.9}
 
 
@@ -171,8 +174,29 @@ def _validate(section: Any, values: Mapping[str, Any], prefix: str, layers: Sequ
         raise InputError(f"{source_of(key, layers)}: {key} {mistake}") from None
 
 
+def _check_objects(objects: Mapping[str, Sequence[int] | None], source: str) -> None:
+    """Refuse several objects that are one and the same, or that nothing could be named after."""
+    if len(objects) == 1:
+        return
+    known: dict[frozenset[int] | None, str] = {}
+    for name, values in objects.items():
+        if not OBJECT_NAME.fullmatch(name):
+            raise InputError(
+                f"{source}: objects: where there are several, their metrics and pictures are named "
+                f"after them, so a name must consist of letters, digits, spaces and _ . -; "
+                f"received {name!r}"
+            )
+        twin = known.setdefault(None if values is None else frozenset(values), name)
+        if twin != name:
+            raise InputError(
+                f"{source}: objects: two objects must differ in their label values; {twin!r} and "
+                f"{name!r} both have {'every label' if values is None else list(values)}"
+            )
+
+
 def _check_together(config: Config, layers: Sequence[Layer]) -> None:
     sigma, grey = config.curriculum, config.intensity
+    _check_objects(config.cache.objects, source_of(OBJECTS, layers))
     if sigma.minimum_sigma_voxels > sigma.initial_sigma_voxels:
         source = source_of((INITIAL_SIGMA, "curriculum.minimum_sigma"), layers)
         raise InputError(

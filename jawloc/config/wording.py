@@ -17,8 +17,8 @@ RULES = {
     "crop_size": "three whole numbers of voxels (z, y, x), each at least 1",
     "validation_scans": "a number of scans, at least 1, or a list of scan ids",
     "test_scans": "a number of scans, at least 1, or a list of scan ids",
-    "objects": "a mapping from each object's name to a list of its label values (1 to 255), "
-    "or to null for every label",
+    "objects": "a mapping from each object's name to its label value (1 to 255) or a list of "
+    "them, or to null for every label",
     "device": "auto, cpu, cuda or cuda:N",
     "network.channels": "a list of whole numbers, each at least 1, one a level",
     "network.stride": "auto, 1, 2 or 4",

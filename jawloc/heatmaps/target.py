@@ -16,6 +16,21 @@ from torch import Tensor
 Factors = tuple[Tensor, Tensor, Tensor]
 
 
+def are_present(points: Tensor) -> Tensor:
+    """Say which objects a scan shows, shape (batch, object): the point of a missing one is NaN."""
+    return ~points.isnan().any(-1)
+
+
+def with_stand_ins(points: Tensor) -> Tensor:
+    """Return points (batch, object, 3) with each missing one amid the others of its scan.
+
+    It gives what is computed of every object something finite to work on; nothing that comes of a
+    stand-in may count, a gradient neither, which a NaN would spoil even where it is masked.
+    """
+    others = points.nanmean(dim=1, keepdim=True).nan_to_num()
+    return torch.where(are_present(points)[..., None], points, others)
+
+
 def gaussian_factors(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Factors:
     """Return the three 1-D factors of each point's Gaussian.
 

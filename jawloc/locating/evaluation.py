@@ -34,10 +34,14 @@ class Evaluation:
 
     errors: tuple[ScanError, ...]
 
+    def of(self, object_name: str) -> Evaluation:
+        """Return the errors of one object."""
+        return Evaluation(tuple(e for e in self.errors if e.object_name == object_name))
+
     def mean(self, unit: str) -> float | None:
         """Return the mean radial error; `unit`: downsampled_voxels, full_size_voxels or mm."""
         values = [getattr(e, f"error_{unit}") for e in self.errors]
-        return None if None in values else float(np.mean(values))
+        return None if None in values or not values else float(np.mean(values))
 
     def worst(self) -> ScanError:
         """Return the error of the scan that is furthest off, in downsampled voxels."""
@@ -47,7 +51,10 @@ class Evaluation:
 def evaluate_positions(
     examples: Iterable[Example], find: PointFinder, object_names: Sequence[str]
 ) -> Evaluation:
-    """Compare what `find` says of each example with the full-size masks' centroids."""
+    """Compare what `find` says of each example with the full-size masks' centroids.
+
+    An object that an example lacks has no error there.
+    """
     errors: list[ScanError] = []
     for example in examples:
         found = find(example)
@@ -68,12 +75,16 @@ def evaluate_positions(
                 error_mm=None if in_mm is None else float(in_mm[i]),
             )
             for i, name in enumerate(object_names)
+            if not np.isnan(truth[i]).any()
         ]
     return Evaluation(tuple(errors))
 
 
 def mean_position(training: Sequence[ExampleFile]) -> PointFinder:
-    """Return a finder that always says the training scans' mean position (the bar to beat)."""
-    mean = np.mean([e.points_voxels for e in training], axis=0)
+    """Return a finder that always says the training scans' mean position (the bar to beat).
+
+    Of each object, the mean is that of the scans that show it.
+    """
+    mean = np.nanmean([e.points_voxels for e in training], axis=0)
     grid = Grid(training[0].grid.shape_zyx)
     return lambda example: map_points(mean, grid, example.grid)

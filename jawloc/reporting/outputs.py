@@ -21,7 +21,7 @@ from jawloc.locating.evaluation import ScanError
 from jawloc.locating.locator import Locator
 from jawloc.reporting.figures import Figure, plot_crop, plot_slices, save_figure
 from jawloc.scans.cache import Example
-from jawloc.scans.planes import planes_from_scan_file
+from jawloc.scans.planes import planes_from_scan_file, silhouettes
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
 from jawloc.training.loop import EpochRecord
@@ -31,16 +31,18 @@ from jawloc.training.network import heatmap_shape, to_heatmap_grid
 def target_picture(example: Example, sigma_voxels: float, stride: int, title: str) -> Figure:
     """Show the heatmap that the network is to learn at this sigma."""
     shape = heatmap_shape(example.image.shape, stride)
-    points = to_heatmap_grid(torch.from_numpy(example.points_voxels)[None], stride)
-    target = render(points, shape, sigma_voxels / stride)[0].amax(0).numpy()
+    truth = _named(example.points_voxels, "true centre", example.object_names)
+    points = to_heatmap_grid(torch.from_numpy(np.stack([*truth.values()]))[None], stride)
+    target = render(points, shape, sigma_voxels / stride)[0].numpy()
+    said = f"scan {example.scan_id}, sigma {sigma_voxels:.2f} voxels{_missing(example)}"
     return plot_slices(
         example.image,
-        centre=example.points_voxels[0],
-        points=_named(example.points_voxels, "true centre"),
+        centre=next(iter(truth.values())),
+        points=truth,
         spacing_mm_zyx=example.grid.spacing_mm_zyx,
-        heatmap=target,
         heatmap_stride=stride,
-        title=f"{title}: target heatmap\nscan {example.scan_id}, sigma {sigma_voxels:.2f} voxels",
+        title=f"{title}: target heatmap\n{said}",
+        **_one_heatmap(target, example.object_names),
     )
 
 
@@ -48,31 +50,42 @@ def predicted_picture(example: Example, locator: Locator, title: str) -> Figure:
     """Show the heatmap that the network gives for a downsampled scan, beside the truth."""
     prediction = locator.predict(example.image)
     offset = prediction.points_voxels - example.points_voxels
-    error = float(np.linalg.norm(offset, axis=1).mean())
+    shown = ~np.isnan(offset).any(axis=1)
+    errors = np.linalg.norm(offset, axis=1)
+    names = example.object_names
+    several = [f"{name} {e:.2f}" for name, e in zip(names, errors, strict=True) if e == e]
+    each = f" ({', '.join(several)})" if len(names) > 1 else ""
     spacing = example.grid.spacing_mm_zyx
-    in_mm = _mm(offset, spacing)
+    in_mm = _mm(offset[shown], spacing)
     return plot_slices(
         example.image,
         centre=prediction.points_voxels[0],
         points={
-            **_named(example.points_voxels, "true centre"),
-            **_named(prediction.points_voxels, "predicted centre"),
+            **_named(example.points_voxels, "true centre", names),
+            **_named(prediction.points_voxels, "predicted centre", names),
         },
         spacing_mm_zyx=spacing,
-        heatmap=prediction.probability.max(axis=0),
         heatmap_stride=locator.network_config.heatmap_stride,
         title=f"{title}: predicted heatmap\nscan {example.scan_id}, "
-        f"sigma {locator.sigma_voxels:.2f} voxels, error {error:.2f} downsampled voxels{in_mm}",
+        f"sigma {locator.sigma_voxels:.2f} voxels, "
+        f"error {float(errors[shown].mean()):.2f} downsampled voxels{each}{in_mm}"
+        f"{_missing(example)}",
+        **_one_heatmap(prediction.probability, names),
     )
 
 
 def write_test_pictures(
     folder: Path, locator: Locator, example: Example, error: ScanError, crop_size: Sequence[int]
 ) -> list[Path]:
-    """Write the six pictures of one test scan; the only step that reads full-size voxels."""
-    labels = locator.objects[error.object_name]
+    """Write the six pictures of one test scan; the only step that reads full-size voxels.
+
+    Of several objects they show the one that the error is of, and carry its name.
+    """
+    name, several = error.object_name, len(example.points_voxels) > 1
+    labels = locator.objects[name]
     scan = _with_labels(open_scan(example.source), labels)
-    one_of_several = f", {error.object_name}" if len(example.points_voxels) > 1 else ""
+    one_of_several = f", {name}" if several else ""
+    of = f" of {name}" if several else ""
     sigma = f"sigma {locator.sigma_voxels:.2f} voxels"
     said = f"scan {error.scan_id}{one_of_several}, {sigma}, error {describe_error(error)}"
     figures = {
@@ -81,27 +94,30 @@ def write_test_pictures(
             example.image,
             centre=map_points(error.predicted_voxels, example.source_grid, example.grid),
             points={
-                "true centre": map_points(error.truth_voxels, example.source_grid, example.grid),
-                "predicted centre": map_points(
+                f"true centre{of}": map_points(
+                    error.truth_voxels, example.source_grid, example.grid
+                ),
+                f"predicted centre{of}": map_points(
                     error.predicted_voxels, example.source_grid, example.grid
                 ),
             },
             spacing_mm_zyx=example.grid.spacing_mm_zyx,
             mask=_kept(example.mask, labels),
+            mask_label=f"{name} mask",
             title=f"Predicted centre on the downsampled scan\n{said}",
         ),
     }
-    for name, point in (("truth", error.truth_voxels), ("centroid", error.predicted_voxels)):
-        kind = "True" if name == "truth" else "Predicted"
-        label = f"{kind.lower()} centre"
-        suffix = "test_centroid_truth" if name == "truth" else "test_centroid"
-        crop_name = "truth_cropped" if name == "truth" else "test_cropped"
+    for kind, point, whole, crop in (
+        ("True", error.truth_voxels, "test_centroid_truth", "truth_cropped"),
+        ("Predicted", error.predicted_voxels, "test_centroid", "test_cropped"),
+    ):
+        marks = {f"{kind.lower()} centre{of}": point}
         title = f"{kind} centre on the full-size scan\n{said}"
-        figures[suffix] = _full_size_picture(scan, point, label, crop_size, title)
-        figures[crop_name] = _crop_picture(scan, point, label, crop_size, said)
+        figures[whole] = _full_size_picture(scan, marks, name, crop_size, title)
+        figures[crop] = _crop_picture(scan, marks, name, crop_size, said)
     paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
+    for picture, figure in figures.items():
+        paths.append(folder / (f"{picture}_{name}.png" if several else f"{picture}.png"))
         save_figure(figure, paths[-1])
     return paths
 
@@ -141,25 +157,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _full_size_picture(
-    scan: ScanFile, point: np.ndarray, label: str, crop_size: Sequence[int], title: str
+    scan: ScanFile, mark: Mapping[str, np.ndarray], name: str, crop_size: Sequence[int], title: str
 ) -> Figure:
+    (point,) = mark.values()
     image, mask = planes_from_scan_file(scan, point)
     window = window_round(point.tolist(), crop_size, scan.grid.shape_zyx)
     start = np.asarray(window.start_zyx)
     return plot_slices(
         image,
         centre=point,
-        points={label: point},
+        points=mark,
         spacing_mm_zyx=scan.grid.spacing_mm_zyx,
         mask=mask,
+        mask_label=f"{name} mask",
         window=(start, start + np.asarray(window.size_zyx)),
         title=title,
     )
 
 
 def _crop_picture(
-    scan: ScanFile, point: np.ndarray, label: str, crop_size: Sequence[int], said: str
+    scan: ScanFile, mark: Mapping[str, np.ndarray], name: str, crop_size: Sequence[int], said: str
 ) -> Figure:
+    ((label, point),) = mark.items()
     window = window_round(point.tolist(), crop_size, scan.grid.shape_zyx)
     image, mask = read_window(scan, window)
     size = "×".join(str(n) for n in window.size_zyx)
@@ -169,6 +188,7 @@ def _crop_picture(
         points={label: np.asarray(point) - window.start_zyx},
         spacing_mm_zyx=scan.grid.spacing_mm_zyx,
         title=f"Crop of {size} voxels round the {label} ({window.fit})\n{said}",
+        object_name=name,
     )
 
 
@@ -184,10 +204,32 @@ def _kept(mask: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
     return mask if labels is None else np.where(np.isin(mask, list(labels)), mask, 0)
 
 
-def _named(points: np.ndarray, name: str) -> dict[str, np.ndarray]:
+def _named(points: np.ndarray, what: str, objects: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the points that are known, each with what it is, and of several objects whose."""
     if len(points) == 1:
-        return {name: points[0]}
-    return {f"{name} {i + 1}": point for i, point in enumerate(points)}
+        return {what: points[0]}
+    return {
+        f"{what} of {name}": point
+        for name, point in zip(objects, points, strict=True)
+        if not np.isnan(point).any()
+    }
+
+
+def _missing(example: Example) -> str:
+    lacks = np.isnan(example.points_voxels).any(axis=1)
+    names = [name for name, no in zip(example.object_names, lacks, strict=True) if no]
+    return f"; not in this scan: {', '.join(names)}" if names else ""
+
+
+def _one_heatmap(maps: np.ndarray, objects: Sequence[str]) -> dict[str, Any]:
+    """Return what `plot_slices` shows of heatmaps (object, z, y, x).
+
+    No slice goes through several objects, so theirs are projected, as the points are.
+    """
+    if len(objects) == 1:
+        return {"heatmap": maps.max(axis=0)}
+    label = "highest probability along the line of sight"
+    return {"heatmap": silhouettes(maps.max(axis=0)), "heatmap_label": label}
 
 
 def _mm(offset_voxels: np.ndarray, spacing: Triple | None) -> str:

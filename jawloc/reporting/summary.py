@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.evaluation import Evaluation
 from jawloc.training.dataset import Split
-from jawloc.training.loop import TrainingState
+from jawloc.training.loop import EpochRecord, TrainingState
 
 UNITS = ("downsampled_voxels", "full_size_voxels", "mm")
 
@@ -25,8 +26,13 @@ def summarise_run(
     Parameters
     ----------
     evaluations : by name, of the test scans: `test` (the locator) and what needs no network.
+
+    Returns
+    -------
+    Of several objects each has, under `objects`, the errors that the top has of all of them.
     """
     records, best = state.records, state.records[state.best_epoch - 1]
+    several = {"objects": _by_object(best, evaluations)} if best.val.by_object else {}
     return {
         "name": name,
         "scans": {
@@ -39,11 +45,8 @@ def summarise_run(
         "final_sigma_voxels": records[-1].sigma_voxels,
         "best_sigma_voxels": best.sigma_voxels,
         "seconds": round(seconds, 1),
-        "validation_error": {
-            "downsampled_voxels": best.val.error_voxels,
-            "mm": best.val.error_mm,
-        },
-        **{f"{key}_error": mean_errors(value) for key, value in evaluations.items()},
+        **_errors(best.val, evaluations),
+        **several,
         "test_scans": [
             {
                 "scan": e.scan_id,
@@ -59,6 +62,34 @@ def summarise_run(
     }
 
 
+def _errors(
+    validation: HeatmapMetrics | None, evaluations: Mapping[str, Evaluation]
+) -> dict[str, dict[str, float | None]]:
+    return {
+        "validation_error": {
+            "downsampled_voxels": None if validation is None else validation.error_voxels,
+            "mm": None if validation is None else validation.error_mm,
+        },
+        **{f"{key}_error": mean_errors(value) for key, value in evaluations.items()},
+    }
+
+
+def _by_object(
+    best: EpochRecord, evaluations: Mapping[str, Evaluation]
+) -> dict[str, dict[str, Any]]:
+    names = dict.fromkeys(e.object_name for e in evaluations["test"].errors)
+    return {
+        name: {
+            "test_scans": len(evaluations["test"].of(name).errors),
+            **_errors(
+                best.val.by_object.get(name),
+                {key: value.of(name) for key, value in evaluations.items()},
+            ),
+        }
+        for name in names
+    }
+
+
 def mean_errors(evaluation: Evaluation) -> dict[str, float | None]:
     """Return the mean radial error in every unit; None for mm without spacing."""
     return {unit: evaluation.mean(unit) for unit in UNITS}
@@ -68,9 +99,11 @@ def flat_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the summary's plain numbers under flat names, to sort and compare runs by."""
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
     numbers["total_seconds"] = numbers.pop("seconds")  # `seconds` is the name of an epoch's
-    for key, value in summary.items():
-        if key.endswith("_error"):
-            numbers |= {f"{key}_{unit}": v for unit, v in value.items() if v is not None}
+    for name, errors in {"": summary, **summary.get("objects", {})}.items():
+        for key, value in errors.items():
+            if key.endswith("_error"):
+                of = f"{key}_{name}" if name else key
+                numbers |= {f"{of}_{unit}": v for unit, v in value.items() if v is not None}
     return numbers
 
 
@@ -79,17 +112,24 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
 
     Returns
     -------
-    Several lines; mm only where the scans' spacing is known.
+    Several lines; mm only where the scans' spacing is known. Of several objects each has its own.
     """
     n = len(summary["scans"]["test"])
-    rows = [("jawloc", summary["test_error"])]
-    rows += [
-        (key.removesuffix("_error").replace("_", " "), value)
-        for key, value in summary.items()
+    ways = {"test_error": "jawloc"} | {
+        key: key.removesuffix("_error").replace("_", " ")
+        for key in summary
         if key.endswith("_error") and key not in ("test_error", "validation_error")
-    ]
+    }
+    rows = []
+    for key, way in ways.items():
+        rows.append((way, summary[key]))
+        for name, own in summary.get("objects", {}).items():
+            scans = own["test_scans"]
+            few = "" if scans == n else f" ({scans} scan{'s' if scans > 1 else ''})"
+            rows.append((f"  {name}{few}", own[key]))
+    wide = max(16, *(len(name) for name, _ in rows))
     lines = [f"Mean radial error on {n} test scan{'s' if n > 1 else ''} (not seen in training):"]
-    lines += [f"  {name:<16} {_in_words(errors)}" for name, errors in rows]
+    lines += [f"  {name:<{wide}} {_in_words(errors)}" for name, errors in rows]
     if summary["test_error"]["mm"] is None:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
     lines += [

@@ -33,23 +33,38 @@ class Label:
     centroid_voxels: Triple
 
 
-def refuse_missing_objects(
+def objects_shown(
+    values: Collection[int], objects: Mapping[str, Sequence[int] | None]
+) -> frozenset[str]:
+    """Return the names of the objects that a mask with these label values shows."""
+    return frozenset(
+        name
+        for name, wanted in objects.items()
+        if (values if wanted is None else set(wanted) & set(values))
+    )
+
+
+def refuse_without_objects(
     values: Collection[int], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> None:
-    """Refuse a scan whose mask, with these label values, lacks an object.
+    """Refuse a scan whose mask, with these label values, shows none of the objects.
 
     Raises
     ------
     InputError
-        About the first object without a voxel, as in `object_centroids`.
+        As in `object_centroids`.
     """
-    for name, wanted in objects.items():
-        if not (values if wanted is None else set(wanted) & set(values)):
-            raise InputError(
-                f"{scan_name}: every scan must show every object; it has no voxel of {name!r} "
-                f"(label values {'any' if wanted is None else list(wanted)}; "
-                f"it has {sorted(values) or 'none'})"
-            )
+    if objects_shown(values, objects):
+        return
+    wanted = [
+        f"{name!r} (label values {'any' if wanted is None else list(wanted)})"
+        for name, wanted in objects.items()
+    ]
+    one = "the object" if len(wanted) == 1 else "at least one of the objects"
+    raise InputError(
+        f"{scan_name}: every scan must show {one}; it has no voxel of {' or '.join(wanted)}, but "
+        f"the label values {sorted(values) or 'none'}"
+    )
 
 
 def object_centroids(
@@ -68,22 +83,24 @@ def object_centroids(
 
     Returns
     -------
-    array of float64, shape (object, 3), in full-size voxels (z, y, x)
+    array of float64, shape (object, 3), in full-size voxels (z, y, x); NaN where the scan lacks an
+    object
 
     Raises
     ------
     InputError
-        If the scan has no voxel of an object.
+        If the scan has no voxel of any object.
     """
-    refuse_missing_objects([label.value for label in labels], objects, scan_name)
-    centroids = np.empty((len(objects), 3))
+    refuse_without_objects([label.value for label in labels], objects, scan_name)
+    centroids = np.full((len(objects), 3), np.nan)
     for row, values in enumerate(objects.values()):
         parts = [label for label in labels if values is None or label.value in values]
-        centroids[row] = np.average(
-            [label.centroid_voxels for label in parts],
-            axis=0,
-            weights=[label.voxels for label in parts],
-        )
+        if parts:
+            centroids[row] = np.average(
+                [label.centroid_voxels for label in parts],
+                axis=0,
+                weights=[label.voxels for label in parts],
+            )
     return centroids
 
 

@@ -76,7 +76,7 @@ def draw_augmentation(
     Parameters
     ----------
     points : tensor, shape (batch, object, 3)
-        (z, y, x) in voxels of the volume, before.
+        (z, y, x) in voxels of the volume, before; NaN where an object is missing.
     voxel_size : tensor, shape (batch, 3)
         Relative voxel sizes along (z, y, x); only their proportions matter.
     """
@@ -109,7 +109,7 @@ def draw_augmentation(
 
 
 def move_points(points: Tensor, change: Augmentation, shape_zyx: tuple[int, int, int]) -> Tensor:
-    """Apply the geometric part to points (batch, object, 3) in voxels."""
+    """Apply the geometric part to points (batch, object, 3) in voxels; missing ones stay NaN."""
     centre = (torch.tensor(shape_zyx, device=points.device) - 1) / 2
     matrix, shift = change.matrix.to(points), change.shift_voxels.to(points)
     return (points - centre) @ matrix.transpose(1, 2) + centre + shift[:, None, :]
@@ -196,7 +196,8 @@ def _keep_inside(points: Tensor, matrix: Tensor, shift: Tensor, extent: Tensor) 
     """Limit the shift so that the points' bounding box stays inside, if it fits at all."""
     offsets = (points.float() - (extent - 1) / 2) @ matrix.transpose(1, 2)
     half = extent / 2  # to the volume's faces, half a voxel beyond the last centres
-    lowest, highest = -half - offsets.amin(1), half - offsets.amax(1)
+    least, most = offsets.nan_to_num(math.inf).amin(1), offsets.nan_to_num(-math.inf).amax(1)
+    lowest, highest = -half - least, half - most  # missing points limit nothing
     middle = (lowest + highest) / 2
     fits = lowest <= highest
     limited = torch.minimum(torch.maximum(shift, lowest), highest)

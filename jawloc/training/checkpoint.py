@@ -135,5 +135,10 @@ def _shortened(text: str, longest: int = 200) -> str:
 
 
 def _record(row: Mapping[str, Any]) -> EpochRecord:
-    train, val = HeatmapMetrics(**row["train"]), HeatmapMetrics(**row["val"])
-    return EpochRecord(**{**row, "train": train, "val": val})
+    return EpochRecord(**{**row, "train": _metrics(row["train"]), "val": _metrics(row["val"])})
+
+
+def _metrics(row: Mapping[str, Any]) -> HeatmapMetrics:
+    # checkpoints written before each object had its numbers don't hold them
+    each = {name: _metrics(own) for name, own in row.get("by_object", {}).items()}
+    return HeatmapMetrics(**{**row, "by_object": each})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -60,9 +60,11 @@ class ScanTensors:
     ----------
     ids : scan ids, in the order of the tensors
     images : tensor, shape (scan, 1, z, y, x); or a function that reads one scan, (1, z, y, x)
-    points : tensor, shape (scan, object, 3), voxels of the downsampled grid
+    points : tensor, shape (scan, object, 3), voxels of the downsampled grid; NaN where a scan lacks
+        an object
     voxel_sizes : tensor, shape (scan, 3), proportions of a voxel's edges along (z, y, x)
     grids : the downsampled grid of each scan
+    object_names : in the order of the points
     """
 
     ids: tuple[str, ...]
@@ -70,6 +72,7 @@ class ScanTensors:
     points: Tensor
     voxel_sizes: Tensor
     grids: tuple[Grid, ...]
+    object_names: tuple[str, ...] = ("jaw",)
 
     @property
     def shape_zyx(self) -> Shape:
@@ -114,6 +117,7 @@ class ScanTensors:
             points=self.points[numbers],
             voxel_sizes=self.voxel_sizes[numbers],
             grids=tuple(self.grids[i] for i in numbers),
+            object_names=self.object_names,
         )
 
     def on(self, device: torch.device) -> ScanTensors:
@@ -188,6 +192,37 @@ def choose_folds(split: Split, folds: int) -> tuple[Split, ...]:
     )
 
 
+def check_objects(
+    split: Split, shown: Mapping[str, Collection[str]], names: Sequence[str], *, fold: bool = False
+) -> None:
+    """Refuse objects that can't be learned, judged or tested for want of a scan that shows them.
+
+    Parameters
+    ----------
+    shown : the names of the objects in each scan, by scan id
+    names : of all objects
+    fold : whether the split is one of several, which judge together: each has only to learn.
+
+    Raises
+    ------
+    InputError
+        About every object that no training, validation or test scan shows.
+    """
+    uses = {"training": split.train_ids}
+    if not fold:
+        uses |= {"validation": split.val_ids, "test": split.test_ids}
+    complaints = []
+    for name in names:
+        lacking = [use for use, ids in uses.items() if not any(name in shown[i] for i in ids)]
+        if not any(name in objects for objects in shown.values()):
+            complaints.append(f"{name!r} is in no scan at all")
+        elif lacking:
+            complaints.append(f"{name!r} is in no {' and no '.join(lacking)} scan")
+    if complaints:
+        needed = "training scan of each fold" if fold else "training, validation and test scan"
+        raise InputError(f"objects: each must be in at least one {needed}; {', '.join(complaints)}")
+
+
 def load_scans(
     examples: Sequence[ExampleFile], intensity: IntensityConfig, memory_budget_gb: float
 ) -> ScanTensors:
@@ -221,6 +256,7 @@ def load_scans(
         points=torch.from_numpy(points).float(),
         voxel_sizes=torch.from_numpy(sizes).float(),
         grids=tuple(e.grid for e in examples),
+        object_names=examples[0].object_names,
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from jawloc.geometry import Shape
 from jawloc.heatmaps.decode import Decoded, decode
 from jawloc.heatmaps.losses import HeatmapScores, score_heatmaps
-from jawloc.heatmaps.target import gaussian_factors, rendered_spread
+from jawloc.heatmaps.target import gaussian_factors, rendered_spread, with_stand_ins
 from jawloc.training.augmentation import Augmentation, change_intensities, move_images
 from jawloc.training.network import (
     CoarseToFine,
@@ -137,11 +137,12 @@ def look_and_learn(
     ----------
     images : tensor, shape (batch, 1, z, y, x), before the change
     points : tensor, shape (batch, object, 3), image voxels after the change
+        Where a scan lacks an object (NaN), the close look for it goes amid the scan's others.
     change : Augmentation or None
     jitter : tensor, shape (batch, object, 3), from -1 to 1, or None without close looks
         Where in the window a point lies.
     """
-    seen = []
+    seen, points = [], with_stand_ins(points)
     for number, way in enumerate(looks):
         near = None
         if way.window is not None and jitter is not None:

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from jawloc.heatmaps import curriculum as schedule
 from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance
 from jawloc.heatmaps.losses import LossName
 from jawloc.heatmaps.metrics import HeatmapMetrics, summarise
+from jawloc.heatmaps.target import are_present
 from jawloc.training.augmentation import (
     Augmentation,
     AugmentationConfig,
@@ -74,7 +75,10 @@ class EpochRecord:
     seconds: float
 
     def flat(self) -> dict[str, float]:
-        """Return every number under its flat name (`train_kl_nats`, `val_error_mm`, ...)."""
+        """Return every number under its flat name (`train_kl_nats`, `val_error_mm`, ...).
+
+        Of several objects each has its own too (`train_kl_<object>_nats`, `val_error_<object>_mm`).
+        """
         row = {
             "epoch": self.epoch,
             "sigma_voxels": self.sigma_voxels,
@@ -82,7 +86,7 @@ class EpochRecord:
             "seconds": self.seconds,
         }
         for split, metrics in (("train", self.train), ("val", self.val)):
-            row |= {f"{split}_{k}": v for k, v in asdict(metrics).items() if v is not None}
+            row |= {f"{split}_{key}": value for key, value in metrics.flat().items()}
         return row
 
 
@@ -173,8 +177,9 @@ def fit(
                 images, points = images.to(device), points.to(device)
                 seen = look_and_learn(state.network, looks, images, points, sigma, change, jitter)
                 scores = score(seen, points, shares[step], config.loss)
-                # a share of the batch's mean, so that the team's sum is the mean
-                loss = scores.loss.sum() / len(batches[step])
+                # a share of the mean over the objects that the whole batch shows, so that the
+                # team's sum is the mean
+                loss = scores.loss.sum() / _objects_shown(train, batches[step])
                 loss.backward()
                 scored.append(scores.detached())
             team.sum_gradients(state.network.parameters())
@@ -190,7 +195,7 @@ def fit(
             epoch=len(state.records) + 1,
             sigma_voxels=sigma,
             learning_rate=rate,
-            train=summarise(samples(scored, train, team)),
+            train=summarise(samples(scored, train, team), train.object_names),
             val=evaluate(state.average, val, sigma, looks, team),
             seconds=time.perf_counter() - started,
         )
@@ -266,6 +271,11 @@ def _drawn(
     if any(look.window is not None for look in looks):
         jitter = (torch.rand(points.shape, generator=state.generator) * 2 - 1)[own]
     return points[own], change, jitter
+
+
+def _objects_shown(scans: ScanTensors, batch: Tensor) -> int:
+    """Count the objects of all scans of a batch, each scan's own."""
+    return max(1, int(are_present(scans.points[batch]).sum()))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jawloc.heatmaps.losses import HeatmapScores, LossName
 from jawloc.heatmaps.metrics import HeatmapMetrics, HeatmapSample, summarise
+from jawloc.heatmaps.target import are_present, with_stand_ins
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.looks import Seen, look
 from jawloc.training.network import Look
@@ -25,11 +26,12 @@ class Scored:
     scans : tensor of int64, shape (batch,)
         Which scans of the split, on the CPU.
     predicted, truth : tensors, shape (batch, object, 3), image voxels
+        The truth of an object that a scan lacks is NaN.
     scores : HeatmapScores
-        Of the last look, from which the position is read.
-    loss : tensor, shape (batch,)
-        What is trained on: the mean over objects and looks.
-    last_loss : tensor, shape (batch,)
+        Of the last look, from which the position is read; of a missing object they mean nothing.
+    loss : tensor, shape (batch, object)
+        What is trained on: the mean over looks; 0, without a gradient, for a missing object.
+    last_loss : tensor, shape (batch, object)
         The same of the last look alone, from which the position is read.
     """
 
@@ -51,9 +53,10 @@ class Scored:
 
 
 def score(seen: Sequence[Seen], points: Tensor, scans: Tensor, loss: LossName) -> Scored:
-    """Compare what each look says of a batch with its true points (batch, object, 3)."""
-    scores = [view.score(points) for view in seen]
-    losses = torch.stack([each.loss(loss).mean(1) for each in scores])
+    """Compare what each look says of a batch with its true points (batch, object, 3; or NaN)."""
+    scores = [view.score(with_stand_ins(points)) for view in seen]
+    losses = torch.stack([each.loss(loss) for each in scores])
+    losses = torch.where(are_present(points), losses, 0.0)
     found = seen[-1].decode().points
     return Scored(scans, found, points, scores[-1], losses.mean(0), losses[-1])
 
@@ -63,7 +66,7 @@ def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[He
     own: list[tuple[int, HeatmapSample]] = []
     for part in scored:
         numbers = [
-            values.mean(1).tolist()
+            values.double().cpu().numpy()
             for values in (part.scores.kl_nats, part.scores.dice, part.scores.mse)
         ]
         predicted, truth = part.predicted.cpu().numpy(), part.truth.cpu().numpy()
@@ -75,11 +78,14 @@ def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[He
 
 
 def mean_loss(scored: Sequence[Scored], team: Team) -> float:
-    """Return the mean over scans, of all processes, of the last look's loss.
+    """Return the mean over the objects of all scans, of all processes, of the last look's loss.
 
     The curriculum goes by this one: it says what has been learned of the position.
     """
-    own = torch.cat([part.last_loss for part in scored]).tolist() if scored else []
+    own: list[float] = []
+    if scored:
+        present = are_present(torch.cat([part.truth for part in scored]))
+        own = torch.cat([part.last_loss for part in scored])[present].tolist()
     every = team.gather(own)
     return sum(every) / len(every)
 
@@ -108,4 +114,4 @@ def evaluate(
     for number, images in zip(numbers, scans.batches(numbers), strict=True):
         seen = look(network, looks, images.to(device), sigma_voxels)
         scored.append(score(seen, scans.points[number].to(device), number, "kl"))
-    return summarise(samples(scored, scans, team))
+    return summarise(samples(scored, scans, team), scans.object_names)

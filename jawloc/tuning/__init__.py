@@ -20,7 +20,6 @@ from jawloc.errors import TrainingError
 from jawloc.experiment import prepare_data
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cores import usable_cores
-from jawloc.training.dataset import choose_folds
 from jawloc.training.network import choose_device
 from jawloc.tuning.queue import finished
 from jawloc.tuning.report import Outcome, write_report
@@ -53,9 +52,8 @@ def tune(config: Config, space: Space, study: StudyConfig) -> Outcome:
     """
     study.check()
     space.check(config)
-    data = prepare_data(config)  # the one cache of all trials is full before the first
-    if study.folds is not None:
-        choose_folds(data.split, study.folds)  # refuses what can't be shared out
+    # the one cache of all trials is full before the first
+    data = prepare_data(config, folds=study.folds)
     with ExitStack() as stack:
         with one_at_a_time(study, config):
             config = _with_threads(config, study)

@@ -58,7 +58,7 @@ class Bench:
 
 def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Bench:
     """Find the examples in the cache and load all that trials train and validate on."""
-    data = prepare_data(task.config)
+    data = prepare_data(task.config, folds=task.study.folds)
     split, training = data.split, task.config.training
     ids = sorted((*split.train_ids, *split.val_ids))
     scans = load_scans(data.of(ids), task.config.intensity, training.memory_budget_gb)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,9 +19,11 @@ GRID = Grid((20, 20, 20), (2.0, 1.0, 0.5))
 
 
 def sample(offsets, grid: Grid = GRID, kl: float = 0.0, dice: float = 0.0, mse: float = 0.0):
-    """Return one scan whose objects are found so far from the truth."""
-    truth = np.full((len(offsets), 3), 8.0)
-    return HeatmapSample(kl, dice, mse, truth + np.asarray(offsets, float), truth, grid)
+    """Return one scan whose objects are found so far from the truth; those of None it lacks."""
+    truth = np.array([[np.nan if offset is None else 8.0] * 3 for offset in offsets])
+    found = 8.0 + np.array([offset or (0, 0, 0) for offset in offsets], float)
+    kls, dices, mses = (np.full(len(offsets), value) for value in (kl, dice, mse))
+    return HeatmapSample(kls, dices, mses, found, truth, grid)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +88,50 @@ def test_one_unknown_spacing_leaves_no_mean_in_mm():
 def test_numbers_are_plain_floats():
     """Checkpoints hold them and load without running code, which NumPy's types would need."""
     result = summarise([sample([(0, 0, 4)])])
-    assert {type(value) for value in vars(result).values()} == {float}
+    assert {type(value) for key, value in vars(result).items() if key != "by_object"} == {float}
+    assert result.by_object == {}
+
+
+# --- several objects -------------------------------------------------------------------------
+
+
+def test_a_missing_object_counts_for_nothing():
+    """A scan without an object must neither spoil a mean with NaN nor count as found exactly."""
+    both = sample([(0, 0, 1), (0, 0, 3)], kl=1, dice=0.5, mse=2)
+    one = sample([(0, 0, 5), None], kl=4, dice=0.2, mse=8)
+    result = summarise([both, one], ["upper", "lower"])
+    assert result.error_voxels == pytest.approx(3)
+    assert result.error_mm == pytest.approx(1.5)
+    assert (result.kl_nats, result.dice, result.mse) == pytest.approx((2, 0.4, 4))
+    upper, lower = result.by_object["upper"], result.by_object["lower"]
+    assert (upper.error_voxels, upper.error_voxels_max, upper.kl_nats) == pytest.approx((3, 5, 2.5))
+    assert (lower.error_voxels, lower.error_voxels_max, lower.kl_nats) == pytest.approx((3, 3, 1))
+
+
+def test_what_is_said_of_a_missing_object_changes_nothing():
+    known = sample([(0, 0, 1), None])
+    lost = replace(
+        known, kl_nats=np.array([0.0, np.nan]), predicted=np.add(known.predicted, [[0], [9]])
+    )
+    assert summarise([known], "ab") == summarise([lost], "ab")
+
+
+def test_an_object_that_no_scan_shows_has_no_numbers():
+    assert list(summarise([sample([(0, 0, 1), None])], ["upper", "lower"]).by_object) == ["upper"]
+
+
+def test_one_object_has_no_numbers_but_those_of_all():
+    one = summarise([sample([(0, 0, 4)])], ["jaw"])
+    assert one == summarise([sample([(0, 0, 4)])])
+    assert list(one.flat()) == [key for key in vars(one) if key != "by_object"]
+
+
+def test_each_objects_numbers_have_its_name_in_theirs():
+    flat = summarise([sample([(0, 0, 1), (0, 0, 3)], dice=0.5)], ["upper", "lower jaw"]).flat()
+    assert flat["error_voxels"] == pytest.approx(2)
+    assert flat["error_upper_voxels"] == pytest.approx(1)
+    assert flat["error_lower jaw_mm_max"] == pytest.approx(1.5)
+    assert flat["dice_upper"] == pytest.approx(0.5)
+    assert flat["kl_upper_nats"] == pytest.approx(0)
+    without = summarise([sample([(0, 0, 1), (0, 0, 3)], Grid((20, 20, 20)))], ["a", "b"]).flat()
+    assert not [key for key in without if "mm" in key]

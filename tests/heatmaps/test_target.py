@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from jawloc.heatmaps.target import gaussian_factors, render
+from jawloc.heatmaps.target import are_present, gaussian_factors, render, with_stand_ins
 
 SHAPE = (14, 11, 8)
 INSIDE = (6.3, 5.0, 3.6)
@@ -75,3 +75,20 @@ def test_a_sigma_far_below_a_voxel_is_one_voxel_and_no_nan(sigma):
     heatmap = render(_one((6.3, 5.0, 3.6)), SHAPE, sigma)
     assert torch.isfinite(heatmap).all()
     assert np.unravel_index(int(heatmap.argmax()), SHAPE) == (6, 5, 4)
+
+
+def test_missing_objects_are_told_from_present_ones_and_stood_in_for():
+    nan = float("nan")
+    points = torch.tensor(
+        [
+            [(1.0, 2.0, 3.0), (nan, nan, nan), (3.0, 2.0, 1.0)],
+            [(nan, nan, nan), (nan, nan, nan), (nan, nan, nan)],
+            [(4.0, 5.0, 6.0), (7.0, 8.0, 9.0), (1.0, 1.0, 1.0)],
+        ]
+    )
+    assert are_present(points).tolist() == [[True, False, True], [False] * 3, [True] * 3]
+    filled = with_stand_ins(points)
+    assert filled[0, 1].tolist() == [2, 2, 2]  # amid the others
+    assert filled[1].isfinite().all()
+    present = are_present(points)
+    assert torch.equal(filled[present], points[present])

@@ -79,6 +79,26 @@ def test_every_object_of_every_scan_has_its_error():
     ]
 
 
+NAN = (np.nan,) * 3
+
+
+def test_an_object_that_a_scan_lacks_has_no_error_there():
+    scans = [example("a", [(9, 5, 2), NAN]), example("b", [NAN, (3, 3, 3)])]
+    result = evaluate_positions(scans, lambda _: np.full((2, 3), 3.0), ["upper", "lower"])
+    assert [(e.scan_id, e.object_name) for e in result.errors] == [("a", "upper"), ("b", "lower")]
+    lower = result.of("lower")
+    assert [e.scan_id for e in lower.errors] == ["b"]
+    assert lower.mean("downsampled_voxels") == 0
+    assert result.worst().scan_id == "a"
+    assert result.mean("downsampled_voxels") == pytest.approx(41**0.5 / 2)
+    assert result.of("nothing").mean("mm") is None
+
+
+def test_the_mean_position_is_that_of_the_scans_that_show_the_object():
+    training = [example("a", [(2, 4, 1), NAN]), example("b", [(4, 4, 1), (6, 8, 4)])]
+    np.testing.assert_allclose(mean_position(training)(training[0]), [(3, 4, 1), (6, 8, 4)])
+
+
 def errors_of(offsets: dict[str, float], spacing=SPACING, **spacings):
     scans = [example(name, [(9, 5, 2)], spacings.get(name, spacing)) for name in offsets]
     return evaluate_positions(

@@ -1,5 +1,7 @@
 """What the pictures show, read back from axes and from rendered pixels."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -265,6 +267,37 @@ def test_sigma_stands_beside_the_error_in_every_known_unit(in_mm, units):
     assert (list(best.get_xdata()), list(best.get_ydata())) == ([5], [2.0])
     if in_mm:  # the same epoch, also where mm would have another lowest
         assert list(curve(figure.axes[1], "best epoch 5: 0.1 mm").get_xdata()) == [5]
+
+
+def test_of_several_objects_each_has_a_curve():
+    made = []
+    for record in records():
+        own = {name: replace(record.val, error_voxels=e) for name, e in (("left", 1.0), ("b", 5.0))}
+        made.append(replace(record, val=replace(record.val, by_object=own)))
+    for axes in plot_sigma(made).axes:
+        labels = [line.get_label() for line in axes.lines]
+        assert {"mean error of left", "mean error of b"} <= set(labels)
+    voxels = plot_sigma(made).axes[0]
+    assert set(curve(voxels, "mean error of b").get_ydata()) == {5.0}
+    assert not [x for x in plot_sigma(records()).axes[0].lines if " of " in x.get_label()]
+
+
+def test_six_objects_are_told_apart_by_their_marks(image):
+    points = {
+        f"{kind} centre of {n}": (n, n, n) for kind in ("true", "predicted") for n in range(6)
+    }
+    figure = plot_slices(image, centre=(9, 9, 9), title="t", points=points)
+    (axes,) = [axes for axes in figure.axes if axes.get_legend() is not None]
+    marks = {(h.get_marker(), h.get_color()) for h in axes.get_legend().legend_handles}
+    assert len(marks) == 12
+
+
+def test_a_crop_names_what_it_is_of(image):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[35:40, 2:5, 3:6] = 1
+    said = words(plot_crop(image, mask, title="crop", object_name="otolith"))
+    assert any("the otolith touches the crop's border" in text for text in said)
+    assert not any("jaw" in text for text in said)
 
 
 @pytest.mark.parametrize("plot", [plot_losses, plot_metrics, plot_sigma])

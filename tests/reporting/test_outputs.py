@@ -128,9 +128,40 @@ def test_without_spacing_no_mm_is_invented(jaw, shown):
 def test_several_objects_are_marked_in_one_picture(arches, shown):
     target_picture(arches, 2.0, 2, "t")
     predicted_picture(arches, known_locator(arches.points_voxels, ARCHES), "t")
-    assert list(shown[0]["points"]) == ["true centre 1", "true centre 2"]
-    assert len(shown[1]["points"]) == 4
-    assert shown[0]["heatmap"].shape == shown[1]["heatmap"].shape == (12, 6, 6)
+    true, found = (
+        [f"{kind} centre of {name}" for name in ARCHES] for kind in ("true", "predicted")
+    )
+    assert list(shown[0]["points"]) == true
+    assert list(shown[1]["points"]) == true + found
+    assert "(left 0.00, right 0.00)" in shown[1]["title"]
+    for picture in shown:
+        # no slice goes through both, so their heatmaps are projected, as the points are
+        assert picture["heatmap"].shape_zyx == (12, 6, 6)
+        assert picture["heatmap_label"] == "highest probability along the line of sight"
+        peak = picture["heatmap"].axial.max()
+        for _, y, x in np.rint((arches.points_voxels + 0.5) / 2 - 0.5).astype(int):
+            assert picture["heatmap"].axial[y, x] > 0.8 * peak
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_an_object_that_a_scan_lacks_is_said_to_be_missing(arches, shown, lacking):
+    points = arches.points_voxels.copy()
+    points[lacking] = np.nan
+    one = replace(arches, points_voxels=points)
+    target_picture(one, 2.0, 2, "t")
+    predicted_picture(one, known_locator(np.add(arches.points_voxels, (0, 3, 4)), ARCHES), "t")
+    missing, other = (list(ARCHES)[n] for n in (lacking, 1 - lacking))
+    target, predicted = shown
+    assert list(target["points"]) == [f"true centre of {other}"]
+    assert np.isfinite(target["heatmap"].axial).all()
+    assert np.isfinite(target["centre"]).all()
+    assert set(predicted["points"]) == {
+        f"true centre of {other}",
+        *(f"predicted centre of {name}" for name in ARCHES),
+    }
+    assert f"error 5.00 downsampled voxels ({other} 5.00)" in predicted["title"]
+    for picture in shown:
+        assert picture["title"].endswith(f"; not in this scan: {missing}")
 
 
 def test_the_test_scans_pictures_are_of_the_full_size_scan(jaw, shown, tmp_path):
@@ -175,7 +206,12 @@ def test_only_the_object_that_is_shown_is_red(arches, shown, tmp_path):
     """Regression: the crop was said to cut the jaw off where another label reached its border."""
     locator = known_locator(arches.points_voxels, ARCHES)
     errors = evaluate_positions([arches], lambda e: e.points_voxels, list(ARCHES)).errors
-    write_test_pictures(tmp_path, locator, arches, errors[1], (20, 10, 10))
+    paths = write_test_pictures(tmp_path, locator, arches, errors[1], (20, 10, 10))
+    assert {p.name for p in paths} == {n.replace(".png", "_right.png") for n in TEST_PICTURES}
+    for picture in shown[1:]:
+        assert all(name.endswith(" centre of right") for name in picture["points"])
+        named = picture.get("object_name") or picture["mask_label"].removesuffix(" mask")
+        assert named == "right"
     masks = [picture["mask"] for picture in shown[1:] if "mask" in picture]
     crops = [picture["image"][1] for picture in shown if len(picture["image"]) == 2]
     assert len(masks) == 3

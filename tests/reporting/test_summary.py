@@ -131,3 +131,91 @@ def test_without_spacing_the_terminal_says_why_there_are_no_mm(tmp_path):
     said = describe_run(summarised(mm=False), tmp_path).splitlines()
     assert said[1] == "  jawloc             1.50 downsampled voxels,   6.00 full-size voxels"
     assert said[3] == "  (no mm: the scans' files don't say how large a voxel is)"
+
+
+# --- several objects -----------------------------------------------------------------------------
+
+
+def of_two(mm=True):
+    """Two test scans, the second without the lower jaw."""
+
+    def found(*errors):
+        keys = (("d", "upper"), ("d", "lower"), ("e", "upper"))
+        point = np.zeros(3)
+        return Evaluation(
+            tuple(
+                ScanError(scan, name, point, point, e, 4 * e, e / 10 if mm else None)
+                for (scan, name), e in zip(keys, errors, strict=True)
+            )
+        )
+
+    in_mm = (0.2,) * 3 if mm else (None,) * 3
+    own = {name: HeatmapMetrics(1.0, 0.5, 1e-6, e, e, e, *in_mm) for name, e in NAMED.items()}
+    metrics = HeatmapMetrics(1.0, 0.5, 1e-6, 2.0, 2.0, 2.0, *in_mm, by_object=own)
+    state = SimpleNamespace(
+        best_epoch=1, records=[EpochRecord(1, 8.0, 1e-3, metrics, metrics, 2.0)]
+    )
+    evaluations = {"test": found(1.0, 5.0, 3.0), "mean_position": found(10.0, 20.0, 30.0)}
+    return summarise_run("two", SPLIT, state, evaluations, 1.0)
+
+
+NAMED = {"upper": 1.5, "lower": 2.5}
+
+
+def test_every_object_has_its_own_errors():
+    summary = of_two()
+    assert summary["test_error"]["downsampled_voxels"] == 3.0  # every object of every scan
+    assert summary["objects"] == {
+        "upper": {
+            "test_scans": 2,
+            "validation_error": {"downsampled_voxels": 1.5, "mm": 0.2},
+            "test_error": {
+                "downsampled_voxels": 2.0,
+                "full_size_voxels": 8.0,
+                "mm": pytest.approx(0.2),
+            },
+            "mean_position_error": {
+                "downsampled_voxels": 20.0,
+                "full_size_voxels": 80.0,
+                "mm": pytest.approx(2.0),
+            },
+        },
+        "lower": {
+            "test_scans": 1,
+            "validation_error": {"downsampled_voxels": 2.5, "mm": 0.2},
+            "test_error": {"downsampled_voxels": 5.0, "full_size_voxels": 20.0, "mm": 0.5},
+            "mean_position_error": {
+                "downsampled_voxels": 20.0,
+                "full_size_voxels": 80.0,
+                "mm": 2.0,
+            },
+        },
+    }
+    assert [(row["scan"], row["object"]) for row in summary["test_scans"]] == [
+        ("d", "upper"),
+        ("d", "lower"),
+        ("e", "upper"),
+    ]
+    json.dumps(of_two(mm=False), allow_nan=False)
+
+
+def test_flat_numbers_name_the_object():
+    numbers = flat_numbers(of_two())
+    assert numbers["test_error_downsampled_voxels"] == 3.0
+    assert numbers["test_error_lower_mm"] == 0.5
+    assert numbers["validation_error_upper_downsampled_voxels"] == 1.5
+    assert numbers["mean_position_error_upper_full_size_voxels"] == 80.0
+    assert not [name for name in flat_numbers(of_two(mm=False)) if "mm" in name]
+
+
+def test_the_terminal_names_each_objects_error_and_how_few_scans_show_it(tmp_path):
+    said = describe_run(of_two(), tmp_path).splitlines()
+    assert said[:7] == [
+        "Mean radial error on 2 test scans (not seen in training):",
+        "  jawloc             3.00 downsampled voxels,  12.00 full-size voxels,  0.300 mm",
+        "    upper            2.00 downsampled voxels,   8.00 full-size voxels,  0.200 mm",
+        "    lower (1 scan)   5.00 downsampled voxels,  20.00 full-size voxels,  0.500 mm",
+        "  mean position     20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
+        "    upper           20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
+        "    lower (1 scan)  20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
+    ]

@@ -139,27 +139,68 @@ def test_objects_are_chosen_by_label_value_after_caching(tmp_path):
 
 
 @pytest.mark.parametrize("already_cached", [False, True])
-def test_scans_without_an_object_are_all_named_first(tmp_path, already_cached, monkeypatch):
+def test_scans_without_any_object_are_all_named_first(tmp_path, already_cached, monkeypatch):
     """Guards the order: a scan's missing object must not show after hours of downsampling."""
-
-    def too_late(*_, **__):
-        raise AssertionError("slow work began")
-
     folder = tmp_path / "dicoms/fish"
-    for name, labels in (("a.dcm", (1, 2)), ("b.dcm", (1,)), ("c.dcm", (1, 7))):
+    for name, labels in (("a.dcm", (1, 2)), ("b.dcm", (9,)), ("c.dcm", (1, 7)), ("d.dcm", (7, 8))):
         write_scan(folder / name, labels=labels)
     scans = sorted(folder.glob("*.dcm"))
     if already_cached:
         build(scans, tmp_path)
-    config = dataclasses.replace(CONFIG, objects={"jaw": None, "otolith": (2, 3)})
+    config = dataclasses.replace(CONFIG, objects={"jaw": (1,), "otolith": (2, 3)})
     monkeypatch.setattr(cache, "downsample", too_late)
     with pytest.raises(InputError) as caught:
         build(scans, tmp_path, config)
-    missing = "every scan must show every object; it has no voxel of 'otolith'"
+    missing = (
+        "every scan must show at least one of the objects; it has no voxel of 'jaw' (label values "
+        "[1]) or 'otolith' (label values [2, 3]), but the label values"
+    )
     assert str(caught.value).splitlines() == [
-        f"b.dcm: {missing} (label values [2, 3]; it has [1])",
-        f"c.dcm: {missing} (label values [2, 3]; it has [1, 7])",
+        f"b.dcm: {missing} [9]",
+        f"d.dcm: {missing} [7, 8]",
     ]
+    with pytest.raises(
+        InputError, match=r"a.dcm: every scan must show the object; .*'x'.* \[1, 2\]"
+    ):
+        build(scans[:1], tmp_path, dataclasses.replace(CONFIG, objects={"x": (5,)}))
+    assert (tmp_path / "dicoms/downsampled_dicoms").exists() is already_cached
+
+
+def too_late(*_, **__):
+    raise AssertionError("slow work began")
+
+
+def test_a_scan_may_lack_some_of_several_objects(tmp_path):
+    source = tmp_path / "dicoms/fish/a.dcm"
+    _, mask = write_scan(source, labels=(1, 7))
+    objects = {"jaw": (7,), "otolith": (2, 3)}
+    report = build([source], tmp_path, dataclasses.replace(CONFIG, objects=objects))
+    example = load_example(report.cached[0], objects)
+    assert example.object_names == ("jaw", "otolith")
+    assert np.isnan(example.points_voxels[1]).all()  # missing, not somewhere
+    centroid = map_points(np.argwhere(mask == 7).mean(axis=0), Grid(SHAPE), Grid(SIZE))
+    np.testing.assert_allclose(example.points_voxels[0], centroid, atol=1e-12)
+
+
+@pytest.mark.parametrize("already_cached", [False, True])
+def test_which_objects_the_scans_show_is_told_before_the_slow_work(
+    tmp_path, already_cached, monkeypatch
+):
+    folder = tmp_path / "dicoms/fish"
+    for name, labels in (("a.dcm", (1, 2)), ("b.dcm", (1, 9)), ("c.dcm", (3,))):
+        write_scan(folder / name, labels=labels)
+    scans = sorted(folder.glob("*.dcm"))
+    if already_cached:
+        build(scans, tmp_path)
+    config = dataclasses.replace(CONFIG, objects={"jaw": (1,), "otolith": (2, 3)})
+    monkeypatch.setattr(cache, "downsample", too_late)
+
+    def check(shown):
+        assert shown == [{"jaw", "otolith"}, {"jaw"}, {"otolith"}]
+        raise InputError("not enough")
+
+    with pytest.raises(InputError, match="not enough"):
+        build_cache(scans, config, base=tmp_path, progress=False, check=check)
     assert (tmp_path / "dicoms/downsampled_dicoms").exists() is already_cached
 
 

@@ -186,10 +186,16 @@ def test_an_object_is_the_weighted_mean_of_its_labels(values, chosen):
     np.testing.assert_allclose(got, [expected], rtol=0, atol=1e-12)
 
 
-def test_a_scan_without_an_object_is_named():
+def test_a_scan_without_any_object_is_named():
     labels = (Label(3, 10, (1.0, 2.0, 3.0)),)
     with pytest.raises(InputError, match=r"131\.dcm: .* no voxel of 'otolith' .*\[4\].*\[3\]"):
-        object_centroids(labels, {"jaw": None, "otolith": [4]}, "131.dcm")
+        object_centroids(labels, {"otolith": [4]}, "131.dcm")
+
+
+def test_the_centroid_of_a_missing_object_is_nan():
+    labels = (Label(3, 10, (1.0, 2.0, 3.0)),)
+    got = object_centroids(labels, {"jaw": None, "otolith": [4]}, "131.dcm")
+    np.testing.assert_array_equal(got, [(1, 2, 3), (np.nan,) * 3])
 
 
 @pytest.mark.parametrize(("source", "target"), ODD_SIZES[1:4])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 
 from jawloc.geometry import Grid
@@ -46,6 +50,33 @@ def blob_scans(count: int, seed: int, spacing_mm: float | None = 0.1) -> ScanTen
     )
 
 
+def pair_scans(count: int, seed: int, lacking: Mapping[int, int] = MappingProxyType({})):
+    """Return scans with a bright and a dark blob, of which some have no label on one of the two.
+
+    Were the blob itself missing, each channel could learn to point at any blob there is.
+
+    Parameters
+    ----------
+    lacking : scan number -> number of the object (0 the bright one) without a label
+    """
+    generator = torch.Generator().manual_seed(seed)
+    extent = torch.tensor(SHAPE, dtype=torch.float32)
+    points = torch.rand(count, 2, 3, generator=generator) * (extent - 3) + 1
+    blobs = render(points, SHAPE, 1.2)
+    blobs = blobs / blobs.amax((2, 3, 4), keepdim=True)
+    images = blobs[:, :1] - blobs[:, 1:]
+    for scan, number in lacking.items():
+        points[scan, number] = math.nan
+    return ScanTensors(
+        ids=tuple(f"pair_{seed}_{i}" for i in range(count)),
+        images=images + 0.1 * torch.randn(images.shape, generator=generator),
+        points=points,
+        voxel_sizes=torch.ones(count, 3),
+        grids=(Grid(SHAPE, (0.1, 0.1, 0.1)),) * count,
+        object_names=("bright", "dark"),
+    )
+
+
 def training_config(**changes: object) -> TrainingConfig:
     """Return a configuration in which nothing depends on the defaults."""
     settings = {
@@ -68,7 +99,8 @@ def fresh_state(
     config: TrainingConfig,
     network: NetworkConfig = NETWORK,
     curriculum: CurriculumConfig = CURRICULUM,
+    objects: int = 1,
 ) -> TrainingState:
     """Return a state with weights drawn from the configuration's seed."""
     torch.manual_seed(config.seed)
-    return start_training(build_network(network, 1), config, curriculum)
+    return start_training(build_network(network, objects), config, curriculum)

@@ -273,3 +273,21 @@ def test_rotations_fill_their_range():
     assert degrees.max() > 150
     tilt = torch.acos(draw(GEOMETRIES["tilted"], points).matrix[:, 0, 0]) * 180 / math.pi
     assert 20 < tilt.max() < 36
+
+
+def test_a_missing_object_stays_missing_and_limits_nothing():
+    points = central_points(20, objects=2)
+    alone = points[:, :1]
+    lacking = points.clone()
+    lacking[:, 1] = float("nan")
+    wild = dataclasses.replace(EVERYTHING, shift=0.4)
+    with_it, without = draw(wild, lacking), draw(wild, alone)
+    assert torch.equal(with_it.shift_voxels, without.shift_voxels)
+    moved = move_points(lacking, with_it, SHAPE)
+    assert moved[:, 1].isnan().all()
+    torch.testing.assert_close(moved[:, :1], move_points(alone, without, SHAPE))
+
+
+def test_a_scan_without_any_point_is_moved_all_the_same():
+    points = torch.full((3, 2, 3), float("nan"))
+    assert draw(EVERYTHING, points).shift_voxels.isfinite().all()

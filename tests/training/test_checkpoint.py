@@ -210,3 +210,21 @@ def test_a_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path):
         save_atomically({"epoch": 2, "cannot be written": lambda: None}, path)
     assert read_weights_file(path) == {"epoch": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_each_objects_numbers_come_back_and_older_files_have_none(tmp_path):
+    path, state = tmp_path / "checkpoint.pt", started()
+    record = state.records[0]
+    several = {"left": record.val, "lower jaw": record.train}
+    val = dataclasses.replace(record.val, by_object=several)
+    state.records = [dataclasses.replace(record, val=val)]
+    save_checkpoint(path, state, SETTINGS, "run")
+    resumed = fresh_state(training_config())
+    load_checkpoint(path, resumed, SETTINGS)
+    assert resumed.records == state.records
+    content = torch.load(path, weights_only=True)
+    for split in ("train", "val"):
+        del content["records"][0][split]["by_object"]
+    torch.save(content, path)
+    load_checkpoint(path, resumed, SETTINGS)
+    assert resumed.records == [record]

@@ -14,7 +14,9 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.cache import Example
 from jawloc.training.dataset import (
+    Split,
     SplitConfig,
+    check_objects,
     choose_split,
     load_scans,
 )
@@ -189,3 +191,56 @@ def test_an_empty_share_of_a_batch_is_an_empty_tensor():
 def test_voxel_proportions_are_those_of_the_downsampled_grid(source, spacing, proportions):
     sizes = load_scans([example("a", source, spacing)], RAW, 1.0).voxel_sizes
     torch.testing.assert_close(sizes, torch.tensor([proportions]))
+
+
+# --- which objects the scans show ------------------------------------------------------------
+
+SIX = Split(("a", "b", "c", "d"), ("e",), ("f",))
+
+
+@pytest.mark.parametrize(
+    ("lower_in", "fold", "says"),
+    [
+        ("ef", False, "'lower' is in no training scan"),
+        ("af", False, "'lower' is in no validation scan"),
+        ("be", False, "'lower' is in no test scan"),
+        ("f", False, "'lower' is in no training and no validation scan"),
+        ("", False, "'lower' is in no scan at all"),
+        ("ef", True, "'lower' is in no training scan"),
+        ("aef", False, None),
+        ("d", True, None),
+    ],
+)
+def test_an_object_that_cannot_be_learned_judged_or_tested_is_refused(lower_in, fold, says):
+    shown = {i: {"upper"} | ({"lower"} if i in lower_in else set()) for i in "abcdef"}
+    if says is None:
+        check_objects(SIX, shown, ["upper", "lower"], fold=fold)
+        return
+    with pytest.raises(InputError) as caught:
+        check_objects(SIX, shown, ["upper", "lower"], fold=fold)
+    needed = "training scan of each fold" if fold else "training, validation and test scan"
+    assert str(caught.value) == f"objects: each must be in at least one {needed}; {says}"
+
+
+def test_every_object_that_is_refused_is_named_in_one_sentence():
+    shown = {i: {"upper"} if i in "abef" else {"lower"} for i in "abcdef"}
+    with pytest.raises(InputError) as caught:
+        check_objects(SIX, shown, ["upper", "lower", "otolith"])
+    assert str(caught.value).endswith(
+        "; 'lower' is in no validation and no test scan, 'otolith' is in no scan at all"
+    )
+
+
+def test_a_missing_object_is_nan_among_the_tensors():
+    scans = load_scans([lacking("a")], RAW, 1.0)
+    assert scans.object_names == ("upper", "lower")
+    assert scans.of(["a"]).object_names == ("upper", "lower")
+    assert scans.points[0].isnan().tolist() == [[False] * 3, [True] * 3]
+
+
+def lacking(scan_id: str) -> SimpleNamespace:
+    """Return a stand-in for a cached file whose second object is missing."""
+    one = example(scan_id, (24, 22, 20))
+    one.points_voxels[1] = np.nan
+    one.object_names = ("upper", "lower")
+    return one

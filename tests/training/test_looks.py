@@ -266,6 +266,21 @@ def test_a_point_lies_inside_the_image_where_heatmap_voxels_reach_beyond():
     assert 9.5 <= y <= 11.5
 
 
+def test_the_close_look_for_a_missing_object_goes_amid_the_others():
+    """It has to go somewhere: to nowhere, and NaN becomes an index far outside of the scan."""
+    nan = float("nan")
+    points = torch.tensor([[(20.0, 22.0, 12.0), (nan, nan, nan), (40.0, 22.0, 30.0)]])
+    network = CoarseToFine([Spots(way.heatmap_stride, 3) for way in LOOKS])
+    jitter = torch.zeros(1, 3, 3)
+    seen = look_and_learn(network, LOOKS, blobs(points[:, ::2], 2.0), points, 2.0, None, jitter)
+    window = LOOKS[1].window
+    expected = window_start(
+        torch.tensor([30.0, 22.0, 21.0]), window, LOOKS[1].heatmap_stride, SHAPE
+    )
+    assert torch.equal(seen[1].start[0, 1], expected)
+    assert seen[1].decode().points.isfinite().all()
+
+
 # --- learning --------------------------------------------------------------------------------
 
 

@@ -13,8 +13,11 @@ from torch import nn
 from jawloc.errors import TrainingError
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.heatmaps.target import are_present, with_stand_ins
 from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.looks import look_and_learn
 from jawloc.training.loop import (
+    GRADIENT_NORM,
     EpochRecord,
     TrainingConfig,
     TrainingState,
@@ -33,6 +36,7 @@ from tests.training.blobs import (
     STRIDE,
     blob_scans,
     fresh_state,
+    pair_scans,
     training_config,
 )
 
@@ -513,3 +517,74 @@ def test_all_three_scores_are_recorded_whichever_is_the_loss():
     assert records[-1].val.kl_nats < records[0].val.kl_nats
     assert records[-1].val.dice > records[0].val.dice
     assert records[-1].val.mse < records[0].val.mse
+
+
+# --- several objects -----------------------------------------------------------------
+
+LOOKS_TWICE = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 16))
+
+
+def train_pairs(scans, val, network=NETWORK, **changes) -> TrainingState:
+    config = training_config(**changes)
+    state = fresh_state(config, network, objects=2)
+    for _ in fit(state, scans, val, config, CURRICULUM, MOVED, network.looks()):
+        pass
+    return state
+
+
+@pytest.mark.parametrize("network", [NETWORK, LOOKS_TWICE], ids=["one look", "two looks"])
+def test_scans_without_one_object_train_the_other(network):
+    """Every scan lacks one, so each is learned from scans that lack the other."""
+    scans = pair_scans(24, 1, {i: i % 2 for i in range(24)})
+    state = train_pairs(
+        scans, pair_scans(6, 2), network, num_epochs=16, learning_rate=0.02, batch_size=2
+    )
+    best = state.records[state.best_epoch - 1].val
+    assert {name: each.error_voxels < 1.2 for name, each in best.by_object.items()} == {
+        "bright": True,
+        "dark": True,
+    }
+
+
+@pytest.mark.parametrize("network", [NETWORK, LOOKS_TWICE], ids=["one look", "two looks"])
+def test_an_object_that_no_scan_shows_leaves_its_channels_alone(network):
+    scans = pair_scans(4, 1, dict.fromkeys(range(4), 1))
+    config = training_config(weight_decay=0.0, num_epochs=2)
+    state = fresh_state(config, network, objects=2)
+    before = copy.deepcopy(state.network.state_dict())
+    for record in fit(state, scans, scans, config, CURRICULUM, MOVED, network.looks()):
+        assert all(math.isfinite(value) for value in record.flat().values())
+        assert not [name for name in record.flat() if "dark" in name]
+    outputs = {k: v for k, v in state.network.state_dict().items() if len(v) == 2}
+    assert outputs
+    for name, values in outputs.items():
+        assert torch.equal(values[1], before[name][1])
+    assert any(not torch.equal(values[0], before[name][0]) for name, values in outputs.items())
+
+
+def test_each_objects_numbers_are_recorded_beside_those_of_all():
+    records = train_pairs(pair_scans(6, 1, {2: 0}), pair_scans(3, 2, {1: 1}), num_epochs=2).records
+    for record in records:
+        row = record.flat()
+        assert all(math.isfinite(value) for value in row.values())
+        bright, dark = row["val_error_bright_voxels"], row["val_error_dark_voxels"]
+        assert row["val_error_voxels"] == pytest.approx((3 * bright + 2 * dark) / 5)
+        kls = row["train_kl_bright_nats"], row["train_kl_dark_nats"]
+        assert row["train_kl_nats"] == pytest.approx((5 * kls[0] + 6 * kls[1]) / 11)
+        assert row["val_error_dark_mm"] == pytest.approx(dark / 10)
+
+
+def test_a_step_weighs_every_object_that_its_batch_shows_the_same():
+    """Not every scan: one that lacks an object would count its other one twice."""
+    scans = pair_scans(4, 1, {0: 1, 3: 0})
+    config = training_config(batch_size=4, num_epochs=1)
+    state = fresh_state(config, objects=2)
+    expected = copy.deepcopy(state.network)
+    seen = look_and_learn(expected, LOOKS, scans.images, scans.points, 4.0, None, None)
+    kl = seen[0].score(with_stand_ins(scans.points)).kl_nats
+    kl[are_present(scans.points)].mean().backward()
+    nn.utils.clip_grad_norm_(expected.parameters(), GRADIENT_NORM)
+    for _ in fit(state, scans, scans, config, CURRICULUM, STILL, LOOKS):
+        pass
+    for got, wanted in zip(state.network.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-3, atol=1e-5)

@@ -15,6 +15,7 @@ import torch
 
 from jawloc.errors import TrainingError
 from jawloc.training.team import ALONE, Team, joined_team
+from tests.lab import erase_labels
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["-m", "jawloc", "train", "--config", "userconf.yml"]
@@ -50,10 +51,16 @@ def rows(lab: Path, name: str) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("settings", [(), LOOKS_TWICE], ids=["one look", "two looks"])
+@pytest.mark.parametrize(
+    "settings",
+    [(), LOOKS_TWICE, (*LOOKS_TWICE, "objects={left: 1, right: 2}")],
+    ids=["one look", "two looks", "objects that some scans lack"],
+)
 def test_two_processes_give_what_one_gives_with_the_same_batch(lab, together, jawloc, settings):
     """Three training scans in batches of two: the last batch leaves one process nothing to do,
     and so does the one validation scan."""
+    for number, label in ((0, 1), (1, 2)):
+        erase_labels(lab / f"dicoms/labelled/phantom_{number:03d}.dcm", label)
     options = [word for setting in settings for word in ("--set", setting)]
     process = together("--model-name", "two", *options)
     said, complaints = process.communicate(timeout=240)

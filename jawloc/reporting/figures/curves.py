@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from jawloc.reporting.figures.style import (
     ORANGE,
     PURPLE,
     ROUND,
+    SKY,
     STYLE,
     VERMILION,
     Style,
@@ -91,9 +92,13 @@ def plot_metrics(records: Sequence[EpochRecord]) -> Figure:
 
 
 def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
-    """Show sigma beside the validation error that it led to, in voxels, and in mm where known."""
+    """Show sigma beside the validation error that it led to, in voxels, and in mm where known.
+
+    Of several objects, each has a curve of its own mean error.
+    """
     units = ["voxels"] + ["mm"] * any("val_error_mm" in record.flat() for record in records)
     errors = _series(records, "val_error_voxels")  # the best epoch is the best by this, as in fit()
+    objects = list(dict.fromkeys(name for record in records for name in record.val.by_object))
     names = {"": ("mean", VERMILION), "_median": ("median", ORANGE), "_max": ("largest", PURPLE)}
     with rc_context(STYLE):
         figure = _blank_chart(5.8)
@@ -103,6 +108,9 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
             )
             for ending, (name, colour) in names.items():
                 curves[f"{name} error"] = (_series(records, f"val_error_{unit}{ending}"), colour)
+            for name, colour in zip(objects, cycle((BLUE, SKY, GREEN, "0.5")), strict=False):
+                own = _series(records, f"val_error_{name}_{unit}")
+                curves[f"mean error of {name}"] = (own, colour)
             _draw_curves(axes, records, curves)
             if np.isfinite(errors).any():
                 best = int(np.nanargmin(errors))

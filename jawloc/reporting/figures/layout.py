@@ -113,7 +113,7 @@ def scale_bar_mm(width_mm: float) -> float:
     return max(m * decade for m in (1, 2, 5) if m * decade <= width_mm / 3)
 
 
-def crop_verdict(mask: np.ndarray) -> str:
+def crop_verdict(mask: np.ndarray, object_name: str = "jaw") -> str:
     """Say whether the labelled voxels of a crop (z, y, x) reach its border, and on which faces."""
     faces = [
         f"{end} {name}"
@@ -122,7 +122,9 @@ def crop_verdict(mask: np.ndarray) -> str:
         if mask.take(index, axis).any()
     ]
     if faces:
-        return f"the jaw touches the crop's border at {', '.join(faces)}: it may be cut off"
+        return (
+            f"the {object_name} touches the crop's border at {', '.join(faces)}: it may be cut off"
+        )
     if not mask.any():
         return "no labelled voxel in this crop"
-    return "the jaw does not touch the crop's border"
+    return f"the {object_name} does not touch the crop's border"

@@ -46,8 +46,16 @@ from jawloc.scans.planes import Planes, planes_through, silhouettes
 Volume = np.ndarray | Planes
 Point = Sequence[float] | np.ndarray
 JAW_RED = "#FF2A2A"
-RINGS = (("o", SKY), ("s", PURPLE), ("D", GREEN))  # for what is known
-CROSSES = (("+", YELLOW), ("x", ORANGE), ("1", VERMILION))  # for what is predicted
+# for what is known
+RINGS = (
+    *(("o", SKY), ("s", PURPLE), ("D", GREEN)),
+    *(("^", YELLOW), ("v", ORANGE), ("h", VERMILION)),
+)
+# for what is predicted
+CROSSES = (
+    *(("+", YELLOW), ("x", ORANGE), ("1", VERMILION)),
+    *(("2", SKY), ("3", PURPLE), ("4", GREEN)),
+)
 OUTLINE = [withStroke(linewidth=3.5, foreground="black")]
 WINDOW_STYLE: Style = {"fill": False, "edgecolor": ORANGE, "linestyle": "--", "linewidth": 1.8}
 
@@ -129,20 +137,26 @@ def plot_crop(
     title: str,
     points: Mapping[str, Point] | None = None,
     spacing_mm_zyx: Triple | None = None,
+    object_name: str = "jaw",
 ) -> Figure:
     """Show the middle slices of a crop with the silhouette of all of its jaw in red.
 
     The silhouette, unlike a slice of the mask, shows at once whether the crop cuts the jaw off;
     the title names the faces that the jaw touches. Arguments as for `plot_slices`.
+
+    Parameters
+    ----------
+    object_name : str
+        What the mask is of, where it isn't the jaw.
     """
     return plot_slices(
         crop,
         centre=(np.asarray(crop.shape) - 1) / 2,
-        title=f"{title}\n{crop_verdict(mask)}",
+        title=f"{title}\n{crop_verdict(mask, object_name)}",
         points=points,
         spacing_mm_zyx=spacing_mm_zyx,
         mask=silhouettes(mask != 0),
-        mask_label="silhouette of the jaw mask",
+        mask_label=f"silhouette of the {object_name} mask",
     )
 
 

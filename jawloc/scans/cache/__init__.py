@@ -41,7 +41,7 @@ from jawloc.scans.cache.upkeep import CacheStatus, Cleared, clear_cache, verify_
 from jawloc.scans.cache.workers import locked, worker_threads
 from jawloc.scans.dicom import open_labelled_dicom, search_labels
 from jawloc.scans.downsample import check_target, downsample
-from jawloc.scans.labels import refuse_missing_objects
+from jawloc.scans.labels import objects_shown, refuse_without_objects
 
 __all__ = [
     "CacheConfig",
@@ -80,7 +80,12 @@ class CacheReport:
 
 
 def build_cache(
-    scans: Sequence[Path], config: CacheConfig, *, base: Path, progress: bool = True
+    scans: Sequence[Path],
+    config: CacheConfig,
+    *,
+    base: Path,
+    progress: bool = True,
+    check: Callable[[Sequence[frozenset[str]]], None] = lambda _: None,
 ) -> CacheReport:
     """Bring the cached files of some full-size scans up to date.
 
@@ -94,12 +99,15 @@ def build_cache(
         The folder that relative paths are relative to, those of `scans` too.
     progress : bool
         Whether to show a bar, on a terminal, while there is something to do.
+    check : function
+        Is told the names of the objects that each scan shows, and may raise an InputError, before
+        any scan is downsampled.
 
     Raises
     ------
     InputError
         With one line for each scan that can't be used: unreadable, smaller than the target, an
-        empty mask, no voxel of an object. What headers, masks and cached files tell is raised
+        empty mask, no voxel of any object. What headers, masks and cached files tell is raised
         before any scan is downsampled and before anything is written.
     """
     cached = cached_paths(scans, config, base)
@@ -110,7 +118,9 @@ def build_cache(
     ]
     with worker_threads(config.n_workers, len(jobs)) as pool:
         records = list(pool.map(_usable_record, jobs))
-        _refuse(list(pool.map(_complaint, jobs, records)))
+        findings = list(pool.map(_labels_found, jobs, records))
+        _refuse([str(found) for found in findings if isinstance(found, InputError)])
+        check([objects_shown(f, config.objects) for f in findings if isinstance(f, frozenset)])
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
         outcomes: Counter[str] = Counter()
         if to_do:
@@ -151,27 +161,29 @@ def _usable_record(job: _Job) -> CacheRecord | None:
     return record if is_current(record, job.cached, job.source, stat, shape) else None
 
 
-def _complaint(job: _Job, record: CacheRecord | None) -> str | None:
-    """Say what makes a scan useless, as far as its cached file or its header and mask tell."""
+def _labels_found(job: _Job, record: CacheRecord | None) -> frozenset[int] | InputError:
+    """Return label values, enough to tell which objects a scan shows, or what makes it useless.
+
+    Its cached file is asked, or else its header and mask.
+    """
     try:
         if record is not None:
-            _refuse_missing(record, job)
-            return None
+            _refuse_without(record, job)
+            return frozenset(label.value for label in record.labels)
         scan = open_labelled_dicom(job.source)
         check_target(scan, job.config.downsampled_dicom_size)
         found = search_labels(scan, job.config.objects.values())
         if not found:
             raise _empty_mask(job.source)
-        refuse_missing_objects(found, job.config.objects, job.source.name)
+        refuse_without_objects(found, job.config.objects, job.source.name)
     except InputError as error:
-        return str(error)
-    return None
+        return error
+    return frozenset(found)
 
 
-def _refuse(complaints: Sequence[str | None]) -> None:
-    lines = [line for line in complaints if line is not None]
-    if lines:
-        raise InputError("\n".join(lines))
+def _refuse(complaints: Sequence[str]) -> None:
+    if complaints:
+        raise InputError("\n".join(complaints))
 
 
 def _refuse_unwritable(folder: Path) -> None:
@@ -190,7 +202,7 @@ def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -
     sizes = {job: job.source.stat().st_size for job in jobs}
     stop, drawing = threading.Event(), threading.Lock()
     outcomes: Counter[str] = Counter()
-    complaints: list[str | None] = []
+    complaints: list[str] = []
     bar = tqdm(
         total=sum(sizes.values()),
         desc=f"downsampling {len(jobs)} scan{'s' if len(jobs) > 1 else ''}",
@@ -254,13 +266,13 @@ def _make(job: _Job, advance: Callable[[_Job, float], None]) -> str:
     if result.mask is None or not result.labels:
         raise _empty_mask(job.source)
     write_cached(job.cached, record, result.image, result.mask)
-    _refuse_missing(record, job)
+    _refuse_without(record, job)
     return "refreshed" if record.key == previous_key else "built"
 
 
-def _refuse_missing(record: CacheRecord, job: _Job) -> None:
+def _refuse_without(record: CacheRecord, job: _Job) -> None:
     values = [label.value for label in record.labels]
-    refuse_missing_objects(values, job.config.objects, job.source.name)
+    refuse_without_objects(values, job.config.objects, job.source.name)
 
 
 def _empty_mask(source: Path) -> InputError:

@@ -27,13 +27,16 @@ class Example:
     mask : array of uint8, shape (z, y, x)
         Label values, for pictures only.
     points_voxels : array of float64, shape (object, 3)
-        Centroids of the objects' full-size masks, in voxels of `grid`.
+        Centroids of the objects' full-size masks, in voxels of `grid`; NaN where the scan lacks
+        an object.
     grid, source_grid : Grid
         Of the downsampled and of the full-size scan.
     key : str
         Changes with the content of the full-size scan, the target size and the algorithm.
     source : Path
         The full-size file.
+    object_names : tuple of str
+        In the order of the points.
     """
 
     scan_id: str
@@ -44,6 +47,7 @@ class Example:
     source_grid: Grid
     key: str
     source: Path
+    object_names: tuple[str, ...] = ("jaw",)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class ExampleFile:
     source_grid: Grid
     key: str
     source: Path
+    object_names: tuple[str, ...] = ("jaw",)
 
     def read(self) -> Example:
         """Read the voxels.
@@ -89,6 +94,7 @@ class ExampleFile:
             source_grid=self.source_grid,
             key=self.key,
             source=self.source,
+            object_names=self.object_names,
         )
 
 
@@ -105,7 +111,7 @@ def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
     Raises
     ------
     InputError
-        If the file isn't a cached scan, or the scan has no voxel of an object.
+        If the file isn't a cached scan, or the scan has no voxel of any object.
     """
     record = read_record(cached)
     source = source_of(cached, record)
@@ -118,6 +124,7 @@ def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
         source_grid=record.source_grid,
         key=record.key,
         source=source,
+        object_names=tuple(objects),
     )
 
 

@@ -10,15 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from jawloc.errors import InputError
 
 LOCKS_FOLDER = ".locks"
 _LEFTOVER = re.compile(r"\.(.+\.dcm)\.\d+-[0-9a-f]{8}\.part")  # as jawloc.scans.dicom names them
 
+
+def _as_tuple(given: object) -> object:
+    """Let one label value stand without a list; a list is what JSON and YAML have for a tuple."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return (given,)
+    return tuple(given) if isinstance(given, list) else given
+
+
 _Size = Annotated[int, Field(ge=2)]
-_LabelValues = Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(min_length=1)]
+_LabelValues = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=255)], ...],
+    Field(min_length=1),
+    BeforeValidator(_as_tuple),
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,8 @@ class CacheConfig:
     n_workers : int
         How many scans are downsampled at once; never more than there are cores.
     objects : mapping of object name -> label values
-        What to locate; null stands for every non-zero voxel. Cached files don't depend on it.
+        What to locate; null stands for every non-zero voxel. A scan may lack some of several
+        objects. Cached files don't depend on it.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
