@@ -241,13 +241,15 @@ def best_locator(state: TrainingState, config: Config) -> Locator:
     """Return the weights of the best validation error, with what using them needs."""
     network = build_network(config.network, len(config.cache.objects))
     network.load_state_dict(state.best_weights)
+    flips = config.augmentation
     return Locator(
-        network=network.to(next(state.network.parameters()).device).eval(),
+        networks=(network.to(next(state.network.parameters()).device).eval(),),
         network_config=config.network,
         downsampled_size=config.cache.downsampled_dicom_size,
         intensity=config.intensity,
         objects=config.cache.objects,
-        sigma_voxels=state.records[state.best_epoch - 1].sigma_voxels,
+        sigma_voxels=(state.records[state.best_epoch - 1].sigma_voxels,),
+        turned_axes=flips.flip_axes if flips.enabled else (),
     )
 
 

@@ -241,12 +241,12 @@ def write_locator(path: Path, grid: Shape) -> None:
 
     config = _config(path.parent, grid, memory_budget_gb=0.0)
     locator = Locator(
-        network=build_network(config.network, len(config.cache.objects)),
+        networks=(build_network(config.network, len(config.cache.objects)),),
         network_config=config.network,
         downsampled_size=grid,
         intensity=config.intensity,
         objects=config.cache.objects,
-        sigma_voxels=config.curriculum.minimum_sigma_voxels,
+        sigma_voxels=(config.curriculum.minimum_sigma_voxels,),
     )
     save_locator(locator, path)
 

@@ -14,11 +14,14 @@ from torch import nn
 from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
+from jawloc.locating.calibration import Calibration, from_plain, to_plain
+from jawloc.locating.opinions import Opinion, Variant, agree, opinion, variants
+from jawloc.locating.signs import ScanLook, look_of_scan, signs_of_position
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.intensity import IntensityConfig, normalise
-from jawloc.training.looks import Seen, look
+from jawloc.training.looks import look
 from jawloc.training.network import NetworkConfig, build_network
 
 FORMAT = "jawloc-locator-1"
@@ -33,7 +36,14 @@ class Localisation:
     point_voxels : (z, y, x) in voxels of the full-size scan, sub-voxel
     point_mm : point_voxels times the spacing; None where the spacing is unknown
     spread_voxels : root mean square distance, per axis, of the probability map from the point,
-        in voxels of the downsampled grid
+        and of what the network says of changed copies; in voxels of the downsampled grid
+    radius_voxels : of the ball round the point that holds the truth, in voxels of the downsampled
+        grid; None where nothing is known of the locator's errors
+    radius_mm : the same along the axis on which voxels are longest; None where the spacing is
+        unknown
+    confidence : share of new scans in which that is so, at least
+    status : "ok", "uncertain" or "not found"
+    reason : what is odd, where the status is not "ok"
     """
 
     scan_id: str
@@ -41,6 +51,11 @@ class Localisation:
     point_voxels: Triple
     point_mm: Triple | None
     spread_voxels: float
+    radius_voxels: float | None = None
+    radius_mm: float | None = None
+    confidence: float | None = None
+    status: str = "ok"
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,38 +68,63 @@ class Prediction:
     spread_voxels : array, shape (object,), voxels of the downsampled grid
     probability : array, shape (object, z, y, x), on the heatmap's own, coarser grid; zero where
         a close look did not reach
+    signs : of each object's position, by name (see signs.py)
+    look : what the image itself looks like
     """
 
     points_voxels: np.ndarray
     spread_voxels: np.ndarray
     probability: np.ndarray
+    signs: tuple[Mapping[str, float], ...] = ()
+    look: ScanLook | None = None
 
 
 @dataclass(frozen=True)
 class Locator:
-    """A trained network and all that using it needs."""
+    """A trained network, or several whose answers are meant, and all that using them needs.
 
-    network: nn.Module
+    Attributes
+    ----------
+    networks : at least one, of one configuration
+    sigma_voxels : that each network's kept weights were trained at, in downsampled voxels
+    turned_axes : out of z, y and x: those along which training turned scans over
+    variants : whether changed copies of an image are looked at too
+    calibration : how far to trust it; None where no scan was held out
+    """
+
+    networks: tuple[nn.Module, ...]
     network_config: NetworkConfig
     downsampled_size: Shape
     intensity: IntensityConfig
     objects: Mapping[str, Sequence[int] | None]
-    sigma_voxels: float  # that the kept weights were trained at, in downsampled voxels
+    sigma_voxels: tuple[float, ...]
+    turned_axes: tuple[str, ...] = ()
+    variants: bool = True
+    calibration: Calibration | None = None
     jawloc_version: str = __version__
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Find the objects in a downsampled image (z, y, x) of the locator's size."""
-        device = next(self.network.parameters()).device
+        device = next(self.networks[0].parameters()).device
         values = torch.from_numpy(normalise(image, self.intensity))[None, None].to(device)
-        self.network.eval()
+        copies = variants(values, self.turned_axes) if self.variants else [Variant(values)]
+        every = torch.cat([copy.image for copy in copies])
+        parts: list[Opinion] = []
         with torch.inference_mode():
-            seen = look(self.network, self.network_config.looks(), values, self.sigma_voxels)
-            found = seen[-1].decode()
-            probability = seen[-1].probability(image.shape)
+            for network, sigma in zip(self.networks, self.sigma_voxels, strict=True):
+                seen = look(network.eval(), self.network_config.looks(), every, sigma)
+                parts.append(opinion(seen, copies, image.shape))
+        found = agree(parts)
+        places = zip(found.points, found.spread, found.elsewhere, found.contrast, strict=True)
         return Prediction(
-            points_voxels=found.points[0].double().cpu().numpy(),
-            spread_voxels=_spread(seen)[0].cpu().numpy(),
-            probability=probability[0].cpu().numpy(),
+            points_voxels=found.points,
+            spread_voxels=found.spread,
+            probability=found.probability,
+            signs=tuple(
+                signs_of_position(point, image.shape, float(spread), float(share), float(contrast))
+                for point, spread, share, contrast in places
+            ),
+            look=look_of_scan(image),
         )
 
     def locate(self, path: Path) -> list[Localisation]:
@@ -100,7 +140,7 @@ class Locator:
         return self.localise(scan.scan_id, prediction, scan.grid)
 
     def localise(self, scan_id: str, prediction: Prediction, full: Grid) -> list[Localisation]:
-        """Carry a prediction to the full-size grid."""
+        """Carry a prediction to the full-size grid, and say how far to trust it."""
         points = map_points(prediction.points_voxels, Grid(self.downsampled_size), full)
         mm = voxels_to_mm(points, full)
         return [
@@ -110,9 +150,27 @@ class Locator:
                 point_voxels=_triple(points[i]),
                 point_mm=None if mm is None else _triple(mm[i]),
                 spread_voxels=float(prediction.spread_voxels[i]),
+                **self._trust(i, name, prediction, full),
             )
             for i, name in enumerate(self.objects)
         ]
+
+    def _trust(self, index: int, name: str, prediction: Prediction, full: Grid) -> dict[str, Any]:
+        if self.calibration is None or prediction.look is None:
+            return {}
+        verdict = self.calibration.judge(name, prediction.look, full, prediction.signs[index])
+        trust = {"status": verdict.status, "reason": verdict.reason}
+        ball = self.calibration.objects[name].ball
+        if ball is None:
+            return trust
+        radius = ball.radius(float(prediction.spread_voxels[index]))
+        spacing = full.resized(self.downsampled_size).spacing_mm_zyx
+        return {
+            **trust,
+            "radius_voxels": radius,
+            "radius_mm": None if spacing is None else radius * max(spacing),
+            "confidence": ball.confidence,
+        }
 
 
 def save_locator(locator: Locator, path: Path) -> None:
@@ -121,7 +179,11 @@ def save_locator(locator: Locator, path: Path) -> None:
     The file holds tensors (on the CPU) and plain values only, so that it loads with
     weights-only loading on a machine without the training device.
     """
-    weights = {name: t.detach().cpu() for name, t in locator.network.state_dict().items()}
+    weights = [
+        {name: t.detach().cpu() for name, t in network.state_dict().items()}
+        for network in locator.networks
+    ]
+    known = locator.calibration
     content = {
         "format": FORMAT,
         "jawloc_version": locator.jawloc_version,
@@ -129,8 +191,11 @@ def save_locator(locator: Locator, path: Path) -> None:
         "downsampled_dicom_size": tuple(locator.downsampled_size),
         "intensity": asdict(locator.intensity),
         "objects": {k: None if v is None else list(v) for k, v in locator.objects.items()},
-        "sigma_voxels": float(locator.sigma_voxels),
-        "state_dict": weights,
+        "sigma_voxels": [float(sigma) for sigma in locator.sigma_voxels],
+        "turned_axes": list(locator.turned_axes),
+        "variants": locator.variants,
+        "calibration": None if known is None else to_plain(known),
+        "state_dicts": weights,
     }
     save_atomically(content, path)
 
@@ -156,34 +221,31 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
             f"{Path(path).name}: the weights and settings of a locator must fit together; these, "
             f"of jawloc {content.get('jawloc_version')}, don't"
         ) from error
-    locator.network.to(device)
+    for network in locator.networks:
+        network.to(device)
     return locator
-
-
-def _spread(seen: Sequence[Seen]) -> torch.Tensor:
-    """Return the spread of the last look, widened by what the first was unsure of.
-
-    A close look sees its window only: that the object might be elsewhere, the coarse map says, by
-    being wider than it should be.
-    """
-    variance = seen[-1].decode().spread.square()
-    for earlier in seen[:-1]:
-        variance = variance + earlier.spread_beyond_target().square()
-    return variance.sqrt()
 
 
 def _from_content(content: Mapping[str, Any]) -> Locator:
     # files written before there were coarse looks don't name them
     config = NetworkConfig(**{"coarse": 1, **content["network"]})
-    network = build_network(config, len(content["objects"]))
-    network.load_state_dict(content["state_dict"])
+    # nor do files from before there were ensembles hold lists
+    every = content.get("state_dicts") or [content["state_dict"]]
+    sigmas = content["sigma_voxels"]
+    networks = [build_network(config, len(content["objects"])).eval() for _ in every]
+    for network, weights in zip(networks, every, strict=True):
+        network.load_state_dict(weights)
+    known = content.get("calibration")
     return Locator(
-        network=network.eval(),
+        networks=tuple(networks),
         network_config=config,
         downsampled_size=content["downsampled_dicom_size"],
         intensity=IntensityConfig(**content["intensity"]),
         objects=content["objects"],
-        sigma_voxels=content["sigma_voxels"],
+        sigma_voxels=tuple(sigmas) if isinstance(sigmas, list) else (sigmas,),
+        turned_axes=tuple(content.get("turned_axes", ())),
+        variants=content.get("variants", True),
+        calibration=None if known is None else from_plain(known),
         jawloc_version=content["jawloc_version"],
     )
 

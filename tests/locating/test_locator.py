@@ -16,6 +16,7 @@ import torch
 from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
+from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, learn_scans
 from jawloc.locating.locator import Locator, Prediction, load_locator, save_locator
 from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.downsample import downsample
@@ -37,12 +38,12 @@ def make_locator(config: NetworkConfig = NETWORKS["unet"], **changes) -> Locator
     """Return an untrained locator whose weights differ from another network's."""
     torch.manual_seed(0)
     settings = {
-        "network": build_network(config, len(OBJECTS)),
+        "networks": (build_network(config, len(OBJECTS)),),
         "network_config": config,
         "downsampled_size": SIZE,
         "intensity": PERCENTILE,
         "objects": OBJECTS,
-        "sigma_voxels": 2.5,
+        "sigma_voxels": (2.5,),
     }
     return Locator(**(settings | changes))
 
@@ -61,8 +62,8 @@ def small_image(seed: int = 0) -> np.ndarray:
 
 
 def same(first: Prediction, second: Prediction) -> bool:
-    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-    return all(np.array_equal(a, b) for a, b in pairs)
+    names = ("points_voxels", "spread_voxels", "probability", "signs")
+    return all(np.array_equal(getattr(first, n), getattr(second, n)) for n in names)
 
 
 def test_a_locator_that_looks_twice_is_the_same_from_its_file(tmp_path):
@@ -111,7 +112,9 @@ class Draws(torch.nn.Module):
 def test_points_and_spread_are_in_voxels_of_the_image_whatever_the_stride(point, stride):
     """A heatmap of a coarser grid must not show in the numbers."""
     config = NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=stride)
-    locator = make_locator(config, network=Draws(point, stride, 2.5), objects={"jaw": None})
+    locator = make_locator(
+        config, networks=(Draws(point, stride, 2.5),), objects={"jaw": None}, variants=False
+    )
     prediction = locator.predict(small_image())
     np.testing.assert_allclose(prediction.points_voxels[0], point, atol=0.02 * stride)
     if point == (11.3, 5.2, 6.9) and stride < 4:  # away from borders
@@ -120,7 +123,7 @@ def test_points_and_spread_are_in_voxels_of_the_image_whatever_the_stride(point,
 
 def test_predicting_is_deterministic_though_the_network_was_left_in_training_mode():
     locator = make_locator(NETWORKS["attention-unet"])
-    locator.network.train()
+    locator.networks[0].train()
     assert same(locator.predict(small_image()), locator.predict(small_image()))
 
 
@@ -204,20 +207,20 @@ def test_everything_that_using_it_needs_comes_back(tmp_path):
     locator = make_locator(intensity=IntensityConfig(rule="percentile", low=2.0, high=98.0))
     save_locator(locator, tmp_path / "locator.pth")
     loaded = load_locator(tmp_path / "locator.pth")
-    names = [f.name for f in dataclasses.fields(Locator) if f.name not in ("network", "objects")]
+    names = [f.name for f in dataclasses.fields(Locator) if f.name not in ("networks", "objects")]
     assert {n: getattr(loaded, n) for n in names} == {n: getattr(locator, n) for n in names}
     objects = {k: None if v is None else tuple(v) for k, v in loaded.objects.items()}
     assert objects == OBJECTS
     assert list(loaded.objects) == list(OBJECTS)  # the order of the network's channels
-    assert not loaded.network.training
+    assert not loaded.networks[0].training
 
 
 def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
     """The lab's files said nothing: not the grid, not the grey values' rule, not the network."""
     save_locator(make_locator(), tmp_path / "locator.pth")
     content = torch.load(tmp_path / "locator.pth", weights_only=True)
-    weights = content.pop("state_dict")
-    assert weights.keys() == make_locator().network.state_dict().keys()
+    (weights,) = content.pop("state_dicts")
+    assert weights.keys() == make_locator().networks[0].state_dict().keys()
     assert content == {
         "format": "jawloc-locator-1",
         "jawloc_version": __version__,
@@ -231,19 +234,95 @@ def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
         "downsampled_dicom_size": SIZE,
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},
         "objects": {"upper jaw": [1, 3], "lower jaw": None},
-        "sigma_voxels": 2.5,
+        "sigma_voxels": [2.5],
+        "turned_axes": [],
+        "variants": True,
+        "calibration": None,
     }
 
 
 def test_the_weights_in_the_file_lie_on_the_cpu(tmp_path, monkeypatch):
     """The lab's files of a GPU didn't load without one."""
-    locator = make_locator(network=make_locator().network.to("meta"))
+    locator = make_locator(networks=(make_locator().networks[0].to("meta"),))
     moved = []
     monkeypatch.setattr(torch.Tensor, "cpu", lambda t: moved.append(t) or torch.zeros(t.shape))
     save_locator(locator, tmp_path / "locator.pth")
     content = torch.load(tmp_path / "locator.pth", weights_only=True)
-    assert len(moved) == len(content["state_dict"])
-    assert {t.device.type for t in content["state_dict"].values()} == {"cpu"}
+    (weights,) = content["state_dicts"]
+    assert len(moved) == len(weights)
+    assert {t.device.type for t in weights.values()} == {"cpu"}
+
+
+def test_a_file_from_before_there_were_ensembles_loads(tmp_path):
+    save_locator(make_locator(variants=False), tmp_path / "locator.pth")
+    content = torch.load(tmp_path / "locator.pth", weights_only=True)
+    (weights,), (sigma,) = content.pop("state_dicts"), content.pop("sigma_voxels")
+    for key in ("turned_axes", "variants", "calibration"):
+        content.pop(key)
+    torch.save({**content, "state_dict": weights, "sigma_voxels": sigma}, tmp_path / "old.pth")
+    old = load_locator(tmp_path / "old.pth")
+    assert old.sigma_voxels == (2.5,)
+    expected = make_locator(variants=True).predict(small_image())
+    assert same(old.predict(small_image()), expected)
+
+
+# --- several opinions, and how far to trust them ---------------------------------------
+
+
+def test_an_ensemble_means_its_networks_and_is_as_unsure_as_they_differ(tmp_path):
+    points = (10.0, 5.0, 6.0), (13.0, 5.0, 6.0)
+    parts = tuple(Draws(point, 1, 2.5) for point in points)
+    config = dataclasses.replace(NETWORKS["unet"], stride=1)
+
+    def of(networks):
+        return make_locator(
+            config,
+            networks=networks,
+            sigma_voxels=(2.5,) * len(networks),
+            objects={"jaw": None},
+            variants=False,
+        ).predict(small_image())
+
+    both, alone = of(parts), [of((part,)) for part in parts]
+    np.testing.assert_allclose(both.points_voxels, [[11.5, 5, 6]], atol=0.05)
+    variance = np.mean([one.spread_voxels**2 for one in alone], axis=0)
+    np.testing.assert_allclose(both.spread_voxels**2, variance + 1.5**2 / 3, rtol=0.02)
+
+    two = make_locator(networks=make_locator().networks * 2, sigma_voxels=(2.5, 2.0))
+    save_locator(two, tmp_path / "two.pth")
+    loaded = load_locator(tmp_path / "two.pth")
+    assert (len(loaded.networks), loaded.sigma_voxels) == (2, (2.5, 2.0))
+    assert same(loaded.predict(small_image()), two.predict(small_image()))
+
+
+def test_calibration_says_radius_confidence_and_status(tmp_path):
+    """Of a scan as all were, and of one ten times as bright."""
+    paths = [phantom_file(tmp_path, seed) for seed in range(6)]
+    locator = make_locator(objects={"jaw": None}, networks=(build_network(NETWORKS["unet"], 1),))
+    held_out, looks = [], []
+    for path in paths:
+        scan = open_scan(path)
+        seen = locator.predict(downsample(scan, SIZE).image)
+        looks.append((seen.look, scan.grid))
+        held_out.append(HeldOut(path.stem, 1.5, float(seen.spread_voxels[0]), seen.signs[0]))
+    known = Calibration(learn_scans(looks), {"jaw": learn_positions(held_out)}, ("a",))
+    locator = dataclasses.replace(locator, calibration=known)
+    save_locator(locator, tmp_path / "locator.pth")
+
+    (found,) = load_locator(tmp_path / "locator.pth").locate(paths[0])
+    assert found.status == "ok"
+    assert found.confidence == pytest.approx(6 / 7)
+    spread = [h.spread_voxels for h in held_out]
+    assert found.radius_voxels == pytest.approx(1.5 / min(spread) * found.spread_voxels)
+    spacing = open_scan(paths[0]).grid.resized(SIZE).spacing_mm_zyx
+    assert found.radius_mm == pytest.approx(found.radius_voxels * max(spacing))
+
+    phantom = make_phantom(0, SHAPE)
+    bright = (phantom.image.astype(np.uint32) * 10).clip(0, 65535).astype(np.uint16)
+    write_labelled_dicom(tmp_path / "bright.dcm", bright, phantom.mask, phantom.grid)
+    (odd,) = locator.locate(tmp_path / "bright.dcm")
+    assert odd.status != "ok"
+    assert "grey values" in odd.reason
 
 
 def test_another_process_that_knows_only_the_file_says_the_same(tmp_path):
@@ -294,7 +373,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         lambda content: content.pop("sigma_voxels"),
         lambda content: content["network"].update(depth=3),
         lambda content: content["network"].update(channels=(4, 9)),
-        lambda content: content["state_dict"].popitem(),
+        lambda content: content["state_dicts"][0].popitem(),
         lambda content: content.update(objects={"jaw": None}),
     ],
     ids=["a part is missing", "unknown setting", "other network", "weights missing", "one object"],

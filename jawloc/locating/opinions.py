@@ -1,0 +1,143 @@
+"""Several looks at one image, and what they agree on.
+
+A network that is sure of itself says the same of an image that was moved by a voxel, or turned
+over as training turns scans over; so do networks that learned from other scans. Positions are
+meant, and what they differ by counts as spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jawloc.heatmaps.decode import WINDOW_SIGMAS
+from jawloc.training.looks import Seen
+
+AXES = "zyx"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A changed copy of an image.
+
+    Attributes
+    ----------
+    image : tensor, shape (1, 1, z, y, x)
+    shift_voxels : by which everything was moved along each axis, after it was turned over
+    turned_axes : out of z, y and x
+    """
+
+    image: Tensor
+    shift_voxels: int = 0
+    turned_axes: tuple[str, ...] = ()
+
+    def back(self, points: Tensor) -> Tensor:
+        """Carry points (..., 3) of the copy to the image that it was made of."""
+        points = points - self.shift_voxels
+        turned = [axis in self.turned_axes for axis in AXES]
+        last = points.new_tensor(self.image.shape[2:]) - 1
+        return torch.where(torch.tensor(turned, device=points.device), last - points, points)
+
+
+def variants(image: Tensor, turned_axes: Sequence[str]) -> list[Variant]:
+    """Return an image (1, 1, z, y, x), a copy moved by a voxel, and one turned over.
+
+    Parameters
+    ----------
+    turned_axes : those along which training turns scans over; without any, there is no such copy.
+    """
+    moved = image
+    for axis in (2, 3, 4):  # the first voxels are repeated
+        index = (torch.arange(image.shape[axis], device=image.device) - 1).clamp_min(0)
+        moved = moved.index_select(axis, index)
+    every = [Variant(image), Variant(moved, shift_voxels=1)]
+    if turned_axes:
+        over = torch.flip(image, [AXES.index(axis) + 2 for axis in turned_axes])
+        every.append(Variant(over, turned_axes=tuple(turned_axes)))
+    return every
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one network says of an image, of all its variants together.
+
+    Attributes
+    ----------
+    points : array, shape (object, 3), voxels of the downsampled grid
+    spread : array, shape (object,), in the same unit
+    elsewhere : array, shape (object,)
+        Share of the first look's probability that lies away from the point.
+    contrast : array, shape (object,)
+        How far the first look's highest logit is above their mean, in nats.
+    probability : array, shape (object, z, y, x), of the image itself
+    """
+
+    points: np.ndarray
+    spread: np.ndarray
+    elsewhere: np.ndarray
+    contrast: np.ndarray
+    probability: np.ndarray
+
+
+def opinion(seen: Sequence[Seen], copies: Sequence[Variant], shape_zyx: Sequence[int]) -> Opinion:
+    """Bring together what the looks of one network saw of every variant."""
+    found = seen[-1].decode().points  # (variant, object, 3)
+    points = torch.stack([copy.back(p) for copy, p in zip(copies, found, strict=True)])
+    first = seen[0]
+    return Opinion(
+        points=_array(points.mean(dim=0)),
+        spread=_array(_spread(seen, points)),
+        elsewhere=_array(_elsewhere(first, found).mean(dim=0)),
+        contrast=_array((first.logits.amax((2, 3, 4)) - first.logits.mean((2, 3, 4))).mean(dim=0)),
+        probability=seen[-1].probability(shape_zyx)[0].cpu().numpy(),
+    )
+
+
+def agree(opinions: Sequence[Opinion]) -> Opinion:
+    """Bring together what several networks say: means, and spread where they differ."""
+    points = np.stack([one.points for one in opinions])
+    scatter = ((points - points.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0) / 3
+    variance = np.mean([one.spread**2 for one in opinions], axis=0)
+    return Opinion(
+        points=points.mean(axis=0),
+        spread=np.sqrt(variance + scatter),
+        elsewhere=np.mean([one.elsewhere for one in opinions], axis=0),
+        contrast=np.mean([one.contrast for one in opinions], axis=0),
+        probability=np.mean([one.probability for one in opinions], axis=0),
+    )
+
+
+def _spread(seen: Sequence[Seen], points: Tensor) -> Tensor:
+    """Return the spread of the last look, widened by what the first was unsure of.
+
+    A close look sees its window only: that the object might be elsewhere, the coarse map says, by
+    being wider than it should be. Points of variants (variant, object, 3) that differ widen it too.
+    """
+    variance = seen[-1].decode().spread.square()
+    for earlier in seen[:-1]:
+        variance = variance + earlier.spread_beyond_target().square()
+    scatter = (points - points.mean(dim=0)).square().sum(dim=-1).mean(dim=0) / 3
+    return (variance.mean(dim=0) + scatter).sqrt()
+
+
+def _elsewhere(first: Seen, points: Tensor) -> Tensor:
+    """Return the share of a look's map that lies outside a ball round points (batch, object, 3)."""
+    maps = torch.softmax(first.logits.float().flatten(2), -1).view_as(first.logits)
+    start = first.start.to(points)
+    square = torch.zeros_like(maps)
+    for axis, size in enumerate(maps.shape[2:]):
+        places = (torch.arange(size, device=maps.device) + 0.5) * first.stride - 0.5
+        offset = places + start[..., axis, None] - points[..., axis, None]
+        shape = [*offset.shape[:2], 1, 1, 1]
+        shape[axis + 2] = size
+        square = square + offset.square().view(shape)
+    radius = WINDOW_SIGMAS * first.sigma_voxels + first.stride
+    return torch.where(square > radius**2, maps, 0).sum((2, 3, 4))
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()

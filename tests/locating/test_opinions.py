@@ -1,0 +1,54 @@
+"""Changed copies of an image are carried back to it."""
+
+import pytest
+import torch
+
+from jawloc.geometry import Shape
+from jawloc.heatmaps.target import gaussian_factors
+from jawloc.locating.opinions import opinion, variants
+from jawloc.training.looks import Seen
+
+SHAPE: Shape = (12, 10, 8)
+
+
+def marked(point):
+    image = torch.zeros(1, 1, *SHAPE)
+    image[0, 0, *point] = 1
+    return image
+
+
+@pytest.mark.parametrize("turned", [(), ("y",), ("z", "x"), ("z", "y", "x")])
+def test_points_of_every_copy_come_back_to_the_image(turned):
+    point = (7, 4, 2)
+    copies = variants(marked(point), turned)
+    assert len(copies) == (3 if turned else 2)
+    for copy in copies:
+        (found,) = torch.nonzero(copy.image[0, 0])
+        assert copy.back(found.float()).tolist() == list(point)
+
+
+def seen_at(points, sigma=1.5):
+    """What a network would see that draws a Gaussian at each point (one a copy)."""
+    where = torch.tensor(points, dtype=torch.float32)[:, None]
+    z, y, x = gaussian_factors(where, SHAPE, sigma)
+    maps = z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
+    start = torch.zeros(len(points), 1, 3)
+    return Seen(maps.clamp_min(1e-30).log(), start, 1, sigma, SHAPE)
+
+
+def test_copies_that_agree_leave_the_spread_alone_and_others_widen_it():
+    copies = variants(torch.zeros(1, 1, *SHAPE), ("y", "x"))
+    same = opinion([seen_at([(6, 5, 4), (7, 6, 5), (6, 4, 3)])], copies, SHAPE)
+    torch.testing.assert_close(torch.tensor(same.points), torch.tensor([[6.0, 5, 4]]).double())
+    other = opinion([seen_at([(6, 5, 4), (7, 6, 5), (9, 4, 3)])], copies, SHAPE)
+    assert other.points[0, 0] == pytest.approx(7, abs=1e-3)
+    assert other.spread[0] ** 2 == pytest.approx(same.spread[0] ** 2 + 2 / 3, rel=0.1)
+
+
+def test_a_second_peak_counts_as_elsewhere():
+    one, far = seen_at([(2, 2, 2)], 0.8), seen_at([(10, 8, 6)], 0.8)
+    both = Seen(torch.logaddexp(one.logits, far.logits - 0.5), one.start, 1, 0.8, SHAPE)
+    copies = variants(torch.zeros(1, 1, *SHAPE), ())[:1]
+    share = torch.sigmoid(torch.tensor(-0.5)).item()
+    assert opinion([both], copies, SHAPE).elsewhere[0] == pytest.approx(share, abs=0.01)
+    assert opinion([one], copies, SHAPE).elsewhere[0] < 0.01
