@@ -15,7 +15,13 @@ from tqdm import tqdm
 from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import start
-from jawloc.locating.evaluation import Evaluation, PointFinder, evaluate_positions, mean_position
+from jawloc.locating.evaluation import (
+    Evaluation,
+    PointFinder,
+    calibrate,
+    evaluate_positions,
+    mean_position,
+)
 from jawloc.locating.locator import Locator, save_locator
 from jawloc.reporting.figures import plot_losses, plot_metrics, plot_sigma, save_figure
 from jawloc.reporting.outputs import (
@@ -132,7 +138,9 @@ def run_experiment(
             # in this order, an interruption between the two repeats an epoch instead of losing it
             log_epoch(run, folder, config, data, state)
             save_checkpoint(folder / CHECKPOINT, state, same, run.run_id)
-        locator = best_locator(state, config)
+        split = data.split
+        by_use = [data.of(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)]
+        locator = calibrate(best_locator(state, config), *by_use)
         save_locator(locator, folder / f"{model_name}.pth")
         evaluations = test(locator, config, data, baselines or {})
         write_pictures(folder, locator, evaluations["test"], state, config, data)

@@ -223,12 +223,17 @@ def test_the_kept_config_says_what_the_run_did(smoke):
 def test_the_model_file_knows_all_that_using_it_needs(smoke):
     lab, _ = smoke
     content = torch.load(outputs(lab) / "locator.pth", weights_only=True)
-    assert all(t.device.type == "cpu" for t in content["state_dict"].values())
+    assert all(t.device.type == "cpu" for t in content["state_dicts"][0].values())
     locator = load_locator(outputs(lab) / "locator.pth")
     assert locator.downsampled_size == (24, 12, 12)
     assert locator.network_config.channels == (4, 8)
     assert dict(locator.objects) == {"jaw": None}
-    assert locator.sigma_voxels == summary(lab)["best_sigma_voxels"]
+    assert locator.sigma_voxels == (summary(lab)["best_sigma_voxels"],)
+    assert locator.turned_axes == ("y", "x")
+    assert locator.calibration.scan_ids == (SCAN_IDS[4],)
+    assert locator.calibration.objects["jaw"].ball.confidence == 0.5  # of one test scan
+    assert locator.calibration.objects["jaw"].signs["spread"].scans == 2  # validation's too
+    assert locator.calibration.scans.signs["grey_median"].scans == 5
     (found,) = locator.locate(lab / "dicoms" / "labelled" / f"{SCAN_IDS[4]}.dcm")
     (tested,) = summary(lab)["test_scans"]
     np.testing.assert_allclose(found.point_voxels, tested["predicted_voxels_zyx"], atol=1e-3)
@@ -362,7 +367,7 @@ def test_a_full_cache_stands_for_the_scans_and_one_seed_gives_the_same_numbers(
     ]
     assert numbers[0] == numbers[1]
     weights = [load_locator(outputs(copied, n) / f"{n}.pth") for n in ("again", "locator")]
-    for a, b in zip(*(w.network.state_dict().values() for w in weights), strict=True):
+    for a, b in zip(*(w.networks[0].state_dict().values() for w in weights), strict=True):
         assert torch.equal(a, b)
     _, found = runs(copied)
     assert [run.info.run_name for run in found] == ["again", "locator"]

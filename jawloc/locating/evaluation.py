@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import radial_errors_mm, radial_errors_voxels
+from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, learn_scans
+from jawloc.locating.locator import Locator
+from jawloc.locating.signs import look_of_scan
 from jawloc.scans.cache import Example, ExampleFile
 
 # downsampled image (z, y, x) -> points (object, 3) in its voxels
@@ -88,3 +91,39 @@ def mean_position(training: Sequence[ExampleFile]) -> PointFinder:
     mean = np.nanmean([e.points_voxels for e in training], axis=0)
     grid = Grid(training[0].grid.shape_zyx)
     return lambda example: map_points(mean, grid, example.grid)
+
+
+def calibrate(
+    locator: Locator,
+    tested: Sequence[ExampleFile],
+    chosen_by: Sequence[ExampleFile],
+    trained_on: Sequence[ExampleFile],
+) -> Locator:
+    """Return the locator with what its scans teach of how far to trust it.
+
+    Parameters
+    ----------
+    tested : scans that had no part in training: only their errors are fair
+    chosen_by : scans by which the weights were chosen: what positions look like in them is usual
+    trained_on : scans that the network knows by heart: only what they themselves look like counts
+    """
+    names = list(locator.objects)
+    held_out: dict[str, list[HeldOut]] = {name: [] for name in names}
+    scans = [(look_of_scan(file.read().image), file.source_grid) for file in trained_on]
+    for number, file in enumerate((*tested, *chosen_by)):
+        prediction = locator.predict(file.read().image)
+        if prediction.look is not None:
+            scans.append((prediction.look, file.source_grid))
+        errors = radial_errors_voxels(prediction.points_voxels, file.points_voxels)
+        for i, name in enumerate(names):
+            if np.isnan(errors[i]):
+                continue  # the scan lacks this object
+            error = float(errors[i]) if number < len(tested) else None
+            spread = float(prediction.spread_voxels[i])
+            held_out[name].append(HeldOut(file.scan_id, error, spread, prediction.signs[i]))
+    calibration = Calibration(
+        learn_scans(scans, locator.turned_axes),
+        {name: learn_positions(every) for name, every in held_out.items()},
+        tuple(file.scan_id for file in tested),
+    )
+    return replace(locator, calibration=calibration)

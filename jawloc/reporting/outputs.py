@@ -67,7 +67,7 @@ def predicted_picture(example: Example, locator: Locator, title: str) -> Figure:
         spacing_mm_zyx=spacing,
         heatmap_stride=locator.network_config.heatmap_stride,
         title=f"{title}: predicted heatmap\nscan {example.scan_id}, "
-        f"sigma {locator.sigma_voxels:.2f} voxels, "
+        f"sigma {locator.sigma_voxels[0]:.2f} voxels, "
         f"error {float(errors[shown].mean()):.2f} downsampled voxels{each}{in_mm}"
         f"{_missing(example)}",
         **_one_heatmap(prediction.probability, names),
@@ -86,7 +86,7 @@ def write_test_pictures(
     scan = _with_labels(open_scan(example.source), labels)
     one_of_several = f", {name}" if several else ""
     of = f" of {name}" if several else ""
-    sigma = f"sigma {locator.sigma_voxels:.2f} voxels"
+    sigma = f"sigma {locator.sigma_voxels[0]:.2f} voxels"
     said = f"scan {error.scan_id}{one_of_several}, {sigma}, error {describe_error(error)}"
     figures = {
         "test_heatmap": predicted_picture(example, locator, "Test"),
