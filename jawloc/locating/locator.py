@@ -34,6 +34,9 @@ class Localisation:
     point_mm : point_voxels times the spacing; None where the spacing is unknown
     spread_voxels : root mean square distance, per axis, of the probability map from the point,
         in voxels of the downsampled grid
+    radius_voxels, radius_mm : how far off the point may be; None where that isn't known
+    confidence : from 0 to 1; None where it isn't known
+    status : "ok", or what makes the position doubtful
     """
 
     scan_id: str
@@ -41,6 +44,10 @@ class Localisation:
     point_voxels: Triple
     point_mm: Triple | None
     spread_voxels: float
+    radius_voxels: float | None = None
+    radius_mm: float | None = None
+    confidence: float | None = None
+    status: str = "ok"
 
 
 @dataclass(frozen=True)
