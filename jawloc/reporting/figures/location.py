@@ -87,8 +87,9 @@ def plot_location(
         Gives the panels their aspect and a scale bar in mm; None: one in voxels.
     """
     unit = np.asarray(spacing_mm_zyx or (1.0, 1.0, 1.0))
-    heights = [_height(panel.size * unit) for panel in (scan, crop)]
-    head = 0.35 + LINE * len(title)
+    frames = [_round_both(scan, crop), (np.asarray(crop.start), np.asarray(crop.stop))]
+    heights = [_height((stop - start) * unit) for start, stop in frames]
+    head = 0.2 + LINE * len(title)
     tall = head + sum(heights) + 2 * (ABOVE + BELOW) + LINE + 0.2
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, tall), dpi=DOTS_PER_INCH)
@@ -97,23 +98,35 @@ def plot_location(
             y = 1 - (0.15 + LINE * row) / tall
             figure.text(0.02, y, line, va="top", parse_math=False, **style)
         bottom = tall - head
-        for panel, height in zip((scan, crop), heights, strict=True):
+        for panel, (start, stop), height in zip((scan, crop), frames, heights, strict=True):
             bottom -= ABOVE + height
             for column, view in enumerate(VIEWS):
-                wide, high = _inches(panel.size * unit, view)
+                wide, high = _inches((stop - start) * unit, view)
                 x = LEFT + COLUMN * column + (WIDEST - wide) / 2
                 y = bottom + (height - high)
                 box = (x / WIDTH, y / tall, wide / WIDTH, high / tall)
-                axes = figure.add_axes(box)
+                axes = figure.add_axes(box, facecolor="black")
                 _draw_grey(axes, view, panel, point, unit)
+                _show(axes, view, start, stop)
                 if panel is scan:
                     _draw_box(axes, view, crop)
                 _draw_point(axes, view, point, spread, close=panel is crop)
-                _draw_scale_bar(axes, view, panel, spacing_mm_zyx)
+                _draw_scale_bar(axes, (stop - start)[view.columns], view, spacing_mm_zyx)
             bottom -= BELOW
-        handles = _legend(scan is not crop)
-        figure.legend(handles=handles, loc="lower left", ncols=3, bbox_to_anchor=(0.02, 0.0))
+        figure.legend(handles=_legend(), loc="lower left", ncols=3, bbox_to_anchor=(0.02, 0.0))
     return figure
+
+
+def _round_both(scan: Panel, crop: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Return the box round the scan and a crop that may reach out of it."""
+    return np.minimum(scan.start, crop.start), np.maximum(scan.stop, crop.stop)
+
+
+def _show(axes: Axes, view: View, start: np.ndarray, stop: np.ndarray) -> None:
+    """Show this box; the fish stands upright with the head at large z, while y points down."""
+    axes.set_xlim(start[view.columns] - 0.5, stop[view.columns] - 0.5)
+    low, high = start[view.rows] - 0.5, stop[view.rows] - 0.5
+    axes.set_ylim(*((low, high) if view.rows == 0 else (high, low)))
 
 
 def _inches(extent_zyx: np.ndarray, view: View) -> tuple[float, float]:
@@ -144,8 +157,6 @@ def _draw_grey(
         aspect=unit[view.rows] / unit[view.columns],
     )
     axes.set_autoscale_on(False)
-    if view.rows == 0:  # the fish stands upright with the head at large z
-        axes.invert_yaxis()
     axes.set_title(f"{view.name}, {view.label('normal')} = {point[view.normal]:.1f}")
     axes.set_xlabel(f"{view.label('columns')} (voxels)")
     axes.set_ylabel(f"{view.label('rows')} (voxels)", labelpad=2)
@@ -154,11 +165,10 @@ def _draw_grey(
 
 
 def _draw_box(axes: Axes, view: View, crop: Panel) -> None:
-    """Draw the crop's box, and make room for it where it is larger than the scan."""
     left, top = crop.start[view.columns] - 0.5, crop.start[view.rows] - 0.5
     size = crop.size
     corner, wide, high = (left, top), size[view.columns], size[view.rows]
-    axes.add_patch(Rectangle(corner, wide, high, **BOX, clip_on=False))
+    axes.add_patch(Rectangle(corner, wide, high, **BOX))
 
 
 def _draw_point(
@@ -167,13 +177,12 @@ def _draw_point(
     x, y = point[view.columns], point[view.rows]
     style = POINT if close else POINT | {"markersize": 9, "markeredgewidth": 1.5}
     axes.plot(x, y, linestyle="none", path_effects=OUTLINE, **style)
-    if close:
-        width, height = 2 * spread[view.columns], 2 * spread[view.rows]
-        axes.add_patch(Ellipse((x, y), width, height, **SPREAD))
+    width, height = 2 * spread[view.columns], 2 * spread[view.rows]
+    style = SPREAD if close else SPREAD | {"linewidth": 1.2}
+    axes.add_patch(Ellipse((x, y), width, height, **style))
 
 
-def _draw_scale_bar(axes: Axes, view: View, panel: Panel, spacing: Triple | None) -> None:
-    voxels = panel.size[view.columns]
+def _draw_scale_bar(axes: Axes, voxels: float, view: View, spacing: Triple | None) -> None:
     width = voxels if spacing is None else voxels * spacing[view.columns]
     length = scale_bar_mm(width)
     inches = axes.get_window_extent().height / DOTS_PER_INCH
@@ -184,9 +193,9 @@ def _draw_scale_bar(axes: Axes, view: View, panel: Panel, spacing: Triple | None
     axes.text(0.06, 0.22 / inches, text, va="bottom", **style)
 
 
-def _legend(box: bool) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [
+def _legend() -> list[Line2D | Patch]:
+    return [
         Line2D([], [], linestyle="none", label="position", path_effects=OUTLINE, **POINT),
-        Patch(label="spread (below)", **SPREAD),
+        Patch(label="spread", **SPREAD),
+        Patch(label="crop (shown below)", **BOX),
     ]
-    return [*handles, Patch(label="crop (shown below)", **BOX)] if box else handles
