@@ -98,7 +98,7 @@ def _write_volume(path: Path, crop: np.ndarray, grid: Grid, place: Placement) ->
     try:
         SimpleITK.WriteImage(image, str(path))
         # a full disk is not always noticed by the writer
-        whole = np.array_equal(SimpleITK.GetArrayViewFromImage(SimpleITK.ReadImage(path)), values)
+        whole = np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), values)
     except RuntimeError as error:
         if shutil.disk_usage(path.parent).free < 2 * crop.nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error

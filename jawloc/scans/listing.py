@@ -154,12 +154,20 @@ def _is_dicom_slice(path: Path) -> bool:
 
 
 def _unique_names(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
-    """Name each path by its id; where that is taken, by more and more of the path."""
+    """Name each path by its id; where that is taken, with more and more of its folders before it.
+
+    Files of one id in one folder are named by their whole names.
+    """
     names = {path: known[path] for path in paths if path in known}
     taken = {name.casefold() for name in known.values()}
+    twins = Counter((path.parent, scan_id_of(path).casefold()) for path in paths)
+    own = {}
+    for path in paths:
+        alone = twins[path.parent, scan_id_of(path).casefold()] == 1
+        own[path] = scan_id_of(path) if alone else path.name.replace(".", "_")
     pending = [path for path in paths if path not in names]
-    for level in range(2 + max((len(p.parts) for p in pending), default=0)):
-        wanted = {path: _name(path, level) for path in pending}
+    for above in range(max((len(path.parts) for path in pending), default=0)):
+        wanted = {p: "_".join([*p.parts[1:-1][::-1][:above][::-1], own[p]]) for p in pending}
         count = Counter(name.casefold() for name in wanted.values())
         for path, name in wanted.items():
             if count[name.casefold()] == 1 and name.casefold() not in taken:
@@ -167,16 +175,7 @@ def _unique_names(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path
         taken |= {name.casefold() for name in names.values()}
         pending = [path for path in pending if path not in names]
     for path in pending:  # a_b/c and a/b_c, with nothing above them
-        number = next(n for n in range(2, 10**9) if f"{path.name}_{n}".casefold() not in taken)
-        names[path] = f"{path.name}_{number}"
+        number = next(n for n in range(2, 10**9) if f"{own[path]}_{n}".casefold() not in taken)
+        names[path] = f"{own[path]}_{number}"
         taken.add(names[path].casefold())
     return names
-
-
-def _name(path: Path, level: int) -> str:
-    """Return id, file name, then id after one folder, two folders, ..."""
-    if level == 1:
-        return path.name.replace(".", "_")
-    above = max(0, level - 1)
-    folders = path.parts[1:-1][::-1][:above][::-1]
-    return "_".join([*folders, scan_id_of(path)])
