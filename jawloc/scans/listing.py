@@ -156,26 +156,28 @@ def _is_dicom_slice(path: Path) -> bool:
 def _unique_names(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
     """Name each path by its id; where that is taken, with more and more of its folders before it.
 
-    Files of one id in one folder are named by their whole names.
+    Files of one id in one folder are named by their whole names. A path that is known keeps its
+    name; the others are named as if none were known, unless that is taken.
     """
-    names = {path: known[path] for path in paths if path in known}
+    names: dict[Path, str] = {}
     taken = {name.casefold() for name in known.values()}
     twins = Counter((path.parent, scan_id_of(path).casefold()) for path in paths)
     own = {}
     for path in paths:
         alone = twins[path.parent, scan_id_of(path).casefold()] == 1
         own[path] = scan_id_of(path) if alone else path.name.replace(".", "_")
-    pending = [path for path in paths if path not in names]
+    pending = list(paths)
     for above in range(max((len(path.parts) for path in pending), default=0)):
         wanted = {p: "_".join([*p.parts[1:-1][::-1][:above][::-1], own[p]]) for p in pending}
         count = Counter(name.casefold() for name in wanted.values())
         for path, name in wanted.items():
-            if count[name.casefold()] == 1 and name.casefold() not in taken:
-                names[path] = name
+            free = name.casefold() not in taken or path in known
+            if count[name.casefold()] == 1 and free:
+                names[path] = known.get(path, name)
         taken |= {name.casefold() for name in names.values()}
         pending = [path for path in pending if path not in names]
     for path in pending:  # a_b/c and a/b_c, with nothing above them
         number = next(n for n in range(2, 10**9) if f"{own[path]}_{n}".casefold() not in taken)
-        names[path] = f"{own[path]}_{number}"
+        names[path] = known.get(path, f"{own[path]}_{number}")
         taken.add(names[path].casefold())
     return names

@@ -162,4 +162,6 @@ def test_scans_of_one_name_are_told_apart_by_their_folders(tmp_path, paths, name
 def test_names_that_were_given_before_stay_and_are_not_given_again(tmp_path):
     a, b = tmp_path / "a" / "x.tif", tmp_path / "b" / "x.tif"
     assert names_of(a, b, known={a: "x"}) == ["x", "b_x"]
+    assert names_of(a, b, known={a: "a_x"}) == ["a_x", "b_x"]  # as without
+    assert names_of(b, known={a: "a_x"}) == ["x"]
     assert names_of(b, known={a: "x", tmp_path / "c.tif": "b_x"}) != ["b_x"]
