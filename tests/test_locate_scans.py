@@ -451,6 +451,7 @@ def test_a_full_disk_is_refused(locate, monkeypatch):
     assert said == (
         "--output-dir: out needs room for at least one scan's results, 4 MB; its disk has 0 MB left"
     )
+    assert not Path("out").exists()
 
 
 def test_memory_is_not_spent_on_the_scan(locate, here, monkeypatch):

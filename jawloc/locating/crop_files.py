@@ -100,8 +100,6 @@ def _write_volume(path: Path, crop: np.ndarray, grid: Grid, place: Placement) ->
         # a full disk is not always noticed by the writer
         whole = np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), values)
     except RuntimeError as error:
-        if shutil.disk_usage(path.parent).free < 2 * crop.nbytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         reason = " ".join(str(error).splitlines()[-1].split())
         raise InputError(f"the crop can't be written in this format; {reason}") from error
     if not whole:
@@ -130,6 +128,11 @@ def _appearing_whole(path: Path, size_bytes: int) -> Iterator[Path]:
         if temporary.stat().st_size < size_bytes and not path.name.endswith(".gz"):
             raise OSError(errno.EIO, "the crop is not written to its end")
         temporary.replace(path)
+    except (OSError, InputError) as error:
+        # of a full disk, each library has its own words
+        if shutil.disk_usage(path.parent).free < size_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

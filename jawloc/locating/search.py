@@ -103,26 +103,32 @@ def make_folders(search: Search) -> None:
     InputError
         If they can't be written to, or the disk is too full for one scan's results.
     """
-    needed = [(MARKUPS, True), (CROPS, search.crop_format), (PICTURES, search.pictures)]
+    crops = 0 if search.crop_format is None else len(search.objects())
+    needed = LEAST_FREE_BYTES + 2 * prod(search.crop_size) * crops
+    names = [(MARKUPS, True), (CROPS, search.crop_format), (PICTURES, search.pictures)]
     try:
-        for name in [name for name, wanted in needed if wanted]:
+        free = _free_bytes(search.folder)
+        for name in [name for name, wanted in names if wanted and free >= needed]:
             (search.folder / name).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=search.folder / name) as file:
                 file.write(bytes(4096))
                 file.flush()
-        free = shutil.disk_usage(search.folder).free
     except OSError as error:
         raise InputError(
             f"--output-dir: {search.folder} must be a folder that can be written to; "
             f"{error.strerror}"
         ) from error
-    crops = 0 if search.crop_format is None else len(search.objects())
-    bytes_needed = LEAST_FREE_BYTES + 2 * prod(search.crop_size) * crops
-    if free < bytes_needed:
+    if free < needed:
         raise InputError(
             f"--output-dir: {search.folder} needs room for at least one scan's results, "
-            f"{bytes_needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
+            f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
         )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return how much room there is in a folder, which need not be there yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
 
 
 def is_done(search: Search, rows: Sequence[Row], key: str) -> bool:
