@@ -44,6 +44,24 @@ class Grid:
         return Grid((z, y, x), (mm[0], mm[1], mm[2]))
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a volume lies in DICOM's patient space: L (to the left), P (to the back), S (up).
+
+    Points in that space are ordered (z, y, x) as everywhere, which means (S, P, L).
+
+    Attributes
+    ----------
+    origin_lps_mm_zyx : tuple of float
+        The centre of voxel (0, 0, 0).
+    axes_zyx : three tuples of float
+        Unit vectors along which the indices z, y and x grow, each (z, y, x).
+    """
+
+    origin_lps_mm_zyx: Triple = (0.0, 0.0, 0.0)
+    axes_zyx: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
 def map_points(points_voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     """Carry points from one grid to another that spans the same space.
 
@@ -65,3 +83,32 @@ def voxels_to_mm(offsets_voxels: np.ndarray, grid: Grid) -> np.ndarray | None:
     if grid.spacing_mm_zyx is None:
         return None
     return np.asarray(offsets_voxels, float) * np.asarray(grid.spacing_mm_zyx)
+
+
+def voxels_to_lps_mm(
+    points_voxels: np.ndarray, grid: Grid, placement: Placement | None
+) -> np.ndarray | None:
+    """Carry points (..., 3) to patient space; None where spacing or placement is unknown."""
+    along = voxels_to_mm(points_voxels, grid)
+    if along is None or placement is None:
+        return None
+    return along @ np.asarray(placement.axes_zyx) + np.asarray(placement.origin_lps_mm_zyx)
+
+
+def placement_from_xyz(origin: Sequence[float], direction: Sequence[float]) -> Placement:
+    """Turn what image libraries call origin and direction, both in x, y, z, into a placement.
+
+    Parameters
+    ----------
+    origin : three numbers in mm
+    direction : nine direction cosines, row by row; column i is the vector of index i
+    """
+    axes = np.asarray(direction, float).reshape(3, 3).T[::-1, ::-1]
+    z, y, x = ((float(a), float(b), float(c)) for a, b, c in axes)
+    return Placement((float(origin[2]), float(origin[1]), float(origin[0])), (z, y, x))
+
+
+def placement_to_xyz(placement: Placement) -> tuple[list[float], list[float]]:
+    """Return the origin and direction of which `placement_from_xyz` makes this placement."""
+    direction = np.asarray(placement.axes_zyx)[::-1, ::-1].T
+    return list(placement.origin_lps_mm_zyx[::-1]), [float(v) for v in direction.ravel()]

@@ -1,7 +1,7 @@
 """A lab's files, made small: its settings, its labelled DICOMs, and a look at what it has."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +104,20 @@ def only_sentence(result) -> str:
     assert lines[0].startswith("Error: ")
     assert "Traceback" not in result.output
     return lines[0].removeprefix("Error: ")
+
+
+def write_model(path: Path, objects: Sequence[str] = ("jaw",), seed: int = 0) -> Path:
+    """Write a locator with fresh weights for scans of at least 24x12x12 voxels."""
+    import torch
+
+    from jawloc.locating.locator import Locator, save_locator
+    from jawloc.training.intensity import IntensityConfig
+    from jawloc.training.network import NetworkConfig, build_network
+
+    torch.manual_seed(seed)
+    config = NetworkConfig(coarse=1, channels=(4, 8), stride=2)
+    network = build_network(config, len(objects))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels: dict[str, Sequence[int] | None] = dict.fromkeys(objects)
+    save_locator(Locator((network,), config, (24, 12, 12), IntensityConfig(), labels, (2.0,)), path)
+    return path

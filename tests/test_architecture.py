@@ -1,7 +1,7 @@
 """Imports point one way: the whole package is walked, and a violation fails with its reason.
 
-cli -> tuning, demo -> experiment -> reporting -> locating -> training -> scans, heatmaps ->
-geometry, errors. Imports inside functions and under TYPE_CHECKING count as well.
+cli -> tuning, demo -> experiment, locate_scans -> reporting -> locating -> training ->
+scans, heatmaps -> geometry, errors. Imports inside functions and under TYPE_CHECKING count as well.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ RANKS = {
     "reporting": 5,
     "config": 5,
     "experiment": 6,
+    "locate_scans": 6,
     "demo": 7,
     "tuning": 7,
     "cli": 8,

@@ -24,7 +24,7 @@ from jawloc.scans.dicom import open_labelled_dicom
 from tests.lab import SCAN_IDS, files_below, only_sentence, write_config
 
 CHECKOUT = Path(__file__).parents[1]
-COMMANDS = ["train", "dicoms", "cache", "ui"]
+COMMANDS = ["train", "locate", "dicoms", "cache", "ui"]
 EVERY_COMMAND = [
     [],
     *([c] for c in COMMANDS),

@@ -61,7 +61,7 @@ def test_the_labs_own_file_works_unchanged(written):
 def test_cuda_on_a_machine_without_it_is_the_cpu_with_a_warning(written, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     config = load_config(written(LAB_CONFIG))
-    with pytest.warns(UserWarning, match="no CUDA GPUs: training on the CPU"):
+    with pytest.warns(UserWarning, match="no CUDA GPUs: using the CPU"):
         assert choose_device(config.training.device) == torch.device("cpu")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from jawloc import __version__
+from jawloc.cli.locate import locate
 from jawloc.cli.options import (
     DEFAULT_CONFIG,
     SETTINGS,
@@ -169,5 +170,6 @@ def ui(config_path: Path, port: int) -> None:
     open_ui(config_path.resolve().parent, port=port)
 
 
+jawloc.add_command(locate)
 jawloc.add_command(dicoms)
 jawloc.add_command(cache)

@@ -92,6 +92,14 @@ def load_settings(config_path: Path, experiment: Path | None, overrides: tuple[s
     return load_config(config_path, experiment=experiment, overrides=overrides)
 
 
+def numbers(text: str, kind: type) -> tuple[Any, ...]:
+    """Return numbers separated by commas; none where one of them isn't a number."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        return ()
+
+
 def _interrupt(signum: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 

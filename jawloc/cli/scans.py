@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from jawloc.cli.options import SETTINGS, plain_errors, takes_config
+from jawloc.cli.options import SETTINGS, numbers, plain_errors, takes_config
 from jawloc.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def cache_clear(config: Config) -> None:
 
 
 def _label_values(text: str) -> tuple[int, ...]:
-    values = _numbers(text, int)
+    values = numbers(text, int)
     if not values or not all(1 <= value <= 255 for value in values):
         raise InputError(
             f"--label-values: whole numbers from 1 to 255, separated by commas; received {text!r}"
@@ -134,18 +134,10 @@ def _label_values(text: str) -> tuple[int, ...]:
 
 
 def _spacing(text: str) -> tuple[float, float, float]:
-    sizes = _numbers(text, float)
+    sizes = numbers(text, float)
     if len(sizes) not in (1, 3) or not all(0 < size < math.inf for size in sizes):
         raise InputError(
             f"--spacing: one positive number or three (z,y,x), in mm; received {text!r}"
         )
     z, y, x = sizes * 3 if len(sizes) == 1 else sizes
     return z, y, x
-
-
-def _numbers(text: str, kind: type) -> tuple[Any, ...]:
-    """Return numbers separated by commas; none where one of them isn't a number."""
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        return ()

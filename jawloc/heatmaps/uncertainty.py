@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-# Spreads below this (voxels of the downsampled grid) say nothing: they are rounding.
+# Spreads below this (voxels) say nothing: they are rounding.
 LEAST_SPREAD = 1e-3
 
 
@@ -52,7 +52,7 @@ def calibrate_radius(
 
     Parameters
     ----------
-    errors : radial error of each scan, in voxels of the downsampled grid
+    errors : radial error of each scan, in voxels
     spreads : spread of each scan's probability map, in the same unit
     confidence : the share of new scans that is asked for, above 0 and below 1
 

@@ -166,9 +166,9 @@ class HeldOut:
     Attributes
     ----------
     scan_id : str
-    error_voxels : in voxels of the downsampled grid; None where the scan helped to choose the
+    error_voxels : in voxels of the full-size scan; None where the scan helped to choose the
         weights, so that it says nothing fair of how far off they are
-    spread_voxels : in voxels of the downsampled grid
+    spread_voxels : in voxels of the full-size scan
     signs : of the position
     """
 

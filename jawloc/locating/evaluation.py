@@ -10,7 +10,7 @@ import numpy as np
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import radial_errors_mm, radial_errors_voxels
 from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, learn_scans
-from jawloc.locating.locator import Locator
+from jawloc.locating.locator import Locator, full_size_spread
 from jawloc.locating.signs import look_of_scan
 from jawloc.scans.cache import Example, ExampleFile
 
@@ -112,15 +112,18 @@ def calibrate(
     scans = [(look_of_scan(file.read().image), file.source_grid) for file in trained_on]
     for number, file in enumerate((*tested, *chosen_by)):
         prediction = locator.predict(file.read().image)
-        if prediction.look is not None:
-            scans.append((prediction.look, file.source_grid))
-        errors = radial_errors_voxels(prediction.points_voxels, file.points_voxels)
+        full = file.source_grid
+        found, truth = (
+            map_points(points, file.grid, full)
+            for points in (prediction.points_voxels, file.points_voxels)
+        )
+        scans.append((prediction.look, full))
+        errors, spreads = radial_errors_voxels(found, truth), full_size_spread(prediction, full)
         for i, name in enumerate(names):
             if np.isnan(errors[i]):
                 continue  # the scan lacks this object
             error = float(errors[i]) if number < len(tested) else None
-            spread = float(prediction.spread_voxels[i])
-            held_out[name].append(HeldOut(file.scan_id, error, spread, prediction.signs[i]))
+            held_out[name].append(HeldOut(file.scan_id, error, spreads[i], prediction.signs[i]))
     calibration = Calibration(
         learn_scans(scans, locator.turned_axes),
         {name: learn_positions(every) for name, every in held_out.items()},

@@ -36,9 +36,9 @@ class Localisation:
     point_voxels : (z, y, x) in voxels of the full-size scan, sub-voxel
     point_mm : point_voxels times the spacing; None where the spacing is unknown
     spread_voxels : root mean square distance, per axis, of the probability map from the point,
-        and of what the network says of changed copies; in voxels of the downsampled grid
-    radius_voxels : of the ball round the point that holds the truth, in voxels of the downsampled
-        grid; None where nothing is known of the locator's errors
+        and of what the network says of changed copies; in voxels of the full-size scan
+    radius_voxels : of the ball round the point that holds the truth, in voxels of the full-size
+        scan; None where nothing is known of the locator's errors
     radius_mm : the same along the axis on which voxels are longest; None where the spacing is
         unknown
     confidence : share of new scans in which that is so, at least
@@ -68,6 +68,7 @@ class Prediction:
     spread_voxels : array, shape (object,), voxels of the downsampled grid
     probability : array, shape (object, z, y, x), on the heatmap's own, coarser grid; zero where
         a close look did not reach
+    shape_zyx : of the downsampled grid
     signs : of each object's position, by name (see signs.py)
     look : what the image itself looks like
     """
@@ -75,8 +76,9 @@ class Prediction:
     points_voxels: np.ndarray
     spread_voxels: np.ndarray
     probability: np.ndarray
-    signs: tuple[Mapping[str, float], ...] = ()
-    look: ScanLook | None = None
+    shape_zyx: Shape
+    signs: tuple[Mapping[str, float], ...]
+    look: ScanLook
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Locator:
             points_voxels=found.points,
             spread_voxels=found.spread,
             probability=found.probability,
+            shape_zyx=self.downsampled_size,
             signs=tuple(
                 signs_of_position(point, image.shape, float(spread), float(share), float(contrast))
                 for point, spread, share, contrast in places
@@ -149,28 +152,37 @@ class Locator:
                 object_name=name,
                 point_voxels=_triple(points[i]),
                 point_mm=None if mm is None else _triple(mm[i]),
-                spread_voxels=float(prediction.spread_voxels[i]),
-                **self._trust(i, name, prediction, full),
+                spread_voxels=spread,
+                **self._trust(i, name, spread, prediction, full),
             )
-            for i, name in enumerate(self.objects)
+            for i, (name, spread) in enumerate(
+                zip(self.objects, full_size_spread(prediction, full), strict=True)
+            )
         ]
 
-    def _trust(self, index: int, name: str, prediction: Prediction, full: Grid) -> dict[str, Any]:
-        if self.calibration is None or prediction.look is None:
+    def _trust(
+        self, index: int, name: str, spread: float, prediction: Prediction, full: Grid
+    ) -> dict[str, Any]:
+        if self.calibration is None:
             return {}
         verdict = self.calibration.judge(name, prediction.look, full, prediction.signs[index])
         trust = {"status": verdict.status, "reason": verdict.reason}
         ball = self.calibration.objects[name].ball
         if ball is None:
             return trust
-        radius = ball.radius(float(prediction.spread_voxels[index]))
-        spacing = full.resized(self.downsampled_size).spacing_mm_zyx
+        radius, spacing = ball.radius(spread), full.spacing_mm_zyx
         return {
             **trust,
             "radius_voxels": radius,
             "radius_mm": None if spacing is None else radius * max(spacing),
             "confidence": ball.confidence,
         }
+
+
+def full_size_spread(prediction: Prediction, full: Grid) -> list[float]:
+    """Return the spread of each object in voxels of the full-size grid, meant over the axes."""
+    ratios = np.divide(full.shape_zyx, prediction.shape_zyx)
+    return [float(s * np.prod(ratios) ** (1 / 3)) for s in prediction.spread_voxels]
 
 
 def save_locator(locator: Locator, path: Path) -> None:

@@ -56,6 +56,8 @@ def _save_model(folder: Path, weights: Path, description: Model) -> None:
             + [ColSpec("double", f"{axis}_voxels") for axis in "zyx"]
             + [ColSpec("double", f"{axis}_mm", required=False) for axis in "zyx"]
             + [ColSpec("double", "spread_voxels")]
+            + [ColSpec("double", name, required=False) for name in ("radius_voxels", "confidence")]
+            + [ColSpec("string", "status")]
         ),
     )
     with warnings.catch_warnings():

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from jawloc.geometry import Triple, map_points
+from jawloc.geometry import Grid, Triple, map_points
 from jawloc.heatmaps.target import render
-from jawloc.locating.crop import read_window, window_round
+from jawloc.locating.crop import Window, read_window, window_round
 from jawloc.locating.evaluation import ScanError
-from jawloc.locating.locator import Locator
-from jawloc.reporting.figures import Figure, plot_crop, plot_slices, save_figure
+from jawloc.locating.locator import Localisation, Locator
+from jawloc.reporting.figures import (
+    Figure,
+    Panel,
+    plot_crop,
+    plot_location,
+    plot_slices,
+    save_figure,
+)
 from jawloc.scans.cache import Example
 from jawloc.scans.planes import planes_from_scan_file, silhouettes
 from jawloc.scans.reading import open_scan
@@ -122,6 +129,42 @@ def write_test_pictures(
     return paths
 
 
+def location_picture(
+    found: Localisation, grid: Grid, image: np.ndarray, crop: np.ndarray, window: Window
+) -> Figure:
+    """Show where an object was found, in the whole scan and in the crop round it.
+
+    Parameters
+    ----------
+    grid : of the full-size scan
+    image : array, shape (z, y, x), the downsampled scan that the object was found in
+    crop : array, shape (z, y, x), what is in the window at full size
+    """
+    stop = np.asarray(window.start_zyx) + np.asarray(window.size_zyx)
+    spacing = grid.spacing_mm_zyx
+    position = ", ".join(f"{v:.1f}" for v in found.point_voxels) + " voxels"
+    if found.point_mm is not None:
+        position += f" = {', '.join(f'{v:.3f}' for v in found.point_mm)} mm"
+    spread = f"spread {found.spread_voxels:.1f} voxels"
+    if found.radius_voxels is not None:
+        spread += f", radius {found.radius_voxels:.1f} voxels"
+    voxels = "unknown" if spacing is None else f"{_times(f'{v:.3g}' for v in spacing)} mm"
+    lines = [
+        f"{found.object_name} in {found.scan_id} ({found.status})",
+        f"position (z, y, x) {position}; {spread}",
+        f"scan of {_times(grid.shape_zyx)} voxels, spacing {voxels}; crop of "
+        f"{_times(window.size_zyx)} voxels, {window.fit}",
+    ]
+    return plot_location(
+        Panel(image, (0, 0, 0), grid.shape_zyx),
+        Panel(crop, window.start_zyx, stop.tolist()),
+        point=found.point_voxels,
+        spread=(found.spread_voxels,) * 3,
+        title=lines,
+        spacing_mm_zyx=spacing,
+    )
+
+
 def describe_error(error: ScanError) -> str:
     """Say an error in every unit that is known."""
     text = (
@@ -202,6 +245,10 @@ def _with_labels(scan: ScanFile, labels: Sequence[int] | None) -> ScanFile:
 
 def _kept(mask: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
     return mask if labels is None else np.where(np.isin(mask, list(labels)), mask, 0)
+
+
+def _times(numbers: Iterable[object]) -> str:
+    return " × ".join(str(n) for n in numbers)
 
 
 def _named(points: np.ndarray, what: str, objects: Sequence[str]) -> dict[str, np.ndarray]:

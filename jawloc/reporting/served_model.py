@@ -17,7 +17,8 @@ from jawloc.reporting.tracking import MlflowException, PythonModel, PythonModelC
 FOLDER_VARIABLE = "JAWLOC_SCAN_FOLDER"
 SERVING_VARIABLE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's scoring server
 IN_VOXELS, IN_MM = ("z_voxels", "y_voxels", "x_voxels"), ("z_mm", "y_mm", "x_mm")
-COLUMNS = ["scan", "object", *IN_VOXELS, *IN_MM, "spread_voxels"]
+TRUST = ["spread_voxels", "radius_voxels", "confidence", "status"]
+COLUMNS = ["scan", "object", *IN_VOXELS, *IN_MM, *TRUST]
 
 
 class ServedLocator(PythonModel):
@@ -85,7 +86,13 @@ def checked_path(given: str, folder: str | None) -> Path:
 
 def _row(given: str, found: Localisation) -> list[object]:
     mm = found.point_mm or (None, None, None)
-    return [given, found.object_name, *found.point_voxels, *mm, found.spread_voxels]
+    return [
+        given,
+        found.object_name,
+        *found.point_voxels,
+        *mm,
+        *(getattr(found, name) for name in TRUST),
+    ]
 
 
 set_model(ServedLocator())

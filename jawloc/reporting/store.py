@@ -9,7 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient, MlflowException
+from mlflow.artifacts import download_artifacts
 
+from jawloc.errors import InputError
 from jawloc.reporting import MLFLOW_RETRIES
 from jawloc.reporting.database import refuse_damaged, share
 
@@ -64,6 +66,62 @@ def _ensure_experiment(client: MlflowClient, name: str, artifacts: str | None) -
         client.create_experiment(name, artifact_location=artifacts)
     elif known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)
+
+
+def download_model(root: Path, uri: str, folder: Path) -> Path:
+    """Copy what a `models:/` or `runs:/` URI names into a folder; none of its code is run.
+
+    Parameters
+    ----------
+    uri : str
+        `models:/NAME@ALIAS`, `models:/NAME/VERSION` (or `latest`), `models:/MODEL_ID`, or
+        `runs:/RUN_ID/PATH`, where the path is a logged model's name or an artifact's.
+
+    Raises
+    ------
+    InputError
+        If there is no store under `root`, or nothing of this name in it.
+    """
+    store, database = tracking_uri(root), store_database(root)
+    if store == f"sqlite:///{database.as_posix()}" and not database.is_file():
+        raise InputError(f"{uri}: there are no runs in {database.parent} to take a model from")
+    client = MlflowClient(store, os.environ.get("MLFLOW_REGISTRY_URI") or store)
+    try:
+        with asked_once():
+            place = _location(client, uri)
+            return Path(download_artifacts(place, dst_path=str(folder), tracking_uri=store))
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{uri}: the model must be in the store {store}; {reason}") from error
+
+
+def _location(client: MlflowClient, uri: str) -> str:
+    """Return where the files of a model or run lie, asking only the client's own store."""
+    scheme, _, rest = uri.partition(":/")
+    name, _, path = rest.strip("/").partition("/")
+    if scheme == "runs":
+        run = client.get_run(name)
+        outputs = run.outputs.model_outputs if run.outputs else []
+        for model in (client.get_logged_model(output.model_id) for output in outputs):
+            if path in ("", model.name):
+                return str(model.artifact_location)
+        return f"{run.info.artifact_uri}/{path}"
+    if "@" in name:
+        model_name, _, alias = name.rpartition("@")
+        version = client.get_model_version_by_alias(model_name, alias).version
+    elif path.isdigit():
+        model_name, version = name, path
+    elif path.lower() == "latest":
+        versions = client.search_model_versions(f"name='{name}'")
+        if not versions:
+            raise MlflowException(f"no model is registered as {name!r}")
+        model_name, version = name, max(versions, key=lambda v: int(v.version)).version
+    elif path:
+        raise MlflowException("a registered model is named by @alias, /version or /latest")
+    else:
+        return str(client.get_logged_model(name).artifact_location)
+    place = str(client.get_model_version_download_uri(model_name, version))
+    return _location(client, place) if place.startswith(("models:/", "runs:/")) else place
 
 
 @contextmanager

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid, Triple
+from jawloc.geometry import Grid, Placement, Triple, placement_from_xyz
 from jawloc.scans.dicom.series import dicom_slices, open_dicom_series
 from jawloc.scans.dicom.spacing import checked_spacing
-from jawloc.scans.scan import ScanFile, Slices, scan_id_of
+from jawloc.scans.scan import ScanFile, Slices, scan_id_of, unplaced
 from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff_folder
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -92,12 +92,30 @@ def open_volume(path: Path) -> ScanFile:
         )
         read = partial(_read_region, path, path.name) if streams else _whole_slices(path)
     grid = Grid((size[2], size[1], size[0]), spacing)
-    return ScanFile(scan_id_of(path), path, grid, _DTYPES[kind], read, None)
+    place = unplaced if spacing is None else partial(_placement, path)
+    return ScanFile(scan_id_of(path), path, grid, _DTYPES[kind], read, None, place)
 
 
 def volume_direction(path: Path) -> tuple[float, ...]:
     """Return the nine direction cosines of a NIfTI, NRRD or MetaImage volume (x, y, z)."""
     return tuple(_header_reader(path).GetDirection())
+
+
+def _placement(path: Path) -> Placement | None:
+    """Return where a volume lies; None where a NRRD or MetaImage header has no field for it.
+
+    A NIfTI always says: without a transform its axes are those of the patient, by its standard.
+    """
+    fields = (
+        r"^(?:Offset|Position|Origin|TransformMatrix|Rotation|Orientation)\s*=|"
+        r"^space (?:origin|directions)\s*:"
+    )
+    if not path.name.lower().endswith(NIFTI_ENDINGS) and not re.search(
+        fields, _header_text(path), re.MULTILINE | re.IGNORECASE
+    ):
+        return None
+    reader = _header_reader(path)
+    return placement_from_xyz(reader.GetOrigin(), reader.GetDirection())
 
 
 def _header_reader(path: Path) -> Any:

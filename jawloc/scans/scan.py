@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jawloc.geometry import Grid
+from jawloc.geometry import Grid, Placement
 
 # (start, stop) -> the slices start ... stop - 1 as an array (stop - start, y, x)
 Slices = Callable[[int, int], np.ndarray]
+
+
+def unplaced() -> Placement | None:
+    """Say that a format has no place in patient space."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,9 @@ class ScanFile:
         Reads the image slices start ... stop - 1.
     read_mask : function (start, stop) -> array of uint8, or None
         Likewise for the mask; None where the file has no mask.
+    read_placement : function () -> Placement or None
+        Reads where the scan lies in patient space; None where the file doesn't say. A function,
+        because a DICOM of two thousand frames takes a quarter of a second to say it.
     """
 
     scan_id: str
@@ -60,6 +68,7 @@ class ScanFile:
     dtype: np.dtype
     read_image: Slices
     read_mask: Slices | None
+    read_placement: Callable[[], Placement | None] = unplaced
 
 
 # The longest first, so that x.nii.gz is x.

@@ -93,6 +93,11 @@ def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
     return ScanFile(scan_id_of(folder), folder, grid, dtype, partial(_read_files, paths), None)
 
 
+def tiff_dimensions(path: Path) -> int:
+    """Return how many dimensions a TIFF has; InputError where it isn't a readable one."""
+    return len(_read_layout(path).shape)
+
+
 def _natural_order(path: Path) -> tuple[list[Any], str]:
     parts = re.split(r"(\d+)", path.name.lower())
     return [int(part) if n % 2 else part for n, part in enumerate(parts)], path.name

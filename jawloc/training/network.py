@@ -301,7 +301,7 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= present:
         warnings.warn(
             f"device {name!r} is set, but this machine has {present or 'no'} CUDA GPUs: "
-            "training on the CPU",
+            "using the CPU",
             stacklevel=2,
         )
         return torch.device("cpu")

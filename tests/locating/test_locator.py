@@ -17,7 +17,14 @@ from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, learn_scans
-from jawloc.locating.locator import Locator, Prediction, load_locator, save_locator
+from jawloc.locating.locator import (
+    Locator,
+    Prediction,
+    full_size_spread,
+    load_locator,
+    save_locator,
+)
+from jawloc.locating.signs import look_of_scan
 from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.downsample import downsample
 from jawloc.scans.phantom import make_phantom, write_phantom
@@ -151,7 +158,8 @@ def test_locating_a_file_is_predicting_its_downsampled_image_and_mapping_to_full
     expected = map_points(prediction.points_voxels, Grid(SIZE), scan.grid)
     found = locator.locate(path)
     np.testing.assert_allclose([f.point_voxels for f in found], expected, atol=1e-9)
-    np.testing.assert_allclose([f.spread_voxels for f in found], prediction.spread_voxels)
+    # twice as many voxels along each axis
+    np.testing.assert_allclose([f.spread_voxels for f in found], 2 * prediction.spread_voxels)
     assert [f.scan_id for f in found] == ["fish_0", "fish_0"]
     assert [f.object_name for f in found] == ["upper jaw", "lower jaw"]
 
@@ -177,7 +185,12 @@ def test_a_point_on_the_small_grid_lands_in_the_same_place_on_the_full_one():
     full = Grid((2000, 600, 600), (0.02, 0.02, 0.02))
     truth = np.array([[1500.0, 300.0, 123.4]])
     prediction = Prediction(
-        map_points(truth, full, Grid((512, 128, 128))), np.array([1.0]), np.zeros((1, 1, 1, 1))
+        map_points(truth, full, Grid((512, 128, 128))),
+        np.array([1.0]),
+        np.zeros((1, 1, 1, 1)),
+        (512, 128, 128),
+        ({},),
+        look_of_scan(np.zeros((4, 4, 4))),
     )
     (found,) = locator.localise("131", prediction, full)
     assert found.point_voxels == pytest.approx(truth[0], abs=1e-6)
@@ -304,7 +317,8 @@ def test_calibration_says_radius_confidence_and_status(tmp_path):
         scan = open_scan(path)
         seen = locator.predict(downsample(scan, SIZE).image)
         looks.append((seen.look, scan.grid))
-        held_out.append(HeldOut(path.stem, 1.5, float(seen.spread_voxels[0]), seen.signs[0]))
+        (spread,) = full_size_spread(seen, scan.grid)
+        held_out.append(HeldOut(path.stem, 1.5, spread, seen.signs[0]))
     known = Calibration(learn_scans(looks), {"jaw": learn_positions(held_out)}, ("a",))
     locator = dataclasses.replace(locator, calibration=known)
     save_locator(locator, tmp_path / "locator.pth")
@@ -314,7 +328,7 @@ def test_calibration_says_radius_confidence_and_status(tmp_path):
     assert found.confidence == pytest.approx(6 / 7)
     spread = [h.spread_voxels for h in held_out]
     assert found.radius_voxels == pytest.approx(1.5 / min(spread) * found.spread_voxels)
-    spacing = open_scan(paths[0]).grid.resized(SIZE).spacing_mm_zyx
+    spacing = open_scan(paths[0]).grid.spacing_mm_zyx
     assert found.radius_mm == pytest.approx(found.radius_voxels * max(spacing))
 
     phantom = make_phantom(0, SHAPE)

@@ -12,6 +12,7 @@ from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.evaluation import ScanError, evaluate_positions
 from jawloc.locating.locator import Locator, Prediction
+from jawloc.locating.signs import look_of_scan
 from jawloc.reporting import outputs
 from jawloc.reporting.outputs import (
     describe_error,
@@ -65,11 +66,12 @@ def known_locator(points, objects, stride=2):
             probability = np.zeros((len(points), *(n // stride for n in SIZE)))
             for row, point in enumerate(points):
                 probability[(row, *np.rint((point + 0.5) / stride - 0.5).astype(int))] = 1
-            return Prediction(points, np.ones(len(points)), probability)
+            look, signs = look_of_scan(image), ({},) * len(points)
+            return Prediction(points, np.ones(len(points)), probability, SIZE, signs, look)
 
     network = torch.nn.Identity()
     config = NetworkConfig(coarse=1, stride=stride)
-    return Known(network, config, SIZE, IntensityConfig(), objects, 2.5)
+    return Known((network,), config, SIZE, IntensityConfig(), objects, (2.5,))
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from jawloc.scans.dicom.header import (
     pixel_layout,
     read_header,
 )
+from jawloc.scans.dicom.placement import frames_placement
 from jawloc.scans.dicom.spacing import spacing_mm_zyx
 from jawloc.scans.dicom.writing import write_labelled_dicom, write_labelled_dicom_slabs
 from jawloc.scans.scan import ScanFile
@@ -96,9 +97,9 @@ def open_dicom(path: Path) -> ScanFile:
     if MASK_TAG in header:
         mask = _mask_bytes(header, layout)
         read_mask = partial(_read_mask, path, mask, grid.shape_zyx)
-    return ScanFile(
-        path.stem, path, grid, layout.dtype, partial(read_slices, layout, frames), read_mask
-    )
+    read_image = partial(read_slices, layout, frames)
+    place = partial(frames_placement, path)
+    return ScanFile(path.stem, path, grid, layout.dtype, read_image, read_mask, place)
 
 
 def _mask_bytes(header: Dataset, layout: PixelLayout) -> ByteRange:

@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DSfloat
 
-from jawloc.geometry import Shape, Triple
+from jawloc.geometry import Placement, Shape, Triple
 
 PRIVATE_CREATOR = "LabelData"
 CREATOR_TAG = 0x00BB00B0
@@ -54,6 +54,7 @@ def header_bytes(
     dtype: np.dtype,
     metadata: Mapping[str, Any],
     rescale: tuple[float, float],
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
 ) -> tuple[bytes, bytes]:
     """Return a file's bytes before the mask element, and between it and the pixels.
 
@@ -69,6 +70,8 @@ def header_bytes(
         Written as JSON unless it is empty.
     rescale : (slope, intercept)
         From stored values to the original ones.
+    placement : Placement
+        Where the volume lies; not written without a spacing.
     """
     head = _identity(shape, dtype, rescale)
     tail = Dataset()
@@ -81,9 +84,9 @@ def header_bytes(
         head.PageNumberVector = list(range(1, shape[0] + 1))
     else:
         head.FrameIncrementPointer = 0x52009230
-        tail.SharedFunctionalGroupsSequence = [_shared_groups(spacing)]
+        tail.SharedFunctionalGroupsSequence = [_shared_groups(spacing, placement)]
         tail.PerFrameFunctionalGroupsSequence = [
-            _frame_groups(number, spacing[0]) for number in range(shape[0])
+            _frame_groups(number, spacing[0], placement) for number in range(shape[0])
         ]
     head.add_new(CREATOR_TAG, "LO", PRIVATE_CREATOR)
     before = BytesIO()
@@ -124,21 +127,24 @@ def _identity(shape: Shape, dtype: np.dtype, rescale: tuple[float, float]) -> Da
     return head
 
 
-def _shared_groups(spacing: Triple) -> Dataset:
+def _shared_groups(spacing: Triple, placement: Placement) -> Dataset:
     measures, plane, groups = Dataset(), Dataset(), Dataset()
     z, y, x = (_decimal(value) for value in spacing)
     measures.PixelSpacing = [y, x]
     measures.SliceThickness = measures.SpacingBetweenSlices = z
-    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    _, along_y, along_x = placement.axes_zyx
+    plane.ImageOrientationPatient = [_decimal(v) for v in (*along_x[::-1], *along_y[::-1])]
     groups.PixelMeasuresSequence = [measures]
     groups.PlaneOrientationSequence = [plane]
     return groups
 
 
-def _frame_groups(number: int, step_mm: float) -> Dataset:
+def _frame_groups(number: int, step_mm: float, placement: Placement) -> Dataset:
     content, position, groups = Dataset(), Dataset(), Dataset()
     content.InStackPositionNumber, content.StackID = number + 1, "1"
-    position.ImagePositionPatient = [0, 0, _decimal(number * step_mm)]
+    origin, along_z = placement.origin_lps_mm_zyx, placement.axes_zyx[0]
+    point = [o + number * step_mm * a for o, a in zip(origin, along_z, strict=True)]
+    position.ImagePositionPatient = [_decimal(v) for v in point[::-1]]
     groups.FrameContentSequence = [content]
     groups.PlanePositionSequence = [position]
     return groups

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.misc import is_dicom
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid, Triple
+from jawloc.geometry import Grid, Placement, Triple
 from jawloc.scans.dicom import DICOM_ENDINGS, read_slices
 from jawloc.scans.dicom.header import (
     PixelLayout,
@@ -21,8 +21,9 @@ from jawloc.scans.dicom.header import (
     pixel_layout,
     read_header,
 )
+from jawloc.scans.dicom.placement import placement_of_slices
 from jawloc.scans.dicom.spacing import checked_spacing, depths_along_normal, even_distance_mm
-from jawloc.scans.scan import ScanFile, scan_id_of
+from jawloc.scans.scan import ScanFile, scan_id_of, unplaced
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def open_dicom_series(folder: Path, paths: Sequence[Path]) -> ScanFile:
     ordered, spacing = _in_order(folder, slices)
     grid = Grid((len(ordered), *first.shape_zyx[1:]), spacing)
     layouts = [item.layout for item in ordered]
-    return ScanFile(
-        scan_id_of(folder), folder, grid, first.dtype, partial(_read_series, layouts), None
-    )
+    read = partial(_read_series, layouts)
+    place = unplaced if spacing is None else partial(_placement, ordered[0], ordered[-1], folder)
+    return ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None, place)
 
 
 def _open_slice(folder: Path, path: Path) -> _Slice:
@@ -156,6 +157,12 @@ def _by_number(folder: Path, slices: list[_Slice]) -> list[_Slice]:
             f"they have {len(set(numbers) - {None})} for {len(numbers)} slices"
         )
     return [slices[n] for n in np.argsort(np.asarray(numbers, dtype=float), kind="stable")]
+
+
+def _placement(first: _Slice, last: _Slice, folder: Path) -> Placement | None:
+    start, end = (_numbers(item, "ImagePositionPatient") for item in (first, last))
+    axes = _numbers(first, "ImageOrientationPatient")
+    return placement_of_slices(start, end, axes, folder)
 
 
 def _read_series(layouts: Sequence[PixelLayout], start: int, stop: int) -> np.ndarray:

@@ -27,7 +27,7 @@ def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
     InputError
         If a spacing is there but is not a positive finite number.
     """
-    measures = _functional_group(header, "PixelMeasuresSequence", path) or header
+    measures = functional_group(header, "PixelMeasuresSequence", path) or header
     in_plane = header_value(measures, "PixelSpacing", path)
     if in_plane is None:
         return None
@@ -65,11 +65,11 @@ def _frame_distance_mm(header: Dataset, path: Path) -> float | None:
         If the frames are not evenly spaced along their normal.
     """
     frames = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
-    places = [_first_item(frame, "PlanePositionSequence", path) for frame in frames]
+    places = [first_item(frame, "PlanePositionSequence", path) for frame in frames]
     points = [header_value(p, "ImagePositionPatient", path) for p in places if p is not None]
     if len(points) < 2 or len(points) != len(frames) or None in points:
         return None
-    plane = _functional_group(header, "PlaneOrientationSequence", path)
+    plane = functional_group(header, "PlaneOrientationSequence", path)
     axes = header_value(plane, "ImageOrientationPatient", path) if plane is not None else None
     depths = depths_along_normal(points, axes, path)
     return even_distance_mm(depths, path)
@@ -100,16 +100,17 @@ def even_distance_mm(depths: np.ndarray, path: Path) -> float:
     return float(np.mean(steps))
 
 
-def _functional_group(header: Dataset, keyword: str, path: Path) -> Dataset | None:
-    """The one item of a functional group, shared by all frames or taken from the first."""
+def functional_group(header: Dataset, keyword: str, path: Path) -> Dataset | None:
+    """Return the one item of a functional group, shared by all frames or taken from the first."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        item = _first_item(header, groups, path)
-        found = _first_item(item, keyword, path) if item is not None else None
+        item = first_item(header, groups, path)
+        found = first_item(item, keyword, path) if item is not None else None
         if found is not None:
             return found
     return None
 
 
-def _first_item(header: Dataset, keyword: str, path: Path) -> Dataset | None:
+def first_item(header: Dataset, keyword: str, path: Path) -> Dataset | None:
+    """Return the first item of a sequence; None where there is none."""
     items = header_value(header, keyword, path)
     return items[0] if items else None

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid
+from jawloc.geometry import Grid, Placement
 from jawloc.scans.dicom.attributes import MASK_TAG, PADDED_FRAMES, PIXELS_TAG, header_bytes
 
 _EXACT_DTYPES = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16"))
@@ -71,6 +71,38 @@ def write_labelled_dicom(
         for z in range(0, len(image), step)
     )
     write_labelled_dicom_slabs(path, slabs, grid, dtype, metadata=metadata)
+
+
+def write_plain_dicom(
+    path: Path,
+    image: np.ndarray,
+    grid: Grid,
+    placement: Placement,
+    *,
+    metadata: Mapping[str, Any],
+    rescale: tuple[float, float] = (1.0, 0.0),
+) -> None:
+    """Write an image in memory, without a mask, as one multi-frame DICOM file.
+
+    Parameters
+    ----------
+    image : array of uint8, int8, uint16 or int16, shape (z, y, x)
+    placement : Placement
+        Where it lies; not written where the grid's spacing is None.
+    path, grid, metadata, rescale : as in `write_labelled_dicom_slabs`
+    """
+    if image.dtype.newbyteorder("=") not in _EXACT_DTYPES or image.shape != grid.shape_zyx:
+        raise ValueError(f"an image of {grid.shape_zyx} 8- or 16-bit integers, not {image.dtype}")
+    dtype = image.dtype.newbyteorder("=")
+    before, between = header_bytes(
+        grid.shape_zyx, grid.spacing_mm_zyx, dtype, metadata, rescale, placement
+    )
+    padding = bytes(image.nbytes % 2)
+    vr = b"OB" if dtype.itemsize == 1 else b"OW"
+    with _appearing_whole(path) as file:
+        file.write(before + between + _element_start(PIXELS_TAG, vr, image.nbytes + len(padding)))
+        file.write(np.ascontiguousarray(image, dtype.newbyteorder("<")).data)
+        file.write(padding)
 
 
 def exact_dtype(dtype: np.dtype, minimum: float, maximum: float, *, whole: bool) -> np.dtype | None:

@@ -1,0 +1,145 @@
+"""The command that finds the jaw in new scans."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jawloc.cli.options import (
+    DEFAULT_CONFIG,
+    SETTINGS,
+    config_option,
+    load_settings,
+    numbers,
+    plain_errors,
+)
+from jawloc.errors import InputError
+
+if TYPE_CHECKING:
+    from jawloc.geometry import Shape
+    from jawloc.locating.locator import Locator
+    from jawloc.locating.models import Asked
+
+DEFAULT_OUTPUT = Path("script_output") / "locations"
+
+
+@click.command(**SETTINGS)
+@click.argument("model")
+@click.argument(
+    "scans", metavar="SCAN...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--output-dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_OUTPUT,
+    show_default=True,
+    help="Where tables, crops and pictures go.",
+)
+@click.option("--resume", is_flag=True, help="Skip what is done already, and add to the tables.")
+@click.option("--overwrite", is_flag=True, help="Replace the tables that are there.")
+@click.option(
+    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the config's, or 192]"
+)
+@click.option(
+    "--crop-format",
+    type=click.Choice(["tif", "nrrd", "nii.gz", "dicom"]),
+    default="tif",
+    show_default=True,
+    help="Of the crops; all but tif keep spacing and origin.",
+)
+@click.option("--no-crops", is_flag=True, help="Write no crops.")
+@click.option("--no-pictures", is_flag=True, help="Draw no pictures.")
+@click.option("--object", "objects", metavar="NAME", multiple=True, help="Only this; repeatable.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--network",
+    type=click.Choice(["unet", "attention-unet"]),
+    help="Of bare weights, which don't say it: attention-unet is the lab's.",
+)
+@click.option("--downsampled-size", metavar="Z,Y,X", help="The grid of bare weights, in voxels.")
+@config_option
+@plain_errors
+def locate(
+    model: str,
+    scans: tuple[Path, ...],
+    folder: Path,
+    resume: bool,
+    overwrite: bool,
+    crop_size: str | None,
+    crop_format: str,
+    no_crops: bool,
+    no_pictures: bool,
+    objects: tuple[str, ...],
+    device: str,
+    network: str | None,
+    downsampled_size: str | None,
+    config_path: Path,
+) -> None:
+    """Find the jaw in SCANs with a trained MODEL.
+
+    MODEL is the name of a model that jawloc-train made, a .pth file, or an MLflow URI such as
+    models:/jaw_locator@champion. A SCAN is a file, a folder with one scan's slices, a folder of
+    scans, or a .txt list of them.
+    """
+    if resume and overwrite:
+        raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
+    from jawloc.locate_scans import locate_scans
+    from jawloc.locating.models import Asked
+    from jawloc.locating.search import Search, earlier_rows
+    from jawloc.scans.listing import list_scans
+
+    size = None if downsampled_size is None else _sizes(downsampled_size, "--downsampled-size")
+    crop = _crop_size(config_path) if crop_size is None else _sizes(crop_size, "--crop-size")
+    rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
+    known = {Path(of_scan[0].path): name for name, of_scan in rows.items()}
+    listed = list_scans(scans, exclude=folder, known=known)
+    asked = Asked(network, size, objects)
+    locator, digest = _load(model, config_path, asked, device)
+    search = Search(
+        locator=locator,
+        model=model,
+        digest=digest,
+        asked=asked,
+        folder=folder,
+        crop_size=crop,
+        crop_format=None if no_crops else crop_format,
+        pictures=not no_pictures,
+    )
+    outcome = locate_scans(search, listed, rows)
+    click.echo(outcome.describe())
+    if outcome.failed:
+        sys.exit(1)
+
+
+def _load(model: str, config_path: Path, asked: Asked, device: str) -> tuple[Locator, str]:
+    """Return the locator and a text that changes with its weights and what they are taken for."""
+    from jawloc.locating.models import file_digest, load_model
+    from jawloc.reporting.model_files import model_file
+    from jawloc.training.network import choose_device
+
+    with model_file(model, config_path.resolve().parent) as path:
+        locator = load_model(path, asked, str(choose_device(device)))
+        return locator, f"{file_digest(path)} {asked}"
+
+
+def _crop_size(config_path: Path) -> Shape:
+    """Return the config's crop size; without a config, the usual one."""
+    from jawloc.locating.crop import CropConfig
+
+    if config_path == DEFAULT_CONFIG and not config_path.exists():
+        return CropConfig().crop_size
+    return load_settings(config_path, None, ()).crop.crop_size
+
+
+def _sizes(text: str, option: str) -> Shape:
+    sizes = numbers(text, int)
+    if len(sizes) not in (1, 3) or not all(size >= 1 for size in sizes):
+        raise InputError(
+            f"{option}: one positive whole number or three (z,y,x), in voxels; received {text!r}"
+        )
+    z, y, x = sizes * 3 if len(sizes) == 1 else sizes
+    return z, y, x

@@ -1,0 +1,197 @@
+"""One locator over many scans, from their files to positions, crops and pictures.
+
+The main path of `jawloc locate`, read top to bottom. Reading a scan may fail, and is then a row
+of the table; writing may not, and ends the work with all that was written so far in order.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jawloc.errors import InputError
+from jawloc.geometry import voxels_to_lps_mm
+from jawloc.locating.crop import Window, read_window, window_round
+from jawloc.locating.crop_files import write_crop
+from jawloc.locating.exports import (
+    FAILED,
+    Row,
+    csv_text,
+    failed_row,
+    json_text,
+    located_row,
+    napari_text,
+    slicer_text,
+)
+from jawloc.locating.locator import Localisation
+from jawloc.locating.search import TABLE, Search, Table, is_done, make_folders, remove_files
+from jawloc.reporting.figures import save_figure
+from jawloc.reporting.outputs import location_picture, write_text
+from jawloc.scans.downsample import downsample_image
+from jawloc.scans.listing import ListedScan
+from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import ScanFile
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many scans were located, had been located before, and failed."""
+
+    located: int
+    skipped: int
+    failed: int
+    table: Path
+
+    def describe(self) -> str:
+        """Say it in a line."""
+        parts = [f"{self.located} scans located"]
+        parts += [f"{self.skipped} done before"] if self.skipped else []
+        parts += [f"{self.failed} failed (the table says why)"] if self.failed else []
+        return f"{', '.join(parts)}: {self.table}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that was read of a scan: what was found, and the window round each object."""
+
+    scan: ScanFile
+    image: np.ndarray  # downsampled
+    found: list[Localisation]
+    windows: list[Window]
+    crops: list[np.ndarray]  # none where nothing is made of them
+
+
+def locate_scans(search: Search, scans: Sequence[ListedScan], table: Table) -> Outcome:
+    """Locate scan after scan; the tables are up to date after each.
+
+    Parameters
+    ----------
+    table : the rows that are there already; those of scans that aren't listed stay as they are.
+
+    Raises
+    ------
+    InputError
+        If the folder can't be made or written to, or its disk is full; before any work.
+    OSError
+        If results can't be written any more; says how to go on.
+    KeyboardInterrupt
+        Likewise.
+    """
+    make_folders(search)
+    table = dict(table)
+    count = {"located": 0, "skipped": 0, "failed": 0}
+    with (
+        _saying_how_to_go_on(search.folder, count, len(scans)),
+        tqdm(scans, desc="locate", unit="scan", disable=None) as bar,
+    ):
+        for scan in bar:
+            key = search.key(scan.path)
+            if is_done(search, table.get(scan.name, []), key):
+                count["skipped"] += 1
+                continue
+            rows = table[scan.name] = locate_one(search, scan, key)
+            write_tables(search.folder, table)
+            failed = rows[0].status == FAILED
+            count["failed" if failed else "located"] += 1
+            if failed:
+                bar.write(f"failed: {scan.name}: {rows[0].reason}", file=sys.stderr)
+    return Outcome(**count, table=search.folder / TABLE)
+
+
+def locate_one(search: Search, listed: ListedScan, key: str) -> list[Row]:
+    """Locate one scan, write the files of its own, and return its rows."""
+    started = time.perf_counter()
+    about: dict[str, Any] = {"path": str(listed.path), "model": search.model, "key": key}
+    try:
+        seen = look_at(search, listed)
+        files = [search.outputs(listed.name, one.object_name) for one in seen.found]
+        for index, names in enumerate(files):
+            write_object(search, seen, index, names)
+        about["seconds"] = round(time.perf_counter() - started, 3)
+        rows = [row_of(seen, index, {**about, **names}) for index, names in enumerate(files)]
+        with _writing():
+            write_text(search.markups(listed.name), slicer_text(rows))
+        return rows
+    except _WritingError:
+        remove_files(search, listed.name)
+        raise
+    except Exception as error:  # a night's list must not end with one scan, whatever is wrong
+        remove_files(search, listed.name)
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        about["seconds"] = round(time.perf_counter() - started, 3)
+        return [failed_row(listed.name, said, about)]
+
+
+def look_at(search: Search, listed: ListedScan) -> Seen:
+    """Read a scan, slab by slab, find the objects in it, and read the crops round them."""
+    scan = open_scan(listed.path)
+    image = downsample_image(scan, search.locator.downsampled_size)
+    prediction = search.locator.predict(image)
+    found = search.asked.of(search.locator.localise(listed.name, prediction, scan.grid))
+    windows = [
+        window_round(one.point_voxels, search.crop_size, scan.grid.shape_zyx) for one in found
+    ]
+    wanted = search.pictures or search.crop_format is not None
+    crops = [read_window(scan, window)[0] for window in windows] if wanted else []
+    return Seen(scan, image, found, windows, crops)
+
+
+def write_object(search: Search, seen: Seen, index: int, files: Mapping[str, str | None]) -> None:
+    """Write the crop and the picture of one object."""
+    crop_file, picture_file = files["crop_file"], files["picture_file"]
+    found, window, grid = seen.found[index], seen.windows[index], seen.scan.grid
+    with _writing():
+        if crop_file is not None:
+            write_crop(search.folder / crop_file, seen.crops[index], window, seen.scan)
+        if picture_file is not None:
+            picture = location_picture(found, grid, seen.image, seen.crops[index], window)
+            save_figure(picture, search.folder / picture_file)
+
+
+def row_of(seen: Seen, index: int, about: Mapping[str, Any]) -> Row:
+    """Return the row of one object; `about` as for `located_row`."""
+    found, window, scan = seen.found[index], seen.windows[index], seen.scan
+    lps = voxels_to_lps_mm(np.asarray(found.point_voxels), scan.grid, scan.read_placement())
+    return located_row(found, window, None if lps is None else lps.tolist(), about)
+
+
+def write_tables(folder: Path, table: Table) -> None:
+    """Write the tables of all scans, each whole or not at all."""
+    rows = [row for of_scan in table.values() for row in of_scan]
+    with _writing():
+        write_text(folder / "locations.json", json_text(rows))
+        write_text(folder / "napari_points.csv", napari_text(rows))
+        write_text(folder / TABLE, csv_text(rows))  # the last, since it says what is done
+
+
+class _WritingError(OSError):
+    """Results can't be written: unlike a scan that can't be read, this ends the work."""
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _WritingError(error.errno, error.strerror or str(error)) from error
+
+
+@contextmanager
+def _saying_how_to_go_on(folder: Path, count: Mapping[str, int], total: int) -> Iterator[None]:
+    try:
+        yield
+    except (_WritingError, KeyboardInterrupt) as error:
+        done = f"{sum(count.values())} of {total} scans are done; the same command with --resume"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; {done} goes on") from None
+        raise OSError(
+            f"{folder}: results can't be written ({error.strerror}); {done} goes on once they can"
+        ) from error

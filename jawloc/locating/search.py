@@ -1,0 +1,162 @@
+"""What is looked for and where its results go: names of files, room for them, what is done."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from jawloc.errors import InputError
+from jawloc.geometry import Shape
+from jawloc.locating.crop_files import CROP_ENDINGS
+from jawloc.locating.exports import Row, read_rows
+from jawloc.locating.locator import Locator
+from jawloc.locating.models import Asked
+
+TABLE = "locations.csv"
+CROPS, MARKUPS, PICTURES = "imgs", "markups", "pictures"
+LEAST_FREE_BYTES = 4_000_000  # beside a crop: a picture, the tables twice
+
+Table = dict[str, list[Row]]  # by the scan's name
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which model looks for what, and what is written of it.
+
+    Attributes
+    ----------
+    model, digest : str
+        What the user calls the model, and what changes with its weights.
+    asked : Asked
+        Which of the model's objects count.
+    folder : Path
+        Where results go.
+    crop_size : (z, y, x) in voxels of the full-size scan
+    crop_format : str or None
+        One of CROP_ENDINGS; None writes no crops.
+    """
+
+    locator: Locator
+    model: str
+    digest: str
+    asked: Asked
+    folder: Path
+    crop_size: Shape
+    crop_format: str | None = "tif"
+    pictures: bool = True
+
+    def objects(self) -> tuple[str, ...]:
+        """Return the names of the objects that are looked for."""
+        return self.asked.objects or tuple(self.locator.objects)
+
+    def outputs(self, scan: str, object_name: str) -> dict[str, str | None]:
+        """Return the names of an object's own files, relative to the folder, by their column."""
+        several = len(self.objects()) > 1
+        stem = f"{scan}_{object_name}".replace("/", "_") if several else scan
+        crop = None if self.crop_format is None else f"{stem}{CROP_ENDINGS[self.crop_format]}"
+        return {
+            "crop_file": None if crop is None else f"{CROPS}/{crop}",
+            "picture_file": f"{PICTURES}/{stem}.png" if self.pictures else None,
+        }
+
+    def markups(self, scan: str) -> Path:
+        """Return the path of a scan's file for 3D Slicer."""
+        return self.folder / MARKUPS / f"{scan}.mrk.json"
+
+    def key(self, path: Path) -> str:
+        """Return a text that changes with the scan's files, the model and what is written."""
+        about = [self.digest, self.objects(), self.crop_size, self.crop_format, self.pictures]
+        return hashlib.sha256(repr([*about, str(path), _state(path)]).encode()).hexdigest()[:16]
+
+
+def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
+    """Return what a folder of results has already, by the scan's name.
+
+    Raises
+    ------
+    InputError
+        If there are results, and neither `resume` nor `overwrite` says what to do with them.
+    """
+    path, table = folder / TABLE, Table()
+    if not path.exists() or overwrite:
+        return table
+    if not resume:
+        raise InputError(
+            f"--output-dir: {folder} has results already; --resume goes on with them and skips "
+            f"what is done, --overwrite replaces them, or choose another folder"
+        )
+    for row in read_rows(path):
+        table.setdefault(row.scan, []).append(row)
+    return table
+
+
+def make_folders(search: Search) -> None:
+    """Make the folders of results, and see that there is room in them.
+
+    Raises
+    ------
+    InputError
+        If they can't be written to, or the disk is too full for one scan's results.
+    """
+    crops = 0 if search.crop_format is None else len(search.objects())
+    needed = LEAST_FREE_BYTES + 2 * prod(search.crop_size) * crops
+    names = [(MARKUPS, True), (CROPS, search.crop_format), (PICTURES, search.pictures)]
+    try:
+        free = _free_bytes(search.folder)
+        for name in [name for name, wanted in names if wanted and free >= needed]:
+            (search.folder / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=search.folder / name) as file:
+                file.write(bytes(4096))
+                file.flush()
+    except OSError as error:
+        raise InputError(
+            f"--output-dir: {search.folder} must be a folder that can be written to; "
+            f"{error.strerror}"
+        ) from error
+    if free < needed:
+        raise InputError(
+            f"--output-dir: {search.folder} needs room for at least one scan's results, "
+            f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return how much room there is in a folder, which need not be there yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def is_done(search: Search, rows: Sequence[Row], key: str) -> bool:
+    """Say whether rows are of the same file and search, and all their files are there."""
+    files = [f for row in rows for f in (row.crop_file, row.picture_file) if f is not None]
+    return (
+        tuple(row.object for row in rows) == search.objects()
+        and all(row.key == key for row in rows)
+        and search.markups(rows[0].scan).is_file()
+        and all((search.folder / file).is_file() for file in files)
+    )
+
+
+def remove_files(search: Search, scan: str) -> None:
+    """Leave no file of a scan that failed: those of an earlier search would be taken for its."""
+    names = [file for name in search.objects() for file in search.outputs(scan, name).values()]
+    for file in names:
+        if file is not None:
+            (search.folder / file).unlink(missing_ok=True)
+    search.markups(scan).unlink(missing_ok=True)
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of a scan's files."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(path.iterdir())
+    elif path.suffix.lower() in (".mhd", ".nhdr"):  # headers whose voxels lie beside them
+        files = sorted(path.parent.glob(f"{path.stem}.*"))
+    states = [(file.name, file.stat()) for file in files if file.exists()]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

@@ -1,0 +1,183 @@
+"""What a user names (files, folders, lists) -> scans, each with a name of its own."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from jawloc.errors import InputError
+from jawloc.scans.dicom.header import pixel_layout, read_header
+from jawloc.scans.dicom.series import dicom_slices
+from jawloc.scans.scan import scan_ending, scan_id_of
+from jawloc.scans.tiff import TIFF_ENDINGS, tiff_dimensions
+
+LIST_ENDING = ".txt"
+
+
+@dataclass(frozen=True)
+class ListedScan:
+    """A scan that was named; whether it can be read is not known yet.
+
+    Attributes
+    ----------
+    name : str
+        Names its outputs: its id, with as much of its path before it as makes it unique (upper and
+        lower case count as the same, as they do on some disks).
+    path : Path
+        A file, or a folder of slices; absolute.
+    """
+
+    name: str
+    path: Path
+
+
+def list_scans(
+    named: Sequence[Path],
+    *,
+    exclude: Path | None = None,
+    known: Mapping[Path, str] = MappingProxyType({}),
+) -> list[ListedScan]:
+    """List the scans that files, folders and `.txt` lists stand for, each once, in their order.
+
+    Parameters
+    ----------
+    named : sequence of Path
+        A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise all scans in it and
+        in the folders below it are meant. A list has a path a line, relative to the list's folder
+        or else to the current one; `#` begins a comment.
+    exclude : Path, optional
+        A folder that is not searched: the one that results are written to.
+    known : mapping from paths to names
+        Names that are taken, and by whom.
+
+    Raises
+    ------
+    InputError
+        A list that is missing, unreadable or empty, or a folder without any scan. A scan that is
+        missing is listed all the same: only when it is opened is that said.
+    """
+    paths: dict[Path, Path] = {}  # by where they really are
+    for place in named:
+        is_list = place.suffix.lower() == LIST_ENDING and not place.is_dir()
+        for path in _read_list(place) if is_list else [place]:
+            for scan in _expanded(path, exclude):
+                paths.setdefault(scan.resolve(), scan.absolute())
+    if not paths:
+        raise InputError("name at least one scan; received none")
+    names = _unique_names(list(paths.values()), known)
+    return [ListedScan(names[path], path) for path in paths.values()]
+
+
+def _read_list(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name}: a list of scans must be text (UTF-8); it isn't") from error
+    except OSError as error:
+        raise InputError(f"{path}: a list of scans must be readable; {error.strerror}") from error
+    found = [_listed_path(line.strip(), path.parent) for line in lines]
+    paths = [path for path in found if path is not None]
+    if not paths:
+        raise InputError(f"{path.name}: a list must name at least one scan; it names none")
+    return paths
+
+
+def _listed_path(line: str, folder: Path) -> Path | None:
+    """Return the path on a line of a list: the whole line if that is there, else up to a `#`."""
+    texts = [line, re.split(r"(?:^|\s)#", line)[0].strip()]
+    for text in texts:
+        for candidate in (folder / Path(text).expanduser(), Path(text)):
+            if text and not text.startswith("#") and candidate.exists():
+                return candidate
+    return folder / texts[1] if texts[1] else None
+
+
+def _expanded(path: Path, exclude: Path | None) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    left_out = None if exclude is None else exclude.resolve()
+    found = list(_scans_below(path, left_out, set()))
+    if not found:
+        raise InputError(f"{path}: a folder of scans must hold at least one; it has none")
+    return found
+
+
+def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here == exclude or here in visited:  # the latter ends circles of links
+        return
+    visited.add(here)
+    try:
+        inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError:
+        yield folder  # opening it says why it can't be read
+        return
+    if _is_one_scan([path for path in inside if path.is_file()]):
+        yield folder
+        return
+    for path in inside:
+        if path.is_dir():
+            yield from _scans_below(path, exclude, visited)
+        elif scan_ending(path):
+            yield path
+
+
+def _is_one_scan(files: Sequence[Path]) -> bool:
+    """Say whether files are the slices of one scan, by the first and the last of them."""
+    tiffs = [path for path in files if path.suffix.lower() in TIFF_ENDINGS]
+    dicoms = [] if tiffs else dicom_slices(files)
+    slices = tiffs or dicoms
+    if not slices:
+        return False
+    are_slices = _is_flat_tiff if tiffs else _is_dicom_slice
+    said = {_or_none(are_slices, path) for path in (slices[0], slices[-1])}
+    return True in said and False not in said
+
+
+def _or_none(ask: Callable[[Path], bool], path: Path) -> bool | None:
+    try:
+        return ask(path)
+    except (InputError, OSError):  # a file that can't be read says nothing about the others
+        return None
+
+
+def _is_flat_tiff(path: Path) -> bool:
+    return tiff_dimensions(path) == 2
+
+
+def _is_dicom_slice(path: Path) -> bool:
+    return pixel_layout(read_header(path), path).shape_zyx[0] == 1
+
+
+def _unique_names(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
+    """Name each path by its id; where that is taken, with more and more of its folders before it.
+
+    Files of one id in one folder are named by their whole names. A path that is known keeps its
+    name; the others are named as if none were known, unless that is taken.
+    """
+    names: dict[Path, str] = {}
+    taken = {name.casefold() for name in known.values()}
+    twins = Counter((path.parent, scan_id_of(path).casefold()) for path in paths)
+    own = {}
+    for path in paths:
+        alone = twins[path.parent, scan_id_of(path).casefold()] == 1
+        own[path] = scan_id_of(path) if alone else path.name.replace(".", "_")
+    pending = list(paths)
+    for above in range(max((len(path.parts) for path in pending), default=0)):
+        wanted = {p: "_".join([*p.parts[1:-1][::-1][:above][::-1], own[p]]) for p in pending}
+        count = Counter(name.casefold() for name in wanted.values())
+        for path, name in wanted.items():
+            free = name.casefold() not in taken or path in known
+            if count[name.casefold()] == 1 and free:
+                names[path] = known.get(path, name)
+        taken |= {name.casefold() for name in names.values()}
+        pending = [path for path in pending if path not in names]
+    for path in pending:  # a_b/c and a/b_c, with nothing above them
+        number = next(n for n in range(2, 10**9) if f"{own[path]}_{n}".casefold() not in taken)
+        names[path] = known.get(path, f"{own[path]}_{number}")
+        taken.add(names[path].casefold())
+    return names
