@@ -22,8 +22,9 @@ def model_file(model: str, base: Path) -> Iterator[Path]:
     Parameters
     ----------
     model : str
-        A path that ends in `.pth`; an MLflow URI (`models:/...`, `runs:/...`); or the name of a
-        model that jawloc-train made, which is then looked for below `base / script_output`.
+        A path of a `.pth`, or of the folder that jawloc-train put it into; an MLflow URI
+        (`models:/...`, `runs:/...`); or the name of a model that jawloc-train made, which is then
+        looked for below `base / script_output`.
     base : Path
         The folder of the config.
 
@@ -38,7 +39,9 @@ def model_file(model: str, base: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="jawloc-") as folder:
             yield _weights_in(download_model(base, model, Path(folder)), model)
     elif Path(model).is_file() or model.endswith(WEIGHTS_ENDING) or Path(model).name != model:
-        yield Path(model).expanduser()
+        path = Path(model).expanduser()
+        own = path / f"{path.name}{WEIGHTS_ENDING}"  # of a folder that jawloc-train made
+        yield own if own.is_file() else path
     else:
         yield _named_model(model, base)
 

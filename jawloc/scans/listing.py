@@ -62,10 +62,15 @@ def list_scans(
     """
     paths: dict[Path, Path] = {}  # by where they really are
     for place in named:
-        is_list = place.suffix.lower() == LIST_ENDING and not place.is_dir()
-        for path in _read_list(place) if is_list else [place]:
-            for scan in _expanded(path, exclude):
-                paths.setdefault(scan.resolve(), scan.absolute())
+        if place.suffix.lower() == LIST_ENDING and not place.is_dir():
+            # one folder of a long list must not stop the others: opening it says what is wrong
+            found = [s for path in _read_list(place) for s in _expanded(path, exclude) or [path]]
+        else:
+            found = _expanded(place, exclude)
+            if not found:
+                raise InputError(f"{place}: a folder of scans must hold at least one; it has none")
+        for scan in found:
+            paths.setdefault(scan.resolve(), scan.absolute())
     if not paths:
         raise InputError("name at least one scan; received none")
     names = _unique_names(list(paths.values()), known)
@@ -100,10 +105,7 @@ def _expanded(path: Path, exclude: Path | None) -> list[Path]:
     if not path.is_dir():
         return [path]
     left_out = None if exclude is None else exclude.resolve()
-    found = list(_scans_below(path, left_out, set()))
-    if not found:
-        raise InputError(f"{path}: a folder of scans must hold at least one; it has none")
-    return found
+    return list(_scans_below(path, left_out, set()))
 
 
 def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iterator[Path]:

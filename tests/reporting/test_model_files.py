@@ -62,6 +62,7 @@ def test_a_path_is_a_path(outputs, monkeypatch):
     path = outputs / "script_output/jaw_location/mine/mine.pth"
     monkeypatch.chdir(path.parent)
     assert found(path, outputs) == path
+    assert found(path.parent, outputs) == path
     for given in ("mine.pth", "./mine", "gone.pth"):  # whether it is there, loading it says
         assert str(found(given, outputs)) == given.removeprefix("./")
 

@@ -128,6 +128,8 @@ def test_a_folder_without_scans_is_refused(tmp_path):
         list_scans([tmp_path])
     with pytest.raises(InputError, match="at least one scan"):
         list_scans([])
+    (tmp_path / "scans.txt").write_text("sub\n")  # among others it is one that will fail
+    assert names_of(tmp_path / "scans.txt") == ["sub"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")

@@ -93,28 +93,31 @@ def plot_location(
     tall = head + sum(heights) + 2 * (ABOVE + BELOW) + LINE + 0.2
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, tall), dpi=DOTS_PER_INCH)
-        for row, line in enumerate(title):
-            style: Style = {"size": 13, "weight": "bold"} if row == 0 else {"size": 12}
-            y = 1 - (0.15 + LINE * row) / tall
-            figure.text(0.02, y, line, va="top", parse_math=False, **style)
+        _write_title(figure, title)
         bottom = tall - head
-        for panel, (start, stop), height in zip((scan, crop), frames, heights, strict=True):
+        for panel, frame, height in zip((scan, crop), frames, heights, strict=True):
             bottom -= ABOVE + height
             for column, view in enumerate(VIEWS):
-                wide, high = _inches((stop - start) * unit, view)
-                x = LEFT + COLUMN * column + (WIDEST - wide) / 2
-                y = bottom + (height - high)
+                wide, high = _inches((frame[1] - frame[0]) * unit, view)
+                x, y = LEFT + COLUMN * column + (WIDEST - wide) / 2, bottom + height - high
                 box = (x / WIDTH, y / tall, wide / WIDTH, high / tall)
                 axes = figure.add_axes(box, facecolor="black")
                 _draw_grey(axes, view, panel, point, unit)
-                _show(axes, view, start, stop)
+                _show(axes, view, *frame)
                 if panel is scan:
                     _draw_box(axes, view, crop)
                 _draw_point(axes, view, point, spread, close=panel is crop)
-                _draw_scale_bar(axes, (stop - start)[view.columns], view, spacing_mm_zyx)
+                _draw_scale_bar(axes, (frame[1] - frame[0])[view.columns], view, spacing_mm_zyx)
             bottom -= BELOW
         figure.legend(handles=_legend(), loc="lower left", ncols=3, bbox_to_anchor=(0.02, 0.0))
     return figure
+
+
+def _write_title(figure: Figure, title: Sequence[str]) -> None:
+    for row, line in enumerate(title):
+        style: Style = {"size": 13, "weight": "bold"} if row == 0 else {"size": 12}
+        y = 1 - (0.15 + LINE * row) / figure.get_figheight()
+        figure.text(0.02, y, line, va="top", parse_math=False, **style)
 
 
 def _round_both(scan: Panel, crop: Panel) -> tuple[np.ndarray, np.ndarray]:
