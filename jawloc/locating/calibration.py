@@ -32,7 +32,7 @@ CONFIDENCE = 0.9  # of the radius
 # Chances of a sign's value below which a scan is flagged, and below which it counts as without the
 # object. Some 20 signs are looked at: 20 times ALARM is the share of good scans that is flagged.
 ALARM, NOT_FOUND = 0.0015, 1e-5
-ODDEST = 0.01  # share of the calibration scans that may be flagged themselves
+ODDEST = 0.02  # share of the calibration scans that may be flagged themselves
 # What signs vary by at least, whatever a few scans say: scans of one machine may agree to a digit.
 LEAST_DEVIATION = 0.02
 

@@ -117,16 +117,12 @@ class Locator:
                 seen = look(network.eval(), self.network_config.looks(), every, sigma)
                 parts.append(opinion(seen, copies, image.shape))
         found = agree(parts)
-        places = zip(found.points, found.spread, found.elsewhere, found.contrast, strict=True)
         return Prediction(
             points_voxels=found.points,
             spread_voxels=found.spread,
             probability=found.probability,
             shape_zyx=self.downsampled_size,
-            signs=tuple(
-                signs_of_position(point, image.shape, float(spread), float(share), float(contrast))
-                for point, spread, share, contrast in places
-            ),
+            signs=tuple(signs_of_position(found, i, image.shape) for i in range(len(self.objects))),
             look=look_of_scan(image),
         )
 

@@ -71,8 +71,8 @@ class Opinion:
     spread : array, shape (object,), in the same unit
     elsewhere : array, shape (object,)
         Share of the first look's probability that lies away from the point.
-    contrast : array, shape (object,)
-        How far the first look's highest logit is above their mean, in nats.
+    contrast, close_contrast : array, shape (object,)
+        How far the highest logit of the first and of the last look is above their mean, in nats.
     probability : array, shape (object, z, y, x), of the image itself
     """
 
@@ -80,6 +80,7 @@ class Opinion:
     spread: np.ndarray
     elsewhere: np.ndarray
     contrast: np.ndarray
+    close_contrast: np.ndarray
     probability: np.ndarray
 
 
@@ -92,7 +93,8 @@ def opinion(seen: Sequence[Seen], copies: Sequence[Variant], shape_zyx: Sequence
         points=_array(points.mean(dim=0)),
         spread=_array(_spread(seen, points)),
         elsewhere=_array(_elsewhere(first, found).mean(dim=0)),
-        contrast=_array((first.logits.amax((2, 3, 4)) - first.logits.mean((2, 3, 4))).mean(dim=0)),
+        contrast=_array(_contrast(first).mean(dim=0)),
+        close_contrast=_array(_contrast(seen[-1]).mean(dim=0)),
         probability=seen[-1].probability(shape_zyx)[0].cpu().numpy(),
     )
 
@@ -107,6 +109,7 @@ def agree(opinions: Sequence[Opinion]) -> Opinion:
         spread=np.sqrt(variance + scatter),
         elsewhere=np.mean([one.elsewhere for one in opinions], axis=0),
         contrast=np.mean([one.contrast for one in opinions], axis=0),
+        close_contrast=np.mean([one.close_contrast for one in opinions], axis=0),
         probability=np.mean([one.probability for one in opinions], axis=0),
     )
 
@@ -122,6 +125,10 @@ def _spread(seen: Sequence[Seen], points: Tensor) -> Tensor:
         variance = variance + earlier.spread_beyond_target().square()
     scatter = (points - points.mean(dim=0)).square().sum(dim=-1).mean(dim=0) / 3
     return (variance.mean(dim=0) + scatter).sqrt()
+
+
+def _contrast(seen: Seen) -> Tensor:
+    return seen.logits.amax((2, 3, 4)) - seen.logits.mean((2, 3, 4))
 
 
 def _elsewhere(first: Seen, points: Tensor) -> Tensor:

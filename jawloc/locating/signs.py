@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.covariance import LedoitWolf  # type: ignore[import-untyped]
 
 from jawloc.geometry import Grid
+from jawloc.locating.opinions import Opinion
 from jawloc.training.intensity import grey_percentiles
 
 AXES = "zyx"
@@ -28,7 +29,11 @@ HIGHEST_LIKENESS = 0.999
 # Signs that are worrying in one direction only; of the others, both count.
 ONLY_HIGH = frozenset({"spread", "elsewhere"})
 ONLY_LOW = frozenset(
-    {"contrast", *(f"{sign}_{a}" for sign in ("profile", "upright") for a in AXES)}
+    {
+        "contrast",
+        "contrast_close",
+        *(f"{sign}_{a}" for sign in ("profile", "upright") for a in AXES),
+    }
 )
 WORDS = {
     "grey": "grey values unlike the training scans'",
@@ -147,27 +152,15 @@ def _likeness(own: Profile, mean: Profile) -> float:
     return math.atanh(max(-HIGHEST_LIKENESS, min(HIGHEST_LIKENESS, correlation)))
 
 
-def signs_of_position(
-    point_voxels: np.ndarray,
-    shape_zyx: Sequence[int],
-    spread_voxels: float,
-    elsewhere: float,
-    contrast: float,
-) -> dict[str, float]:
-    """Return the signs of one object's prediction.
-
-    Parameters
-    ----------
-    point_voxels : array, shape (3,), voxels of the downsampled grid
-    shape_zyx : of the downsampled grid
-    spread_voxels, elsewhere, contrast : as in `Prediction`
-    """
-    share = min(max(elsewhere, LOWEST_SHARE), 1 - LOWEST_SHARE)
-    places = (np.asarray(point_voxels, float) + 0.5) / np.asarray(shape_zyx, float)
+def signs_of_position(found: Opinion, index: int, shape_zyx: Sequence[int]) -> dict[str, float]:
+    """Return the signs of one object's position, by its number; `shape_zyx` of the small grid."""
+    share = min(max(float(found.elsewhere[index]), LOWEST_SHARE), 1 - LOWEST_SHARE)
+    places = (found.points[index] + 0.5) / np.asarray(shape_zyx, float)
     return {
-        "spread": math.log(max(spread_voxels, 1e-3)),
+        "spread": math.log(max(float(found.spread[index]), 1e-3)),
         "elsewhere": math.log(share / (1 - share)),
-        "contrast": contrast,
+        "contrast": float(found.contrast[index]),
+        "contrast_close": float(found.close_contrast[index]),
         **{f"position_{axis}": float(place) for axis, place in zip(AXES, places, strict=True)},
     }
 

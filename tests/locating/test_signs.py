@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jawloc.geometry import Grid
+from jawloc.locating.opinions import Opinion
 from jawloc.locating.signs import (
     WORDS,
     brightness_profiles,
@@ -27,6 +28,12 @@ def upright_scan(seed):
     z = int(random.integers(20, 28))
     image[z - 3 : z + 3, 3:8, 3:8] += 1000
     return image.astype(np.uint16)
+
+
+def opinion_of(point, spread, elsewhere, contrast, close):
+    """What a network says of one object."""
+    numbers = (np.array([value]) for value in (spread, elsewhere, contrast, close))
+    return Opinion(np.array([point], float), *numbers, np.zeros((1, 1, 1, 1)))
 
 
 def signs_of(image, full=FULL):
@@ -71,17 +78,19 @@ def test_grey_values_and_sizes():
 
 
 def test_signs_of_a_position():
-    signs = signs_of_position(np.array([15.5, 5.5, -0.5]), SHAPE, 2.0, 0.5, 8.0)
+    signs = signs_of_position(opinion_of((15.5, 5.5, -0.5), 2.0, 0.5, 8.0, 6.0), 0, SHAPE)
     assert signs == {
         "spread": pytest.approx(np.log(2)),
         "elsewhere": pytest.approx(0.0),
         "contrast": 8.0,
+        "contrast_close": 6.0,
         "position_z": 0.5,
         "position_y": 0.5,
         "position_x": 0.0,
     }
-    assert np.isfinite(list(signs_of_position(np.zeros(3), SHAPE, 0.0, 0.0, 0.0).values())).all()
-    assert np.isfinite(list(signs_of_position(np.zeros(3), SHAPE, 0.0, 1.0, 0.0).values())).all()
+    for share in (0.0, 1.0):
+        extreme = signs_of_position(opinion_of((0, 0, 0), 0.0, share, 0.0, 0.0), 0, SHAPE)
+        assert np.isfinite(list(extreme.values())).all()
 
 
 @pytest.mark.parametrize(
@@ -101,5 +110,6 @@ def test_which_side_is_worrying(sign, low, high):
 
 def test_every_sign_has_words():
     image = upright_scan(0)
-    names = {*signs_of(image), *signs_of_position(np.zeros(3), SHAPE, 1.0, 0.1, 1.0)}
+    found = opinion_of((0, 0, 0), 1.0, 0.1, 1.0, 1.0)
+    names = {*signs_of(image), *signs_of_position(found, 0, SHAPE)}
     assert {in_words(name) for name in names} == set(WORDS.values())
