@@ -165,7 +165,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     right.axvline(95, color="black", linestyle="--")
     right.invert_yaxis()
     right.set_xlabel("scans flagged (%)")
-    right.set_title("At most 5 % of good scans and 95 % of spoiled ones asked", loc="left")
+    right.set_title("Dashed: asked of spoiled scans (good ones: 5 %)", loc="left")
     save_figure(figure, path)
 
 

@@ -160,7 +160,7 @@ class Locator:
         self, index: int, name: str, spread: float, prediction: Prediction, full: Grid
     ) -> dict[str, Any]:
         if self.calibration is None:
-            return {}
+            return {"status": "uncertain", "reason": "nothing is known of this model's errors"}
         verdict = self.calibration.judge(name, prediction.look, full, prediction.signs[index])
         trust = {"status": verdict.status, "reason": verdict.reason}
         ball = self.calibration.objects[name].ball
