@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,8 @@ def locate_one(search: Search, listed: ListedScan, key: str) -> list[Row]:
 def look_at(search: Search, listed: ListedScan) -> Seen:
     """Read a scan, slab by slab, find the objects in it, and read the crops round them."""
     scan = open_scan(listed.path)
+    placement = scan.read_placement()  # once, and where an error is the scan's
+    scan = replace(scan, read_placement=lambda: placement)
     image = downsample_image(scan, search.locator.downsampled_size)
     prediction = search.locator.predict(image)
     found = search.asked.of(search.locator.localise(listed.name, prediction, scan.grid))

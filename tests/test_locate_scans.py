@@ -478,3 +478,34 @@ def test_memory_is_not_spent_on_the_scan(locate, here, monkeypatch):
     assert locate("c.nii.gz").exit_code == 0
     assert max(most) == 1
     assert len(most) == SCAN_SHAPE[0] + CROP[0]
+
+
+def test_a_folder_that_cannot_be_read_fails_one_scan(locate, here, monkeypatch):
+    """Which happens to a network drive that has gone away; root can't see permissions."""
+    (here / "gone").mkdir()
+    tifffile.imwrite("gone/1.tif", np.zeros((4, 4), np.uint16))
+    real = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "gone":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert locate("gone", "a/fish.dcm").exit_code in (1, 2)
+    (here / "both.txt").write_text("gone\na/fish.dcm\n")
+    result = locate("both.txt", options=("--overwrite",))
+    assert result.exit_code == 1, result.output
+    assert [row["status"] for row in table()] == ["failed", "uncertain"]
+
+
+def test_a_name_that_is_not_utf_8_is_kept(locate, here):
+    name = os.fsdecode(b"fi\xffsh.tif")
+    try:
+        tifffile.imwrite(here / name, make_phantom(3, SCAN_SHAPE).image, photometric="minisblack")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert locate(name).exit_code == 0
+    with (here / "out" / "locations.csv").open(encoding="utf-8", errors="surrogateescape") as file:
+        (row,) = csv.DictReader(file)
+    assert row["scan"] == name.removesuffix(".tif")

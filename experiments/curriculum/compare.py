@@ -10,7 +10,6 @@ writes `results/NAME.csv` (a row a training) and `results/NAME.png` beside this 
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,12 +20,14 @@ from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 import yaml
 from tqdm import tqdm
 
 from jawloc.cli.options import config_option, experiment_option, plain_errors, set_option
 from jawloc.config import Config, change_config, load_config
 from jawloc.experiment import prepare_data, run_experiment
+from jawloc.reporting.outputs import write_text
 from jawloc.reporting.run_folder import OUTPUT_FOLDER
 from jawloc.scans.cores import usable_cores
 
@@ -81,7 +82,8 @@ def run_one(arm: str, seed: int, config: Config, name: str) -> Row:
     """Train one arm with one seed, unless it was done before."""
     model = f"{name} {re.sub(r'[^A-Za-z0-9._]+', ' ', arm).strip()} {seed}"
     path = config.base / OUTPUT_FOLDER / model / "summary.json"
-    if path.is_file():
+    kept = path.with_name("config.yml")
+    if path.is_file() and kept.read_text() == config.as_yaml():
         summary = json.loads(path.read_text())
     else:
         result = run_experiment(config, model, overwrite=True)
@@ -102,10 +104,7 @@ def run_one(arm: str, seed: int, config: Config, name: str) -> Row:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write a row a training."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
 
 
 def of_arm(rows: Sequence[Row], arm: str, key: str = "test_error_voxels") -> np.ndarray:

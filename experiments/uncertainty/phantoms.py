@@ -23,6 +23,7 @@ from jawloc.cli.options import plain_errors
 from jawloc.geometry import Grid
 from jawloc.locating.evaluation import calibrate
 from jawloc.locating.locator import Locator, load_locator
+from jawloc.reporting.outputs import write_text
 from jawloc.scans.cache import CacheConfig, ExampleFile, build_cache, open_example
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.phantom import write_phantoms
@@ -55,7 +56,7 @@ def main(model: Path, scans: int, spoiled: int, results: Path) -> None:
         rows += list(spoil_and_locate(locator, path))
     table = pd.DataFrame(rows)
     results.mkdir(parents=True, exist_ok=True)
-    table.to_csv(results / "phantoms.csv", index=False)
+    write_text(results / "phantoms.csv", table.to_csv(index=False))
     click.echo(summary(table, scans))
     draw(table, results / "phantoms.png")
 

@@ -79,6 +79,8 @@ def _note(window: Window, scan: ScanFile) -> dict[str, Any]:
 def _write_tiff(path: Path, crop: np.ndarray, note: dict[str, Any]) -> None:
     import tifffile
 
+    if crop.dtype.kind == "b":  # which TIFF packs to one bit
+        crop = crop.view(np.uint8)
     tifffile.imwrite(path, crop, photometric="minisblack", metadata={"axes": "ZYX", **note})
 
 

@@ -153,7 +153,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     types = get_type_hints(Row)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = list(csv.DictReader(file))
         return [Row(**{name: _value(row[name], types[name]) for name in COLUMNS}) for row in table]
     except (KeyError, ValueError, TypeError, csv.Error) as error:

@@ -40,7 +40,8 @@ class Variant:
         points = points - self.shift_voxels
         turned = [axis in self.turned_axes for axis in AXES]
         last = points.new_tensor(self.image.shape[2:]) - 1
-        return torch.where(torch.tensor(turned, device=points.device), last - points, points)
+        points = torch.where(torch.tensor(turned, device=points.device), last - points, points)
+        return torch.minimum(points.clamp_min(-0.5), last + 0.5)  # what was moved out stays inside
 
 
 def variants(image: Tensor, turned_axes: Sequence[str]) -> list[Variant]:
@@ -68,12 +69,12 @@ class Opinion:
     Attributes
     ----------
     points : array, shape (object, 3), voxels of the downsampled grid
-    spread : array, shape (object,), in the same unit
+    spread : array, shape (object,), in the same unit, per axis
     elsewhere : array, shape (object,)
         Share of the first look's probability that lies away from the point.
     contrast, close_contrast : array, shape (object,)
         How far the highest logit of the first and of the last look is above their mean, in nats.
-    probability : array, shape (object, z, y, x), of the image itself
+    probability : array, shape (object, z, y, x), of the image itself, on the heatmap's own grid
     """
 
     points: np.ndarray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import shutil
 import tempfile
@@ -152,11 +153,14 @@ def remove_files(search: Search, scan: str) -> None:
 
 
 def _state(path: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and time of change of a scan's files."""
+    """Return name, size and time of change of a scan's files; none where they can't be read."""
     files = [path]
-    if path.is_dir():
-        files = sorted(path.iterdir())
-    elif path.suffix.lower() in (".mhd", ".nhdr"):  # headers whose voxels lie beside them
-        files = sorted(path.parent.glob(f"{path.stem}.*"))
-    states = [(file.name, file.stat()) for file in files if file.exists()]
+    try:
+        if path.is_dir():
+            files = sorted(path.iterdir())
+        elif path.suffix.lower() in (".mhd", ".nhdr"):  # headers whose voxels lie beside them
+            files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+        states = [(file.name, file.stat()) for file in files if file.exists()]
+    except OSError:  # opening the scan says why
+        return []
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

@@ -38,6 +38,7 @@ ONLY_LOW = frozenset(
 WORDS = {
     "grey": "grey values unlike the training scans'",
     "size": "a voxel size unlike the training scans'",
+    "shape": "proportions unlike the training scans'",
     "profile": "brightness along an axis unlike the training scans'",
     "upright": "brightness along an axis as in a training scan turned over",
     "position": "a place where no training scan has it",
@@ -137,7 +138,7 @@ def signs_of_scan(
         signs |= {f"size_{a}": math.log(mm) for a, mm in spacing}
     # proportions, which need no spacing
     lengths = np.log(full.shape_zyx)
-    signs |= {f"size_{a}_to_z": float(lengths[i] - lengths[0]) for i, a in enumerate(AXES) if i}
+    signs |= {f"shape_{a}_to_z": float(lengths[i] - lengths[0]) for i, a in enumerate(AXES) if i}
     for axis, profile, mean, direction in zip(AXES, look.profiles, usual, upright, strict=True):
         signs[f"profile_{axis}"] = _likeness(profile, mean)
         if direction is not None:

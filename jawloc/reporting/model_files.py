@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def model_file(model: str, base: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="jawloc-") as folder:
             yield _weights_in(download_model(base, model, Path(folder)), model)
     elif Path(model).is_file() or model.endswith(WEIGHTS_ENDING) or Path(model).name != model:
-        path = Path(model).expanduser()
+        path = Path(os.path.expanduser(model))  # noqa: PTH111 - "~name" of nobody stays
         own = path / f"{path.name}{WEIGHTS_ENDING}"  # of a folder that jawloc-train made
         yield own if own.is_file() else path
     else:

@@ -178,7 +178,8 @@ def write_metrics_csv(path: Path, records: Sequence[EpochRecord]) -> None:
     """Write one row an epoch, the columns as in the tracking store."""
     rows = [record.flat() for record in records]
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
@@ -193,7 +194,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        # names of files need not be UTF-8
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

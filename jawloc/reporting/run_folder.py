@@ -19,6 +19,9 @@ OWN_FILES = (
     *(f"{name}.png" for name in ("losses", "metrics", "sigma", "test_heatmap", "test_cropped")),
     *(f"{name}.png" for name in ("test_centroid", "test_centroid_downsampled")),
     *(f"{name}.png" for name in ("test_centroid_truth", "truth_cropped")),
+    # of several objects, each has its own
+    *(f"{name}_*.png" for name in ("test_heatmap", "test_cropped", "test_centroid")),
+    "truth_cropped_*.png",
     *("metrics.csv", "summary.json", "config.yml", CHECKPOINT),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +74,8 @@ def list_scans(
             paths.setdefault(scan.resolve(), scan.absolute())
     if not paths:
         raise InputError("name at least one scan; received none")
+    really = {path.resolve(): name for path, name in known.items()}
+    known = {**known, **{paths[real]: name for real, name in really.items() if real in paths}}
     names = _unique_names(list(paths.values()), known)
     return [ListedScan(names[path], path) for path in paths.values()]
 
@@ -95,14 +98,22 @@ def _listed_path(line: str, folder: Path) -> Path | None:
     """Return the path on a line of a list: the whole line if that is there, else up to a `#`."""
     texts = [line, re.split(r"(?:^|\s)#", line)[0].strip()]
     for text in texts:
-        for candidate in (folder / Path(text).expanduser(), Path(text)):
-            if text and not text.startswith("#") and candidate.exists():
+        home = os.path.expanduser(text)  # noqa: PTH111 - "~name" of nobody stays
+        for candidate in (folder / home, Path(text)):
+            if text and not text.startswith("#") and _exists(candidate):
                 return candidate
     return folder / texts[1] if texts[1] else None
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that may not be searched
+        return False
+
+
 def _expanded(path: Path, exclude: Path | None) -> list[Path]:
-    if not path.is_dir():
+    if not (_exists(path) and path.is_dir()):
         return [path]
     left_out = None if exclude is None else exclude.resolve()
     return list(_scans_below(path, left_out, set()))

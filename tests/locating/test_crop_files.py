@@ -98,8 +98,6 @@ def test_tiff_and_dicom_carry_the_window_as_a_note(tmp_path):
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u4", "i4", "f4", "f8", "f2", "?", ">u2"])
 @pytest.mark.parametrize("ending", CROP_ENDINGS.values())
 def test_grey_values_of_every_type_are_kept(tmp_path, ending, dtype):
-    if ending == ".tif" and dtype == "?":
-        pytest.skip("TIFF has no 8-bit truth values that others read")
     scan = scan_of(dtype, spacing=None, placement=None)
     window = Window((3, 2, 1), (5, 5, 7), "centred")  # an odd number of voxels
     found = read_scan(written(tmp_path, scan, ending, window))

@@ -73,7 +73,7 @@ def test_grey_values_and_sizes():
     # bin by bin the same picture
     assert louder["profile_z"] == pytest.approx(own["profile_z"])
     assert own["size_z"] == pytest.approx(np.log(0.02))
-    assert own["size_y_to_z"] == pytest.approx(np.log(120 / 320))
+    assert own["shape_y_to_z"] == pytest.approx(np.log(120 / 320))
     assert "size_z" not in signs_of(image, Grid(FULL.shape_zyx))
 
 
