@@ -63,7 +63,7 @@ def list_scans(
     """
     paths: dict[Path, Path] = {}  # by where they really are
     for place in named:
-        if place.suffix.lower() == LIST_ENDING and not place.is_dir():
+        if place.suffix.lower() == LIST_ENDING and not _is_folder(place):
             # one folder of a long list must not stop the others: opening it says what is wrong
             found = [s for path in _read_list(place) for s in _expanded(path, exclude) or [path]]
         else:
@@ -112,8 +112,12 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _is_folder(path: Path) -> bool:
+    return _exists(path) and path.is_dir()
+
+
 def _expanded(path: Path, exclude: Path | None) -> list[Path]:
-    if not (_exists(path) and path.is_dir()):
+    if not _is_folder(path):
         return [path]
     left_out = None if exclude is None else exclude.resolve()
     return list(_scans_below(path, left_out, set()))
@@ -133,7 +137,7 @@ def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iter
         yield folder
         return
     for path in inside:
-        if path.is_dir():
+        if _is_folder(path):
             yield from _scans_below(path, exclude, visited)
         elif scan_ending(path):
             yield path
