@@ -186,7 +186,7 @@ def test_an_interruption_before_a_run_has_begun_is_one_word(lab, jawloc, monkeyp
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jawloc.experiment.build_cache", interrupted)
+    monkeypatch.setattr("jawloc.data.build_cache", interrupted)
     before = files_below(lab)
     result = jawloc("train")
     assert (result.exit_code, result.stderr) == (130, "Error: interrupted\n")
