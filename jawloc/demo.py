@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from jawloc.config import check_config
+from jawloc.cross_validation import run_cross_validation
 from jawloc.experiment import Result, run_experiment
 from jawloc.locating.evaluation import PointFinder
 from jawloc.reporting.run_folder import output_folder
 from jawloc.scans.cache import Example
-from jawloc.scans.phantom import brightest_spot, write_phantoms
+from jawloc.scans.phantom import brightest_spot, phantom_ids, write_phantoms
+from jawloc.training.folds import cross_validation_splits
 from jawloc.training.team import ALONE, Team
 
 DEMO_NAME = "demo"
@@ -37,11 +39,16 @@ def run_demo(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    folds: int | None = None,
     team: Team = ALONE,
 ) -> Result | None:
     """Make phantom scans in `dicoms/demo` (once) and train on them.
 
     Without a name of its own, the demo replaces the last demo's outputs.
+
+    Parameters
+    ----------
+    folds : of a cross-validation, in the place of one training.
 
     Raises
     ------
@@ -52,14 +59,17 @@ def run_demo(
     config = check_config(settings, base=base, source="--demo", overrides=overrides)
     name = DEMO_NAME if model_name is None else model_name
     replace = overwrite or (model_name is None and not resume)
+    if folds is not None:
+        cross_validation_splits(phantom_ids(DEMO_SCANS), folds, config.split)  # may refuse them
     if team.leads:
         output_folder(base, name, overwrite=replace, resume=resume)  # refuses a name that is taken
     with team.leader_first():
         write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE, progress=team.leads)
     finders: dict[str, PointFinder] = {"brightest_spot": _brightest}
-    return run_experiment(
-        config, name, overwrite=replace, resume=resume, baselines=finders, team=team
-    )
+    how: dict[str, Any] = {"overwrite": replace, "resume": resume, "baselines": finders}
+    if folds is not None:
+        return run_cross_validation(config, name, folds, **how)
+    return run_experiment(config, name, team=team, **how)
 
 
 def _brightest(example: Example) -> np.ndarray:

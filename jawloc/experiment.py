@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from jawloc.config import Config
+from jawloc.data import Data, prepare_data
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import start
 from jawloc.locating.evaluation import (
@@ -23,52 +24,23 @@ from jawloc.locating.evaluation import (
     mean_position,
 )
 from jawloc.locating.locator import Locator, save_locator
-from jawloc.reporting.figures import plot_losses, plot_metrics, plot_sigma, save_figure
+from jawloc.reporting.figures import save_figure
 from jawloc.reporting.outputs import (
     predicted_picture,
     target_picture,
     write_json,
-    write_metrics_csv,
-    write_test_pictures,
     write_text,
 )
 from jawloc.reporting.run_folder import CHECKPOINT, output_folder, run_folder
 from jawloc.reporting.summary import describe_run, flat_numbers, summarise_run
+from jawloc.reporting.tables import write_metrics_csv
 from jawloc.reporting.tracking import TrackedRun, tracked_run
-from jawloc.scans.cache import ExampleFile, build_cache, open_example
-from jawloc.scans.dicom import find_labelled_dicoms
+from jawloc.run_pictures import write_pictures
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
-from jawloc.training.dataset import (
-    ScanTensors,
-    Split,
-    check_objects,
-    choose_folds,
-    choose_split,
-    load_scans,
-)
+from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
 from jawloc.training.team import ALONE, Team
-
-
-@dataclass(frozen=True)
-class Data:
-    """The examples of a run and what each is used for."""
-
-    split: Split
-    examples: dict[str, ExampleFile]  # by scan id
-    full_size_scans_read: int = 0  # to bring the cache up to date
-
-    def of(self, ids: Sequence[str]) -> list[ExampleFile]:
-        """Return the examples of these scan ids."""
-        return [self.examples[scan_id] for scan_id in ids]
-
-    def fingerprint(self) -> dict[str, str]:
-        """Say which scans, with which content, are used for what: one text a split."""
-        return {
-            name: " ".join(f"{e.scan_id}:{e.key[:12]}" for e in self.of(ids))
-            for name, ids in vars(self.split).items()
-        }
 
 
 @dataclass(frozen=True)
@@ -133,58 +105,50 @@ def run_experiment(
         tracked_run(config.base, model_name, params=params, run_id=run_id) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
-        log_inputs(run, folder, config, data)
-        for _ in train(state, config, data, team):
-            # in this order, an interruption between the two repeats an epoch instead of losing it
-            log_epoch(run, folder, config, data, state)
-            save_checkpoint(folder / CHECKPOINT, state, same, run.run_id)
-        split = data.split
-        by_use = [data.of(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)]
-        locator = calibrate(best_locator(state, config), *by_use)
-        save_locator(locator, folder / f"{model_name}.pth")
+        deque(train_and_log(run, folder, config, data, state, same, team), maxlen=0)
+        locator = finish_locator(folder, state, config, data)
         evaluations = test(locator, config, data, baselines or {})
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
         summary = summarise_run(model_name, data.split, state, evaluations, seconds)
         write_metrics_csv(folder / "metrics.csv", state.records)
-        write_json(folder / "summary.json", summary)
-        log_results(run, folder, f"{model_name}.pth", summary)
+        log_results(run, folder, summary)
     (folder / CHECKPOINT).unlink()
     return Result(folder, summary)
 
 
-def find_scans(config: Config) -> list[Path]:
-    """Return the labelled DICOMs that the config names, without looking inside them."""
-    folders = [config.base / d for d in config.cache.dicom_dirs]
-    if not folders:
-        raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")
-    return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
-
-
-def prepare_data(config: Config, team: Team = ALONE, *, folds: int | None = None) -> Data:
-    """Check the scans, bring the cache up to date, and find the examples in it.
+def train_and_log(
+    run: TrackedRun,
+    folder: Path,
+    config: Config,
+    data: Data,
+    state: TrainingState,
+    same: Mapping[str, object],
+    team: Team = ALONE,
+    *,
+    label: str = "train",
+) -> Iterator[EpochRecord]:
+    """Train, with all that is logged on the way; after each yielded record a checkpoint is there.
 
     Parameters
     ----------
-    folds : how many folds will train, where that is not the split itself.
+    same : what a resumed run must have in common with this one.
     """
-    scans = find_scans(config)
-    ids = [path.stem for path in scans]
-    split = choose_split(ids, config.split)
-    splits = (split,) if folds is None else choose_folds(split, folds)
+    log_inputs(run, folder, config, data)
+    for record in train(state, config, data, team, label=label):
+        # in this order, an interruption between the two repeats an epoch instead of losing it
+        log_epoch(run, folder, config, data, state)
+        save_checkpoint(folder / CHECKPOINT, state, same, run.run_id)
+        yield record
 
-    def check(shown: Sequence[frozenset[str]]) -> None:
-        by_id = dict(zip(ids, shown, strict=True))
-        for each in splits:
-            check_objects(each, by_id, list(config.cache.objects), fold=folds is not None)
 
-    with team.leader_first():
-        report = build_cache(
-            scans, config.cache, base=config.base, progress=team.leads, check=check
-        )
-    examples = [open_example(path, config.cache.objects) for path in report.cached]
-    by_id = {example.scan_id: example for example in examples}
-    return Data(split, by_id, report.full_size_scans_read)
+def finish_locator(folder: Path, state: TrainingState, config: Config, data: Data) -> Locator:
+    """Return the best weights as a calibrated locator, which is then in the run's folder too."""
+    split = data.split
+    by_use = [data.of(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)]
+    locator = calibrate(best_locator(state, config), *by_use)
+    save_locator(locator, folder / f"{folder.name}.pth")
+    return locator
 
 
 def start_state(config: Config, device: torch.device) -> TrainingState:
@@ -206,6 +170,7 @@ def train(
     *,
     loaded: ScanTensors | None = None,
     progress: bool = True,
+    label: str = "train",
 ) -> Iterator[EpochRecord]:
     """Run fit() with a progress bar.
 
@@ -233,7 +198,7 @@ def train(
     )
     done, total = len(state.records), config.training.num_epochs
     hidden = None if team.leads and progress else True  # None: shown on a terminal
-    with tqdm(total=total, initial=done, unit="epoch", desc="train", disable=hidden) as bar:
+    with tqdm(total=total, initial=done, unit="epoch", desc=label, disable=hidden) as bar:
         for record in epochs:
             if (end := state.last_epoch(config.training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
@@ -277,37 +242,6 @@ def test(
     }
 
 
-def write_pictures(
-    folder: Path,
-    locator: Locator,
-    tested: Evaluation,
-    state: TrainingState,
-    config: Config,
-    data: Data,
-) -> None:
-    """Write every picture of a finished run."""
-    sigma, loss = config.curriculum, config.training.loss
-    # what is trained on for "mse" is relative to the target, so its threshold has another axis
-    has_line = sigma.trigger == "loss" and loss != "mse"
-    losses = plot_losses(
-        state.records,
-        loss=loss,
-        threshold=sigma.threshold if has_line else None,
-        minimum_sigma_voxels=sigma.minimum_sigma_voxels,
-    )
-    save_figure(losses, folder / "losses.png")
-    save_figure(plot_metrics(state.records), folder / "metrics.png")
-    save_figure(plot_sigma(state.records), folder / "sigma.png")
-    for short, (title, ids) in data.split.titled().items():
-        picture = predicted_picture(data.examples[ids[0]].read(), locator, title)
-        save_figure(picture, folder / f"{short}_heatmap_pred.png")
-    # of several test scans the worst, for each object: the one that is worth looking at
-    for name in config.cache.objects:
-        worst = tested.of(name).worst()
-        example = data.examples[worst.scan_id].read()
-        write_test_pictures(folder, locator, example, worst, config.crop.crop_size)
-
-
 def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
     """Keep what the run starts from: settings, split, data, and how the first targets look."""
     write_text(folder / "config.yml", config.as_yaml())
@@ -342,10 +276,11 @@ def log_epoch(
     run.log_heatmap(seen, "heatmap/val", record.epoch)
 
 
-def log_results(run: TrackedRun, folder: Path, model: str, summary: Mapping[str, Any]) -> None:
-    """Log the summary's numbers flat, every file, and the model."""
+def log_results(run: TrackedRun, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write the summary; log its numbers flat, every file, and the model."""
+    write_json(folder / "summary.json", summary)
     run.log_summary(flat_numbers(summary))
     for path in sorted(folder.iterdir()):
         if path.name != CHECKPOINT and path.is_file():
             run.log_file(path, "outputs")
-    run.log_locator(folder / model)
+    run.log_locator(folder / f"{folder.name}.pth")

@@ -229,7 +229,7 @@ def test_a_model_name_that_exists(lab, jawloc, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "blue.pth").write_bytes(b"weights")
     # the name is checked before the scans are looked at
-    monkeypatch.setattr("jawloc.experiment.find_scans", lambda config: pytest.fail("too late"))
+    monkeypatch.setattr("jawloc.data.find_scans", lambda config: pytest.fail("too late"))
     before = files_below(lab)
     assert only_sentence(jawloc("train", "--model-name", "blue")) == (
         f"--model-name: 'blue' is taken ({folder}); --overwrite replaces it, or choose another name"

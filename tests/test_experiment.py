@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import jawloc.experiment as experiment
+import jawloc.run_pictures as run_pictures
 from jawloc.config import load_config
 from jawloc.locating.locator import load_locator
 from jawloc.reporting.provenance import source_tags
@@ -403,7 +404,7 @@ def test_several_objects_and_several_scans_to_validate_and_test(
 ):
     shown = []
     monkeypatch.setattr(
-        experiment, "write_test_pictures", lambda *given: shown.append((given[2], given[3]))
+        run_pictures, "write_test_pictures", lambda *given: shown.append((given[2], given[3]))
     )
     write_config(
         lab,
@@ -571,7 +572,7 @@ def test_an_interruption_before_the_first_epoch_leaves_the_name_free(
     assert jawloc("train", "--set", "num_epochs=1").exit_code == 0
 
 
-def interrupted_at_once(*_):
+def interrupted_at_once(*_, **__):
     raise KeyboardInterrupt
     yield
 

@@ -202,7 +202,8 @@ def training(cached: Sequence[Path], grid: Shape, epochs: int, *, memory_budget_
     """Train for a few epochs; an epoch's seconds are the median of all but the first's."""
     import torch
 
-    from jawloc.experiment import Data, start_state, train
+    from jawloc.data import Data
+    from jawloc.experiment import start_state, train
     from jawloc.scans.cache import open_example
     from jawloc.training.dataset import Split
 

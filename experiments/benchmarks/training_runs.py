@@ -35,7 +35,7 @@ BIG_STEPS = 3  # the first warms up
 def make_task(folder: Path, scans: int, size: Size) -> Path:
     """Draw phantoms, write a config beside them and fill the cache; return the config's path."""
     from jawloc.config import load_config
-    from jawloc.experiment import find_scans
+    from jawloc.data import find_scans
     from jawloc.scans.cache import build_cache
     from jawloc.scans.phantom import write_phantoms
 
@@ -63,7 +63,8 @@ def jawloc_curve(path: Path, curve: Path, epochs: int | None) -> Work:
     import torch
 
     from jawloc.config import load_config
-    from jawloc.experiment import best_locator, prepare_data, start_state, test, train
+    from jawloc.data import prepare_data
+    from jawloc.experiment import best_locator, start_state, test, train
 
     config = load_config(path, overrides=[] if epochs is None else [f"num_epochs={epochs}"])
     data = prepare_data(config)
@@ -107,7 +108,7 @@ def lab_curve(path: Path, curve: Path, epochs: int) -> Work:
 
 def _examples(path: Path) -> dict[str, list[ExampleFile]]:
     from jawloc.config import load_config
-    from jawloc.experiment import prepare_data
+    from jawloc.data import prepare_data
 
     data = prepare_data(load_config(path))
     split = data.split
@@ -132,7 +133,8 @@ def jawloc_epochs(path: Path, epochs: int = BIG_STEPS) -> Work:
     import torch
 
     from jawloc.config import load_config
-    from jawloc.experiment import prepare_data, start_state, train
+    from jawloc.data import prepare_data
+    from jawloc.experiment import start_state, train
 
     config = load_config(path)
     data = prepare_data(config)
@@ -188,7 +190,8 @@ def arithmetic(path: Path) -> Work:
     from torch.utils.flop_counter import FlopCounterMode
 
     from jawloc.config import load_config
-    from jawloc.experiment import prepare_data, start_state, train
+    from jawloc.data import prepare_data
+    from jawloc.experiment import start_state, train
 
     config = load_config(path)
     data = prepare_data(config)

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from jawloc.cli.options import config_option, experiment_option, plain_errors, set_option
 from jawloc.config import Config, change_config, load_config
-from jawloc.experiment import prepare_data, run_experiment
+from jawloc.data import prepare_data
+from jawloc.experiment import run_experiment
 from jawloc.reporting.outputs import write_text
 from jawloc.reporting.run_folder import OUTPUT_FOLDER
 from jawloc.scans.cores import usable_cores

@@ -48,6 +48,7 @@ def jawloc() -> None:
 @click.option("--demo", is_flag=True, help="Train on phantom scans made for the purpose.")
 @experiment_option
 @set_option
+@click.option("--folds", type=int, help="Train so many times, and test every scan once.")
 @click.option("--no-shrink-heatmap", is_flag=True, help="Keep sigma as wide as it starts.")
 @click.option("--overwrite", is_flag=True, help="Replace the model of this name.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run of this name.")
@@ -58,6 +59,7 @@ def train(
     demo: bool,
     experiment: Path | None,
     overrides: tuple[str, ...],
+    folds: int | None,
     no_shrink_heatmap: bool,
     overwrite: bool,
     resume: bool,
@@ -67,6 +69,9 @@ def train(
         raise InputError("--resume goes on with a run and --overwrite replaces it; give only one")
     if demo and (experiment is not None or config_path != DEFAULT_CONFIG):
         raise InputError("--demo has settings of its own; change them with --set, not with a file")
+    if folds is not None:
+        _check_folds(folds)
+    from jawloc.cross_validation import run_cross_validation
     from jawloc.demo import run_demo
     from jawloc.experiment import run_experiment
     from jawloc.training.team import joined_team
@@ -74,15 +79,29 @@ def train(
     if no_shrink_heatmap:
         overrides = (*overrides, "curriculum.shrink_factor=1.0")
     with joined_team() as team:
-        how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "team": team}
+        how: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
         if demo:
-            result = run_demo(Path.cwd(), model_name, overrides, **how)
+            result = run_demo(Path.cwd(), model_name, overrides, folds=folds, team=team, **how)
         else:
             config = load_settings(config_path, experiment, overrides)
             name = "locator" if model_name is None else model_name
-            result = run_experiment(config, name, **how)
+            if folds is None:
+                result = run_experiment(config, name, team=team, **how)
+            else:
+                result = run_cross_validation(config, name, folds, **how)
     if result is not None:
         click.echo(result.describe())
+
+
+def _check_folds(folds: int) -> None:
+    """Refuse, before anything is imported for it, what no scans could make right."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "--folds trains its folds one after the other, each alone: not by torchrun"
+        )
+    from jawloc.training.folds import check_folds
+
+    check_folds(folds)
 
 
 @jawloc.command(**SETTINGS)

@@ -83,7 +83,7 @@ def cache() -> None:
 @takes_config
 def cache_build(config: Config) -> None:
     """Downsample the scans that aren't in the cache yet."""
-    from jawloc.experiment import find_scans
+    from jawloc.data import find_scans
     from jawloc.scans.cache import build_cache
 
     report = build_cache(find_scans(config), config.cache, base=config.base)

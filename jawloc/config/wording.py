@@ -17,6 +17,8 @@ RULES = {
     "crop_size": "three whole numbers of voxels (z, y, x), each at least 1",
     "validation_scans": "a number of scans, at least 1, or a list of scan ids",
     "test_scans": "a number of scans, at least 1, or a list of scan ids",
+    "specimen_pattern": "a regular expression with exactly one group, the specimen's name, such as "
+    r"'(fish\d+)'",
     "objects": "a mapping from each object's name to its label value (1 to 255) or a list of "
     "them, or to null for every label",
     "device": "auto, cpu, cuda or cuda:N",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import radial_errors_mm, radial_errors_voxels
 from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, learn_scans
 from jawloc.locating.locator import Locator, full_size_spread
-from jawloc.locating.signs import look_of_scan
+from jawloc.locating.signs import ScanLook, look_of_scan
 from jawloc.scans.cache import Example, ExampleFile
 
 # downsampled image (z, y, x) -> points (object, 3) in its voxels
@@ -43,8 +43,19 @@ class Evaluation:
 
     def mean(self, unit: str) -> float | None:
         """Return the mean radial error; `unit`: downsampled_voxels, full_size_voxels or mm."""
+        return self._over_scans(unit, np.mean)
+
+    def median(self, unit: str) -> float | None:
+        """Return the median radial error; `unit` as for the mean."""
+        return self._over_scans(unit, np.median)
+
+    def largest(self, unit: str) -> float | None:
+        """Return the largest radial error; `unit` as for the mean."""
+        return self._over_scans(unit, np.max)
+
+    def _over_scans(self, unit: str, of: Callable[[list[float]], float]) -> float | None:
         values = [getattr(e, f"error_{unit}") for e in self.errors]
-        return None if None in values or not values else float(np.mean(values))
+        return None if None in values or not values else float(of(values))
 
     def worst(self) -> ScanError:
         """Return the error of the scan that is furthest off, in downsampled voxels."""
@@ -107,26 +118,77 @@ def calibrate(
     chosen_by : scans by which the weights were chosen: what positions look like in them is usual
     trained_on : scans that the network knows by heart: only what they themselves look like counts
     """
-    names = list(locator.objects)
-    held_out: dict[str, list[HeldOut]] = {name: [] for name in names}
     scans = [(look_of_scan(file.read().image), file.source_grid) for file in trained_on]
+    held_out: list[dict[str, HeldOut]] = []
     for number, file in enumerate((*tested, *chosen_by)):
-        prediction = locator.predict(file.read().image)
-        full = file.source_grid
-        found, truth = (
-            map_points(points, file.grid, full)
-            for points in (prediction.points_voxels, file.points_voxels)
-        )
-        scans.append((prediction.look, full))
-        errors, spreads = radial_errors_voxels(found, truth), full_size_spread(prediction, full)
-        for i, name in enumerate(names):
-            if np.isnan(errors[i]):
-                continue  # the scan lacks this object
-            error = float(errors[i]) if number < len(tested) else None
-            held_out[name].append(HeldOut(file.scan_id, error, spreads[i], prediction.signs[i]))
-    calibration = Calibration(
-        learn_scans(scans, locator.turned_axes),
-        {name: learn_positions(every) for name, every in held_out.items()},
-        tuple(file.scan_id for file in tested),
+        look, found = _hold_out(locator, file, fair=number < len(tested))
+        scans.append((look, file.source_grid))
+        held_out.append(found)
+    return _calibrated(locator, scans, held_out, tested)
+
+
+def join_folds(locators: Sequence[Locator], tested: Sequence[Sequence[ExampleFile]]) -> Locator:
+    """Return one locator with the networks of all folds, calibrated on the scans of all.
+
+    Each scan's error is that of the fold which tested it, whose network has not seen the scan:
+    the other networks know it by heart. So the radius is that of a single network. The means of
+    several are wrong by less and their spread is wider, so it is on the safe side.
+
+    Parameters
+    ----------
+    locators : one a fold, with the same settings
+    tested : the scans that each fold tested; no scan is in two
+    """
+    joined = replace(
+        locators[0],
+        networks=tuple(network for locator in locators for network in locator.networks),
+        sigma_voxels=tuple(sigma for locator in locators for sigma in locator.sigma_voxels),
     )
+    scans: list[tuple[ScanLook, Grid]] = []
+    held_out: list[dict[str, HeldOut]] = []
+    for locator, files in zip(locators, tested, strict=True):
+        for file in files:
+            look, found = _hold_out(locator, file, fair=True)
+            scans.append((look, file.source_grid))
+            held_out.append(found)
+    return _calibrated(joined, scans, held_out, [file for files in tested for file in files])
+
+
+def _hold_out(
+    locator: Locator, file: ExampleFile, *, fair: bool
+) -> tuple[ScanLook, dict[str, HeldOut]]:
+    """Look at a scan that did not train; return how it looks, and the objects that it shows.
+
+    Parameters
+    ----------
+    fair : whether the scan had no part in choosing the weights either
+    """
+    prediction = locator.predict(file.read().image)
+    full = file.source_grid
+    found, truth = (
+        map_points(points, file.grid, full)
+        for points in (prediction.points_voxels, file.points_voxels)
+    )
+    errors, spreads = radial_errors_voxels(found, truth), full_size_spread(prediction, full)
+    return prediction.look, {
+        name: HeldOut(
+            file.scan_id, float(errors[i]) if fair else None, spreads[i], prediction.signs[i]
+        )
+        for i, name in enumerate(locator.objects)
+        if not np.isnan(errors[i])  # else the scan lacks this object
+    }
+
+
+def _calibrated(
+    locator: Locator,
+    scans: Sequence[tuple[ScanLook, Grid]],
+    held_out: Sequence[Mapping[str, HeldOut]],
+    tested: Sequence[ExampleFile],
+) -> Locator:
+    objects = {
+        name: learn_positions([of_scan[name] for of_scan in held_out if name in of_scan])
+        for name in locator.objects
+    }
+    ids = tuple(file.scan_id for file in tested)
+    calibration = Calibration(learn_scans(scans, locator.turned_axes), objects, ids)
     return replace(locator, calibration=calibration)

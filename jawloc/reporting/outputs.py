@@ -1,9 +1,7 @@
-"""The files that a training run leaves in its folder, each by the name that users know."""
+"""The pictures and texts that a run leaves in its folder, each by the name that users know."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +29,6 @@ from jawloc.scans.cache import Example
 from jawloc.scans.planes import planes_from_scan_file, silhouettes
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
-from jawloc.training.loop import EpochRecord
 from jawloc.training.network import heatmap_shape, to_heatmap_grid
 
 
@@ -172,17 +169,6 @@ def describe_error(error: ScanError) -> str:
         f"{error.error_full_size_voxels:.2f} full-size voxels"
     )
     return text if error.error_mm is None else f"{text}, {error.error_mm:.3f} mm"
-
-
-def write_metrics_csv(path: Path, records: Sequence[EpochRecord]) -> None:
-    """Write one row an epoch, the columns as in the tracking store."""
-    rows = [record.flat() for record in records]
-    text = io.StringIO()
-    columns = dict.fromkeys(key for row in rows for key in row)
-    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

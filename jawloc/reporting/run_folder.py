@@ -22,8 +22,9 @@ OWN_FILES = (
     # of several objects, each has its own
     *(f"{name}_*.png" for name in ("test_heatmap", "test_cropped", "test_centroid")),
     "truth_cropped_*.png",
-    *("metrics.csv", "summary.json", "config.yml", CHECKPOINT),
+    *("metrics.csv", "summary.json", "config.yml", "out_of_fold.csv", CHECKPOINT),
 )
+FOLD_FOLDERS = "fold_*"  # of a cross-validation: each holds what a training leaves
 
 
 def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
@@ -94,22 +95,34 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
 
 def _own_files(folder: Path) -> list[Path]:
     patterns = (*OWN_FILES, f"{folder.name}.pth")
-    return [path for pattern in patterns for path in folder.glob(pattern)]
+    own = [path for pattern in patterns for path in folder.glob(pattern)]
+    folds = [path for path in folder.glob(FOLD_FOLDERS) if path.is_dir()]
+    return own + [path for fold in folds for path in _own_files(fold)]
 
 
 def _move_own_files(source: Path, target: Path) -> None:
     for path in _own_files(source):
-        target.mkdir(exist_ok=True)
-        path.replace(target / path.name)
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    _remove_empty_folds(source)
+
+
+def _remove_empty_folds(folder: Path) -> None:
+    for fold in folder.glob(FOLD_FOLDERS):
+        with suppress(OSError):  # something is in it, or it is no folder
+            fold.rmdir()
 
 
 def _put_back(folder: Path) -> None:
     """Take a run's beginnings away and bring back what it was to replace."""
     for path in _own_files(folder):
         path.unlink()
-    for path in (folder / REPLACED).glob("*"):
-        path.replace(folder / path.name)
-    with suppress(OSError):  # something is in it
-        (folder / REPLACED).rmdir()
+    _remove_empty_folds(folder)
+    for path in [path for path in (folder / REPLACED).rglob("*") if path.is_file()]:
+        place = folder / path.relative_to(folder / REPLACED)
+        place.parent.mkdir(exist_ok=True)
+        path.replace(place)
+    shutil.rmtree(folder / REPLACED, ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()

@@ -45,8 +45,14 @@ class ServedLocator(PythonModel):
         Returns
         -------
         DataFrame, one row an object of a scan: scan (as given), object, the position in voxels of
-        the full-size scan and in mm (None where the spacing is unknown), and the spread in voxels
-        of the downsampled grid.
+        the full-size scan and in mm (None where the spacing is unknown), and how far to trust it,
+        spread and radius in voxels of the full-size scan (see `Localisation`).
+
+        Raises
+        ------
+        MlflowException
+            A scan outside the allowed folder or that can't be read, with the reason: over HTTP,
+            status 400. Then none of the scans is answered for.
         """
         folder = os.environ.get(FOLDER_VARIABLE) or self.allowed_folder
         rows = []

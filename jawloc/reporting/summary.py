@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.locating.evaluation import Evaluation
+from jawloc.locating.evaluation import Evaluation, ScanError
 from jawloc.training.dataset import Split
 from jawloc.training.loop import EpochRecord, TrainingState
 
+OUT_OF_FOLD = "out_of_fold"
 UNITS = ("downsampled_voxels", "full_size_voxels", "mm")
 
 
@@ -47,18 +48,77 @@ def summarise_run(
         "seconds": round(seconds, 1),
         **_errors(best.val, evaluations),
         **several,
-        "test_scans": [
-            {
-                "scan": e.scan_id,
-                "object": e.object_name,
-                "error_downsampled_voxels": e.error_downsampled_voxels,
-                "error_full_size_voxels": e.error_full_size_voxels,
-                "error_mm": e.error_mm,
-                "predicted_voxels_zyx": e.predicted_voxels.tolist(),
-                "truth_voxels_zyx": e.truth_voxels.tolist(),
-            }
-            for e in evaluations["test"].errors
+        "test_scans": [_row(error) for error in evaluations["test"].errors],
+    }
+
+
+def summarise_folds(
+    name: str,
+    splits: Sequence[Split],
+    specimens: Mapping[str, str],
+    evaluations: Mapping[str, Evaluation],
+    folds: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return what `summary.json` holds of a cross-validation.
+
+    Parameters
+    ----------
+    specimens : each scan's, by scan id
+    evaluations : by name, of all scans: `out_of_fold` (each by the fold that tested it) and what
+        needs no network.
+    folds : each one's own summary
+    """
+    tested = {scan_id: k for k, split in enumerate(splits, start=1) for scan_id in split.test_ids}
+    every = evaluations[OUT_OF_FOLD]
+    names = list(dict.fromkeys(e.object_name for e in every.errors))
+    by_object = {
+        name: {
+            f"{OUT_OF_FOLD}_scans": len(every.of(name).errors),
+            **{f"{key}_error": _error_range(value.of(name)) for key, value in evaluations.items()},
+        }
+        for name in names
+    }
+    kept = ("epochs", "best_epoch", "best_sigma_voxels", "validation_error", "test_error")
+    return {
+        "name": name,
+        "folds": len(splits),
+        "specimens": len(set(specimens.values())),
+        "scans": {f"fold_{k}": list(s.test_ids) for k, s in enumerate(splits, start=1)},
+        "seconds": round(sum(fold["seconds"] for fold in folds), 1),
+        **{f"{key}_error": _error_range(value) for key, value in evaluations.items()},
+        **({"objects": by_object} if len(names) > 1 else {}),
+        "fold_results": [
+            {"fold": k, **{key: fold[key] for key in kept}} for k, fold in enumerate(folds, start=1)
         ],
+        f"{OUT_OF_FOLD}_scans": [
+            {**_row(error), "fold": tested[error.scan_id], "specimen": specimens[error.scan_id]}
+            for error in every.errors
+        ],
+    }
+
+
+def _row(error: ScanError) -> dict[str, Any]:
+    return {
+        "scan": error.scan_id,
+        "object": error.object_name,
+        "error_downsampled_voxels": error.error_downsampled_voxels,
+        "error_full_size_voxels": error.error_full_size_voxels,
+        "error_mm": error.error_mm,
+        "predicted_voxels_zyx": error.predicted_voxels.tolist(),
+        "truth_voxels_zyx": error.truth_voxels.tolist(),
+    }
+
+
+def _error_range(evaluation: Evaluation) -> dict[str, float | None]:
+    """Return mean, median and largest error in every unit, named as those of an epoch are."""
+    return {
+        f"{unit}{name}": of(unit)
+        for name, of in {
+            "": evaluation.mean,
+            "_median": evaluation.median,
+            "_max": evaluation.largest,
+        }.items()
+        for unit in UNITS
     }
 
 
@@ -114,23 +174,29 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
     -------
     Several lines; mm only where the scans' spacing is known. Of several objects each has its own.
     """
-    n = len(summary["scans"]["test"])
-    ways = {"test_error": "jawloc"} | {
+    way = OUT_OF_FOLD if "folds" in summary else "test"
+    n = len({row["scan"] for row in summary[f"{way}_scans"]})
+    ways = {f"{way}_error": "jawloc"} | {
         key: key.removesuffix("_error").replace("_", " ")
         for key in summary
-        if key.endswith("_error") and key not in ("test_error", "validation_error")
+        if key.endswith("_error") and key not in (f"{way}_error", "validation_error")
     }
     rows = []
-    for key, way in ways.items():
-        rows.append((way, summary[key]))
+    for key, label in ways.items():
+        rows.append((label, summary[key]))
         for name, own in summary.get("objects", {}).items():
-            scans = own["test_scans"]
+            scans = own[f"{way}_scans"]
             few = "" if scans == n else f" ({scans} scan{'s' if scans > 1 else ''})"
             rows.append((f"  {name}{few}", own[key]))
     wide = max(16, *(len(name) for name, _ in rows))
     lines = [f"Mean radial error on {n} test scan{'s' if n > 1 else ''} (not seen in training):"]
+    if way == OUT_OF_FOLD:
+        lines = [
+            f"Mean radial error on all {n} scans of {summary['specimens']} specimens, each by the "
+            f"one of {summary['folds']} networks that has not seen its specimen:"
+        ]
     lines += [f"  {name:<{wide}} {_in_words(errors)}" for name, errors in rows]
-    if summary["test_error"]["mm"] is None:
+    if summary[f"{way}_error"]["mm"] is None:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
     lines += [
         f"Pictures, tables and the model: {folder}",

@@ -17,9 +17,13 @@ from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.training.loop import EpochRecord, TrainingState
 
 FORMAT = "jawloc-checkpoint-1"
+FOLDS_FORMAT = "jawloc-folds-1"  # of a cross-validation, whose folds have checkpoints of their own
 
-# May differ between the interrupted run and the one that goes on: none changes what is computed.
-FREE_SETTINGS = frozenset({"n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb"})
+# May differ between the interrupted run and the one that goes on: none changes what is computed,
+# or, as for the pattern, only by way of the scans' division, which is compared itself.
+FREE_SETTINGS = frozenset(
+    {"n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb", "specimen_pattern"}
+)
 
 
 def save_checkpoint(
@@ -33,9 +37,7 @@ def save_checkpoint(
     run_id : the tracking store's id of the run, so that resuming adds to the same run.
     """
     content = {
-        "format": FORMAT,
-        "settings": {key: str(value) for key, value in settings.items()},
-        "run_id": run_id,
+        **_common(FORMAT, settings, run_id),
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -85,6 +87,27 @@ def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, obj
     return str(content["run_id"])
 
 
+def save_folds_checkpoint(path: Path, settings: Mapping[str, object], run_id: str) -> None:
+    """Note, beside the folders of the folds, which cross-validation they belong to."""
+    save_atomically(_common(FOLDS_FORMAT, settings, run_id), path)
+
+
+def load_folds_checkpoint(path: Path, settings: Mapping[str, object]) -> str:
+    """Return the run id of an interrupted cross-validation.
+
+    Raises
+    ------
+    InputError
+        As `check_settings`; or the interrupted run was an ordinary training.
+    """
+    return str(_read_checkpoint(path, settings, FOLDS_FORMAT)["run_id"])
+
+
+def _common(kind: str, settings: Mapping[str, object], run_id: str) -> dict[str, Any]:
+    plain = {key: str(value) for key, value in settings.items()}
+    return {"format": kind, "settings": plain, "run_id": run_id}
+
+
 def save_atomically(content: Mapping[str, object], path: Path) -> None:
     """torch.save into a temporary file in the same folder, then rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -118,10 +141,17 @@ def read_weights_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_checkpoint(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
+def _read_checkpoint(
+    path: Path, settings: Mapping[str, object], kind: str = FORMAT
+) -> dict[str, Any]:
     content = read_weights_file(path)
-    if content.get("format") != FORMAT:
+    if content.get("format") not in (FORMAT, FOLDS_FORMAT):
         raise InputError(f"{path.name}: not a checkpoint of an interrupted jawloc run")
+    if content["format"] != kind:
+        how = "without" if kind == FOLDS_FORMAT else "with"
+        raise InputError(
+            f"--resume: the interrupted run was begun {how} --folds, so go on {how} it"
+        )
     for key, value in settings.items():
         before, now = content["settings"].get(key), str(value)
         if key not in FREE_SETTINGS and before != now:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor
 
 from jawloc.errors import InputError
@@ -19,6 +19,7 @@ from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache import ExampleFile
 from jawloc.scans.cores import usable_cores
 from jawloc.training.intensity import IntensityConfig, normalise
+from jawloc.training.specimens import SPECIMEN_PATTERN, checked_pattern
 
 ScanIds = tuple[str | int, ...]
 ReadImage = Callable[[int], Tensor]  # number of a scan -> its image
@@ -37,6 +38,8 @@ class SplitConfig:
 
     validation_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
     test_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
+    # Its one group is what the ids of all scans of one specimen have in common; with --folds.
+    specimen_pattern: Annotated[str, AfterValidator(checked_pattern)] = SPECIMEN_PATTERN
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,8 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
             f"dicom_dirs: training needs at least {MINIMUM_SCANS} scans (one each to train, "
             f"validate and test); found {len(ids)}"
         )
-    named = {
-        key: _choose(value, ids)
-        for key, value in vars(config).items()
-        if not isinstance(value, int)
-    }
+    wanted = {"validation_scans": config.validation_scans, "test_scans": config.test_scans}
+    named = {key: _choose(v, ids) for key, v in wanted.items() if not isinstance(v, int)}
     for key, chosen in named.items():
         _check_named(key, chosen, ids)
     taken = [i for chosen in named.values() for i in chosen]

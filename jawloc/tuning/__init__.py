@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from jawloc.config import Config, change_config
+from jawloc.data import prepare_data
 from jawloc.errors import TrainingError
-from jawloc.experiment import prepare_data
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.scans.cores import usable_cores
 from jawloc.training.network import choose_device

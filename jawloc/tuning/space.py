@@ -27,7 +27,7 @@ SECTION = "search"
 SHARED = (
     *("dicom_dirs", "downsampled_dicom_size", "cache_dir", "n_workers", "objects"),
     *("validation_scans", "test_scans", "crop_size", "device", "cpu_threads", "memory_budget_gb"),
-    *("num_epochs", "best_epoch_from"),
+    *("num_epochs", "best_epoch_from", "specimen_pattern"),
 )
 MOST_CORNERS = 4096  # of the space that are tried before the first trial
 

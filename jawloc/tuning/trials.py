@@ -14,8 +14,9 @@ from optuna import Trial, TrialPruned
 from optuna.trial import TrialState
 
 from jawloc.config import Config
+from jawloc.data import Data, prepare_data
 from jawloc.errors import InputError, TrainingError
-from jawloc.experiment import Data, log_epoch, log_inputs, prepare_data, start_state, train
+from jawloc.experiment import log_epoch, log_inputs, start_state, train
 from jawloc.heatmaps.curriculum import at_the_end
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.training.dataset import ScanTensors, choose_folds, load_scans

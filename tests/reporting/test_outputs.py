@@ -19,10 +19,10 @@ from jawloc.reporting.outputs import (
     predicted_picture,
     target_picture,
     write_json,
-    write_metrics_csv,
     write_test_pictures,
     write_text,
 )
+from jawloc.reporting.tables import write_metrics_csv
 from jawloc.scans.cache import CacheConfig, build_cache, load_example
 from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig

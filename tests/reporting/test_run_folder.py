@@ -87,6 +87,26 @@ def test_a_run_that_ends_before_its_first_epoch_leaves_nothing(tmp_path, error):
     assert [path.name for path in (tmp_path / "y").iterdir()] == ["notes.txt"]
 
 
+def test_the_folders_of_folds_are_replaced_and_brought_back_as_well(tmp_path):
+    folder = tmp_path / "x"
+    for number in (1, 2):
+        (folder / f"fold_{number}").mkdir(parents=True)
+        for name in (f"fold_{number}.pth", "losses.png"):
+            (folder / f"fold_{number}" / name).write_text(name)
+    (folder / "fold_2" / "notes.txt").write_text("mine")
+    (folder / "fold_3").write_text("no folder")
+    before = {path: path.is_file() and path.read_text() for path in folder.rglob("*")}
+    with pytest.raises(RuntimeError), run_folder(folder, overwrite=True, resume=False):
+        assert {path.name for path in folder.iterdir()} == {".replaced", "fold_2", "fold_3"}
+        (folder / "fold_4").mkdir()
+        (folder / "fold_4" / CHECKPOINT).touch()
+        raise RuntimeError
+    assert {path: path.is_file() and path.read_text() for path in folder.rglob("*")} == before
+    with run_folder(folder, overwrite=True, resume=False):
+        pass
+    assert {path.name for path in folder.rglob("*")} == {"fold_2", "notes.txt", "fold_3"}
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_run_that_can_be_gone_on_with_keeps_its_files(tmp_path, error):
     with pytest.raises(error), run_folder(tmp_path / "x", overwrite=True, resume=False):

@@ -142,6 +142,11 @@ def _settings(
     }
 
 
+def phantom_ids(count: int) -> list[str]:
+    """Return the scan ids of so many phantoms: `phantom_000`, ..."""
+    return [f"phantom_{number:03d}" for number in range(count)]
+
+
 def write_phantoms(
     folder: Path,
     count: int,
@@ -173,7 +178,7 @@ def write_phantoms(
     list of Path, in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"phantom_{number:03d}.dcm" for number in range(count)]
+    paths = [folder / f"{phantom}.dcm" for phantom in phantom_ids(count)]
     _remove_surplus(folder, count)
     jobs = [
         (path, seed + number, tuple(int(n) for n in shape_zyx), any_rotation, arch_labels)
