@@ -146,6 +146,7 @@ def run_experiment(
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
         summary = summarise_run(model_name, data.split, state, evaluations, seconds)
+        summary["run_id"] = run.run_id  # so that a later evaluation finds the run
         write_metrics_csv(folder / "metrics.csv", state.records)
         write_json(folder / "summary.json", summary)
         log_results(run, folder, f"{model_name}.pth", summary)

@@ -26,6 +26,7 @@ RANKS = {
     "config": 5,
     "experiment": 6,
     "locate_scans": 6,
+    "evaluate_model": 6,
     "demo": 7,
     "tuning": 7,
     "cli": 8,
