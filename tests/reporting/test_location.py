@@ -52,7 +52,7 @@ def test_the_box_is_the_crops_and_the_ellipse_the_spread_in_full_size_voxels():
     (box,) = drawn(coronal, Rectangle)
     assert (box.get_xy(), box.get_width(), box.get_height()) == ((29.5, 51.5), 20, 20)
     (ellipse,) = drawn(coronal, Ellipse)
-    assert (ellipse.width, ellipse.height) == pytest.approx((2 * 1.5 * 4, 2 * 1.5 * 4))
+    assert (ellipse.width, ellipse.height) == pytest.approx((2 * 1.5, 2 * 1.5))
 
 
 def test_a_crop_that_reaches_out_of_the_scan_is_shown_whole():
@@ -74,7 +74,7 @@ def test_the_title_says_where_how_sure_and_how_the_crop_fits():
     said = " ".join(text.get_text() for text in picture((0.1, 0.1, 0.2), radius_voxels=7.0).texts)
     for part in (
         *("jaw in fish (ok)", "62.5, 12.2, 40.0 voxels = 6.250, 1.225, 8.000 mm"),
-        *("spread 1.50 downsampled voxels, radius 7.0 voxels", "80 × 40 × 60 voxels"),
+        *("spread 1.5 voxels, radius 7.0 voxels", "80 × 40 × 60 voxels"),
         *("0.1 × 0.1 × 0.2 mm", "crop of 20 × 20 × 20 voxels, centred"),
     ):
         assert part in said
