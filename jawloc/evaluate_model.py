@@ -55,7 +55,6 @@ class Request:
     ----------
     model : what the user calls it
     base : folder of the config, beside which the store is
-    asked : which of the model's objects count
     folder : where results go
     crop_size : (z, y, x) in voxels of the full-size scan
     radii : of the successful detection rate; empty: the usual ones
@@ -77,11 +76,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Champion:
-    """The present champion, ready to be tried on the same scans."""
+    """The present champion, ready to be tried on the same scans; `trained_on` names its own."""
 
     version: Version
     locator: Locator
     digest: str
+    trained_on: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def present_champion(request: Request, known: KnownModel) -> Iterator[Champion |
         return
     with model_file(version.uri, request.base) as weights:
         locator = load_model(weights, Asked(), request.device)
-        yield Champion(version, locator, file_digest(weights))
+        splits = find_model(request.base, version.uri, weights).splits
+        yield Champion(version, locator, file_digest(weights), splits.get("train", ()))
 
 
 def measure_all(
@@ -260,8 +261,8 @@ def judge(
         return Decision(None, before, False, "it is the champion already")
     shared = [name for name in evaluation.objects if name in champion.locator.objects]
     if not shared:
-        reason = f"the champion, version {before}, finds none of its objects: nothing to compare"
-        return Decision(None, before, False, f"{reason}, so the champion stays")
+        reason = f"the champion, version {before}, finds none of its objects, so it stays"
+        return Decision(None, before, False, reason)
     measured, _ = measure_scans(
         champion.locator, scans, request.crop_size, shared, f"champion (version {before})"
     )
@@ -269,9 +270,13 @@ def judge(
     reason = f"compared with the champion, version {before}, {comparison.describe()}"
     if comparison.challenger_wins:
         reason += ", so it becomes the champion"
-    seen = evaluation.seen_scans().get("train", [])
-    if seen:
-        reason += f"; it was trained on {len(seen)} of the scans, which is no fair comparison"
+    mine = len(evaluation.seen_scans().get("train", []))
+    theirs = len({m.scan_id for m in measured} & set(champion.trained_on))
+    if mine or theirs:
+        reason += (
+            f"; no fair comparison where scans were trained on: by the model {mine}, by the "
+            f"champion {theirs} of them"
+        )
     return Decision(None, before, comparison.challenger_wins, reason, comparison)
 
 

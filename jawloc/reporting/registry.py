@@ -222,43 +222,39 @@ def register(root: Path, known: KnownModel) -> Version:
     with reached(str(client.tracking_uri)):
         if known.version is not None:
             return Version(known.version, known.digest)
-        model_id = _logged_model(client, known.run_id)
+        model = _logged_model(client, known.run_id)
         versions = list(client.search_model_versions(f"name = '{REGISTERED}'"))
         for one in sorted(versions, key=lambda v: int(v.version)):
             same = one.tags.get(WEIGHTS_TAG) == known.digest
-            if same or (model_id is not None and _model_of(one) == model_id):
+            if same or (model is not None and one.source in _places(model)):
                 return Version(str(one.version), known.digest)
-        if model_id is None:
+        if model is None:
             uri = TrackedRun(client, known.run_id).log_locator(known.weights)
-            model_id = uri.removeprefix("models:/")
+            model = client.get_logged_model(uri.removeprefix("models:/"))
         _ensure_registered(client)
         made = client.create_model_version(
             REGISTERED,
             # its place, not its URI, which MLflow would look up in its global store
-            client.get_logged_model(model_id).artifact_location,
+            model.artifact_location,
             known.run_id,
             tags={WEIGHTS_TAG: known.digest},
-            model_id=model_id,
+            model_id=model.model_id,
         )
         return Version(str(made.version), known.digest)
 
 
-def _logged_model(client: MlflowClient, run_id: str) -> str | None:
-    """Return the id of the newest model that is logged to a run, or None."""
+def _logged_model(client: MlflowClient, run_id: str) -> Any:
+    """Return the newest model that is logged to a run, or None."""
     run = client.get_run(run_id)
     outputs = run.outputs.model_outputs if run.outputs else []
     models = [client.get_logged_model(output.model_id) for output in outputs]
     ready = [model for model in models if str(model.status).endswith("READY")]
-    if not ready:
-        return None
-    return str(max(ready, key=lambda model: model.creation_timestamp).model_id)
+    return max(ready, key=lambda model: model.creation_timestamp, default=None)
 
 
-def _model_of(version: Any) -> str | None:
-    source = str(version.source or "")
-    return version.model_id or (
-        source.removeprefix("models:/") if source.startswith("models:/m-") else None
-    )
+def _places(model: Any) -> tuple[str, str]:
+    """Return what a version's source may be that somebody made of a logged model."""
+    return f"models:/{model.model_id}", str(model.artifact_location)
 
 
 def _ensure_registered(client: MlflowClient) -> None:

@@ -219,7 +219,15 @@ def _bias_table(scores: Scores) -> str:
 
 def _ranking(evaluation: ModelEvaluation, ranked: Sequence[Measured]) -> str:
     head = ["rank", "scan", "mm", "voxels", "downsampled voxels", "z", "y", "x"]
-    head += ["spread", "radius", "in radius", "status", "in crop", "model has", "what is odd"]
+    head += [
+        "spread",
+        "radius",
+        "in radius",
+        "status",
+        "in crop",
+        "used by the model",
+        "what is odd",
+    ]
     kinds = ["text", "text", *[""] * 9, "text", "", "text", "text"]
     body = []
     for rank, m in enumerate(ranked, 1):

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from jawloc.reporting.figures.style import (
     BLACK,
@@ -54,7 +54,7 @@ def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: st
         left.set_xlim(left=0)
         left.set_ylabel("scans")
         left.yaxis.set_major_locator(MaxNLocator(integer=True))
-        left.legend(loc="upper right")
+        left.legend(loc="best", frameon=True)
         _draw_cumulative(right, errors, radii)
         for axes in (left, right):
             axes.set_xlabel(f"radial error ({label})")
@@ -72,20 +72,14 @@ def _draw_cumulative(axes: Axes, errors: np.ndarray, radii: Sequence[float]) -> 
     for radius in radii:
         share = float(np.mean(errors <= radius))
         axes.plot([radius, radius, 0], [0, share, share], color="0.6", linestyle=":", linewidth=1.2)
-        axes.plot(radius, share, "o", color=VERMILION, markersize=6)
-        at_right = radius > 0.7 * end
-        axes.annotate(
-            f"{100 * share:.0f} % within {radius:g}",
-            (radius, share),
-            textcoords="offset points",
-            xytext=(-6 if at_right else 6, -13),
-            ha="right" if at_right else "left",
-            size=10,
-        )
+        label = f"{100 * share:.0f} % within {radius:g}"
+        axes.plot(radius, share, "o", color=VERMILION, markersize=6, label=label)
     axes.set_xlim(0, max(end, LEAST))
     axes.set_ylim(0, 1.06)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("scans with at most this error (SDR)")
+    if len(radii):
+        axes.legend(loc="best", frameon=True)
 
 
 def plot_trust(
@@ -116,7 +110,9 @@ def plot_trust(
             scale("log")
             limits(low, high)
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.set_aspect("equal")
         axes.set_xlabel(f"{what} (voxels of the full-size scan)")
         axes.set_ylabel("radial error (voxels of the full-size scan)")
