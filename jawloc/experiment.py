@@ -111,6 +111,7 @@ def run_experiment(
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
         summary = summarise_run(model_name, data.split, state, evaluations, seconds)
+        summary["run_id"] = run.run_id  # so that a later evaluation finds the run
         write_metrics_csv(folder / "metrics.csv", state.records)
         log_results(run, folder, summary)
     (folder / CHECKPOINT).unlink()

@@ -29,6 +29,7 @@ RANKS = {
     "run_pictures": 7,
     "experiment": 8,
     "locate_scans": 8,
+    "evaluate_model": 8,
     "cross_validation": 9,
     "demo": 10,
     "tuning": 10,

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from jawloc import __version__
+from jawloc.cli.evaluate import evaluate
 from jawloc.cli.locate import locate
 from jawloc.cli.options import (
     DEFAULT_CONFIG,
@@ -190,5 +191,6 @@ def ui(config_path: Path, port: int) -> None:
 
 
 jawloc.add_command(locate)
+jawloc.add_command(evaluate)
 jawloc.add_command(dicoms)
 jawloc.add_command(cache)

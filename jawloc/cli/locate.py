@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from jawloc.cli.options import (
-    DEFAULT_CONFIG,
     SETTINGS,
     config_option,
-    load_settings,
-    numbers,
+    crop_option,
     plain_errors,
+    sizes_zyx,
 )
 from jawloc.errors import InputError
 
 if TYPE_CHECKING:
-    from jawloc.geometry import Shape
     from jawloc.locating.locator import Locator
     from jawloc.locating.models import Asked
 
@@ -92,8 +90,8 @@ def locate(
     from jawloc.locating.search import Search, earlier_rows
     from jawloc.scans.listing import list_scans
 
-    size = None if downsampled_size is None else _sizes(downsampled_size, "--downsampled-size")
-    crop = _crop_size(config_path) if crop_size is None else _sizes(crop_size, "--crop-size")
+    size = None if downsampled_size is None else sizes_zyx(downsampled_size, "--downsampled-size")
+    crop = crop_option(crop_size, config_path)
     rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
     known = {Path(of_scan[0].path): name for name, of_scan in rows.items()}
     listed = list_scans(scans, exclude=folder, known=known)
@@ -124,22 +122,3 @@ def _load(model: str, config_path: Path, asked: Asked, device: str) -> tuple[Loc
     with model_file(model, config_path.resolve().parent) as path:
         locator = load_model(path, asked, str(choose_device(device)))
         return locator, f"{file_digest(path)} {asked}"
-
-
-def _crop_size(config_path: Path) -> Shape:
-    """Return the config's crop size; without a config, the usual one."""
-    from jawloc.locating.crop import CropConfig
-
-    if config_path == DEFAULT_CONFIG and not config_path.exists():
-        return CropConfig().crop_size
-    return load_settings(config_path, None, ()).crop.crop_size
-
-
-def _sizes(text: str, option: str) -> Shape:
-    sizes = numbers(text, int)
-    if len(sizes) not in (1, 3) or not all(size >= 1 for size in sizes):
-        raise InputError(
-            f"{option}: one positive whole number or three (z,y,x), in voxels; received {text!r}"
-        )
-    z, y, x = sizes * 3 if len(sizes) == 1 else sizes
-    return z, y, x

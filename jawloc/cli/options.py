@@ -17,6 +17,7 @@ from jawloc.errors import InputError, TrainingError
 
 if TYPE_CHECKING:
     from jawloc.config import Config
+    from jawloc.geometry import Shape
 
 DEFAULT_CONFIG = Path("userconf.yml")
 SETTINGS: dict[str, Any] = {
@@ -98,6 +99,28 @@ def numbers(text: str, kind: type) -> tuple[Any, ...]:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         return ()
+
+
+def crop_option(crop_size: str | None, config_path: Path) -> Shape:
+    """Return what --crop-size says; without it the config's size; without a config, the usual."""
+    from jawloc.locating.crop import CropConfig
+
+    if crop_size is not None:
+        return sizes_zyx(crop_size, "--crop-size")
+    if config_path == DEFAULT_CONFIG and not config_path.exists():
+        return CropConfig().crop_size
+    return load_settings(config_path, None, ()).crop.crop_size
+
+
+def sizes_zyx(text: str, option: str) -> Shape:
+    """Return the size (z, y, x) that an option says, of one number or three."""
+    sizes = numbers(text, int)
+    if len(sizes) not in (1, 3) or not all(size >= 1 for size in sizes):
+        raise InputError(
+            f"{option}: one positive whole number or three (z,y,x), in voxels; received {text!r}"
+        )
+    z, y, x = sizes * 3 if len(sizes) == 1 else sizes
+    return z, y, x
 
 
 def _interrupt(signum: int, _frame: object) -> NoReturn:

@@ -127,7 +127,12 @@ def write_test_pictures(
 
 
 def location_picture(
-    found: Localisation, grid: Grid, image: np.ndarray, crop: np.ndarray, window: Window
+    found: Localisation,
+    grid: Grid,
+    image: np.ndarray,
+    crop: np.ndarray,
+    window: Window,
+    error: ScanError | None = None,
 ) -> Figure:
     """Show where an object was found, in the whole scan and in the crop round it.
 
@@ -136,6 +141,7 @@ def location_picture(
     grid : of the full-size scan
     image : array, shape (z, y, x), the downsampled scan that the object was found in
     crop : array, shape (z, y, x), what is in the window at full size
+    error : where the truth is known, which is then marked too
     """
     stop = np.asarray(window.start_zyx) + np.asarray(window.size_zyx)
     spacing = grid.spacing_mm_zyx
@@ -152,6 +158,7 @@ def location_picture(
         f"scan of {_times(grid.shape_zyx)} voxels, spacing {voxels}; crop of "
         f"{_times(window.size_zyx)} voxels, {window.fit}",
     ]
+    lines += [] if error is None else [f"error {describe_error(error)}"]
     return plot_location(
         Panel(image, (0, 0, 0), grid.shape_zyx),
         Panel(crop, window.start_zyx, stop.tolist()),
@@ -159,6 +166,7 @@ def location_picture(
         spread=(found.spread_voxels,) * 3,
         title=lines,
         spacing_mm_zyx=spacing,
+        truth=None if error is None else error.truth_voxels.tolist(),
     )
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
-from mlflow import MlflowClient, MlflowException
+from mlflow import MlflowClient as MlflowClient  # for registry.py
+from mlflow import MlflowException as MlflowException
 from mlflow.artifacts import download_artifacts
 
 from jawloc.errors import InputError
@@ -66,6 +67,18 @@ def _ensure_experiment(client: MlflowClient, name: str, artifacts: str | None) -
         client.create_experiment(name, artifact_location=artifacts)
     elif known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)
+
+
+def open_client(root: Path) -> MlflowClient:
+    """Return a client of the store under `root` and of its registry, both of which exist then.
+
+    Raises
+    ------
+    InputError, ConnectionError
+        As in `prepare_store`.
+    """
+    store = prepare_store(root)
+    return MlflowClient(store, os.environ.get("MLFLOW_REGISTRY_URI") or store)
 
 
 def download_model(root: Path, uri: str, folder: Path) -> Path:

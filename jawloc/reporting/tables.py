@@ -36,11 +36,10 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows that all have the keys of the first; None becomes an empty field."""
+    """Write rows, with a column for every key of any; None becomes an empty field."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, fieldnames=list(dict.fromkeys(k for row in rows for k in row)), lineterminator="\n"
-    )
+    columns = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())

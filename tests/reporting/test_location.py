@@ -87,3 +87,23 @@ def test_it_can_be_drawn_of_one_grey_value():
     flat = np.zeros((4, 4, 4), np.uint8)
     figure = location_picture(found, Grid((4, 4, 4)), flat, flat, window)
     assert figure_to_array(figure).shape[1] == 1200
+
+
+def test_the_truth_is_marked_where_it_is_known():
+    from jawloc.reporting.figures import Panel, plot_location
+
+    panels = [
+        Panel(np.ones(SMALL), (0, 0, 0), SHAPE),
+        Panel(np.ones((20,) * 3), (52, 2, 30), SHAPE),
+    ]
+    truth, about = (60.0, 14.0, 41.0), {"point": POINT, "spread": (1, 1, 1), "title": ["x"]}
+    for known in (truth, None):
+        figure = plot_location(*panels, **about, truth=known)
+        crosses = [
+            (line.get_xdata()[0], line.get_ydata()[0])
+            for axes in figure.axes
+            for line in axes.lines
+            if line.get_marker() == "x"
+        ]
+        z, y, x = truth
+        assert crosses == ([] if known is None else [(x, y), (x, z), (y, z)] * 2)

@@ -22,6 +22,7 @@ from jawloc.reporting.figures.style import (
     ROUND,
     SKY,
     STYLE,
+    VERMILION,
     YELLOW,
     Style,
 )
@@ -34,6 +35,13 @@ LINE = 0.26  # inches
 OUTLINE = [withStroke(linewidth=3, foreground="black")]
 POINT: Style = {"marker": "+", "markersize": 16, "markeredgewidth": 2, "color": YELLOW}
 SPREAD: Style = {"fill": False, "edgecolor": SKY, "linewidth": 1.8, "path_effects": OUTLINE}
+TRUTH: Style = {
+    "marker": "x",
+    "markersize": 13,
+    "markeredgewidth": 2.5,
+    "color": VERMILION,
+    "path_effects": [withStroke(linewidth=4, foreground="white")],
+}
 BOX: Style = {"fill": False, "edgecolor": ORANGE, "linestyle": "--", "linewidth": 1.8}
 
 
@@ -72,6 +80,7 @@ def plot_location(
     spread: Sequence[float],
     title: Sequence[str],
     spacing_mm_zyx: Triple | None = None,
+    truth: Sequence[float] | None = None,
 ) -> Figure:
     """Show three slices through a position, of the whole scan and of the crop round it.
 
@@ -85,6 +94,8 @@ def plot_location(
     title : sequence of str, a line each
     spacing_mm_zyx : tuple of float or None
         Gives the panels their aspect and a scale bar in mm; None: one in voxels.
+    truth : (z, y, x) in full-size voxels, or None
+        Marked too, whether it lies in these slices or not.
     """
     unit = np.asarray(spacing_mm_zyx or (1.0, 1.0, 1.0))
     frames = [_round_both(scan, crop), (np.asarray(crop.start), np.asarray(crop.stop))]
@@ -107,9 +118,12 @@ def plot_location(
                 if panel is scan:
                     _draw_box(axes, view, crop)
                 _draw_point(axes, view, point, spread, close=panel is crop)
+                if truth is not None:
+                    axes.plot(truth[view.columns], truth[view.rows], linestyle="none", **TRUTH)
                 _draw_scale_bar(axes, (frame[1] - frame[0])[view.columns], view, spacing_mm_zyx)
             bottom -= BELOW
-        figure.legend(handles=_legend(), loc="lower left", ncols=3, bbox_to_anchor=(0.02, 0.0))
+        marks = _legend(truth is not None)
+        figure.legend(handles=marks, loc="lower left", ncols=4, bbox_to_anchor=(0.02, 0.0))
     return figure
 
 
@@ -196,9 +210,11 @@ def _draw_scale_bar(axes: Axes, voxels: float, view: View, spacing: Triple | Non
     axes.text(0.06, 0.22 / inches, text, va="bottom", **style)
 
 
-def _legend() -> list[Line2D | Patch]:
+def _legend(with_truth: bool) -> list[Line2D | Patch]:
+    true = Line2D([], [], linestyle="none", label="truth (the mask's centroid)", **TRUTH)
     return [
         Line2D([], [], linestyle="none", label="position", path_effects=OUTLINE, **POINT),
+        *([true] if with_truth else []),
         Patch(label="spread", **SPREAD),
         Patch(label="crop (shown below)", **BOX),
     ]

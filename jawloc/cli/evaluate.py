@@ -1,0 +1,114 @@
+"""The command that says how good a model is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from jawloc.cli.options import (
+    SETTINGS,
+    config_option,
+    crop_option,
+    plain_errors,
+    sizes_zyx,
+)
+from jawloc.errors import InputError
+
+DEFAULT_OUTPUT = Path("script_output") / "evaluations"
+
+
+@click.command(**SETTINGS)
+@click.argument("model")
+@click.argument("dicoms", metavar="DICOM...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--output-dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    help=f"Where tables, pictures and the report go.  [default: {DEFAULT_OUTPUT}/<model>]",
+)
+@click.option(
+    "--radius",
+    "radii",
+    metavar="R",
+    type=float,
+    multiple=True,
+    help="Count the scans with an error of at most R: in mm where every scan says how large a "
+    "voxel is, else in voxels; repeatable.  [default: 0.1, 0.2, 0.5 and 1 mm; 5, 10, 25 and 50 "
+    "voxels]",
+)
+@click.option(
+    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the config's, or 192]"
+)
+@click.option(
+    "--pictures",
+    type=click.IntRange(0),
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="Show so many of the worst scans.",
+)
+@click.option("--register", is_flag=True, help="Register the model in MLflow as jaw_locator.")
+@click.option(
+    "--promote",
+    is_flag=True,
+    help="Register it, and make it the champion if it beats the present one on these scans.",
+)
+@click.option("--object", "objects", metavar="NAME", multiple=True, help="Only this; repeatable.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--network",
+    type=click.Choice(["unet", "attention-unet"]),
+    help="Of bare weights, which don't say it: attention-unet is the lab's.",
+)
+@click.option("--downsampled-size", metavar="Z,Y,X", help="The grid of bare weights, in voxels.")
+@config_option
+@plain_errors
+def evaluate(
+    model: str,
+    dicoms: tuple[Path, ...],
+    folder: Path | None,
+    radii: tuple[float, ...],
+    crop_size: str | None,
+    pictures: int,
+    register: bool,
+    promote: bool,
+    objects: tuple[str, ...],
+    device: str,
+    network: str | None,
+    downsampled_size: str | None,
+    config_path: Path,
+) -> None:
+    """Say how well a trained MODEL finds the jaw in labelled DICOMs.
+
+    MODEL is the name of a model that jawloc-train made, a .pth file, or an MLflow URI such as
+    models:/jaw_locator@champion. A DICOM is a labelled file or a folder of them.
+    """
+    if not all(0 < radius < float("inf") for radius in radii):
+        said = ", ".join(f"{radius:g}" for radius in radii)
+        raise InputError(f"--radius: must be above 0 and finite; received {said}")
+    from jawloc.evaluate_model import Request, evaluate_model, plain_name
+    from jawloc.locating.measuring import list_labelled
+    from jawloc.locating.models import Asked
+    from jawloc.training.network import choose_device
+
+    size = None if downsampled_size is None else sizes_zyx(downsampled_size, "--downsampled-size")
+    crop = crop_option(crop_size, config_path)
+    folder = DEFAULT_OUTPUT / plain_name(model) if folder is None else folder
+    request = Request(
+        model=model,
+        base=config_path.resolve().parent,
+        asked=Asked(network, size, tuple(dict.fromkeys(objects))),
+        device=str(choose_device(device)),
+        folder=folder,
+        crop_size=crop,
+        radii=radii,
+        pictures=pictures,
+        register=register or promote,
+        promote=promote,
+    )
+    outcome = evaluate_model(request, list_labelled(dicoms, exclude=folder))
+    click.echo(outcome.describe())
+    if outcome.evaluation.failed:
+        sys.exit(1)

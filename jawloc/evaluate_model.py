@@ -1,0 +1,301 @@
+"""One model over many labelled scans, from their files to a report and a place in the registry.
+
+The main path of `jawloc evaluate`, read top to bottom. Reading a scan may fail, and is then named
+in the report.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from jawloc.errors import InputError
+from jawloc.geometry import Shape
+from jawloc.locating.comparison import compare
+from jawloc.locating.locator import Locator, load_locator
+from jawloc.locating.measuring import Measured, measure_scan
+from jawloc.locating.models import Asked, file_digest, load_model
+from jawloc.reporting.evaluation_files import (
+    HTML_FILE,
+    SEEN_WORDS,
+    Decision,
+    Failure,
+    ModelEvaluation,
+    flat_numbers,
+)
+from jawloc.reporting.evaluation_pictures import write_pictures
+from jawloc.reporting.model_files import STORE_SCHEMES, model_file
+from jawloc.reporting.registry import (
+    REGISTERED,
+    KnownModel,
+    Version,
+    find_champion,
+    find_model,
+    log_evaluation,
+    make_champion,
+    register,
+    tag_version,
+)
+from jawloc.reporting.report import write_files
+from jawloc.scans.listing import ListedScan
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated, how, and what is to become of it.
+
+    Attributes
+    ----------
+    model : what the user calls it
+    base : folder of the config, beside which the store is
+    folder : where results go
+    crop_size : (z, y, x) in voxels of the full-size scan
+    radii : of the successful detection rate; empty: the usual ones
+    pictures : how many of the worst scans are shown
+    register, promote : `promote` implies `register`
+    """
+
+    model: str
+    base: Path
+    asked: Asked
+    device: str
+    folder: Path
+    crop_size: Shape
+    radii: tuple[float, ...] = ()
+    pictures: int = 6
+    register: bool = False
+    promote: bool = False
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The present champion, ready to be tried on the same scans; `trained_on` names its own."""
+
+    version: Version
+    locator: Locator
+    digest: str
+    trained_on: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation showed, and where it is."""
+
+    evaluation: ModelEvaluation
+    folder: Path
+
+    def describe(self) -> str:
+        """Say it in a few lines."""
+        lines = []
+        for name, scores in self.evaluation.scores().items():
+            unit, known = scores.success_unit, scores.errors[scores.success_unit]
+            lines.append(
+                f"{name}: mean radial error {known.mean:.3f} {unit.replace('_', ' ')} in "
+                f"{scores.scans} scans (median {known.median:.3f}, 95th percentile "
+                f"{known.percentile_95:.3f}, worst {known.worst:.3f}); {scores.crops.whole} of "
+                f"{scores.crops.scans} crops hold all of it"
+            )
+        for what, names in self.evaluation.seen_scans().items():
+            said = f"optimistic, since the model has used them ({SEEN_WORDS[what]})"
+            lines.append(f"{said}: {', '.join(names)}")
+        if self.evaluation.failed:
+            lines.append(f"{len(self.evaluation.failed)} scans failed (the report says why)")
+        if self.evaluation.decision is not None:
+            lines.append(self.evaluation.decision.reason)
+        return "\n".join([*lines, f"Report: {self.folder / HTML_FILE}"])
+
+
+def plain_name(model: str) -> str:
+    """Return a folder's name for what a user calls a model, a path or URI perhaps."""
+    if model.startswith(STORE_SCHEMES):
+        return re.sub(r"[^\w.@+=-]+", "_", model.partition(":/")[2].strip("/"))
+    return Path(model).expanduser().absolute().name.removesuffix(".pth") or "model"
+
+
+def evaluate_model(request: Request, scans: Sequence[ListedScan]) -> Outcome:
+    """Evaluate a model on labelled scans, write the report, and log it to the model's run.
+
+    Raises
+    ------
+    InputError
+        If there is no such model, it or the champion can't be used, or the folder can't be written
+        to; before any slow work.
+    ConnectionError
+        If the store of the runs can't be reached.
+    """
+    check_folder(request.folder)
+    with model_file(request.model, request.base) as weights:
+        locator = load_model(weights, request.asked, request.device)
+        if request.register:
+            load_locator(weights)  # bare weights could not be served, which this says
+        known = find_model(request.base, request.model, weights)
+        with present_champion(request, known) as champion:
+            evaluation = measure_all(request, locator, known, scans)
+            pictures = write_pictures(request.folder, locator, evaluation, request.pictures)
+            write_files(request.folder, evaluation, pictures)  # whatever the store says later
+            shown = [path for of_object in pictures.values() for path in of_object]
+            known = log_evaluation(request.base, known, flat_numbers(evaluation), shown)
+            evaluation = replace(evaluation, run_id=known.run_id)
+            if request.register:
+                decision = decide(request, known, champion, evaluation, scans)
+                evaluation = replace(evaluation, decision=decision)
+        files = write_files(request.folder, evaluation, pictures)
+        log_evaluation(request.base, known, {}, files)
+    return Outcome(evaluation, request.folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of results, and see that it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--output-dir: {folder} must be a folder that can be written to; {error.strerror}"
+        ) from error
+
+
+@contextmanager
+def present_champion(request: Request, known: KnownModel) -> Iterator[Champion | None]:
+    """Load the champion, for as long as the block lasts, where it is to be compared with."""
+    version = find_champion(request.base) if request.promote else None
+    if version is None:
+        yield None
+        return
+    with model_file(version.uri, request.base) as weights:
+        locator = load_model(weights, Asked(), request.device)
+        splits = find_model(request.base, version.uri, weights).splits
+        yield Champion(version, locator, file_digest(weights), splits.get("train", ()))
+
+
+def measure_all(
+    request: Request, locator: Locator, known: KnownModel, scans: Sequence[ListedScan]
+) -> ModelEvaluation:
+    """Evaluate scan after scan; those that fail are named."""
+    objects = request.asked.objects or tuple(locator.objects)
+    measured, failed = measure_scans(locator, scans, request.crop_size, objects, "evaluate")
+    calibration = locator.calibration
+    splits = {"calibration": calibration.scan_ids if calibration else (), **known.splits}
+    return ModelEvaluation(
+        model=request.model,
+        digest=known.digest,
+        crop_size=request.crop_size,
+        objects=objects,
+        measured=tuple(measured),
+        failed=tuple(failed),
+        radii=request.radii,
+        seen={scan_id: what for what, ids in splits.items() for scan_id in ids},
+        run_id=known.run_id,
+    )
+
+
+def measure_scans(
+    locator: Locator,
+    scans: Sequence[ListedScan],
+    crop_size: Shape,
+    objects: Sequence[str],
+    title: str,
+) -> tuple[list[Measured], list[Failure]]:
+    """Measure scan after scan, whatever is wrong with one of them."""
+    measured: list[Measured] = []
+    failed: list[Failure] = []
+    with tqdm(scans, desc=title, unit="scan", disable=None) as bar:
+        for scan in bar:
+            try:
+                measured += measure_scan(locator, scan, crop_size, objects)
+            except Exception as error:  # one scan must not end a night's work, whatever is wrong
+                said = str(error)
+                if not isinstance(error, InputError):
+                    said = f"{type(error).__name__}: {error}"
+                failed.append(Failure(scan.name, str(scan.path), said))
+                bar.write(f"failed: {scan.name}: {said}", file=sys.stderr)
+    return measured, failed
+
+
+# The registry
+
+
+def decide(
+    request: Request,
+    known: KnownModel,
+    champion: Champion | None,
+    evaluation: ModelEvaluation,
+    scans: Sequence[ListedScan],
+) -> Decision:
+    """Register the model, and make it the champion where it is to be and deserves it."""
+    if not evaluation.measured:
+        reason = "no scan could be evaluated, so the model was not registered"
+        return Decision(None, None, False, reason)
+    verdict = judge(request, known, champion, evaluation, scans) if request.promote else None
+    version = register(request.base, known)
+    called = f"the model is version {version.number} of {REGISTERED}"
+    if verdict is None:
+        return Decision(version.number, None, False, called)
+    decision = replace(verdict, version=version.number, reason=f"{called}; {verdict.reason}")
+    tag_version(request.base, version, decision_tags(decision, evaluation))
+    if decision.promoted:
+        make_champion(request.base, version)
+    return decision
+
+
+def judge(
+    request: Request,
+    known: KnownModel,
+    champion: Champion | None,
+    evaluation: ModelEvaluation,
+    scans: Sequence[ListedScan],
+) -> Decision:
+    """Try the champion on the same scans, and say whether the model takes its place."""
+    if champion is None:
+        return Decision(None, None, True, "there was no champion, so it becomes the champion")
+    before = champion.version.number
+    if champion.digest == known.digest:
+        return Decision(None, before, False, "it is the champion already")
+    shared = [name for name in evaluation.objects if name in champion.locator.objects]
+    if not shared:
+        reason = f"the champion, version {before}, finds none of its objects, so it stays"
+        return Decision(None, before, False, reason)
+    measured, _ = measure_scans(
+        champion.locator, scans, request.crop_size, shared, f"champion (version {before})"
+    )
+    comparison = compare(evaluation.measured, measured)
+    reason = f"compared with the champion, version {before}, {comparison.describe()}"
+    if comparison.challenger_wins:
+        reason += ", so it becomes the champion"
+    mine = len(evaluation.seen_scans().get("train", []))
+    theirs = len({m.scan_id for m in measured} & set(champion.trained_on))
+    if mine or theirs:
+        reason += (
+            f"; no fair comparison where scans were trained on: by the model {mine}, by the "
+            f"champion {theirs} of them"
+        )
+    return Decision(None, before, comparison.challenger_wins, reason, comparison)
+
+
+def decision_tags(decision: Decision, evaluation: ModelEvaluation) -> dict[str, str]:
+    """Return what a version's tags say of the comparison that it was promoted by, or not."""
+    tags = {
+        "evaluation.promoted": str(decision.promoted).lower(),
+        "evaluation.reason": decision.reason,
+        "evaluation.scans": str(len(evaluation.scans)),
+        "evaluation.champion_before": decision.champion_before or "none",
+    }
+    known = decision.comparison
+    if known is not None:
+        p = "none (too few scans)" if known.p_value is None else f"{known.p_value:.6g}"
+        tags |= {
+            "evaluation.test": known.test,
+            "evaluation.p_value": p,
+            "evaluation.scans": str(known.scans),
+            "evaluation.mean_error": f"{known.challenger_mean} {known.unit}",
+            "evaluation.champion_mean_error": f"{known.champion_mean} {known.unit}",
+        }
+    return tags

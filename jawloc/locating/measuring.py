@@ -1,0 +1,204 @@
+"""A labelled scan and a locator -> how far off the locator is in it, and what a crop would hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, Shape, map_points, voxels_to_mm
+from jawloc.heatmaps.metrics import radial_errors_mm, radial_errors_voxels
+from jawloc.locating.crop import Window, window_round
+from jawloc.locating.evaluation import ScanError
+from jawloc.locating.locator import Localisation, Locator
+from jawloc.scans.cache.files import is_cached_scan
+from jawloc.scans.downsample import downsample
+from jawloc.scans.labels import Label, object_centroids
+from jawloc.scans.listing import ListedScan, list_scans
+from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import ScanFile
+
+DICOM_ENDINGS = (".dcm", ".dicom")
+Labels = Sequence[int] | None  # label values of an object; None: every non-zero voxel
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One object in one labelled scan, as a locator found it.
+
+    Attributes
+    ----------
+    path : Path
+    scan_id : str
+        Of the file, by which a training knows it; the error's `scan_id` names it among these
+        scans, of which several may have one id.
+    offset_voxels : array, shape (3,)
+        Found minus true, in voxels of the full-size scan.
+    offset_mm : array, shape (3,), or None where the spacing is unknown
+    window : Window
+        Of the crop round the found position.
+    labelled_voxels, inside_voxels : int
+        How many of the object there are at full size, and how many of them the crop holds.
+    """
+
+    path: Path
+    scan_id: str
+    error: ScanError
+    found: Localisation
+    offset_voxels: np.ndarray
+    offset_mm: np.ndarray | None
+    window: Window
+    labelled_voxels: int
+    inside_voxels: int
+
+    @property
+    def inside(self) -> float:
+        """Return the share of the object's labelled voxels that the crop holds."""
+        return self.inside_voxels / self.labelled_voxels
+
+
+def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list[ListedScan]:
+    """List the labelled DICOMs that files and folders stand for.
+
+    Of a folder, only DICOMs count, and of these not the downsampled copies in a cache. A file that
+    is named itself is listed, whatever it is.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    listed = list_scans(named, exclude=exclude)
+    themselves = {place.resolve() for place in named}
+    kept = [
+        scan
+        for scan in listed
+        if scan.path.resolve() in themselves
+        or scan.path.is_dir()
+        or (scan.path.suffix.lower() in DICOM_ENDINGS and not is_cached_scan(scan.path))
+    ]
+    if not kept:
+        raise InputError(
+            f"{', '.join(str(place) for place in named)}: an evaluation needs at least one "
+            f"labelled DICOM at full size (.dcm, .dicom); there is none"
+        )
+    return kept
+
+
+def measure_scan(
+    locator: Locator, listed: ListedScan, crop_size: Shape, objects: Sequence[str] = ()
+) -> list[Measured]:
+    """Find the objects in a labelled scan, which is read slab by slab, and compare with its mask.
+
+    Parameters
+    ----------
+    crop_size : (z, y, x) in voxels of the full-size scan
+    objects : which of the locator's count; all without names
+
+    Returns
+    -------
+    One for each object that the scan shows.
+
+    Raises
+    ------
+    InputError
+        A file that can't be read as a scan, has no mask or none of the objects in it, is smaller
+        than the locator's grid, or is a downsampled copy.
+    """
+    scan = open_labelled(listed.path)
+    small = downsample(scan, locator.downsampled_size)
+    prediction = locator.predict(small.image)
+    found = {one.object_name: one for one in locator.localise(listed.name, prediction, scan.grid)}
+    at = dict(zip(locator.objects, prediction.points_voxels, strict=True))
+    wanted = {name: locator.objects[name] for name in objects or locator.objects}
+    centroids = object_centroids(small.labels, wanted, listed.path.name)
+    shown = {name: c for name, c in zip(wanted, centroids, strict=True) if not np.isnan(c).any()}
+    every = []
+    for name, truth in shown.items():
+        error = scan_error(found[name], truth, at[name], scan.grid, locator.downsampled_size)
+        window = window_round(found[name].point_voxels, crop_size, scan.grid.shape_zyx)
+        offset = error.predicted_voxels - truth
+        every.append(
+            Measured(
+                path=listed.path,
+                scan_id=scan.scan_id,
+                error=error,
+                found=found[name],
+                offset_voxels=offset,
+                offset_mm=voxels_to_mm(offset, scan.grid),
+                window=window,
+                labelled_voxels=count_labels(small.labels, wanted[name]),
+                inside_voxels=labels_inside(scan, window, wanted[name]),
+            )
+        )
+    return every
+
+
+def open_labelled(path: Path) -> ScanFile:
+    """Open a scan that has a mask at full size.
+
+    Raises
+    ------
+    InputError
+        If it has none, can't be read, or is a downsampled copy, whose mask is not the truth.
+    """
+    scan = open_scan(path)
+    if scan.read_mask is None:
+        raise InputError(
+            f"{path.name}: an evaluation needs a labelled DICOM, with a mask in element "
+            f"(00BB,B001); this scan has none"
+        )
+    if is_cached_scan(path):
+        raise InputError(
+            f"{path.name}: an evaluation needs a mask at full size; this is a downsampled copy"
+        )
+    return scan
+
+
+def scan_error(
+    found: Localisation, truth: np.ndarray, predicted_small: np.ndarray, full: Grid, size: Shape
+) -> ScanError:
+    """Return the distance between a found and the true position in every unit.
+
+    Parameters
+    ----------
+    truth : array, shape (3,), voxels of the full-size grid `full`
+    predicted_small : array, shape (3,), voxels of the downsampled grid of this size
+    """
+    predicted = np.asarray(found.point_voxels)
+    in_mm = radial_errors_mm(predicted, truth, full)
+    small = radial_errors_voxels(predicted_small, map_points(truth, full, Grid(size)))
+    return ScanError(
+        scan_id=found.scan_id,
+        object_name=found.object_name,
+        predicted_voxels=predicted,
+        truth_voxels=truth,
+        error_downsampled_voxels=float(small),
+        error_full_size_voxels=float(radial_errors_voxels(predicted, truth)),
+        error_mm=None if in_mm is None else float(in_mm),
+    )
+
+
+def count_labels(labels: Sequence[Label], values: Labels) -> int:
+    """Return how many voxels carry a label of an object."""
+    return sum(label.voxels for label in labels if values is None or label.value in values)
+
+
+def labels_inside(scan: ScanFile, window: Window, values: Labels) -> int:
+    """Count the voxels of an object in a window of a scan's mask, slice by slice."""
+    if scan.read_mask is None:
+        raise ValueError(f"{scan.path.name}: voxels can only be counted in a scan with a mask")
+    z, y, x = (
+        range(max(start, 0), min(start + size, length))
+        for start, size, length in zip(
+            window.start_zyx, window.size_zyx, scan.grid.shape_zyx, strict=True
+        )
+    )
+    total = 0
+    for index in z:
+        plane = scan.read_mask(index, index + 1)[0, y.start : y.stop, x.start : x.stop]
+        total += int(np.count_nonzero(plane if values is None else np.isin(plane, list(values))))
+    return total

@@ -1,0 +1,239 @@
+"""Measured scans -> how good a locator is: errors, success, crops, coverage, bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from jawloc.locating.measuring import Measured
+
+Unit = Literal["downsampled_voxels", "full_size_voxels", "mm"]
+UNITS: tuple[Unit, ...] = ("downsampled_voxels", "full_size_voxels", "mm")
+AXES = ("z", "y", "x")
+STATUSES = ("ok", "uncertain", "not found")
+# Radii within which an object counts as found, unless the user says others.
+USUAL_RADII: Mapping[str, tuple[float, ...]] = {
+    "mm": (0.1, 0.2, 0.5, 1.0),
+    "full_size_voxels": (5.0, 10.0, 25.0, 50.0),
+}
+CONFIDENCE = 0.95  # of the interval round the coverage
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Radial errors of some scans in one unit; `median` and `percentile_95` interpolate."""
+
+    mean: float  # mean radial error, MRE
+    median: float
+    percentile_95: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class Success:
+    """Successful detection rate (SDR): the share of scans with an error of at most `radius`."""
+
+    radius: float
+    scans: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How much of the object the crops round the found positions hold.
+
+    Attributes
+    ----------
+    whole : how many crops hold all of the object's labelled voxels
+    mean_share, least_share : of the labelled voxels of a scan
+    """
+
+    whole: int
+    scans: int
+    mean_share: float
+    least_share: float
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Whether the ball of the stated radius holds the truth as often as it says.
+
+    Attributes
+    ----------
+    inside : how many truths lie inside, of `scans` that have a radius
+    stated : the confidence that the model states
+    lowest, highest : what the true share may be, in view of so few scans (95 %, Clopper-Pearson)
+    """
+
+    inside: int
+    scans: int
+    share: float
+    stated: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Mean of found minus true along one axis, and its standard error (None for one scan)."""
+
+    mean: float
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class StatusScores:
+    """The scans of one status; errors in voxels of the full-size scan and in mm, by unit."""
+
+    scans: int
+    mean_error: Mapping[str, float]
+    worst_error: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well one object is found in some scans.
+
+    Attributes
+    ----------
+    errors : by unit; mm only where every scan's spacing is known
+    success : in `success_unit`
+    coverage : None where the model states no radius
+    spread_correlation : Spearman's, between spread and error; None for fewer than three scans or
+        where one of the two doesn't vary
+    statuses : those that occur
+    bias : by unit (full_size_voxels, mm), then by axis
+    """
+
+    scans: int
+    errors: Mapping[str, Errors]
+    success_unit: str
+    success: tuple[Success, ...]
+    crops: Crops
+    coverage: Coverage | None
+    spread_correlation: float | None
+    statuses: Mapping[str, StatusScores]
+    bias: Mapping[str, Mapping[str, Bias]]
+
+
+def common_unit(measured: Sequence[Measured]) -> Unit:
+    """Return mm where every scan's spacing is known, else voxels of the full-size scan."""
+    known = all(m.error.error_mm is not None for m in measured)
+    return "mm" if known and measured else "full_size_voxels"
+
+
+def errors_in(measured: Sequence[Measured], unit: str) -> np.ndarray:
+    """Return the radial errors in a unit, shape (scan,); NaN where it is unknown."""
+    return np.array([getattr(m.error, f"error_{unit}") for m in measured], float)
+
+
+def score(measured: Sequence[Measured], radii: Sequence[float] = (), unit: str = "") -> Scores:
+    """Reduce the measured scans of one object, at least one, to numbers.
+
+    Parameters
+    ----------
+    radii : of the successful detection rate, in `unit`; without any, the usual ones
+    unit : full_size_voxels or mm; without one, mm where every scan's spacing is known
+    """
+    unit = unit or common_unit(measured)
+    known = {u: e for u in UNITS if np.isfinite(e := errors_in(measured, u)).all()}
+    in_voxels = errors_in(measured, "full_size_voxels")
+    return Scores(
+        scans=len(measured),
+        errors={u: _errors(values) for u, values in known.items()},
+        success_unit=unit,
+        success=success_rates(errors_in(measured, unit), radii or USUAL_RADII[unit]),
+        crops=_crops(measured),
+        coverage=_coverage(measured),
+        spread_correlation=_correlation([m.found.spread_voxels for m in measured], in_voxels),
+        statuses=_statuses(measured),
+        bias=_bias(measured),
+    )
+
+
+def success_rates(errors: np.ndarray, radii: Sequence[float]) -> tuple[Success, ...]:
+    """Return the successful detection rate at each radius, the smallest first."""
+    counts = [(r, int(np.count_nonzero(errors <= r))) for r in sorted(set(radii))]
+    return tuple(Success(float(r), count, count / len(errors)) for r, count in counts)
+
+
+def ranked(measured: Sequence[Measured]) -> list[Measured]:
+    """Return the worst first: by mm where every scan's spacing is known, else by voxels."""
+    unit = common_unit(measured)
+    return sorted(measured, key=lambda m: -getattr(m.error, f"error_{unit}"))
+
+
+def _errors(values: np.ndarray) -> Errors:
+    return Errors(
+        mean=float(values.mean()),
+        median=float(np.median(values)),
+        percentile_95=float(np.percentile(values, 95)),
+        worst=float(values.max()),
+    )
+
+
+def _crops(measured: Sequence[Measured]) -> Crops:
+    shares = [m.inside for m in measured]
+    whole = sum(m.inside_voxels == m.labelled_voxels for m in measured)
+    return Crops(whole, len(measured), float(np.mean(shares)), float(min(shares)))
+
+
+def _coverage(measured: Sequence[Measured]) -> Coverage | None:
+    stated = [
+        (m.error.error_full_size_voxels <= m.found.radius_voxels, m.found.confidence)
+        for m in measured
+        if m.found.radius_voxels is not None and m.found.confidence is not None
+    ]
+    if not stated:
+        return None
+    inside, n = sum(bool(held) for held, _ in stated), len(stated)
+    interval = stats.binomtest(inside, n).proportion_ci(CONFIDENCE)
+    return Coverage(
+        inside=inside,
+        scans=n,
+        share=inside / n,
+        stated=float(stated[0][1]),
+        lowest=float(interval.low),
+        highest=float(interval.high),
+    )
+
+
+def _correlation(spreads: Sequence[float], errors: np.ndarray) -> float | None:
+    if len(errors) < 3 or np.ptp(spreads) == 0 or np.ptp(errors) == 0:
+        return None
+    return float(stats.spearmanr(spreads, errors).statistic)
+
+
+def _statuses(measured: Sequence[Measured]) -> dict[str, StatusScores]:
+    every = {}
+    for status in STATUSES:
+        own = [m for m in measured if m.found.status == status]
+        known = {u: e for u in UNITS[1:] if own and np.isfinite(e := errors_in(own, u)).all()}
+        if own:
+            every[status] = StatusScores(
+                scans=len(own),
+                mean_error={u: float(e.mean()) for u, e in known.items()},
+                worst_error={u: float(e.max()) for u, e in known.items()},
+            )
+    return every
+
+
+def _bias(measured: Sequence[Measured]) -> dict[str, dict[str, Bias]]:
+    in_mm = [m.offset_mm for m in measured if m.offset_mm is not None]
+    offsets = {"full_size_voxels": [m.offset_voxels for m in measured]}
+    if len(in_mm) == len(measured):
+        offsets["mm"] = in_mm
+    return {unit: _bias_by_axis(np.asarray(values)) for unit, values in offsets.items()}
+
+
+def _bias_by_axis(offsets: np.ndarray) -> dict[str, Bias]:
+    n = len(offsets)
+    errors = offsets.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else [None] * 3
+    return {
+        axis: Bias(float(mean), None if error is None else float(error))
+        for axis, mean, error in zip(AXES, offsets.mean(axis=0), errors, strict=True)
+    }

@@ -1,0 +1,226 @@
+"""An evaluation as files: `evaluation.json`, `evaluation.csv`, and numbers for the run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jawloc import __version__
+from jawloc.geometry import Shape
+from jawloc.locating.comparison import Comparison
+from jawloc.locating.measuring import Measured
+from jawloc.locating.scores import AXES, Scores, common_unit, ranked, score
+
+JSON_FILE, CSV_FILE, HTML_FILE = "evaluation.json", "evaluation.csv", "evaluation.html"
+SEEN_WORDS = {
+    "train": "trained on",
+    "validation": "weights chosen by",
+    "calibration": "radius calibrated on",
+}
+NO_MM = "the files of some scans don't say how large a voxel is"
+DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be evaluated."""
+
+    scan: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of the model in the registry.
+
+    Attributes
+    ----------
+    version : of the registered model; None where it was not registered
+    champion_before : the version that was the champion, or None
+    promoted : whether the model became champion now
+    reason : in a sentence
+    """
+
+    version: str | None
+    champion_before: str | None
+    promoted: bool
+    reason: str
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """All that was found out about a model on some scans.
+
+    Attributes
+    ----------
+    model, digest : what the user calls it, and the SHA-256 of its file
+    crop_size : (z, y, x) in voxels of the full-size scan
+    objects : that were looked for
+    measured : every object of every scan that could be read
+    radii : that the user asked for; empty: the usual ones
+    seen : scan id -> what the model has used it for already, a key of SEEN_WORDS
+    """
+
+    model: str
+    digest: str
+    crop_size: Shape
+    objects: tuple[str, ...]
+    measured: tuple[Measured, ...]
+    failed: tuple[Failure, ...]
+    radii: tuple[float, ...]
+    seen: Mapping[str, str]
+    run_id: str | None = None
+    decision: Decision | None = None
+
+    @property
+    def unit(self) -> str:
+        """Return the unit of radii and ranks: mm where every scan's spacing is known."""
+        return common_unit(self.measured)
+
+    @property
+    def scans(self) -> list[str]:
+        """Return the names of the scans that were evaluated."""
+        return list(dict.fromkeys(m.error.scan_id for m in self.measured))
+
+    def of(self, name: str, *, unseen: bool = False) -> list[Measured]:
+        """Return one object's scans, the worst first; `unseen`: those the model hasn't used."""
+        own = [m for m in self.measured if m.error.object_name == name]
+        return ranked([m for m in own if not (unseen and m.scan_id in self.seen)])
+
+    def scores(self, *, unseen: bool = False) -> dict[str, Scores]:
+        """Return the scores of each object that any of the scans shows."""
+        every = {name: self.of(name, unseen=unseen) for name in self.objects}
+        return {name: score(own, self.radii, self.unit) for name, own in every.items() if own}
+
+    def seen_scans(self) -> dict[str, list[str]]:
+        """Return the names of the scans that the model has used already, by what for."""
+        found: dict[str, list[str]] = {}
+        for m in self.measured:
+            names = found.setdefault(self.seen.get(m.scan_id, ""), [])
+            if m.error.scan_id not in names:
+                names.append(m.error.scan_id)
+        return {what: found[what] for what in SEEN_WORDS if what in found}
+
+
+def plain_content(evaluation: ModelEvaluation) -> dict[str, Any]:
+    """Return what `evaluation.json` holds."""
+    seen = evaluation.seen_scans()
+    unseen = evaluation.scores(unseen=True) if seen else {}
+    without_mm = evaluation.measured and evaluation.unit != "mm"
+    return {
+        "model": evaluation.model,
+        "weights_sha256": evaluation.digest,
+        "jawloc_version": __version__,
+        "run_id": evaluation.run_id,
+        "crop_size_voxels_zyx": list(evaluation.crop_size),
+        "scans": {"evaluated": len(evaluation.scans), "failed": len(evaluation.failed)},
+        "radius_unit": evaluation.unit,
+        "why_no_mm": NO_MM if without_mm else None,
+        "objects": {name: asdict(scores) for name, scores in evaluation.scores().items()},
+        "seen_scans": {SEEN_WORDS[what]: names for what, names in seen.items()},
+        "objects_in_unseen_scans": {name: asdict(scores) for name, scores in unseen.items()},
+        "failed": [asdict(failure) for failure in evaluation.failed],
+        "registry": None if evaluation.decision is None else asdict(evaluation.decision),
+        "rows": rows(evaluation),
+    }
+
+
+def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
+    """Return a row an object of a scan, each object's worst first, then those that failed."""
+    every = [
+        _row(rank, m, evaluation.seen)
+        for name in evaluation.objects
+        for rank, m in enumerate(evaluation.of(name), 1)
+    ]
+    columns = list(every[0]) if every else ["scan", "status", "reason", "path"]
+    for failure in evaluation.failed:
+        said = {"scan": failure.scan, "status": "failed", "path": failure.path}
+        reason = {"reason": " ".join(failure.reason.split())}
+        every.append({**dict.fromkeys(columns), **said, **reason})
+    return every
+
+
+def _row(rank: int, m: Measured, seen: Mapping[str, str]) -> dict[str, Any]:
+    error, found = m.error, m.found
+    mm = [None] * 3 if m.offset_mm is None else m.offset_mm.tolist()
+    numbers: dict[str, Any] = {
+        "rank": rank,
+        "scan": error.scan_id,
+        "object": error.object_name,
+        "error_full_size_voxels": error.error_full_size_voxels,
+        "error_downsampled_voxels": error.error_downsampled_voxels,
+        "error_mm": error.error_mm,
+        **_by_axis("found_{}_voxels", error.predicted_voxels.tolist()),
+        **_by_axis("true_{}_voxels", error.truth_voxels.tolist()),
+        **_by_axis("bias_{}_voxels", m.offset_voxels.tolist()),
+        **_by_axis("bias_{}_mm", mm),
+        "spread_voxels": found.spread_voxels,
+        "radius_voxels": found.radius_voxels,
+        "confidence": found.confidence,
+        "truth_inside_radius": None
+        if found.radius_voxels is None
+        else bool(error.error_full_size_voxels <= found.radius_voxels),
+        "status": found.status,
+        "reason": found.reason or None,
+        "share_inside_crop": m.inside,
+        "labelled_voxels": m.labelled_voxels,
+        "labelled_voxels_inside_crop": m.inside_voxels,
+        "crop_fit": m.window.fit,
+        "model_has_seen": SEEN_WORDS.get(seen.get(m.scan_id, "")),
+        "path": str(m.path),
+    }
+    return {k: round(v, DECIMALS) if isinstance(v, float) else v for k, v in numbers.items()}
+
+
+def _by_axis(name: str, values: Sequence[float | None]) -> dict[str, float | None]:
+    return {name.format(axis): value for axis, value in zip(AXES, values, strict=True)}
+
+
+def csv_text(evaluation: ModelEvaluation) -> str:
+    """Return the rows as CSV, with an empty cell for None."""
+    table, text = rows(evaluation), io.StringIO()
+    if table:
+        writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    return text.getvalue()
+
+
+def flat_numbers(evaluation: ModelEvaluation) -> dict[str, float]:
+    """Return the plain numbers under flat names, `evaluation_...`, to compare runs by.
+
+    Of several objects, the object's name comes after `evaluation_`.
+    """
+    numbers: dict[str, float] = {
+        "scans": len(evaluation.scans),
+        "failed_scans": len(evaluation.failed),
+    }
+    several = len(evaluation.objects) > 1
+    for name, scores in evaluation.scores().items():
+        prefix = f"{name}_" if several else ""
+        numbers |= {f"{prefix}{key}": value for key, value in _flat(scores).items()}
+    return {f"evaluation_{key}": float(value) for key, value in numbers.items()}
+
+
+def _flat(scores: Scores) -> dict[str, float]:
+    flat: dict[str, float] = {"rows": scores.scans}
+    for unit, errors in scores.errors.items():
+        flat |= {f"error_{unit}_{key}": value for key, value in asdict(errors).items()}
+    for rate in scores.success:
+        flat[f"sdr_{rate.radius:g}_{scores.success_unit}"] = rate.share
+    flat |= {"crops_whole": scores.crops.whole, "crop_share": scores.crops.mean_share}
+    flat["crop_share_least"] = scores.crops.least_share
+    if scores.coverage is not None:
+        flat |= {"coverage": scores.coverage.share, "coverage_stated": scores.coverage.stated}
+    if scores.spread_correlation is not None:
+        flat["spread_correlation"] = scores.spread_correlation
+    for status, of_status in scores.statuses.items():
+        flat[f"scans_{status.replace(' ', '_')}"] = of_status.scans
+    for unit, by_axis in scores.bias.items():
+        flat |= {f"bias_{axis}_{unit}": bias.mean for axis, bias in by_axis.items()}
+    return flat

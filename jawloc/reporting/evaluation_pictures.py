@@ -1,0 +1,72 @@
+"""What an evaluation shows: a figure for each question, and the scans that went worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jawloc.locating.crop import read_window
+from jawloc.locating.locator import Locator
+from jawloc.locating.measuring import Measured
+from jawloc.locating.scores import errors_in
+from jawloc.reporting.evaluation_files import ModelEvaluation
+from jawloc.reporting.figures import Figure, plot_bias, plot_success, plot_trust, save_figure
+from jawloc.reporting.outputs import location_picture
+from jawloc.scans.downsample import downsample_image
+from jawloc.scans.reading import open_scan
+
+OWN_FILES = ("success*.png", "trust*.png", "bias*.png", "worst_*.png")
+Pictures = dict[str, list[Path]]  # by object
+
+
+def write_pictures(
+    folder: Path, locator: Locator, evaluation: ModelEvaluation, worst: int
+) -> Pictures:
+    """Draw the figures of each object and so many of its worst scans; earlier pictures go."""
+    for path in [path for pattern in OWN_FILES for path in folder.glob(pattern)]:
+        path.unlink()
+    pictures: Pictures = {}
+    for name, scores in evaluation.scores().items():
+        own = evaluation.of(name)
+        ending = f"_{name}".replace("/", "_") if len(evaluation.objects) > 1 else ""
+        radii = [rate.radius for rate in scores.success]
+        pictures[name] = []
+        for key, figure in figures(own, evaluation.unit, radii, name).items():
+            pictures[name].append(folder / f"{key}{ending}.png")
+            save_figure(figure, pictures[name][-1])
+        for rank, m in enumerate(own[:worst], 1):
+            pictures[name].append(folder / f"worst_{rank:02d}_{m.error.scan_id}{ending}.png")
+            save_figure(scan_picture(locator, m), pictures[name][-1])
+    return pictures
+
+
+def figures(
+    measured: Sequence[Measured], unit: str, radii: Sequence[float], name: str
+) -> dict[str, Figure]:
+    """Draw what the scans of one object show together."""
+    offsets = [m.offset_mm if unit == "mm" else m.offset_voxels for m in measured]
+    known = [m for m in measured if m.found.radius_voxels is not None]
+    what = "stated radius" if known else "spread"
+    shown = known or measured
+    foretold = [m.found.radius_voxels if known else m.found.spread_voxels for m in shown]
+    return {
+        "success": plot_success(errors_in(measured, unit), unit, radii, name),
+        "trust": plot_trust(
+            errors_in(shown, "full_size_voxels"),
+            np.array(foretold, float),
+            [m.found.status for m in shown],
+            what=what,
+            name=name,
+        ),
+        "bias": plot_bias(np.array(offsets, float), unit, name),
+    }
+
+
+def scan_picture(locator: Locator, measured: Measured) -> Figure:
+    """Show where an object was found and where it is, in a scan that is read once more."""
+    scan = open_scan(measured.path)
+    image = downsample_image(scan, locator.downsampled_size)
+    crop, _ = read_window(scan, measured.window)
+    return location_picture(measured.found, scan.grid, image, crop, measured.window, measured.error)

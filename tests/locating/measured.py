@@ -1,0 +1,53 @@
+"""Measured scans with known errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from jawloc.locating.crop import Window
+from jawloc.locating.evaluation import ScanError
+from jawloc.locating.locator import Localisation
+from jawloc.locating.measuring import Measured
+
+TRUTH = np.array([50.0, 20.0, 30.0])
+
+
+def measured(
+    scan: str,
+    offset=(0.0, 0.0, 0.0),
+    *,
+    spacing=None,
+    name: str = "jaw",
+    inside: int = 100,
+    spread: float = 1.0,
+    **trust,
+) -> Measured:
+    """Return a scan in which the position is wrong by `offset` voxels of the full-size scan.
+
+    Its grid is half as fine on every axis; of 100 labelled voxels the crop holds `inside`.
+    """
+    offset = np.asarray(offset, float)
+    mm = None if spacing is None else offset * spacing
+    point = tuple(float(v) for v in TRUTH + offset)
+    error = ScanError(
+        scan_id=scan,
+        object_name=name,
+        predicted_voxels=TRUTH + offset,
+        truth_voxels=TRUTH,
+        error_downsampled_voxels=float(np.linalg.norm(offset)) / 2,
+        error_full_size_voxels=float(np.linalg.norm(offset)),
+        error_mm=None if mm is None else float(np.linalg.norm(mm)),
+    )
+    return Measured(
+        path=Path(f"{scan}.dcm"),
+        scan_id=scan,
+        error=error,
+        found=Localisation(scan, name, point, None, spread, **trust),
+        offset_voxels=offset,
+        offset_mm=mm,
+        window=Window((40, 10, 20), (20, 20, 20), "centred"),
+        labelled_voxels=100,
+        inside_voxels=inside,
+    )
