@@ -456,7 +456,7 @@ def test_an_interrupted_run_is_killed_in_the_store_and_can_be_gone_on_with(
     assert jawloc("train", "--model-name", "whole").exit_code == 0
     assert numbers(lab, "blue") == numbers(lab, "whole")
     states = [
-        torch.load(folder.parent / n / f"{n}.pth", weights_only=True)["state_dict"]
+        torch.load(folder.parent / n / f"{n}.pth", weights_only=True)["state_dicts"][0]
         for n in ("blue", "whole")
     ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
