@@ -1,7 +1,6 @@
 """One model over many labelled scans, from their files to a report and a place in the registry.
 
-The main path of `jawloc evaluate`, read top to bottom. Reading a scan may fail, and is then named
-in the report.
+The main path of `jawloc evaluate`, read top to bottom; a scan that fails is named in the report.
 """
 
 from __future__ import annotations
