@@ -43,16 +43,19 @@ from jawloc.scans.scan import ScanFile
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many scans were located, had been located before, and failed."""
+    """How many scans were located, of these without trust, had been located before, and failed."""
 
     located: int
+    doubtful: int
     skipped: int
     failed: int
     table: Path
 
     def describe(self) -> str:
         """Say it in a line."""
-        parts = [f"{self.located} scans located"]
+        parts = [f"{self.located} scan{'' if self.located == 1 else 's'} located"]
+        if self.doubtful:
+            parts[0] += f" ({self.doubtful} not to be trusted: see status and reason)"
         parts += [f"{self.skipped} done before"] if self.skipped else []
         parts += [f"{self.failed} failed (the table says why)"] if self.failed else []
         return f"{', '.join(parts)}: {self.table}"
@@ -87,7 +90,7 @@ def locate_scans(search: Search, scans: Sequence[ListedScan], table: Table) -> O
     """
     make_folders(search)
     table = dict(table)
-    count = {"located": 0, "skipped": 0, "failed": 0}
+    count = {"located": 0, "doubtful": 0, "skipped": 0, "failed": 0}
     with (
         _saying_how_to_go_on(search.folder, count, len(scans)),
         tqdm(scans, desc="locate", unit="scan", disable=None) as bar,
@@ -101,6 +104,7 @@ def locate_scans(search: Search, scans: Sequence[ListedScan], table: Table) -> O
             write_tables(search.folder, table)
             failed = rows[0].status == FAILED
             count["failed" if failed else "located"] += 1
+            count["doubtful"] += not failed and any(row.status != "ok" for row in rows)
             if failed:
                 bar.write(f"failed: {scan.name}: {rows[0].reason}", file=sys.stderr)
     return Outcome(**count, table=search.folder / TABLE)
@@ -191,7 +195,8 @@ def _saying_how_to_go_on(folder: Path, count: Mapping[str, int], total: int) -> 
     try:
         yield
     except (_WritingError, KeyboardInterrupt) as error:
-        done = f"{sum(count.values())} of {total} scans are done; the same command with --resume"
+        ended = sum(n for what, n in count.items() if what != "doubtful")
+        done = f"{ended} of {total} scans are done; the same command with --resume"
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {done} goes on") from None
         raise OSError(

@@ -99,7 +99,7 @@ def test_the_numbers_of_a_model_whose_errors_are_known(jawloc, lab, known_errors
     row = next(r for r in said["rows"] if r["scan"] == "phantom_000")
     assert row["error_mm"] == pytest.approx(3 * spacing[0], rel=1e-4)
     assert jaw["coverage"] is None
-    assert jaw["statuses"]["ok"]["scans"] == 5
+    assert jaw["statuses"]["uncertain"]["scans"] == 5
     with Path("out/evaluation.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [r["scan"] for r in table] == [r["scan"] for r in said["rows"]]

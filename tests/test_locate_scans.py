@@ -224,7 +224,10 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
     bad = ["junk.tif", "flat.tif", "4d.tif", "small.tif", "notes.pdf", "gone.nii.gz"]
     result = locate(*bad[:3], "a/fish.dcm", *bad[3:], "c.nii.gz")
     assert result.exit_code == 1
-    assert result.stdout == "2 scans located, 6 failed (the table says why): out/locations.csv\n"
+    assert (
+        result.stdout
+        == "2 scans located (2 not to be trusted: see status and reason), 6 failed (the table says why): out/locations.csv\n"
+    )
     rows = {row["scan"]: row for row in table()}
     assert [name for name, row in rows.items() if row["status"] == "uncertain"] == [
         "fish",
@@ -280,7 +283,9 @@ def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypat
     assert {p.name for p in Path("out/imgs").iterdir()} == {"a_fish.tif"}
     monkeypatch.setattr(driver, "write_crop", write)
     result = locate("a", "b", "c.nii.gz", options=RESUME)
-    assert result.stdout.startswith("2 scans located, 1 done before")
+    assert result.stdout.startswith(
+        "2 scans located (2 not to be trusted: see status and reason), 1 done before"
+    )
 
 
 # --- going on ------------------------------------------------------------------------------
@@ -319,7 +324,10 @@ def test_ctrl_c_loses_nothing_and_resume_goes_on(locate, monkeypatch, located):
     assert [row["scan"] for row in before] == ["a_fish"]
     located.clear()
     result = locate("a", "c.nii.gz", "b", options=RESUME)
-    assert result.stdout == "2 scans located, 1 done before: out/locations.csv\n"
+    assert (
+        result.stdout
+        == "2 scans located (2 not to be trusted: see status and reason), 1 done before: out/locations.csv\n"
+    )
     assert located == ["c", "b_fish"]
     assert table()[0] == before[0]
     assert [row["scan"] for row in table()] == ["a_fish", "c", "b_fish"]

@@ -20,6 +20,8 @@ LOCATOR_REQUIREMENTS = (
     "pandas",
     "pydantic",
     "pydicom",
+    "scikit-learn",
+    "scipy",
     "SimpleITK",
     "threadpoolctl",
     "tifffile",

@@ -95,7 +95,8 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
 
 def _own_files(folder: Path) -> list[Path]:
     patterns = (*OWN_FILES, f"{folder.name}.pth")
-    own = [path for pattern in patterns for path in folder.glob(pattern)]
+    # once each, though several patterns may name it
+    own = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     folds = [path for path in folder.glob(FOLD_FOLDERS) if path.is_dir()]
     return own + [path for fold in folds for path in _own_files(fold)]
 
