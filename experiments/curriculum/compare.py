@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -150,7 +151,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(range(len(arms)), arms)
+    axes.set_yticks(range(len(arms)), [textwrap.fill(arm, 34) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.margins(x=0.1)
