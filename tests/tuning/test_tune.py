@@ -60,7 +60,9 @@ def runs(lab):
     client = MlflowClient(tracking_uri(lab))
     known = client.get_experiment_by_name("jaw_location")
     every = client.search_runs([known.experiment_id], order_by=["attributes.start_time ASC"])
-    (parent,) = [r for r in every if "mlflow.parentRunId" not in r.data.tags]
+    parents = [r for r in every if "mlflow.parentRunId" not in r.data.tags]
+    assert len(parents) == 1, [(r.info.run_name, r.info.status, r.data.tags) for r in every]
+    parent = parents[0]
     nested = [r for r in every if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     return parent, nested
 
