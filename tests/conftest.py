@@ -23,6 +23,12 @@ def phantom_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_store_of_others(monkeypatch):
+    """Each test tracks where it says; MLflow's own set_tracking_uri leaves a variable behind."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """The database of a tracking store without any experiment: making one takes seconds."""
