@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,6 +42,7 @@ from jawloc.reporting.registry import (
     tag_version,
 )
 from jawloc.reporting.report import write_files
+from jawloc.scans.folders import make_writable
 from jawloc.scans.listing import ListedScan
 
 
@@ -129,7 +129,8 @@ def evaluate_model(request: Request, scans: Sequence[ListedScan]) -> Outcome:
     ConnectionError
         If the store of the runs can't be reached.
     """
-    check_folder(request.folder)
+    rule = f"--output-dir: {request.folder} must be a folder that can be written to"
+    make_writable(request.folder, rule)
     with model_file(request.model, request.base) as weights:
         locator = load_model(weights, request.asked, request.device)
         if request.register:
@@ -148,18 +149,6 @@ def evaluate_model(request: Request, scans: Sequence[ListedScan]) -> Outcome:
         files = write_files(request.folder, evaluation, pictures)
         log_evaluation(request.base, known, {}, files)
     return Outcome(evaluation, request.folder)
-
-
-def check_folder(folder: Path) -> None:
-    """Make the folder of results, and see that it can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--output-dir: {folder} must be a folder that can be written to; {error.strerror}"
-        ) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +12,14 @@ from jawloc.cli.options import (
     SETTINGS,
     config_option,
     crop_option,
+    crop_size_option,
     plain_errors,
-    sizes_zyx,
+    takes_model,
 )
 from jawloc.errors import InputError
+
+if TYPE_CHECKING:
+    from jawloc.locating.models import Asked
 
 DEFAULT_OUTPUT = Path("script_output") / "evaluations"
 
@@ -38,9 +43,7 @@ DEFAULT_OUTPUT = Path("script_output") / "evaluations"
     "voxel is, else in voxels; repeatable.  [default: 0.1, 0.2, 0.5 and 1 mm; 5, 10, 25 and 50 "
     "voxels]",
 )
-@click.option(
-    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the config's, or 192]"
-)
+@crop_size_option
 @click.option(
     "--pictures",
     type=click.IntRange(0),
@@ -55,16 +58,9 @@ DEFAULT_OUTPUT = Path("script_output") / "evaluations"
     is_flag=True,
     help="Register it, and make it the champion if it beats the present one on these scans.",
 )
-@click.option("--object", "objects", metavar="NAME", multiple=True, help="Only this; repeatable.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--network",
-    type=click.Choice(["unet", "attention-unet"]),
-    help="Of bare weights, which don't say it: attention-unet is the lab's.",
-)
-@click.option("--downsampled-size", metavar="Z,Y,X", help="The grid of bare weights, in voxels.")
 @config_option
 @plain_errors
+@takes_model
 def evaluate(
     model: str,
     dicoms: tuple[Path, ...],
@@ -74,11 +70,9 @@ def evaluate(
     pictures: int,
     register: bool,
     promote: bool,
-    objects: tuple[str, ...],
-    device: str,
-    network: str | None,
-    downsampled_size: str | None,
     config_path: Path,
+    asked: Asked,
+    device: str,
 ) -> None:
     """Say how well a trained MODEL finds the jaw in labelled DICOMs.
 
@@ -90,17 +84,14 @@ def evaluate(
         raise InputError(f"--radius: must be above 0 and finite; received {said}")
     from jawloc.evaluate_model import Request, evaluate_model, plain_name
     from jawloc.locating.measuring import list_labelled
-    from jawloc.locating.models import Asked
-    from jawloc.training.network import choose_device
 
-    size = None if downsampled_size is None else sizes_zyx(downsampled_size, "--downsampled-size")
     crop = crop_option(crop_size, config_path)
     folder = DEFAULT_OUTPUT / plain_name(model) if folder is None else folder
     request = Request(
         model=model,
         base=config_path.resolve().parent,
-        asked=Asked(network, size, tuple(dict.fromkeys(objects))),
-        device=str(choose_device(device)),
+        asked=asked,
+        device=device,
         folder=folder,
         crop_size=crop,
         radii=radii,

@@ -12,8 +12,9 @@ from jawloc.cli.options import (
     SETTINGS,
     config_option,
     crop_option,
+    crop_size_option,
     plain_errors,
-    sizes_zyx,
+    takes_model,
 )
 from jawloc.errors import InputError
 
@@ -39,9 +40,7 @@ DEFAULT_OUTPUT = Path("script_output") / "locations"
 )
 @click.option("--resume", is_flag=True, help="Skip what is done already, and add to the tables.")
 @click.option("--overwrite", is_flag=True, help="Replace the tables that are there.")
-@click.option(
-    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the config's, or 192]"
-)
+@crop_size_option
 @click.option(
     "--crop-format",
     type=click.Choice(["tif", "nrrd", "nii.gz", "dicom"]),
@@ -51,16 +50,9 @@ DEFAULT_OUTPUT = Path("script_output") / "locations"
 )
 @click.option("--no-crops", is_flag=True, help="Write no crops.")
 @click.option("--no-pictures", is_flag=True, help="Draw no pictures.")
-@click.option("--object", "objects", metavar="NAME", multiple=True, help="Only this; repeatable.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--network",
-    type=click.Choice(["unet", "attention-unet"]),
-    help="Of bare weights, which don't say it: attention-unet is the lab's.",
-)
-@click.option("--downsampled-size", metavar="Z,Y,X", help="The grid of bare weights, in voxels.")
 @config_option
 @plain_errors
+@takes_model
 def locate(
     model: str,
     scans: tuple[Path, ...],
@@ -71,11 +63,9 @@ def locate(
     crop_format: str,
     no_crops: bool,
     no_pictures: bool,
-    objects: tuple[str, ...],
-    device: str,
-    network: str | None,
-    downsampled_size: str | None,
     config_path: Path,
+    asked: Asked,
+    device: str,
 ) -> None:
     """Find the jaw in SCANs with a trained MODEL.
 
@@ -86,16 +76,13 @@ def locate(
     if resume and overwrite:
         raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
     from jawloc.locate_scans import locate_scans
-    from jawloc.locating.models import Asked
     from jawloc.locating.search import Search, earlier_rows
     from jawloc.scans.listing import list_scans
 
-    size = None if downsampled_size is None else sizes_zyx(downsampled_size, "--downsampled-size")
     crop = crop_option(crop_size, config_path)
     rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
     known = {Path(of_scan[0].path): name for name, of_scan in rows.items()}
     listed = list_scans(scans, exclude=folder, known=known)
-    asked = Asked(network, size, objects)
     locator, digest = _load(model, config_path, asked, device)
     search = Search(
         locator=locator,
@@ -117,8 +104,7 @@ def _load(model: str, config_path: Path, asked: Asked, device: str) -> tuple[Loc
     """Return the locator and a text that changes with its weights and what they are taken for."""
     from jawloc.locating.models import file_digest, load_model
     from jawloc.reporting.model_files import model_file
-    from jawloc.training.network import choose_device
 
     with model_file(model, config_path.resolve().parent) as path:
-        locator = load_model(path, asked, str(choose_device(device)))
+        locator = load_model(path, asked, device)
         return locator, f"{file_digest(path)} {asked}"

@@ -44,6 +44,9 @@ experiment_option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="A YAML file whose settings are laid over the config's.",
 )
+crop_size_option = click.option(
+    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the config's, or 192]"
+)
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
@@ -74,6 +77,47 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             _fail(str(error), 1)
 
     return debug_option(run)
+
+
+def takes_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what is asked of a model, and hand over `asked` and `device`."""
+
+    @functools.wraps(command)
+    def run(
+        *args: Any,
+        objects: tuple[str, ...],
+        device: str,
+        network: str | None,
+        downsampled_size: str | None,
+        **kwargs: Any,
+    ) -> None:
+        from jawloc.locating.models import Asked
+        from jawloc.training.network import choose_device
+
+        option = "--downsampled-size"
+        size = None if downsampled_size is None else sizes_zyx(downsampled_size, option)
+        asked = Asked(network, size, tuple(dict.fromkeys(objects)))
+        command(*args, asked=asked, device=str(choose_device(device)), **kwargs)
+
+    options = (
+        click.option(
+            "--object", "objects", metavar="NAME", multiple=True, help="Only this; repeatable."
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+        ),
+        click.option(
+            "--network",
+            type=click.Choice(["unet", "attention-unet"]),
+            help="Of bare weights, which don't say it: attention-unet is the lab's.",
+        ),
+        click.option(
+            "--downsampled-size", metavar="Z,Y,X", help="The grid of bare weights, in voxels."
+        ),
+    )
+    for option in reversed(options):  # as decorators, the last one comes first
+        run = option(run)
+    return run
 
 
 def takes_config(command: Callable[[Config], None]) -> Callable[..., None]:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes seconds to import
 
 # Spreads below this (voxels) say nothing: they are rounding.
 LEAST_SPREAD = 1e-3
@@ -94,7 +94,7 @@ class UsualRange:
         scale = self.deviation * math.sqrt(1 + 1 / self.scans)
         if scale == 0:
             return float(value == self.mean)
-        return float(2 * stats.t.sf(abs(value - self.mean) / scale, self.scans - 1))
+        return float(2 * stdtr(self.scans - 1, -abs(value - self.mean) / scale))
 
     def widened(self, values: Sequence[float], chance: float) -> UsualRange:
         """Return the range, so wide that none of these values is less likely than a chance.
@@ -104,7 +104,7 @@ class UsualRange:
         if self.scans < 2 or len(values) == 0:
             return self
         farthest = max(abs(value - self.mean) for value in values)
-        reach = float(stats.t.isf(chance / 2, self.scans - 1)) * math.sqrt(1 + 1 / self.scans)
+        reach = -float(stdtrit(self.scans - 1, chance / 2)) * math.sqrt(1 + 1 / self.scans)
         return UsualRange(self.mean, max(self.deviation, farthest / reach), self.scans)
 
 

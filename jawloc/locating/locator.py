@@ -109,8 +109,9 @@ class Locator:
         """Find the objects in a downsampled image (z, y, x) of the locator's size."""
         device = next(self.networks[0].parameters()).device
         values = torch.from_numpy(normalise(image, self.intensity))[None, None].to(device)
-        copies = variants(values, self.turned_axes) if self.variants else [Variant(values)]
-        every = torch.cat([copy.image for copy in copies])
+        every, copies = values, [Variant(image.shape)]
+        if self.variants:
+            every, copies = variants(values, self.turned_axes)
         parts: list[Opinion] = []
         with torch.inference_mode():
             for network, sigma in zip(self.networks, self.sigma_voxels, strict=True):

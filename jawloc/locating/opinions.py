@@ -22,16 +22,16 @@ AXES = "zyx"
 
 @dataclass(frozen=True)
 class Variant:
-    """A changed copy of an image.
+    """What a changed copy of an image is.
 
     Attributes
     ----------
-    image : tensor, shape (1, 1, z, y, x)
+    shape_zyx : of the image
     shift_voxels : by which everything was moved along each axis, after it was turned over
     turned_axes : out of z, y and x
     """
 
-    image: Tensor
+    shape_zyx: tuple[int, ...]
     shift_voxels: int = 0
     turned_axes: tuple[str, ...] = ()
 
@@ -39,27 +39,36 @@ class Variant:
         """Carry points (..., 3) of the copy to the image that it was made of."""
         points = points - self.shift_voxels
         turned = [axis in self.turned_axes for axis in AXES]
-        last = points.new_tensor(self.image.shape[2:]) - 1
+        last = points.new_tensor(self.shape_zyx) - 1
         points = torch.where(torch.tensor(turned, device=points.device), last - points, points)
         return torch.minimum(points.clamp_min(-0.5), last + 0.5)  # what was moved out stays inside
 
 
-def variants(image: Tensor, turned_axes: Sequence[str]) -> list[Variant]:
-    """Return an image (1, 1, z, y, x), a copy moved by a voxel, and one turned over.
+def variants(image: Tensor, turned_axes: Sequence[str]) -> tuple[Tensor, list[Variant]]:
+    """Return an image, a copy moved by a voxel along each axis, and one turned over.
 
     Parameters
     ----------
+    image : tensor, shape (1, 1, z, y, x)
     turned_axes : those along which training turns scans over; without any, there is no such copy.
+
+    Returns
+    -------
+    tensor, shape (variant, 1, z, y, x), and what each of them is
     """
-    moved = image
-    for axis in (2, 3, 4):  # the first voxels are repeated
-        index = (torch.arange(image.shape[axis], device=image.device) - 1).clamp_min(0)
-        moved = moved.index_select(axis, index)
-    every = [Variant(image), Variant(moved, shift_voxels=1)]
+    shape = tuple(image.shape[2:])
+    every = [Variant(shape), Variant(shape, shift_voxels=1)]
     if turned_axes:
-        over = torch.flip(image, [AXES.index(axis) + 2 for axis in turned_axes])
-        every.append(Variant(over, turned_axes=tuple(turned_axes)))
-    return every
+        every.append(Variant(shape, turned_axes=tuple(turned_axes)))
+    # filled in place: a scan's downsampled image is 30 MB, and copying it takes as long as looking
+    batch = image.new_empty((len(every), *image.shape[1:]))
+    batch[0] = image[0]
+    moved = batch[1, 0]
+    moved[1:, 1:, 1:] = image[0, 0, :-1, :-1, :-1]
+    moved[0], moved[:, 0], moved[:, :, 0] = moved[1], moved[:, 1], moved[:, :, 1]
+    if turned_axes:
+        batch[2, 0] = torch.flip(image[0, 0], [AXES.index(axis) for axis in turned_axes])
+    return batch, every
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.covariance import LedoitWolf  # type: ignore[import-untyped]
 
 from jawloc.geometry import Grid
 from jawloc.locating.opinions import Opinion
@@ -92,6 +91,9 @@ def upright_direction(profiles: Sequence[Profile]) -> np.ndarray:
     -------
     array, to be multiplied with `odd_part`: positive where a scan is upright
     """
+    # here, since only learning needs it: importing it takes as long as locating
+    from sklearn.covariance import LedoitWolf  # type: ignore[import-untyped]
+
     odd = np.stack([odd_part(profile) for profile in profiles])
     if len(odd) < 2:
         return odd[0]

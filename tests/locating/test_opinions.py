@@ -5,7 +5,7 @@ import torch
 
 from jawloc.geometry import Shape
 from jawloc.heatmaps.target import gaussian_factors
-from jawloc.locating.opinions import opinion, variants
+from jawloc.locating.opinions import Variant, opinion, variants
 from jawloc.training.looks import Seen
 
 SHAPE: Shape = (12, 10, 8)
@@ -20,11 +20,18 @@ def marked(point):
 @pytest.mark.parametrize("turned", [(), ("y",), ("z", "x"), ("z", "y", "x")])
 def test_points_of_every_copy_come_back_to_the_image(turned):
     point = (7, 4, 2)
-    copies = variants(marked(point), turned)
-    assert len(copies) == (3 if turned else 2)
-    for copy in copies:
-        (found,) = torch.nonzero(copy.image[0, 0])
+    images, copies = variants(marked(point), turned)
+    assert len(images) == len(copies) == (3 if turned else 2)
+    for image, copy in zip(images, copies, strict=True):
+        (found,) = torch.nonzero(image[0])
         assert copy.back(found.float()).tolist() == list(point)
+
+
+def test_beyond_the_first_voxels_a_moved_copy_repeats_them():
+    image = torch.arange(12.0 * 10 * 8).view(1, 1, *SHAPE)
+    moved = variants(image, ())[0][1, 0]
+    assert torch.equal(moved[0, 0, :2], image[0, 0, 0, 0, [0, 0]])
+    assert torch.equal(moved[:, 0, 0], image[0, 0, [0, *range(11)], 0, 0])
 
 
 def seen_at(points, sigma=1.5):
@@ -37,7 +44,7 @@ def seen_at(points, sigma=1.5):
 
 
 def test_copies_that_agree_leave_the_spread_alone_and_others_widen_it():
-    copies = variants(torch.zeros(1, 1, *SHAPE), ("y", "x"))
+    _, copies = variants(torch.zeros(1, 1, *SHAPE), ("y", "x"))
     same = opinion([seen_at([(6, 5, 4), (7, 6, 5), (6, 4, 3)])], copies, SHAPE)
     torch.testing.assert_close(torch.tensor(same.points), torch.tensor([[6.0, 5, 4]]).double())
     other = opinion([seen_at([(6, 5, 4), (7, 6, 5), (9, 4, 3)])], copies, SHAPE)
@@ -48,7 +55,7 @@ def test_copies_that_agree_leave_the_spread_alone_and_others_widen_it():
 def test_a_second_peak_counts_as_elsewhere():
     one, far = seen_at([(2, 2, 2)], 0.8), seen_at([(10, 8, 6)], 0.8)
     both = Seen(torch.logaddexp(one.logits, far.logits - 0.5), one.start, 1, 0.8, SHAPE)
-    copies = variants(torch.zeros(1, 1, *SHAPE), ())[:1]
+    copies = [Variant(SHAPE)]
     share = torch.sigmoid(torch.tensor(-0.5)).item()
     assert opinion([both], copies, SHAPE).elsewhere[0] == pytest.approx(share, abs=0.01)
     assert opinion([one], copies, SHAPE).elsewhere[0] < 0.01

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from filelock import Timeout
 from tqdm import tqdm
@@ -41,6 +40,7 @@ from jawloc.scans.cache.upkeep import CacheStatus, Cleared, clear_cache, verify_
 from jawloc.scans.cache.workers import locked, worker_threads
 from jawloc.scans.dicom import open_labelled_dicom, search_labels
 from jawloc.scans.downsample import check_target, downsample
+from jawloc.scans.folders import make_writable
 from jawloc.scans.labels import objects_shown, refuse_without_objects
 
 __all__ = [
@@ -124,7 +124,9 @@ def build_cache(
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
         outcomes: Counter[str] = Counter()
         if to_do:
-            _refuse_unwritable(folder)
+            make_writable(
+                folder, f"{folder}: the cache's folder must be one that can be written to"
+            )
             outcomes = _build_all(pool, to_do, progress)
     made = outcomes["built"] + outcomes["refreshed"]
     return CacheReport(
@@ -184,17 +186,6 @@ def _labels_found(job: _Job, record: CacheRecord | None) -> frozenset[int] | Inp
 def _refuse(complaints: Sequence[str]) -> None:
     if complaints:
         raise InputError("\n".join(complaints))
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the cache's folder must be one that can be written to; {error.strerror}"
-        ) from error
 
 
 def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -> Counter[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,11 +188,10 @@ def _refuse_undecodable(syntax: Any, path: Path) -> None:
     from pydicom.pixels import get_decoder
 
     name = getattr(syntax, "name", syntax)
-    try:
+    # a syntax that pydicom doesn't know is refused like one that it can't decode here
+    with suppress(NotImplementedError, ValueError, TypeError, AttributeError):
         if get_decoder(syntax).is_available:
             return
-    except (NotImplementedError, ValueError, TypeError, AttributeError):
-        pass  # a syntax that pydicom doesn't know: refused below like one it can't decode here
     raise InputError(f"{path.name}: pixel data in this transfer syntax can't be decoded; {name}")
 
 
