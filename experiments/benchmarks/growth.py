@@ -248,6 +248,7 @@ def write_locator(path: Path, grid: Shape) -> None:
         intensity=config.intensity,
         objects=config.cache.objects,
         sigma_voxels=(config.curriculum.minimum_sigma_voxels,),
+        turned_axes=config.augmentation.flip_axes,
     )
     save_locator(locator, path)
 
