@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
-from jawloc.locating.comparison import compare
+from jawloc.locating.comparison import LEAST_SCANS, compare
 from jawloc.locating.locator import Locator, load_locator
 from jawloc.locating.measuring import Measured, measure_scan
 from jawloc.locating.models import Asked, file_digest, load_model
+from jawloc.locating.scores import Scores
 from jawloc.reporting.evaluation_files import (
     HTML_FILE,
-    SEEN_WORDS,
+    LEARNED_FROM,
     Decision,
     Failure,
     ModelEvaluation,
@@ -55,7 +56,8 @@ class Request:
     model : what the user calls it
     base : folder of the config, beside which the store is
     folder : where results go
-    crop_size : (z, y, x) in voxels of the full-size scan
+    crop_size : (z, y, x) in voxels of the full-size scan; None: the model's
+    usual_crop_size : where the model doesn't say either
     radii : of the successful detection rate; empty: the usual ones
     pictures : how many of the worst scans are shown
     register, promote : `promote` implies `register`
@@ -66,7 +68,8 @@ class Request:
     asked: Asked
     device: str
     folder: Path
-    crop_size: Shape
+    crop_size: Shape | None
+    usual_crop_size: Shape
     radii: tuple[float, ...] = ()
     pictures: int = 6
     register: bool = False
@@ -75,12 +78,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Champion:
-    """The present champion, ready to be tried on the same scans; `trained_on` names its own."""
+    """The present champion, ready to be tried on the same scans.
+
+    Attributes
+    ----------
+    learned_from : the ids of the scans that it was trained on or chosen by
+    """
 
     version: Version
     locator: Locator
     digest: str
-    trained_on: tuple[str, ...]
+    learned_from: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -92,23 +100,28 @@ class Outcome:
 
     def describe(self) -> str:
         """Say it in a few lines."""
-        lines = []
+        lines, fair = [], self.evaluation.fair_scores()
         for name, scores in self.evaluation.scores().items():
-            unit, known = scores.success_unit, scores.errors[scores.success_unit]
-            lines.append(
-                f"{name}: mean radial error {known.mean:.3f} {unit.replace('_', ' ')} in "
-                f"{scores.scans} scans (median {known.median:.3f}, 95th percentile "
-                f"{known.percentile_95:.3f}, worst {known.worst:.3f}); {scores.crops.whole} of "
-                f"{scores.crops.scans} crops hold all of it"
-            )
-        for what, names in self.evaluation.seen_scans().items():
-            said = f"optimistic, since the model has used them ({SEEN_WORDS[what]})"
-            lines.append(f"{said}: {', '.join(names)}")
-        if self.evaluation.failed:
-            lines.append(f"{len(self.evaluation.failed)} scans failed (the report says why)")
+            lines.append(f"{name}: {_in_short(scores)}")
+            if name in fair:
+                lines.append(f"{name}, scans not learned from: {_in_short(fair[name])}")
+        lines += [f"note: {said}" for said in self.evaluation.optimism()]
+        failed = len(self.evaluation.failed)
+        if failed:
+            lines.append(f"{failed} scan{'' if failed == 1 else 's'} failed (the report says why)")
         if self.evaluation.decision is not None:
             lines.append(self.evaluation.decision.reason)
         return "\n".join([*lines, f"Report: {self.folder / HTML_FILE}"])
+
+
+def _in_short(scores: Scores) -> str:
+    unit, known = scores.success_unit.replace("_", " "), scores.errors[scores.success_unit]
+    count = f"{scores.scans} scan{'' if scores.scans == 1 else 's'}"
+    return (
+        f"mean radial error {known.mean:.3f} {unit} in {count} (median {known.median:.3f}, 95th "
+        f"percentile {known.percentile_95:.3f}, worst {known.worst:.3f}); {scores.crops.whole} of "
+        f"{scores.crops.scans} crops hold all of it"
+    )
 
 
 def plain_name(model: str) -> str:
@@ -160,8 +173,18 @@ def present_champion(request: Request, known: KnownModel) -> Iterator[Champion |
         return
     with model_file(version.uri, request.base) as weights:
         locator = load_model(weights, Asked(), request.device)
-        splits = find_model(request.base, version.uri, weights).splits
-        yield Champion(version, locator, file_digest(weights), splits.get("train", ()))
+        seen = used_scans(locator, find_model(request.base, version.uri, weights))
+        learned = frozenset(scan_id for scan_id, what in seen.items() if what in LEARNED_FROM)
+        yield Champion(version, locator, file_digest(weights), learned)
+
+
+def used_scans(locator: Locator, known: KnownModel) -> dict[str, str]:
+    """Return what a model has used each scan for, by the scan's id: a key of SEEN_WORDS."""
+    calibration = locator.calibration
+    tested = calibration.scan_ids if calibration else ()
+    # of several folds, each network was trained on the scans that the others were tested on
+    splits = {"calibration" if len(locator.networks) == 1 else "train": tested, **known.splits}
+    return {scan_id: what for what, ids in splits.items() for scan_id in ids}
 
 
 def measure_all(
@@ -169,18 +192,17 @@ def measure_all(
 ) -> ModelEvaluation:
     """Evaluate scan after scan; those that fail are named."""
     objects = request.asked.objects or tuple(locator.objects)
-    measured, failed = measure_scans(locator, scans, request.crop_size, objects, "evaluate")
-    calibration = locator.calibration
-    splits = {"calibration": calibration.scan_ids if calibration else (), **known.splits}
+    crop_size = request.crop_size or locator.crop_size or request.usual_crop_size
+    measured, failed = measure_scans(locator, scans, crop_size, objects, "evaluate")
     return ModelEvaluation(
         model=request.model,
         digest=known.digest,
-        crop_size=request.crop_size,
+        crop_size=crop_size,
         objects=objects,
         measured=tuple(measured),
         failed=tuple(failed),
         radii=request.radii,
-        seen={scan_id: what for what, ids in splits.items() for scan_id in ids},
+        seen=used_scans(locator, known),
         run_id=known.run_id,
     )
 
@@ -243,7 +265,8 @@ def judge(
 ) -> Decision:
     """Try the champion on the same scans, and say whether the model takes its place."""
     if champion is None:
-        return Decision(None, None, True, "there was no champion, so it becomes the champion")
+        reason = "there was no champion, so it becomes the champion"
+        return Decision(None, None, True, "; ".join([reason, *evaluation.optimism()[:1]]))
     before = champion.version.number
     if champion.digest == known.digest:
         return Decision(None, before, False, "it is the champion already")
@@ -252,18 +275,25 @@ def judge(
         reason = f"the champion, version {before}, finds none of its objects, so it stays"
         return Decision(None, before, False, reason)
     measured, _ = measure_scans(
-        champion.locator, scans, request.crop_size, shared, f"champion (version {before})"
+        champion.locator, scans, evaluation.crop_size, shared, f"champion (version {before})"
     )
-    comparison = compare(evaluation.measured, measured)
+    fair = [
+        m
+        for m in evaluation.measured
+        if not evaluation.learned_from(m) and m.scan_id not in champion.learned_from
+    ]
+    enough = len({m.path for m in fair}) >= LEAST_SCANS
+    comparison = compare(fair if enough else evaluation.measured, measured)
     reason = f"compared with the champion, version {before}, {comparison.describe()}"
     if comparison.challenger_wins:
         reason += ", so it becomes the champion"
-    mine = len(evaluation.seen_scans().get("train", []))
-    theirs = len({m.scan_id for m in measured} & set(champion.trained_on))
-    if mine or theirs:
+    left_out = len({m.path for m in evaluation.measured} - {m.path for m in fair})
+    if left_out and enough:
+        reason += f"; {left_out} scans that one of the two had learned from were left out"
+    elif left_out:
         reason += (
-            f"; no fair comparison where scans were trained on: by the model {mine}, by the "
-            f"champion {theirs} of them"
+            f"; not a fair comparison: one of the two had learned from {left_out} of these scans, "
+            f"and fewer than {LEAST_SCANS} are left without them"
         )
     return Decision(None, before, comparison.challenger_wins, reason, comparison)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from jawloc.training.checkpoint import check_settings, load_checkpoint, save_che
 from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
+from jawloc.training.presence import learn_presence
 from jawloc.training.team import ALONE, Team
 
 
@@ -145,9 +146,20 @@ def train_and_log(
 
 def finish_locator(folder: Path, state: TrainingState, config: Config, data: Data) -> Locator:
     """Return the best weights as a calibrated locator, which is then in the run's folder too."""
-    split = data.split
-    by_use = [data.of(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)]
-    locator = calibrate(best_locator(state, config), *by_use)
+    split, locator = data.split, best_locator(state, config)
+    tested, chosen_by, trained_on = (
+        data.of(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)
+    )
+    learned = learn_presence(
+        trained_on,
+        config.cache.objects,
+        config.augmentation,
+        config.presence,
+        seed=config.training.seed,
+        device=next(state.network.parameters()).device,
+    )
+    locator = replace(locator, presence=() if learned is None else (learned,))
+    locator = calibrate(locator, tested, chosen_by, trained_on)
     save_locator(locator, folder / f"{folder.name}.pth")
     return locator
 
@@ -223,6 +235,7 @@ def best_locator(state: TrainingState, config: Config) -> Locator:
         intensity=config.intensity,
         objects=config.cache.objects,
         sigma_voxels=(state.records[state.best_epoch - 1].sigma_voxels,),
+        crop_size=config.crop.crop_size,
         turned_axes=flips.flip_axes if flips.enabled else (),
     )
 

@@ -476,7 +476,7 @@ def test_params_are_the_dotted_config_keys(written):
     wanted = {"curriculum.threshold", "curriculum.minimum_sigma", "learning_rate", "dicom_dirs"}
     assert wanted <= set(params)
     assert params["initial_kernel_size"] == 6
-    sections = {"curriculum", "network", "augmentation", "intensity"}
+    sections = {"curriculum", "network", "augmentation", "intensity", "presence"}
     assert set(params) == known_keys() - sections
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+import jawloc.evaluate_model as evaluate_model
 import jawloc.locating.measuring as measuring
-from jawloc.evaluate_model import plain_name
+from jawloc.evaluate_model import plain_name, used_scans
 from jawloc.geometry import Grid, map_points
 from jawloc.locating.locator import Locator, load_locator
 from jawloc.reporting.store import tracking_uri
@@ -324,6 +325,43 @@ def test_a_champion_is_beaten_only_by_a_better_model(jawloc, more_scans, known_e
     again, said = promote(2)
     assert (again.version, again.promoted) == ("3", False)
     assert "it is the champion already" in said
+
+
+def test_scans_that_either_learned_from_are_left_out_where_enough_others_are_left(
+    jawloc, more_scans, known_errors, monkeypatch
+):
+    """With its own training scans in the comparison, whoever overfits most would win."""
+    for number in (7, 8):
+        shutil.copy(LAB / "phantom_000.dcm", LAB / f"phantom_{number:03d}.dcm")
+    own = {"by_4": ("phantom_000",), "by_2": ("phantom_001", "phantom_002"), "by_1": SCAN_IDS}
+    find = evaluate_model.find_model
+
+    def known(root, model, weights):
+        found = find(root, model, weights)
+        return replace(found, splits={"train": own[found.name]})
+
+    monkeypatch.setattr(evaluate_model, "find_model", known)
+    said = {}
+    for voxels in (4, 2, 1):
+        model = model_wrong_by(more_scans / f"by_{voxels}.pth", voxels)
+        result = jawloc("evaluate", model, LAB, *OPTIONS, "--promote")
+        assert result.exit_code == 0, result.output
+        said[voxels] = SimpleNamespace(**content()["registry"])
+    assert "the model has used 1 trained on" in said[4].reason
+    assert said[2].promoted and said[2].comparison["scans"] == 6
+    assert "3 scans that one of the two had learned from were left out" in said[2].reason
+    assert said[1].promoted and said[1].comparison["scans"] == 9
+    assert "not a fair comparison: one of the two had learned from 5" in said[1].reason
+
+
+def test_what_folds_were_tested_on_their_networks_were_trained_on(tmp_path):
+    locator = load_locator(write_model(tmp_path / "m.pth"))
+    calibration = SimpleNamespace(scan_ids=("a", "b"))
+    one = replace(locator, calibration=calibration)
+    known = SimpleNamespace(splits={"train": ("c",)})
+    assert used_scans(one, known) == {"a": "calibration", "b": "calibration", "c": "train"}
+    two = replace(one, networks=one.networks * 2, sigma_voxels=(1.0, 1.0))
+    assert set(used_scans(two, SimpleNamespace(splits={})).values()) == {"train"}
 
 
 def test_few_scans_keep_the_champion(jawloc, lab, known_errors):

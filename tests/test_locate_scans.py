@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 import jawloc.locate_scans as driver
 from jawloc.locating.crop_files import CROP_ENDINGS
 from jawloc.locating.exports import COLUMNS
-from jawloc.locating.locator import load_locator
+from jawloc.locating.locator import load_locator, save_locator
 from jawloc.scans.phantom import make_phantom, write_phantom
 from jawloc.scans.reading import read_scan
 from tests.lab import SCAN_SHAPE, files_below, only_sentence, write_lab_dicom, write_model
@@ -187,6 +188,16 @@ def test_the_configs_crop_size_and_a_model_by_its_name(locate, here):
     (here / "userconf.yml").write_text("jaw_loc_config:\n  crop_size: [8, 9, 10]\n")
     assert locate("c.nii.gz", model="mine", options=("--no-pictures",)).exit_code == 0
     assert tifffile.imread("out/imgs/c.tif").shape == (8, 9, 10)
+
+
+def test_the_crop_is_as_large_as_the_model_says_unless_the_user_says_otherwise(locate, here):
+    path = write_model(here / "own.pth")
+    save_locator(replace(load_locator(path), crop_size=(7, 6, 5)), path)
+    (here / "userconf.yml").write_text("jaw_loc_config:\n  crop_size: [8, 9, 10]\n")
+    for options, size in (((), (7, 6, 5)), (("--crop-size", "4,3,2", "--overwrite"), (4, 3, 2))):
+        result = locate("c.nii.gz", model=path, options=("--no-pictures", *options))
+        assert result.exit_code == 0, result.output
+        assert tifffile.imread("out/imgs/c.tif").shape == size
 
 
 # --- scans of every kind -----------------------------------------------------------------

@@ -10,6 +10,7 @@ import click
 
 from jawloc.cli.options import (
     SETTINGS,
+    config_crop_size,
     config_option,
     crop_option,
     crop_size_option,
@@ -85,7 +86,7 @@ def evaluate(
     from jawloc.evaluate_model import Request, evaluate_model, plain_name
     from jawloc.locating.measuring import list_labelled
 
-    crop = crop_option(crop_size, config_path)
+    crop = crop_option(crop_size)
     folder = DEFAULT_OUTPUT / plain_name(model) if folder is None else folder
     request = Request(
         model=model,
@@ -94,6 +95,7 @@ def evaluate(
         device=device,
         folder=folder,
         crop_size=crop,
+        usual_crop_size=config_crop_size(config_path),
         radii=radii,
         pictures=pictures,
         register=register or promote,

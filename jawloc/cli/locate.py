@@ -10,6 +10,7 @@ import click
 
 from jawloc.cli.options import (
     SETTINGS,
+    config_crop_size,
     config_option,
     crop_option,
     crop_size_option,
@@ -79,7 +80,7 @@ def locate(
     from jawloc.locating.search import Search, earlier_rows
     from jawloc.scans.listing import list_scans
 
-    crop = crop_option(crop_size, config_path)
+    crop = crop_option(crop_size)
     rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
     known = {Path(of_scan[0].path): name for name, of_scan in rows.items()}
     listed = list_scans(scans, exclude=folder, known=known)
@@ -90,7 +91,7 @@ def locate(
         digest=digest,
         asked=asked,
         folder=folder,
-        crop_size=crop,
+        crop_size=crop or locator.crop_size or config_crop_size(config_path),
         crop_format=None if no_crops else crop_format,
         pictures=not no_pictures,
     )

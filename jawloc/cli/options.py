@@ -45,7 +45,7 @@ experiment_option = click.option(
     help="A YAML file whose settings are laid over the config's.",
 )
 crop_size_option = click.option(
-    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the config's, or 192]"
+    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the model's]"
 )
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -145,12 +145,15 @@ def numbers(text: str, kind: type) -> tuple[Any, ...]:
         return ()
 
 
-def crop_option(crop_size: str | None, config_path: Path) -> Shape:
-    """Return what --crop-size says; without it the config's size; without a config, the usual."""
+def crop_option(crop_size: str | None) -> Shape | None:
+    """Return what --crop-size says, if anything."""
+    return None if crop_size is None else sizes_zyx(crop_size, "--crop-size")
+
+
+def config_crop_size(config_path: Path) -> Shape:
+    """Return the config's size of crops, for models that don't say; without a config, the usual."""
     from jawloc.locating.crop import CropConfig
 
-    if crop_size is not None:
-        return sizes_zyx(crop_size, "--crop-size")
     if config_path == DEFAULT_CONFIG and not config_path.exists():
         return CropConfig().crop_size
     return load_settings(config_path, None, ()).crop.crop_size

@@ -47,6 +47,7 @@ from jawloc.training.dataset import SplitConfig
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
 from jawloc.training.network import NetworkConfig
+from jawloc.training.presence import PresenceConfig
 
 # What the lab trained its network with; used where a config that names it doesn't say otherwise.
 LAB_RECIPE: dict[str, Any] = {
@@ -76,6 +77,7 @@ class Config:
     network: NetworkConfig
     augmentation: AugmentationConfig
     intensity: IntensityConfig
+    presence: PresenceConfig
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the settings as `jaw_loc_config` would hold them, every key written out."""

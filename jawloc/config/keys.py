@@ -18,6 +18,7 @@ from jawloc.training.dataset import SplitConfig
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
 from jawloc.training.network import NetworkConfig
+from jawloc.training.presence import PresenceConfig
 
 SECTION = "jaw_loc_config"
 FLAT: dict[str, Any] = {
@@ -31,6 +32,7 @@ NESTED: dict[str, Any] = {
     "network": NetworkConfig,
     "augmentation": AugmentationConfig,
     "intensity": IntensityConfig,
+    "presence": PresenceConfig,
 }
 INITIAL_SIGMA = "initial_kernel_size"  # the lab's name for curriculum.initial_sigma
 OBJECTS = "objects"  # below it the keys are the user's own

@@ -143,6 +143,7 @@ def join_folds(locators: Sequence[Locator], tested: Sequence[Sequence[ExampleFil
         locators[0],
         networks=tuple(network for locator in locators for network in locator.networks),
         sigma_voxels=tuple(sigma for locator in locators for sigma in locator.sigma_voxels),
+        presence=tuple(network for locator in locators for network in locator.presence),
     )
     scans: list[tuple[ScanLook, Grid]] = []
     held_out: list[dict[str, HeldOut]] = []

@@ -23,6 +23,7 @@ from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.intensity import IntensityConfig, normalise
 from jawloc.training.looks import look
 from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.presence import PresenceNetwork, presence_logits
 
 FORMAT = "jawloc-locator-1"
 
@@ -89,8 +90,11 @@ class Locator:
     ----------
     networks : at least one, of one configuration
     sigma_voxels : that each network's kept weights were trained at, in downsampled voxels
+    crop_size : (z, y, x) of the crops, in voxels of the full-size scan; None where the file
+        doesn't say
     turned_axes : out of z, y and x: those along which training turned scans over
     variants : whether changed copies of an image are looked at too
+    presence : what says whether the place found shows the object, meant over several; may be none
     calibration : how far to trust it; None where no scan was held out
     """
 
@@ -100,8 +104,10 @@ class Locator:
     intensity: IntensityConfig
     objects: Mapping[str, Sequence[int] | None]
     sigma_voxels: tuple[float, ...]
+    crop_size: Shape | None = None
     turned_axes: tuple[str, ...] = ()
     variants: bool = True
+    presence: tuple[PresenceNetwork, ...] = ()
     calibration: Calibration | None = None
     jawloc_version: str = __version__
 
@@ -118,12 +124,19 @@ class Locator:
                 seen = look(network.eval(), self.network_config.looks(), every, sigma)
                 parts.append(opinion(seen, copies, image.shape))
         found = agree(parts)
+        signs = [signs_of_position(found, i, image.shape) for i in range(len(self.objects))]
+        if self.presence:
+            asked = [
+                presence_logits(n, image, found.points, self.turned_axes) for n in self.presence
+            ]
+            there = np.mean(asked, axis=0)
+            signs = [{**own, "presence": float(there[i])} for i, own in enumerate(signs)]
         return Prediction(
             points_voxels=found.points,
             spread_voxels=found.spread,
             probability=found.probability,
             shape_zyx=self.downsampled_size,
-            signs=tuple(signs_of_position(found, i, image.shape) for i in range(len(self.objects))),
+            signs=tuple(signs),
             look=look_of_scan(image),
         )
 
@@ -188,10 +201,6 @@ def save_locator(locator: Locator, path: Path) -> None:
     The file holds tensors (on the CPU) and plain values only, so that it loads with
     weights-only loading on a machine without the training device.
     """
-    weights = [
-        {name: t.detach().cpu() for name, t in network.state_dict().items()}
-        for network in locator.networks
-    ]
     known = locator.calibration
     content = {
         "format": FORMAT,
@@ -201,12 +210,18 @@ def save_locator(locator: Locator, path: Path) -> None:
         "intensity": asdict(locator.intensity),
         "objects": {k: None if v is None else list(v) for k, v in locator.objects.items()},
         "sigma_voxels": [float(sigma) for sigma in locator.sigma_voxels],
+        "crop_size": None if locator.crop_size is None else tuple(locator.crop_size),
         "turned_axes": list(locator.turned_axes),
         "variants": locator.variants,
         "calibration": None if known is None else to_plain(known),
-        "state_dicts": weights,
+        "state_dicts": [_weights(network) for network in locator.networks],
+        "presence": [_weights(network) for network in locator.presence],
     }
     save_atomically(content, path)
+
+
+def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
 
 
 def load_locator(path: Path, device: str = "cpu") -> Locator:
@@ -230,7 +245,7 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
             f"{Path(path).name}: the weights and settings of a locator must fit together; these, "
             f"of jawloc {content.get('jawloc_version')}, don't"
         ) from error
-    for network in locator.networks:
+    for network in (*locator.networks, *locator.presence):
         network.to(device)
     return locator
 
@@ -244,6 +259,10 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
     networks = [build_network(config, len(content["objects"])).eval() for _ in every]
     for network, weights in zip(networks, every, strict=True):
         network.load_state_dict(weights)
+    asked = content.get("presence", ())
+    presence_networks = [PresenceNetwork(len(content["objects"])).eval() for _ in asked]
+    for presence_network, weights in zip(presence_networks, asked, strict=True):
+        presence_network.load_state_dict(weights)
     known = content.get("calibration")
     return Locator(
         networks=tuple(networks),
@@ -252,8 +271,10 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
         intensity=IntensityConfig(**content["intensity"]),
         objects=content["objects"],
         sigma_voxels=tuple(sigmas) if isinstance(sigmas, list) else (sigmas,),
+        crop_size=content.get("crop_size"),
         turned_axes=tuple(content.get("turned_axes", ())),
         variants=content.get("variants", True),
+        presence=tuple(presence_networks),
         calibration=None if known is None else from_plain(known),
         jawloc_version=content["jawloc_version"],
     )

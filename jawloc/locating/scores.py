@@ -148,7 +148,7 @@ def score(measured: Sequence[Measured], radii: Sequence[float] = (), unit: str =
         success_unit=unit,
         success=success_rates(errors_in(measured, unit), radii or USUAL_RADII[unit]),
         crops=_crops(measured),
-        coverage=_coverage(measured),
+        coverage=coverage(measured),
         spread_correlation=_correlation([m.found.spread_voxels for m in measured], in_voxels),
         statuses=_statuses(measured),
         bias=_bias(measured),
@@ -182,7 +182,8 @@ def _crops(measured: Sequence[Measured]) -> Crops:
     return Crops(whole, len(measured), float(np.mean(shares)), float(min(shares)))
 
 
-def _coverage(measured: Sequence[Measured]) -> Coverage | None:
+def coverage(measured: Sequence[Measured]) -> Coverage | None:
+    """Count how often the stated radius holds the truth; None where no scan has a radius."""
     stated = [
         (m.error.error_full_size_voxels <= m.found.radius_voxels, m.found.confidence)
         for m in measured

@@ -31,6 +31,7 @@ ONLY_LOW = frozenset(
     {
         "contrast",
         "contrast_close",
+        "presence",
         *(f"{sign}_{a}" for sign in ("profile", "upright") for a in AXES),
     }
 )
@@ -44,6 +45,7 @@ WORDS = {
     "spread": "a probability map that is wide",
     "elsewhere": "another place that is as likely",
     "contrast": "nothing that stands out",
+    "presence": "a place that doesn't show it",
 }
 Profile = np.ndarray  # (2, bin): mean and bright grey values along an axis, each standardised
 

@@ -70,14 +70,15 @@ def html_report(evaluation: ModelEvaluation, pictures: Mapping[str, Sequence[Pat
         _summary(evaluation),
         *_notes(evaluation),
     ]
-    scores, unseen = evaluation.scores(), evaluation.scores(unseen=True)
+    scores, fair = evaluation.scores(), evaluation.fair_scores()
     for name, of_object in scores.items():
         body.append(f"<h2>{_text(name)}: {of_object.scans} scans</h2>")
         body.append(_errors_table(of_object))
-        if evaluation.seen_scans() and name in unseen:
-            body.append("<p>Of these, the scans that the model has not used before:</p>")
-            body.append(_errors_table(unseen[name]))
         body += [_sentences(of_object), _bias_table(of_object)]
+        if name in fair:
+            title = f"The {fair[name].scans} scans that the model has not learned from"
+            body.append(f"<h3>{_text(title)} ({_text(name)})</h3>")
+            body += [_errors_table(fair[name]), _sentences(fair[name], fair=True)]
         body += [_image(path) for path in pictures.get(name, ()) if "worst" not in path.stem]
         body.append(f"<h3>Every scan, the worst first ({_text(name)})</h3>")
         body.append(_ranking(evaluation, evaluation.of(name)))
@@ -142,11 +143,9 @@ def _summary(evaluation: ModelEvaluation) -> str:
 
 
 def _notes(evaluation: ModelEvaluation) -> list[str]:
-    notes = [
-        f"The model has used {len(names)} of these scans before ({SEEN_WORDS[what]}), so its "
-        f"figures on them are optimistic: {', '.join(names)}."
-        for what, names in evaluation.seen_scans().items()
-    ]
+    notes = [f"{said[0].upper()}{said[1:]}." for said in evaluation.optimism()]
+    if notes:
+        notes[-1] += " The last column but one of the ranking says which scans."
     if evaluation.measured and evaluation.unit != "mm":
         notes.append(f"Radii and ranks are in voxels of the full-size scan: {NO_MM}.")
     if evaluation.decision is not None:
@@ -174,14 +173,19 @@ def _errors_table(scores: Scores) -> str:
     return _table(head, body) + _table(["error of at most", "SDR", "scans"], rates)
 
 
-def _sentences(scores: Scores) -> str:
+def _sentences(scores: Scores, *, fair: bool = False) -> str:
     crops, coverage = scores.crops, scores.coverage
     said = [
         f"{crops.whole} of {crops.scans} crops hold all of the labelled voxels; on average a crop "
         f"holds {100 * crops.mean_share:.1f} % of them, in the worst scan "
         f"{100 * crops.least_share:.1f} %."
     ]
-    if coverage is None:
+    if coverage is None and fair:
+        said.append(
+            "None of these scans can say how often the stated radius holds the truth: there is no "
+            "radius, or it was calibrated on them."
+        )
+    elif coverage is None:
         said.append("The model states no radius: it was not calibrated on scans held out for it.")
     else:
         said.append(

@@ -249,7 +249,7 @@ def load_scans(
             every = zip(images, range(len(examples)), strict=True)
             deque(pool.map(lambda pair: pair[0].copy_(read(pair[1])), every), maxlen=0)
     points = np.stack([e.points_voxels for e in examples])
-    sizes = np.stack([_voxel_proportions(e) for e in examples])
+    sizes = np.stack([voxel_proportions(e) for e in examples])
     return ScanTensors(
         ids=tuple(e.scan_id for e in examples),
         images=images,
@@ -260,7 +260,7 @@ def load_scans(
     )
 
 
-def _voxel_proportions(example: ExampleFile) -> np.ndarray:
+def voxel_proportions(example: ExampleFile) -> np.ndarray:
     """Spacing where it is known; else the full-size voxels are taken to be cubes."""
     if example.grid.spacing_mm_zyx is not None:
         return np.asarray(example.grid.spacing_mm_zyx)

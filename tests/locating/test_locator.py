@@ -248,8 +248,10 @@ def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},
         "objects": {"upper jaw": [1, 3], "lower jaw": None},
         "sigma_voxels": [2.5],
+        "crop_size": None,
         "turned_axes": [],
         "variants": True,
+        "presence": [],
         "calibration": None,
     }
 

@@ -111,5 +111,5 @@ def test_which_side_is_worrying(sign, low, high):
 def test_every_sign_has_words():
     image = upright_scan(0)
     found = opinion_of((0, 0, 0), 1.0, 0.1, 1.0, 1.0)
-    names = {*signs_of(image), *signs_of_position(found, 0, SHAPE)}
+    names = {*signs_of(image), *signs_of_position(found, 0, SHAPE), "presence"}
     assert {in_words(name) for name in names} == set(WORDS.values())

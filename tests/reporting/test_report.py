@@ -66,6 +66,19 @@ def test_the_json_has_every_number_and_the_unseen_scans_on_their_own():
     assert plain_content(evaluation(seen={}))["objects_in_unseen_scans"] == {}
 
 
+def test_errors_are_fair_where_only_the_radius_was_calibrated_and_coverage_is_not():
+    seen = {"far": "calibration", "between": "validation"}
+    said = plain_content(evaluation(seen=seen))
+    fair = said["objects_in_unseen_scans"]["jaw"]
+    assert fair["scans"] == 2
+    assert fair["errors"]["full_size_voxels"]["mean"] == 5.0  # near and far
+    assert (fair["coverage"]["scans"], fair["coverage"]["inside"]) == (1, 1)  # near alone
+    first, second = evaluation(seen=seen).optimism()
+    assert "1 weights chosen by" in first
+    assert "on 1 of these 3 scans the radius was calibrated" in second
+    assert evaluation(seen={"far": "calibration"}).fair_scores() == {}  # all errors are fair
+
+
 def test_flat_numbers_for_the_run():
     numbers = flat_numbers(evaluation())
     assert numbers["evaluation_scans"] == 3
@@ -74,6 +87,7 @@ def test_flat_numbers_for_the_run():
     assert numbers["evaluation_sdr_3_full_size_voxels"] == pytest.approx(2 / 3)
     assert numbers["evaluation_bias_x_full_size_voxels"] == -1.0
     assert numbers["evaluation_coverage"] == pytest.approx(2 / 3)
+    assert numbers["evaluation_unseen_error_full_size_voxels_mean"] == 5.0
     several = evaluation(
         objects=("a", "b"), measured=(measured("s", name="a"), measured("s", name="b"))
     )
@@ -89,7 +103,8 @@ def test_the_page_says_it_in_words(tmp_path):
         "2 of 3 crops hold all of the labelled voxels",
         "inside the stated radius in 2 of 3 scans",
         "the model states at least 90 %",
-        "The model has used 1 of these scans before (trained on)",
+        "Of these 3 scans the model has used 1 trained on: its errors there are optimistic.",
+        "The 2 scans that the model has not learned from",
         "Radii and ranks are in voxels of the full-size scan: the files of some scans don",
         "odd &amp; old",
         "is &lt;empty&gt;",

@@ -1,0 +1,148 @@
+"""Whether a place shows the object: what the second network learns, and how it is asked."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from jawloc.geometry import Grid
+from jawloc.training import presence as module
+from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.presence import (
+    SIDE,
+    PresenceConfig,
+    PresenceNetwork,
+    learn_presence,
+    presence_logits,
+)
+
+SHAPE = (52, 24, 24)
+JAW = {"jaw": None}
+STILL = AugmentationConfig(flip_axes=("y", "x"), rotation_degrees_zyx=(180.0, 0.0, 0.0))
+
+
+def hooks(seed: int, spacing=(0.1, 0.1, 0.1), label: int = 1):
+    """A noisy scan with a bright bow in it that is labelled, and two bright balls that aren't."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(SHAPE)
+    at = rng.uniform([20, 9, 9], [32, 15, 15])
+    flat = np.hypot(y - at[1], x - at[2])
+    bow = (abs(z - at[0]) < 1.2) & (abs(flat - 3.5) < 1.0)
+    image = rng.normal(200, 20, SHAPE) + 600 * bow
+    for ball in ((at[0] - 6, at[1], at[2]), (at[0] + 6, at[1], at[2])):
+        image += 600 * (((z - ball[0]) ** 2 + (y - ball[1]) ** 2 + (x - ball[2]) ** 2) < 5)
+    mask = (label * bow).astype(np.uint8)
+    point = np.argwhere(bow).mean(axis=0)
+    example = SimpleNamespace(image=image.clip(0).astype(np.uint16), mask=mask)
+    return SimpleNamespace(
+        read=lambda: example,
+        points_voxels=point[None],
+        grid=Grid(SHAPE, spacing),
+        source_grid=Grid((104, 48, 48), spacing),
+        bow=bow,
+    )
+
+
+def without(file) -> np.ndarray:
+    image = file.read().image.copy()
+    image[file.bow] = 200
+    return image
+
+
+def learn(files, steps=120, objects=JAW, **changes):
+    options = {"seed": 0, "device": torch.device("cpu")} | changes
+    return learn_presence(files, objects, STILL, PresenceConfig(steps), **options)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return learn([hooks(seed) for seed in range(8)])
+
+
+def test_new_scans_without_the_object_are_told_from_those_with_it(network):
+    new = [hooks(seed) for seed in range(100, 120)]
+    asked = [(f, f.points_voxels + 0.7) for f in new]  # about as far off as what is found
+    there = [presence_logits(network, f.read().image, p, ("y", "x"))[0] for f, p in asked]
+    gone = [presence_logits(network, without(f), p, ("y", "x"))[0] for f, p in asked]
+    assert np.mean(np.array(there) > 0) >= 0.95
+    assert np.mean(np.array(gone) < 0) >= 0.95
+
+
+def test_another_place_does_not_show_it_either(network):
+    file = hooks(100)
+    for place in ([4.0, 12.0, 12.0], [48.0, 12.0, 12.0]):
+        assert presence_logits(network, file.read().image, np.array([place]), ())[0] < 0
+
+
+def test_the_same_seed_learns_the_same_whatever_was_drawn_before():
+    files = [hooks(seed) for seed in range(3)]
+    first = learn(files, steps=2)
+    torch.rand(7)
+    state = torch.get_rng_state()
+    second = learn(files, steps=2)
+    assert torch.equal(torch.get_rng_state(), state)  # training's own draws go on as they were
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    other = learn(files, steps=2, seed=1)
+    assert not torch.equal(other.head.weight, first.head.weight)
+
+
+def test_without_steps_or_labelled_voxels_nothing_is_learned():
+    assert learn([hooks(0)], steps=0) is None
+    empty = hooks(0)
+    empty.read().mask[:] = 0
+    assert learn([empty]) is None
+
+
+def test_an_object_that_some_scans_lack_is_learned_from_the_others():
+    files = [hooks(0, label=1), hooks(1, label=2)]
+    for number, file in enumerate(files):
+        points = np.full((2, 3), np.nan)
+        points[number] = file.points_voxels[0]
+        file.points_voxels = points
+    network = learn(files, steps=3, objects={"one": [1], "two": [2]})
+    assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
+    logits = presence_logits(network, files[0].read().image, np.full((2, 3), 9.0), ())
+    assert logits.shape == (2,)
+    assert np.isfinite(logits).all()
+
+
+def test_the_neighbourhood_is_a_cube_in_space_2_and_a_half_times_as_long_as_the_object():
+    thick = [hooks(seed, spacing=(0.2, 0.1, 0.1)) for seed in range(3)]
+    pitch = learn(thick, steps=1).pitch_voxels[0] * torch.tensor([0.2, 0.1, 0.1])
+    assert pitch.numpy() == pytest.approx([float(pitch[0])] * 3, rel=1e-5)
+    lengths = [(np.ptp(np.argwhere(f.bow), axis=0) + 1) * (0.2, 0.1, 0.1) for f in thick]
+    edge = 2.5 * np.median(np.max(lengths, axis=1))
+    assert float(pitch[0]) * SIDE == pytest.approx(edge, rel=1e-5)
+    # the unit that sizes are given in is no matter, nor that some scans don't say any
+    thick[0].grid = Grid(SHAPE, (200.0, 100.0, 100.0))
+    assert learn(thick, steps=1).pitch_voxels.numpy() == pytest.approx(
+        (pitch / torch.tensor([0.2, 0.1, 0.1]))[None].numpy(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("pitch", [(0.7, 0.7, 0.7), (3.6, 2.4, 2.5)])
+@pytest.mark.parametrize("point", [(40.0, 30.0, 30.0), (1.0, 58.0, 2.5), (79.4, -0.4, 59.4)])
+def test_what_is_cut_out_for_a_point_is_what_the_whole_scan_gives(pitch, point):
+    """Locating pools a small part only; learning pools whole scans."""
+    network = PresenceNetwork(1)
+    network.pitch_voxels.copy_(torch.tensor([pitch]))
+    image = torch.rand(80, 60, 60, generator=torch.Generator().manual_seed(0))
+    place, step, pool = torch.tensor(point), torch.tensor(pitch), network.pool_zyx
+    near, inside = module._crop(image, place, step, pool)
+    few = module._sample(module._pooled(near, pool)[None, None], inside[None], step, pool, None)
+    every = module._sample(module._pooled(image, pool)[None, None], place[None], step, pool, None)
+    assert torch.allclose(few, every, atol=1e-5)
+
+
+def test_a_neighbourhoods_middle_is_the_point():
+    image = torch.zeros(40, 40, 40)
+    image[20, 22, 18] = 1.0
+    one, point = (1, 1, 1), torch.tensor([[20.5, 22.5, 18.5]])
+    seen = module._sample(image[None, None], point, torch.ones(3), one, None)[0, 0]
+    # the samples beside the middle lie half a step from it
+    assert float(seen[SIDE // 2 - 1, SIDE // 2 - 1, SIDE // 2 - 1]) == pytest.approx(1, abs=1e-4)
+    assert float(seen.sum()) == pytest.approx(1, abs=1e-4)
