@@ -44,7 +44,7 @@ from jawloc.reporting.registry import (
 )
 from jawloc.reporting.report import write_files
 from jawloc.scans.folders import make_writable
-from jawloc.scans.listing import ListedScan
+from jawloc.scans.listing import ListedScan, describe_failure
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def measure_scans(
                 if not isinstance(error, InputError):
                     said = f"{type(error).__name__}: {error}"
                 failed.append(Failure(scan.name, str(scan.path), said))
-                bar.write(f"failed: {scan.name}: {said}", file=sys.stderr)
+                bar.write(describe_failure(scan, said), file=sys.stderr)
     return measured, failed
 
 

@@ -36,7 +36,7 @@ from jawloc.locating.search import TABLE, Search, Table, is_done, make_folders, 
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.outputs import location_picture, write_text
 from jawloc.scans.downsample import downsample_image
-from jawloc.scans.listing import ListedScan
+from jawloc.scans.listing import ListedScan, describe_failure
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
 
@@ -106,7 +106,7 @@ def locate_scans(search: Search, scans: Sequence[ListedScan], table: Table) -> O
             count["failed" if failed else "located"] += 1
             count["doubtful"] += not failed and any(row.status != "ok" for row in rows)
             if failed:
-                bar.write(f"failed: {scan.name}: {rows[0].reason}", file=sys.stderr)
+                bar.write(describe_failure(scan, rows[0].reason or ""), file=sys.stderr)
     return Outcome(**count, table=search.folder / TABLE)
 
 

@@ -150,10 +150,13 @@ def location_picture(
         position += f" = {', '.join(f'{v:.3f}' for v in found.point_mm)} mm"
     spread = f"spread {found.spread_voxels:.1f} voxels"
     if found.radius_voxels is not None:
-        spread += f", radius {found.radius_voxels:.1f} voxels"
+        spread += (
+            f", radius {found.radius_voxels:.1f} voxels ({100 * (found.confidence or 0):.0f} %)"
+        )
+    said = (found.status, found.reason)
     voxels = "unknown" if spacing is None else f"{_times(f'{v:.3g}' for v in spacing)} mm"
     lines = [
-        f"{found.object_name} in {found.scan_id} ({found.status})",
+        f"{found.object_name} in {found.scan_id} ({': '.join(filter(None, said))})",
         f"position (z, y, x) {position}; {spread}",
         f"scan of {_times(grid.shape_zyx)} voxels, spacing {voxels}; crop of "
         f"{_times(window.size_zyx)} voxels, {window.fit}",
@@ -166,6 +169,7 @@ def location_picture(
         spread=(found.spread_voxels,) * 3,
         title=lines,
         spacing_mm_zyx=spacing,
+        radius=found.radius_voxels,
         truth=None if error is None else error.truth_voxels.tolist(),
     )
 

@@ -86,7 +86,11 @@ def checked_path(given: str, folder: str | None) -> Path:
     allowed = Path(folder).resolve()
     path = (allowed / given).resolve()
     if not path.is_relative_to(allowed):
-        raise InputError(f"{given}: scans are read only inside the allowed folder; {folder}")
+        # which folder that is, is no caller's business
+        raise InputError(
+            f"{given}: scans are read only inside the folder that {FOLDER_VARIABLE} names; this "
+            f"path leads out of it"
+        )
     return path
 
 

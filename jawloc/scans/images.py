@@ -253,4 +253,4 @@ def _stated_spacing(reader: Any, path: Path, text: str) -> Triple | None:
 def _reason(error: RuntimeError) -> str:
     """The last line of SimpleITK's message, which says what was wrong and not where in ITK."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1].removeprefix("sitk::ERROR: ") if lines else type(error).__name__

@@ -36,6 +36,13 @@ class ListedScan:
     path: Path
 
 
+def describe_failure(scan: ListedScan, reason: str) -> str:
+    """Say that a scan failed and why, naming it once where the reason names its file."""
+    file = scan.path.name
+    named = reason.startswith(f"{file}: ") and file.startswith(scan.name)
+    return f"failed: {reason if named else f'{scan.name}: {reason}'}"
+
+
 def list_scans(
     named: Sequence[Path],
     *,

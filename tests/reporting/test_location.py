@@ -106,4 +106,20 @@ def test_the_truth_is_marked_where_it_is_known():
             if line.get_marker() == "x"
         ]
         z, y, x = truth
-        assert crosses == ([] if known is None else [(x, y), (x, z), (y, z)] * 2)
+        assert crosses == ([] if known is None else [(x, y), (x, z), (y, z)] * 3)
+
+
+def test_a_close_view_holds_position_truth_and_radius_and_is_of_what_shows_it_all():
+    from jawloc.reporting.figures import Panel
+    from jawloc.reporting.figures.location import _close_up
+
+    scan, crop = Panel(np.ones(SMALL), (0, 0, 0), SHAPE), Panel(np.ones((20,) * 3), POINT, SHAPE)
+    near = np.add(POINT, (0, 0, 1))
+    for truth, radius in ((near, None), (near, 30.0), (np.asarray(POINT) - 25, 2.0)):
+        panel, (start, stop) = _close_up(scan, crop, POINT, truth, radius)
+        for place in (POINT, truth):
+            assert (start < place).all() and (place < stop).all()
+        assert min(stop - start) >= 2 * max(radius or 0, 12)
+        assert panel is scan  # the crop does not reach so far down
+    wide = Panel(np.ones(SMALL), np.asarray(POINT) - 60, np.asarray(POINT) + 60)
+    assert _close_up(scan, wide, POINT, near, None)[0] is wide

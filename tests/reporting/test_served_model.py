@@ -35,7 +35,7 @@ def test_paths_inside_the_folder_are_allowed(lab, given):
     "given", ["../secret.dcm", "{lab}/secret.dcm", "link.dcm", "../scans_too.dcm", "/etc/hosts"]
 )
 def test_paths_outside_the_folder_are_refused(lab, given):
-    with pytest.raises(InputError, match="only inside the allowed folder"):
+    with pytest.raises(InputError, match="only inside the folder that"):
         checked_path(given.format(lab=lab), str(lab / "scans"))
 
 
@@ -80,5 +80,5 @@ def test_environment_wins_over_the_models_own_setting(monkeypatch, lab):
     model = loaded(monkeypatch, allowed_folder=str(lab))
     assert len(model.predict(None, pd.DataFrame({"scan": ["secret.dcm"]}))) == 2
     monkeypatch.setenv("JAWLOC_SCAN_FOLDER", str(lab / "scans"))
-    with pytest.raises(MlflowException, match="only inside the allowed folder"):
+    with pytest.raises(MlflowException, match="only inside the folder that"):
         model.predict(None, pd.DataFrame({"scan": [str(lab / "secret.dcm")]}))

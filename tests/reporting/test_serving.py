@@ -146,7 +146,10 @@ def test_what_is_outside_the_folder_is_refused_with_the_reason(address, logged, 
     ):
         status, answer = ask(address, content)
         assert status == 400
-        assert f"{given}: scans are read only inside the allowed folder" in answer["message"]
+        assert (
+            f"{given}: scans are read only inside the folder that JAWLOC_SCAN_FOLDER names"
+            in answer["message"]
+        )
         assert "predictions" not in answer
 
 

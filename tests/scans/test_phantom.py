@@ -130,6 +130,17 @@ def test_the_masks_centroid_is_where_the_jaw_was_drawn(seed: int) -> None:
     assert np.linalg.norm(voxels - centroid(scan.mask)) < 0.5
 
 
+def test_without_its_jaw_a_phantom_is_the_same_fish_but_for_the_jaw() -> None:
+    whole, less = (make_phantom(3, SMALL, without_jaw=without) for without in (False, True))
+    assert whole.mask.any() and not less.mask.any()
+    changed = np.argwhere(whole.image != less.image)
+    inside = np.argwhere(whole.mask)
+    reach = np.ptp(inside, axis=0)  # the chin's flesh and blurring go a little further
+    assert (abs(changed - inside.mean(axis=0)) < 1.5 * reach).all()
+    bones = whole.mask > 0
+    assert less.image[bones].mean() < whole.image[bones].mean()
+
+
 def test_tiny_phantoms_always_have_a_jaw() -> None:
     # Bones are thinner than these voxels; none may fall between them.
     for seed in range(100, 125):

@@ -136,7 +136,7 @@ def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
     offsets = np.asarray(offsets, float)
     n = len(offsets)
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.6), dpi=DOTS_PER_INCH, layout="constrained")
+        figure = Figure(figsize=(9.5, 4.6), dpi=DOTS_PER_INCH, layout="constrained")
         axes = figure.add_subplot()
         beside = np.linspace(-0.25, 0.25, n) if n > 1 else np.zeros(1)
         for row in range(3):
@@ -149,10 +149,11 @@ def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
         axes.axhline(0, color=BLACK, linewidth=1)
         axes.set_xticks(range(3), ["z", "y", "x"])
         axes.set_xlim(-0.5, 2.5)
+        axes.margins(y=0.08)
         axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND))
         axes.set_xlabel("axis")
         axes.set_ylabel(f"found minus true ({UNIT_NAMES[unit]})")
         axes.grid(alpha=0.25, axis="y")
-        axes.legend(loc="best", frameon=True)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         axes.set_title(f"Signed errors of the {name}", parse_math=False)
     return figure

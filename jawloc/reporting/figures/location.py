@@ -18,6 +18,7 @@ from jawloc.geometry import Triple
 from jawloc.reporting.figures.layout import VIEWS, View, scale_bar_mm
 from jawloc.reporting.figures.style import (
     DOTS_PER_INCH,
+    GREEN,
     ORANGE,
     ROUND,
     SKY,
@@ -35,6 +36,8 @@ LINE = 0.26  # inches
 OUTLINE = [withStroke(linewidth=3, foreground="black")]
 POINT: Style = {"marker": "+", "markersize": 16, "markeredgewidth": 2, "color": YELLOW}
 SPREAD: Style = {"fill": False, "edgecolor": SKY, "linewidth": 1.8, "path_effects": OUTLINE}
+RADIUS: Style = SPREAD | {"edgecolor": GREEN, "linestyle": (0, (5, 2))}
+LEAST_CLOSE = 12.0  # full-size voxels from the middle to the edge of the closest view
 TRUTH: Style = {
     "marker": "x",
     "markersize": 13,
@@ -80,9 +83,12 @@ def plot_location(
     spread: Sequence[float],
     title: Sequence[str],
     spacing_mm_zyx: Triple | None = None,
+    radius: float | None = None,
     truth: Sequence[float] | None = None,
 ) -> Figure:
     """Show three slices through a position, of the whole scan and of the crop round it.
+
+    Where the truth is known, a third row shows both so closely that they can be told apart.
 
     Parameters
     ----------
@@ -94,19 +100,26 @@ def plot_location(
     title : sequence of str, a line each
     spacing_mm_zyx : tuple of float or None
         Gives the panels their aspect and a scale bar in mm; None: one in voxels.
+    radius : float or None
+        Of the ball that should hold the truth, in full-size voxels.
     truth : (z, y, x) in full-size voxels, or None
         Marked too, whether it lies in these slices or not.
     """
     unit = np.asarray(spacing_mm_zyx or (1.0, 1.0, 1.0))
-    frames = [_round_both(scan, crop), (np.asarray(crop.start), np.asarray(crop.stop))]
-    heights = [_height((stop - start) * unit) for start, stop in frames]
+    rows = [
+        (scan, _round_both(scan, crop)),
+        (crop, (np.asarray(crop.start, float), np.asarray(crop.stop, float))),
+    ]
+    if truth is not None:
+        rows.append(_close_up(scan, crop, point, truth, radius))
+    heights = [_height((stop - start) * unit) for _, (start, stop) in rows]
     head = 0.2 + LINE * len(title)
-    tall = head + sum(heights) + 2 * (ABOVE + BELOW) + LINE + 0.2
+    tall = head + sum(heights) + len(rows) * (ABOVE + BELOW) + LINE + 0.2
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, tall), dpi=DOTS_PER_INCH)
         _write_title(figure, title)
         bottom = tall - head
-        for panel, frame, height in zip((scan, crop), frames, heights, strict=True):
+        for row, ((panel, frame), height) in enumerate(zip(rows, heights, strict=True)):
             bottom -= ABOVE + height
             for column, view in enumerate(VIEWS):
                 wide, high = _inches((frame[1] - frame[0]) * unit, view)
@@ -115,15 +128,17 @@ def plot_location(
                 axes = figure.add_axes(box, facecolor="black")
                 _draw_grey(axes, view, panel, point, unit)
                 _show(axes, view, *frame)
-                if panel is scan:
+                if row == 0:
                     _draw_box(axes, view, crop)
-                _draw_point(axes, view, point, spread, close=panel is crop)
+                _draw_point(axes, view, point, spread, radius, close=row > 0)
                 if truth is not None:
                     axes.plot(truth[view.columns], truth[view.rows], linestyle="none", **TRUTH)
                 _draw_scale_bar(axes, (frame[1] - frame[0])[view.columns], view, spacing_mm_zyx)
             bottom -= BELOW
-        marks = _legend(truth is not None)
-        figure.legend(handles=marks, loc="lower left", ncols=4, bbox_to_anchor=(0.02, 0.0))
+        marks = _legend(radius is not None, truth is not None)
+        figure.legend(
+            handles=marks, loc="lower left", ncols=5, bbox_to_anchor=(0.02, 0.0), columnspacing=1.2
+        )
     return figure
 
 
@@ -137,6 +152,22 @@ def _write_title(figure: Figure, title: Sequence[str]) -> None:
 def _round_both(scan: Panel, crop: Panel) -> tuple[np.ndarray, np.ndarray]:
     """Return the box round the scan and a crop that may reach out of it."""
     return np.minimum(scan.start, crop.start), np.maximum(scan.stop, crop.stop)
+
+
+def _close_up(
+    scan: Panel,
+    crop: Panel,
+    point: Sequence[float],
+    truth: Sequence[float],
+    radius: float | None,
+) -> tuple[Panel, tuple[np.ndarray, np.ndarray]]:
+    """Return what shows a position and the truth closely, and which box of it."""
+    ends = np.array([point, truth], float)
+    reach = max(1.2 * float(np.ptp(ends, axis=0).max()), 1.3 * (radius or 0.0), LEAST_CLOSE)
+    middle = ends.mean(axis=0)
+    start, stop = middle - reach, middle + reach
+    whole = bool(np.all(start >= crop.start) and np.all(stop <= crop.stop))
+    return (crop if whole else scan), (start, stop)
 
 
 def _show(axes: Axes, view: View, start: np.ndarray, stop: np.ndarray) -> None:
@@ -189,7 +220,13 @@ def _draw_box(axes: Axes, view: View, crop: Panel) -> None:
 
 
 def _draw_point(
-    axes: Axes, view: View, point: Sequence[float], spread: Sequence[float], *, close: bool
+    axes: Axes,
+    view: View,
+    point: Sequence[float],
+    spread: Sequence[float],
+    radius: float | None,
+    *,
+    close: bool,
 ) -> None:
     x, y = point[view.columns], point[view.rows]
     style = POINT if close else POINT | {"markersize": 9, "markeredgewidth": 1.5}
@@ -197,6 +234,9 @@ def _draw_point(
     width, height = 2 * spread[view.columns], 2 * spread[view.rows]
     style = SPREAD if close else SPREAD | {"linewidth": 1.2}
     axes.add_patch(Ellipse((x, y), width, height, **style))
+    if radius is not None:
+        style = RADIUS if close else RADIUS | {"linewidth": 1.2}
+        axes.add_patch(Ellipse((x, y), 2 * radius, 2 * radius, **style))
 
 
 def _draw_scale_bar(axes: Axes, voxels: float, view: View, spacing: Triple | None) -> None:
@@ -210,11 +250,12 @@ def _draw_scale_bar(axes: Axes, voxels: float, view: View, spacing: Triple | Non
     axes.text(0.06, 0.22 / inches, text, va="bottom", **style)
 
 
-def _legend(with_truth: bool) -> list[Line2D | Patch]:
-    true = Line2D([], [], linestyle="none", label="truth (the mask's centroid)", **TRUTH)
+def _legend(with_radius: bool, with_truth: bool) -> list[Line2D | Patch]:
+    true = Line2D([], [], linestyle="none", label="mask's centroid", **TRUTH)
     return [
         Line2D([], [], linestyle="none", label="position", path_effects=OUTLINE, **POINT),
         *([true] if with_truth else []),
         Patch(label="spread", **SPREAD),
+        *([Patch(label="stated radius", **RADIUS)] if with_radius else []),
         Patch(label="crop (shown below)", **BOX),
     ]

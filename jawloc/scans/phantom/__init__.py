@@ -55,9 +55,13 @@ SERIAL_VOXELS = 10_000_000
 
 
 def phantom_slabs(
-    phantom: Phantom, slices_per_slab: int = 32
+    phantom: Phantom, slices_per_slab: int = 32, *, without_jaw: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Render a phantom from the floor up.
+
+    Parameters
+    ----------
+    without_jaw : leave out the jaw's bones and the flesh that moves with them; the mask is empty
 
     Yields
     ------
@@ -70,6 +74,8 @@ def phantom_slabs(
     bones = _posed(skeleton(fish, phantom.arch_labels), pose, corner)
     jaw = bones.take(bones.label > 0)
     lips = _posed(chin(fish), pose, corner)
+    if without_jaw:
+        bones = bones.take(bones.label == 0)
     soft = [organ.posed(pose, corner) for organ in soft_organs(fish, look)]
     dense = [organ.posed(pose, corner) for organ in dense_organs(fish, look)]
     mottle = Mottle.draw(seeded_generator(phantom.seed, MOTTLE), extent, MOTTLE_PITCH_MM)
@@ -80,7 +86,8 @@ def phantom_slabs(
         levels = np.repeat(empty[None], min(slices_per_slab, grid.shape_zyx[0] - first), 0)
         draw_flesh(levels, fish, pose, look, mottle, window)
         share = np.zeros_like(levels)
-        draw_tubes(share, lips, window)
+        if not without_jaw:
+            draw_tubes(share, lips, window)
         levels += share * (1 - levels)
         draw_ellipsoids(levels, soft, window)
         bone = np.zeros_like(levels)
@@ -89,7 +96,8 @@ def phantom_slabs(
         levels += bone
         draw_ellipsoids(levels, dense, window)
         mask = np.zeros(levels.shape, np.uint8)
-        label_tubes(mask, jaw, window)
+        if not without_jaw:
+            label_tubes(mask, jaw, window)
         yield np.stack(list(scanned(levels, planes, look, window, phantom.seed))), mask
 
 
@@ -105,10 +113,11 @@ def make_phantom(
     *,
     any_rotation: bool = True,
     arch_labels: bool = False,
+    without_jaw: bool = False,
 ) -> Scan:
-    """Draw and render a phantom in memory (see `draw_phantom`)."""
+    """Draw and render a phantom in memory (see `draw_phantom` and `phantom_slabs`)."""
     phantom = draw_phantom(seed, shape_zyx, any_rotation=any_rotation, arch_labels=arch_labels)
-    slabs = list(phantom_slabs(phantom))
+    slabs = list(phantom_slabs(phantom, without_jaw=without_jaw))
     image = np.concatenate([image for image, _ in slabs])
     mask = np.concatenate([mask for _, mask in slabs])
     return Scan(f"phantom_{seed:03d}", image, mask, phantom.grid)
