@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jawloc.config import Config
 from jawloc.data import Data, prepare_folds
+from jawloc.evaluate_model import measure_scans
 from jawloc.experiment import (
     Result,
     finish_locator,
@@ -26,15 +27,18 @@ from jawloc.experiment import (
 )
 from jawloc.locating.evaluation import Evaluation, PointFinder, join_folds
 from jawloc.locating.locator import Locator, load_locator, save_locator
-from jawloc.reporting.outputs import (
-    write_test_pictures,
-    write_text,
-)
+from jawloc.locating.measuring import Measured
+from jawloc.locating.models import file_digest
+from jawloc.reporting.evaluation_files import Failure, ModelEvaluation, flat_numbers
+from jawloc.reporting.evaluation_pictures import write_pictures as write_evaluation_pictures
+from jawloc.reporting.outputs import write_test_pictures, write_text
+from jawloc.reporting.report import write_files
 from jawloc.reporting.run_folder import CHECKPOINT, output_folder, run_folder
 from jawloc.reporting.summary import OUT_OF_FOLD, summarise_folds, summarise_run
 from jawloc.reporting.tables import write_metrics_csv, write_out_of_fold_csv
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.run_pictures import write_pictures
+from jawloc.scans.listing import ListedScan
 from jawloc.training.checkpoint import (
     load_checkpoint,
     load_folds_checkpoint,
@@ -149,14 +153,51 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     locators = [load_locator(fold / f"{fold.name}.pth", device) for fold in folders]
     evaluations = _out_of_fold(work, locators)
     tested = [data.of(data.split.test_ids) for data in work.folds]
-    save_locator(join_folds(locators, tested), folder / f"{folder.name}.pth")
+    joined, alone = join_folds(locators, tested)
+    save_locator(joined, folder / f"{folder.name}.pth")
     write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
+    evaluation = write_report(run, work, alone)
     own = [json.loads((fold / "summary.json").read_text(encoding="utf-8")) for fold in folders]
     splits = [data.split for data in work.folds]
     summary = summarise_folds(work.name, splits, _specimens(work), evaluations, own)
+    summary["crops"] = {name: asdict(s.crops) for name, s in evaluation.scores().items()}
     write_out_of_fold_csv(folder / "out_of_fold.csv", summary[f"{OUT_OF_FOLD}_scans"])
     log_results(run, folder, summary)
+    run.log_summary(flat_numbers(evaluation))
     return summary
+
+
+def write_report(
+    run: TrackedRun, work: CrossValidation, locators: Sequence[Locator]
+) -> ModelEvaluation:
+    """Write what `jawloc evaluate` would say of each scan, by the fold that tested it.
+
+    Parameters
+    ----------
+    locators : each fold's, calibrated on the scans of the others
+    """
+    folder, crop_size = work.folder, work.config.crop.crop_size
+    measured: list[Measured] = []
+    failed: list[Failure] = []
+    for number, (locator, data) in enumerate(zip(locators, work.folds, strict=True), start=1):
+        scans = [ListedScan(e.scan_id, e.source) for e in data.of(data.split.test_ids)]
+        title = f"evaluate fold {number} of {len(locators)}"
+        own, lost = measure_scans(locator, scans, crop_size, list(locator.objects), title)
+        measured += own
+        failed += lost
+    evaluation = ModelEvaluation(
+        model=f"{work.name}, out of {len(locators)} folds",
+        digest=file_digest(folder / f"{folder.name}.pth"),
+        crop_size=crop_size,
+        objects=tuple(work.config.cache.objects),
+        measured=tuple(measured),
+        failed=tuple(failed),
+        radii=(),
+        seen={},
+        run_id=run.run_id,
+    )
+    write_files(folder, evaluation, write_evaluation_pictures(folder, locators[0], evaluation, 6))
+    return evaluation
 
 
 def write_worst_pictures(

@@ -148,6 +148,29 @@ def test_the_locator_has_the_networks_of_all_folds_and_fair_errors(done):
     assert ball.factor == pytest.approx(max(ratios), rel=1e-3)
 
 
+def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from_it(done):
+    lab, result = done
+    folder, said = outputs(lab), summary(outputs(lab))
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert (report["scans"], report["seen_scans"]) == ({"evaluated": 5, "failed": 0}, {})
+    errors = {row["scan"]: row["error_mm"] for row in report["rows"]}
+    assert errors == {
+        row["scan"]: pytest.approx(row["error_mm"], abs=1e-5) for row in said["out_of_fold_scans"]
+    }
+    # the radius is that of the other fold's scans: of 2, or of 3, in the other's scans
+    stated = {row["scan"]: row["confidence"] for row in report["rows"]}
+    assert [stated[i] for i in TESTED[0]] == pytest.approx([2 / 3] * 3, abs=1e-5)
+    assert [stated[i] for i in TESTED[1]] == pytest.approx([3 / 4] * 2, abs=1e-5)
+    whole = report["objects"]["jaw"]["crops"]["whole"]
+    assert said["crops"]["jaw"]["whole"] == whole
+    assert f"crops that hold all of it: {whole} of 5" in result.stdout
+    assert "<img" in (folder / "evaluation.html").read_text()
+    client, known = runs(lab)
+    assert known["locator"].data.metrics["evaluation_crops_whole"] == whole
+    logged = {f.path for f in client.list_artifacts(known["locator"].info.run_id, "outputs")}
+    assert "outputs/evaluation.html" in logged
+
+
 def test_the_runs_are_nested_and_the_parent_has_the_model(done):
     lab, _ = done
     client, found = runs(lab)

@@ -14,6 +14,8 @@ from jawloc.locating.locator import Locator, full_size_spread
 from jawloc.locating.signs import ScanLook, look_of_scan
 from jawloc.scans.cache import Example, ExampleFile
 
+# a scan that did not train, how it looks, and the objects in it
+_Looked = tuple[ExampleFile, ScanLook, dict[str, HeldOut]]
 # downsampled image (z, y, x) -> points (object, 3) in its voxels
 PointFinder = Callable[[Example], np.ndarray]
 
@@ -127,17 +129,26 @@ def calibrate(
     return _calibrated(locator, scans, held_out, tested)
 
 
-def join_folds(locators: Sequence[Locator], tested: Sequence[Sequence[ExampleFile]]) -> Locator:
-    """Return one locator with the networks of all folds, calibrated on the scans of all.
+def join_folds(
+    locators: Sequence[Locator], tested: Sequence[Sequence[ExampleFile]]
+) -> tuple[Locator, list[Locator]]:
+    """Return one locator with the networks of all folds, and each fold's on its own, calibrated.
 
     Each scan's error is that of the fold which tested it, whose network has not seen the scan:
     the other networks know it by heart. So the radius is that of a single network. The means of
-    several are wrong by less and their spread is wider, so it is on the safe side.
+    several are wrong by less and their spread is wider, so it is on the safe side, though not
+    guaranteed as a single locator's is: the errors are of several networks (cross-conformal
+    prediction, Vovk, Ann. Math. Artif. Intell. 74, 2015).
 
     Parameters
     ----------
     locators : one a fold, with the same settings
     tested : the scans that each fold tested; no scan is in two
+
+    Returns
+    -------
+    The locator of all, calibrated on the scans of all; and each fold's, calibrated on the scans
+    of the other folds, so that what it says of its own was learned from none of them.
     """
     joined = replace(
         locators[0],
@@ -145,14 +156,20 @@ def join_folds(locators: Sequence[Locator], tested: Sequence[Sequence[ExampleFil
         sigma_voxels=tuple(sigma for locator in locators for sigma in locator.sigma_voxels),
         presence=tuple(network for locator in locators for network in locator.presence),
     )
-    scans: list[tuple[ScanLook, Grid]] = []
-    held_out: list[dict[str, HeldOut]] = []
-    for locator, files in zip(locators, tested, strict=True):
-        for file in files:
-            look, found = _hold_out(locator, file, fair=True)
-            scans.append((look, file.source_grid))
-            held_out.append(found)
-    return _calibrated(joined, scans, held_out, [file for files in tested for file in files])
+    parts = [
+        [(file, *_hold_out(locator, file, fair=True)) for file in files]
+        for locator, files in zip(locators, tested, strict=True)
+    ]
+
+    def calibrated(locator: Locator, others: Sequence[Sequence[_Looked]]) -> Locator:
+        every = [looked for part in others for looked in part]
+        scans = [(look, file.source_grid) for file, look, _ in every]
+        return _calibrated(
+            locator, scans, [held for *_, held in every], [file for file, *_ in every]
+        )
+
+    alone = [calibrated(one, [*parts[:k], *parts[k + 1 :]]) for k, one in enumerate(locators)]
+    return calibrated(joined, parts), alone
 
 
 def _hold_out(

@@ -196,6 +196,9 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
             f"one of {summary['folds']} networks that has not seen its specimen:"
         ]
     lines += [f"  {name:<{wide}} {_in_words(errors)}" for name, errors in rows]
+    for name, crops in summary.get("crops", {}).items():
+        of = f"the {name}" if len(summary["crops"]) > 1 else "it"
+        lines.append(f"  crops that hold all of {of}: {crops['whole']} of {crops['scans']}")
     if summary[f"{way}_error"]["mm"] is None:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
     lines += [
