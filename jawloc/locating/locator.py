@@ -23,7 +23,7 @@ from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.intensity import IntensityConfig, normalise
 from jawloc.training.looks import look
 from jawloc.training.network import NetworkConfig, build_network
-from jawloc.training.presence import PresenceNetwork, presence_logits
+from jawloc.training.presence import INTENSITY, PresenceNetwork, presence_logits
 
 FORMAT = "jawloc-locator-1"
 
@@ -126,11 +126,12 @@ class Locator:
         found = agree(parts)
         signs = [signs_of_position(found, i, image.shape) for i in range(len(self.objects))]
         if self.presence:
-            asked = [
-                presence_logits(n, image, found.points, self.turned_axes) for n in self.presence
-            ]
+            own = values[0, 0]
+            if self.intensity != INTENSITY:
+                own = torch.from_numpy(normalise(image, INTENSITY)).to(device)
+            asked = [presence_logits(n, own, found.points, self.turned_axes) for n in self.presence]
             there = np.mean(asked, axis=0)
-            signs = [{**own, "presence": float(there[i])} for i, own in enumerate(signs)]
+            signs = [{**sign, "presence": float(there[i])} for i, sign in enumerate(signs)]
         return Prediction(
             points_voxels=found.points,
             spread_voxels=found.spread,

@@ -35,6 +35,7 @@ CHANNELS = (8, 16, 32)
 GROUPS = 4  # of channels that are normalised together
 BATCH_SIZE = 16
 LEARNING_RATE, WEIGHT_DECAY, GRADIENT_NORM = 2e-3, 0.05, 1.0
+INTENSITY = IntensityConfig()  # whatever the locator's rule is
 MOST_SCANS = 128  # to learn from: they are held in memory
 ABSENT, ELSEWHERE = 0.5, 0.25  # share of neighbourhoods without the object; of these, elsewhere
 JITTER = 1.5  # samples by which a neighbourhood is off the object's centroid, as what is found is
@@ -99,14 +100,14 @@ def _layer(n_in: int, n_out: int, stride: int) -> list[nn.Module]:
 
 
 def presence_logits(
-    network: PresenceNetwork, image: np.ndarray, points: np.ndarray, turned_axes: Sequence[str]
+    network: PresenceNetwork, values: Tensor, points: np.ndarray, turned_axes: Sequence[str]
 ) -> np.ndarray:
     """Say of each object whether it is where it was found.
 
     Parameters
     ----------
-    image : array, shape (z, y, x)
-        A downsampled scan, grey values as they are.
+    values : tensor, shape (z, y, x), on the network's device
+        A downsampled scan, its grey values normalised as `INTENSITY` says.
     points : array, shape (object, 3), its voxels
     turned_axes : out of z, y and x: those along which copies are turned over, whose logits are
         meant
@@ -115,13 +116,11 @@ def presence_logits(
     -------
     array, shape (object,): logits, positive where it rather is there
     """
-    device = network.pitch_voxels.device
-    values = torch.from_numpy(normalise(image, IntensityConfig())).to(device)
     turns = [t for n in range(len(turned_axes) + 1) for t in combinations(turned_axes, n)]
     logits = []
     with torch.inference_mode():
         for number, pitch in enumerate(network.pitch_voxels):
-            point = torch.as_tensor(points[number], dtype=torch.float32, device=device)
+            point = torch.as_tensor(points[number], dtype=torch.float32, device=values.device)
             near, inside = _crop(values, point, pitch, network.pool_zyx)
             small = _pooled(near, network.pool_zyx)
             one = _sample(small[None, None], inside[None], pitch, network.pool_zyx, None)
@@ -276,7 +275,7 @@ def _load(
 ) -> _Scans:
     images, outlines = [], []
     for file, of_scan in zip(files, masks, strict=True):
-        values = normalise(file.read().image, IntensityConfig())
+        values = normalise(file.read().image, INTENSITY)
         images.append(_pooled(torch.from_numpy(values), pool))
         small = [_pooled(torch.from_numpy(mask).float(), pool) > 0 for mask in of_scan]
         outlines.append([Outline.of(m.numpy()) if m.any() else None for m in small])

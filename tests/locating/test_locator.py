@@ -403,3 +403,23 @@ def test_a_locator_whose_parts_do_not_fit_is_refused_in_one_sentence(tmp_path, c
     with pytest.raises(InputError, match=r"^locator\.pth: .*must fit together") as caught:
         load_locator(path)
     assert "\n" not in str(caught.value)
+
+
+def test_presence_is_one_more_sign_kept_in_the_file_and_blind_to_the_intensity_rule(tmp_path):
+    from jawloc.training.presence import PresenceNetwork
+
+    torch.manual_seed(0)
+    network = PresenceNetwork(2).eval()
+    network.pitch_voxels.copy_(torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.7, 0.7]]))
+    said = {}
+    for rule in ("percentile", "raw"):
+        locator = make_locator(presence=(network,), intensity=IntensityConfig(rule=rule))
+        save_locator(locator, tmp_path / "locator.pth")
+        prediction = load_locator(tmp_path / "locator.pth").predict(small_image())
+        assert same(prediction, locator.predict(small_image()))
+        said[rule] = [signs["presence"] for signs in prediction.signs]
+        assert np.isfinite(said[rule]).all() and said[rule][0] != said[rule][1]
+    assert "presence" not in make_locator().predict(small_image()).signs[0]
+    # two networks are meant
+    two = make_locator(presence=(network, network)).predict(small_image())
+    assert [s["presence"] for s in two.signs] == pytest.approx(said["percentile"])

@@ -11,6 +11,7 @@ import torch
 from jawloc.geometry import Grid
 from jawloc.training import presence as module
 from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.intensity import normalise
 from jawloc.training.presence import (
     SIDE,
     PresenceConfig,
@@ -52,6 +53,11 @@ def without(file) -> np.ndarray:
     return image
 
 
+def ask(network, image, points, turned_axes):
+    values = torch.from_numpy(normalise(image, module.INTENSITY))
+    return presence_logits(network, values, points, turned_axes)
+
+
 def learn(files, steps=120, objects=JAW, **changes):
     options = {"seed": 0, "device": torch.device("cpu")} | changes
     return learn_presence(files, objects, STILL, PresenceConfig(steps), **options)
@@ -65,8 +71,8 @@ def network():
 def test_new_scans_without_the_object_are_told_from_those_with_it(network):
     new = [hooks(seed) for seed in range(100, 120)]
     asked = [(f, f.points_voxels + 0.7) for f in new]  # about as far off as what is found
-    there = [presence_logits(network, f.read().image, p, ("y", "x"))[0] for f, p in asked]
-    gone = [presence_logits(network, without(f), p, ("y", "x"))[0] for f, p in asked]
+    there = [ask(network, f.read().image, p, ("y", "x"))[0] for f, p in asked]
+    gone = [ask(network, without(f), p, ("y", "x"))[0] for f, p in asked]
     assert np.mean(np.array(there) > 0) >= 0.95
     assert np.mean(np.array(gone) < 0) >= 0.95
 
@@ -74,7 +80,7 @@ def test_new_scans_without_the_object_are_told_from_those_with_it(network):
 def test_another_place_does_not_show_it_either(network):
     file = hooks(100)
     for place in ([4.0, 12.0, 12.0], [48.0, 12.0, 12.0]):
-        assert presence_logits(network, file.read().image, np.array([place]), ())[0] < 0
+        assert ask(network, file.read().image, np.array([place]), ())[0] < 0
 
 
 def test_the_same_seed_learns_the_same_whatever_was_drawn_before():
@@ -105,7 +111,7 @@ def test_an_object_that_some_scans_lack_is_learned_from_the_others():
         file.points_voxels = points
     network = learn(files, steps=3, objects={"one": [1], "two": [2]})
     assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
-    logits = presence_logits(network, files[0].read().image, np.full((2, 3), 9.0), ())
+    logits = ask(network, files[0].read().image, np.full((2, 3), 9.0), ())
     assert logits.shape == (2,)
     assert np.isfinite(logits).all()
 
