@@ -136,12 +136,15 @@ def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
             if not (work.folder / CHECKPOINT).is_file():
                 # not before: until an epoch is whole, an earlier model would come back
                 save_folds_checkpoint(work.folder / CHECKPOINT, work.same, parent.run_id)
-        locator = finish_locator(folder, state, config, data)
+        locator = finish_locator(folder, state, config, data, run.run_id)
         evaluations = test(locator, config, data, work.baselines)
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
         write_metrics_csv(folder / "metrics.csv", state.records)
-        log_results(run, folder, summarise_run(name, data.split, state, evaluations, seconds))
+        known = locator.calibration
+        summary = summarise_run(name, data.split, state, evaluations, seconds, known)
+        summary["run_id"] = run.run_id
+        log_results(run, folder, summary)
     (folder / CHECKPOINT).unlink()
 
 
@@ -153,13 +156,22 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     locators = [load_locator(fold / f"{fold.name}.pth", device) for fold in folders]
     evaluations = _out_of_fold(work, locators)
     tested = [data.of(data.split.test_ids) for data in work.folds]
-    joined, alone = join_folds(locators, tested)
+    chosen_by = [data.of(data.split.val_ids) for data in work.folds]
+    joined, alone = join_folds(
+        locators,
+        tested,
+        chosen_by,
+        specimen_pattern=config.split.specimen_pattern,
+        run_id=run.run_id,
+    )
     save_locator(joined, folder / f"{folder.name}.pth")
     write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
     evaluation = write_report(run, work, alone)
     own = [json.loads((fold / "summary.json").read_text(encoding="utf-8")) for fold in folders]
     splits = [data.split for data in work.folds]
-    summary = summarise_folds(work.name, splits, _specimens(work), evaluations, own)
+    summary = summarise_folds(
+        work.name, splits, _specimens(work), evaluations, own, joined.calibration
+    )
     summary["crops"] = {name: asdict(s.crops) for name, s in evaluation.scores().items()}
     write_out_of_fold_csv(folder / "out_of_fold.csv", summary[f"{OUT_OF_FOLD}_scans"])
     log_results(run, folder, summary)
@@ -193,7 +205,6 @@ def write_report(
         measured=tuple(measured),
         failed=tuple(failed),
         radii=(),
-        seen={},
         run_id=run.run_id,
     )
     write_files(folder, evaluation, write_evaluation_pictures(folder, locators[0], evaluation, 6))

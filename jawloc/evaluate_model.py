@@ -16,14 +16,13 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
-from jawloc.locating.comparison import LEAST_SCANS, compare
+from jawloc.locating.comparison import LEAST_SPECIMENS, compare
 from jawloc.locating.locator import Locator, load_locator
 from jawloc.locating.measuring import Measured, measure_scan
 from jawloc.locating.models import Asked, file_digest, load_model
 from jawloc.locating.scores import Scores
 from jawloc.reporting.evaluation_files import (
     HTML_FILE,
-    LEARNED_FROM,
     Decision,
     Failure,
     ModelEvaluation,
@@ -78,17 +77,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Champion:
-    """The present champion, ready to be tried on the same scans.
-
-    Attributes
-    ----------
-    learned_from : the ids of the scans that it was trained on or chosen by
-    """
+    """The present champion, ready to be tried on the same scans."""
 
     version: Version
     locator: Locator
     digest: str
-    learned_from: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ class Outcome:
         for name, scores in self.evaluation.scores().items():
             lines.append(f"{name}: {_in_short(scores)}")
             if name in fair:
-                lines.append(f"{name}, scans not learned from: {_in_short(fair[name])}")
+                lines.append(f"{name}, fair scans only: {_in_short(fair[name])}")
         lines += [f"note: {said}" for said in self.evaluation.optimism()]
         failed = len(self.evaluation.failed)
         if failed:
@@ -148,7 +141,7 @@ def evaluate_model(request: Request, scans: Sequence[ListedScan]) -> Outcome:
         locator = load_model(weights, request.asked, request.device)
         if request.register:
             load_locator(weights)  # bare weights could not be served, which this says
-        known = find_model(request.base, request.model, weights)
+        known = find_model(request.base, request.model, weights, _run_id(locator))
         with present_champion(request, known) as champion:
             evaluation = measure_all(request, locator, known, scans)
             pictures = write_pictures(request.folder, locator, evaluation, request.pictures)
@@ -173,18 +166,11 @@ def present_champion(request: Request, known: KnownModel) -> Iterator[Champion |
         return
     with model_file(version.uri, request.base) as weights:
         locator = load_model(weights, Asked(), request.device)
-        seen = used_scans(locator, find_model(request.base, version.uri, weights))
-        learned = frozenset(scan_id for scan_id, what in seen.items() if what in LEARNED_FROM)
-        yield Champion(version, locator, file_digest(weights), learned)
+        yield Champion(version, locator, file_digest(weights))
 
 
-def used_scans(locator: Locator, known: KnownModel) -> dict[str, str]:
-    """Return what a model has used each scan for, by the scan's id: a key of SEEN_WORDS."""
-    calibration = locator.calibration
-    tested = calibration.scan_ids if calibration else ()
-    # of several folds, each network was trained on the scans that the others were tested on
-    splits = {"calibration" if len(locator.networks) == 1 else "train": tested, **known.splits}
-    return {scan_id: what for what, ids in splits.items() for scan_id in ids}
+def _run_id(locator: Locator) -> str | None:
+    return None if locator.provenance is None else locator.provenance.run_id
 
 
 def measure_all(
@@ -202,7 +188,6 @@ def measure_all(
         measured=tuple(measured),
         failed=tuple(failed),
         radii=request.radii,
-        seen=used_scans(locator, known),
         run_id=known.run_id,
     )
 
@@ -220,7 +205,9 @@ def measure_scans(
     with tqdm(scans, desc=title, unit="scan", disable=None) as bar:
         for scan in bar:
             try:
-                measured += measure_scan(locator, scan, crop_size, objects)
+                measured += _of_known_specimens(
+                    measure_scan(locator, scan, crop_size, objects), measured
+                )
             except Exception as error:  # one scan must not end a night's work, whatever is wrong
                 said = str(error)
                 if not isinstance(error, InputError):
@@ -228,6 +215,15 @@ def measure_scans(
                 failed.append(Failure(scan.name, str(scan.path), said))
                 bar.write(describe_failure(scan, said), file=sys.stderr)
     return measured, failed
+
+
+def _of_known_specimens(new: Sequence[Measured], known: Sequence[Measured]) -> list[Measured]:
+    """Give a copy of a scan, whatever its name, that scan's specimen: it is no further evidence."""
+    every = []
+    for m in new:
+        twin = next((k for k in known if k.identity.is_same_image(m.identity)), m)
+        every.append(replace(m, identity=replace(m.identity, specimen=twin.specimen)))
+    return every
 
 
 # The registry
@@ -274,28 +270,48 @@ def judge(
     if not shared:
         reason = f"the champion, version {before}, finds none of its objects, so it stays"
         return Decision(None, before, False, reason)
+    if evaluation.provenance_is_unknown:
+        reason = (
+            f"the champion, version {before}, stays: which scans the new model learned from is "
+            f"unknown, and a comparison on scans that it may have learned from says nothing"
+        )
+        return Decision(None, before, False, reason)
+    too_few = f"the champion, version {before}, stays"
+    if evaluation.fair_specimens() < LEAST_SPECIMENS:  # before it is tried on all scans
+        return Decision(None, before, False, f"{too_few}: {_needed(evaluation.measured)}")
     measured, _ = measure_scans(
         champion.locator, scans, evaluation.crop_size, shared, f"champion (version {before})"
     )
-    fair = [
-        m
-        for m in evaluation.measured
-        if not evaluation.learned_from(m) and m.scan_id not in champion.learned_from
-    ]
-    enough = len({m.path for m in fair}) >= LEAST_SCANS
-    comparison = compare(fair if enough else evaluation.measured, measured)
+    theirs = {m.path for m in measured if m.is_fair or m.use == "unknown"}
+    fair = [m for m in evaluation.measured if m.is_fair and m.path in theirs]
+    if len({m.specimen for m in fair}) < LEAST_SPECIMENS:
+        return Decision(None, before, False, f"{too_few}: {_needed(fair)}")
+    comparison = compare(fair, measured)
     reason = f"compared with the champion, version {before}, {comparison.describe()}"
     if comparison.challenger_wins:
         reason += ", so it becomes the champion"
     left_out = len({m.path for m in evaluation.measured} - {m.path for m in fair})
-    if left_out and enough:
+    if left_out:
         reason += f"; {left_out} scans that one of the two had learned from were left out"
-    elif left_out:
+    if any(m.use == "unknown" for m in measured):
         reason += (
-            f"; not a fair comparison: one of the two had learned from {left_out} of these scans, "
-            f"and fewer than {LEAST_SCANS} are left without them"
+            "; which scans the champion learned from is unknown: if it knows some of these, that "
+            "was to its advantage"
         )
     return Decision(None, before, comparison.challenger_wins, reason, comparison)
+
+
+def _needed(measured: Sequence[Measured]) -> str:
+    """Say that too few specimens are fair, and how many more it takes."""
+    fair = [m for m in measured if m.is_fair]
+    scans, specimens = len({m.path for m in fair}), len({m.specimen for m in fair})
+    of = f"{scans} scan{'' if scans == 1 else 's'} of {specimens} specimen"
+    more = LEAST_SPECIMENS - specimens
+    return (
+        f"a fair comparison needs scans of {LEAST_SPECIMENS} specimens that neither model learned "
+        f"from, and there are only {of}{'' if specimens == 1 else 's'}; give scans of at least "
+        f"{more} more specimen{'' if more == 1 else 's'}"
+    )
 
 
 def decision_tags(decision: Decision, evaluation: ModelEvaluation) -> dict[str, str]:
@@ -313,6 +329,7 @@ def decision_tags(decision: Decision, evaluation: ModelEvaluation) -> dict[str, 
             "evaluation.test": known.test,
             "evaluation.p_value": p,
             "evaluation.scans": str(known.scans),
+            "evaluation.specimens": str(known.specimens),
             "evaluation.mean_error": f"{known.challenger_mean} {known.unit}",
             "evaluation.champion_mean_error": f"{known.champion_mean} {known.unit}",
         }

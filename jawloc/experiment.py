@@ -41,6 +41,7 @@ from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
 from jawloc.training.presence import learn_presence
+from jawloc.training.provenance import record_network
 from jawloc.training.team import ALONE, Team
 
 
@@ -107,12 +108,13 @@ def run_experiment(
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         deque(train_and_log(run, folder, config, data, state, same, team), maxlen=0)
-        locator = finish_locator(folder, state, config, data)
+        locator = finish_locator(folder, state, config, data, run.run_id)
         evaluations = test(locator, config, data, baselines or {})
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
-        summary = summarise_run(model_name, data.split, state, evaluations, seconds)
-        summary["run_id"] = run.run_id  # so that a later evaluation finds the run
+        known = locator.calibration
+        summary = summarise_run(model_name, data.split, state, evaluations, seconds, known)
+        summary["run_id"] = run.run_id
         write_metrics_csv(folder / "metrics.csv", state.records)
         log_results(run, folder, summary)
     (folder / CHECKPOINT).unlink()
@@ -144,7 +146,9 @@ def train_and_log(
         yield record
 
 
-def finish_locator(folder: Path, state: TrainingState, config: Config, data: Data) -> Locator:
+def finish_locator(
+    folder: Path, state: TrainingState, config: Config, data: Data, run_id: str
+) -> Locator:
     """Return the best weights as a calibrated locator, which is then in the run's folder too."""
     split, locator = data.split, best_locator(state, config)
     tested, chosen_by, trained_on = (
@@ -158,8 +162,23 @@ def finish_locator(folder: Path, state: TrainingState, config: Config, data: Dat
         seed=config.training.seed,
         device=next(state.network.parameters()).device,
     )
-    locator = replace(locator, presence=() if learned is None else (learned,))
-    locator = calibrate(locator, tested, chosen_by, trained_on)
+    pattern = config.split.specimen_pattern
+    locator = replace(
+        locator,
+        presence=() if learned is None else (learned,),
+        provenance=record_network(
+            {
+                "train": trained_on,
+                "validation": chosen_by,
+                "calibration": [*tested, *chosen_by],
+                "test": tested,
+            },
+            (locator.sigma_voxels[0],),
+            specimen_pattern=pattern,
+            run_id=run_id,
+        ),
+    )
+    locator = calibrate(locator, tested, chosen_by, trained_on, specimen_pattern=pattern)
     save_locator(locator, folder / f"{folder.name}.pth")
     return locator
 

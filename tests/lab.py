@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,11 +115,16 @@ def write_model(path: Path, objects: Sequence[str] = ("jaw",), seed: int = 0) ->
     from jawloc.locating.locator import Locator, save_locator
     from jawloc.training.intensity import IntensityConfig
     from jawloc.training.network import NetworkConfig, build_network
+    from jawloc.training.provenance import NetworkRecord, Provenance
+    from jawloc.training.specimens import SPECIMEN_PATTERN
 
     torch.manual_seed(seed)
     config = NetworkConfig(coarse=1, channels=(4, 8), stride=2)
     network = build_network(config, len(objects))
     path.parent.mkdir(parents=True, exist_ok=True)
     labels: dict[str, Sequence[int] | None] = dict.fromkeys(objects)
-    save_locator(Locator((network,), config, (24, 12, 12), IntensityConfig(), labels, (2.0,)), path)
+    # a model that learned from nothing, and says so
+    record = Provenance({}, (NetworkRecord({}, (2.0,)),), SPECIMEN_PATTERN, None)
+    locator = Locator((network,), config, (24, 12, 12), IntensityConfig(), labels, (2.0,))
+    save_locator(replace(locator, provenance=record), path)
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,14 +15,20 @@ import numpy as np
 import pytest
 import torch
 
-import jawloc.evaluate_model as evaluate_model
 import jawloc.locating.measuring as measuring
-from jawloc.evaluate_model import plain_name, used_scans
+from jawloc.evaluate_model import plain_name
 from jawloc.geometry import Grid, map_points
 from jawloc.locating.locator import Locator, load_locator
 from jawloc.reporting.store import tracking_uri
 from jawloc.scans.dicom import open_labelled_dicom
-from tests.lab import SCAN_IDS, erase_labels, only_sentence, write_lab_dicom, write_model
+from tests.lab import (
+    SCAN_IDS,
+    SCAN_SHAPE,
+    erase_labels,
+    only_sentence,
+    write_lab_dicom,
+    write_model,
+)
 
 OPTIONS = ("--crop-size", "20", "--pictures", "1", "--output-dir", "out")
 LAB = Path("dicoms/labelled")
@@ -58,11 +63,21 @@ def model_wrong_by(path: Path, voxels: float, seed: int = 0) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def further_phantoms(tmp_path_factory):
+    """Two phantoms that are none of the lab's."""
+    from jawloc.scans.phantom import write_phantoms
+
+    folder = tmp_path_factory.mktemp("further")
+    write_phantoms(folder, 7, SCAN_SHAPE, progress=False)
+    return [folder / f"phantom_{number:03d}.dcm" for number in (5, 6)]
+
+
 @pytest.fixture
-def more_scans(lab):
+def more_scans(lab, further_phantoms):
     """The lab's five scans, and two more, enough to compare models on."""
-    for number in (5, 6):
-        shutil.copy(LAB / "phantom_000.dcm", LAB / f"phantom_{number:03d}.dcm")
+    for path in further_phantoms:
+        shutil.copy(path, LAB)
     return lab
 
 
@@ -278,10 +293,11 @@ def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
         "radius calibrated on": SCAN_IDS[4:],
     }
     assert "trained on" in Path(folder, "evaluation.html").read_text()
-    assert said["objects"]["jaw"]["coverage"]["stated"] == 0.5  # of one scan
+    assert said["objects"]["jaw"]["coverage"] is None  # one test scan supports no radius
+    assert "give more test scans" in said["rows"][0]["radius_note"]
     run = client().get_run(made)
     assert run.info.status == "FINISHED"
-    assert "evaluation_coverage" in run.data.metrics
+    assert run.data.metrics["evaluation_fair_scans"] == 1
     assert run.data.metrics["test_error_mm"] > 0  # what was there stays
     # the logged model is a version, once, by whatever name it is called
     uris = [f"runs:/{made}/locator", "models:/jaw_locator/1"]
@@ -297,21 +313,21 @@ def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
 
 
 def test_a_champion_is_beaten_only_by_a_better_model(jawloc, more_scans, known_errors):
-    def promote(voxels):
+    def attempt(voxels):
         model = model_wrong_by(more_scans / f"by_{voxels}.pth", voxels)
         result = jawloc("evaluate", model, LAB, *OPTIONS, "--promote")
         assert result.exit_code == 0, result.output
         return SimpleNamespace(**content()["registry"]), result.stdout
 
-    first, said = promote(4)
+    first, said = attempt(4)
     assert (first.version, first.promoted, first.champion_before) == ("1", True, None)
     assert "there was no champion" in said
-    worse, said = promote(5)
+    worse, said = attempt(5)
     assert (worse.version, worse.promoted, worse.champion_before) == ("2", False, "1")
     assert worse.comparison["p_value"] == pytest.approx(1.0)
     assert "Wilcoxon signed-rank test" in said and "p = 1" in said
     assert str(champion().version) == "1"
-    better, said = promote(2)
+    better, said = attempt(2)
     assert (better.version, better.promoted, better.champion_before) == ("3", True, "1")
     assert better.comparison["p_value"] < 0.05
     assert better.comparison["scans"] == 7
@@ -322,53 +338,133 @@ def test_a_champion_is_beaten_only_by_a_better_model(jawloc, more_scans, known_e
         better.comparison["p_value"], rel=1e-4
     )
     assert "Wilcoxon" in Path("out/evaluation.html").read_text()
-    again, said = promote(2)
+    again, said = attempt(2)
     assert (again.version, again.promoted) == ("3", False)
     assert "it is the champion already" in said
 
 
-def test_scans_that_either_learned_from_are_left_out_where_enough_others_are_left(
-    jawloc, more_scans, known_errors, monkeypatch
-):
+def learned_from(path: Path, *scan_ids: str) -> Path:
+    """Let a model's record say that it was trained on these scans, as they are now."""
+    from jawloc.locating.locator import save_locator
+    from jawloc.scans.downsample import downsample
+    from jawloc.training.provenance import NetworkRecord, identify
+
+    locator, scans = load_locator(path), {}
+    for scan_id in scan_ids:
+        small = downsample(open_labelled_dicom(LAB / f"{scan_id}.dcm"), locator.downsampled_size)
+        scans[scan_id] = identify(scan_id, small.content_hash, small.image)
+    network = NetworkRecord({"train": scan_ids}, (1.0,))
+    record = replace(locator.provenance, scans=scans, networks=(network,))
+    save_locator(replace(locator, provenance=record), path)
+    return path
+
+
+def promote(jawloc, model, *scans):
+    """Try to make a model the champion; return what became of it."""
+    result = jawloc("evaluate", model, *(scans or (LAB,)), *OPTIONS, "--promote")
+    assert result.exit_code == 0, result.output
+    return SimpleNamespace(**content()["registry"])
+
+
+def test_scans_that_either_learned_from_are_left_out(jawloc, more_scans, known_errors):
     """With its own training scans in the comparison, whoever overfits most would win."""
-    for number in (7, 8):
-        shutil.copy(LAB / "phantom_000.dcm", LAB / f"phantom_{number:03d}.dcm")
-    own = {"by_4": ("phantom_000",), "by_2": ("phantom_001", "phantom_002"), "by_1": SCAN_IDS}
-    find = evaluate_model.find_model
+    first = learned_from(model_wrong_by(more_scans / "by_4.pth", 4), "phantom_000")
+    assert "the model has used 1 trained on" in promote(jawloc, first).reason
+    second = learned_from(model_wrong_by(more_scans / "by_2.pth", 2), "phantom_001")
+    said = promote(jawloc, second)
+    assert not said.promoted
+    assert "only 5 scans of 5 specimens; give scans of at least 1 more specimen" in said.reason
+    third = learned_from(model_wrong_by(more_scans / "by_1.pth", 1), "phantom_000")
+    said = promote(jawloc, third)
+    assert said.promoted and said.comparison["scans"] == said.comparison["specimens"] == 7
+    assert "1 scans that one of the two had learned from were left out" in said.reason
 
-    def known(root, model, weights):
-        found = find(root, model, weights)
-        return replace(found, splits={"train": own[found.name]})
 
-    monkeypatch.setattr(evaluate_model, "find_model", known)
-    said = {}
-    for voxels in (4, 2, 1):
-        model = model_wrong_by(more_scans / f"by_{voxels}.pth", voxels)
-        result = jawloc("evaluate", model, LAB, *OPTIONS, "--promote")
+def test_a_model_that_knows_the_scans_by_heart_is_not_promoted(jawloc, more_scans, known_errors):
+    promote(jawloc, model_wrong_by(more_scans / "by_4.pth", 4))
+    ids = [f"phantom_{n:03d}" for n in range(5)]
+    said = promote(jawloc, learned_from(model_wrong_by(more_scans / "by_0.pth", 0.5), *ids))
+    assert (said.promoted, said.comparison) == (False, None)
+    assert "only 2 scans of 2 specimens; give scans of at least 4 more specimens" in said.reason
+    assert str(champion().version) == "1"
+
+
+def test_a_model_of_unknown_provenance_is_marked_and_not_promoted(jawloc, more_scans, known_errors):
+    from jawloc.locating.locator import save_locator
+
+    old = model_wrong_by(more_scans / "old.pth", 4)
+    save_locator(replace(load_locator(old), provenance=None), old)
+    assert "unknown provenance" in promote(jawloc, old).reason  # there is nothing to be fair to
+    assert content()["provenance"] == "unknown"
+    # an old champion can be replaced: what it knows was to its advantage
+    said = promote(jawloc, model_wrong_by(more_scans / "by_2.pth", 2))
+    assert said.promoted and "learned from is unknown" in said.reason
+    newer = model_wrong_by(more_scans / "newer.pth", 1)
+    save_locator(replace(load_locator(newer), provenance=None), newer)
+    said = promote(jawloc, newer)
+    assert not said.promoted and "which scans the new model learned from is unknown" in said.reason
+
+
+def test_a_renamed_copy_is_the_same_scan_and_another_scan_of_the_name_is_new(jawloc, more_scans):
+    model = learned_from(write_model(more_scans / "m.pth"), "phantom_000", "phantom_001")
+    shutil.copy(LAB / "phantom_000.dcm", LAB / "copy.dcm")
+    (LAB / "phantom_001.dcm").replace(LAB / "moved.dcm")
+    shutil.copy(LAB / "phantom_002.dcm", LAB / "phantom_001.dcm")
+    # the same image with another mask and without spacing
+    scan = open_labelled_dicom(LAB / "phantom_000.dcm")
+    n = scan.grid.shape_zyx[0]
+    mask = np.roll(scan.read_mask(0, n), 1, axis=0)
+    write_lab_dicom(LAB / "relabelled.dcm", scan.read_image(0, n), mask)
+    result = jawloc("evaluate", model, LAB, *OPTIONS)
+    assert result.exit_code == 0, result.output
+    seen = {row["scan"]: row["model_has_seen"] for row in content()["rows"]}
+    known = ("copy", "moved", "phantom_000", "relabelled")
+    assert [name for name, what in sorted(seen.items()) if what == "trained on"] == list(known)
+    assert seen["phantom_001"] is None
+    assert "other scans of the same name as phantom_001" in result.stdout
+    # a copy is no second specimen: there are seven images
+    assert content()["objects"]["jaw"]["scans"] == len(seen) == 10
+    assert content()["objects"]["jaw"]["specimens"] == 7
+
+
+def test_another_scan_of_a_specimen_that_it_learned_from_is_not_fair(jawloc, more_scans):
+    shutil.move(LAB / "phantom_000.dcm", LAB / "fish1_left.dcm")
+    shutil.move(LAB / "phantom_001.dcm", LAB / "fish1_right.dcm")
+    model = learned_from(write_model(more_scans / "m.pth"), "fish1_left")
+    assert jawloc("evaluate", model, LAB, *OPTIONS).exit_code == 0
+    rows = {row["scan"]: row for row in content()["rows"]}
+    assert rows["fish1_right"]["model_has_seen"] == "of a specimen learned from"
+    assert (rows["fish1_right"]["fair"], rows["phantom_002"]["fair"]) == (False, True)
+    assert content()["fair_scans"] == 5
+
+
+def test_a_fold_knows_what_it_was_trained_on(jawloc, lab, no_pictures):
+    """Its summary has another name than its file, and the run of all folds is not its own."""
+    words = ("train", "--model-name", "m", "--folds", 2, "--set", "num_epochs=1")
+    assert jawloc(*words).exit_code == 0
+    folder = Path("script_output/jaw_location/m")
+    own = json.loads((folder / "fold_1" / "summary.json").read_text())
+    shutil.copy(folder / "fold_1" / "fold_1.pth", lab / "elsewhere.pth")
+    for model in (folder / "fold_1" / "fold_1.pth", "elsewhere.pth"):
+        result = jawloc("evaluate", model, LAB, *OPTIONS)
         assert result.exit_code == 0, result.output
-        said[voxels] = SimpleNamespace(**content()["registry"])
-    assert "the model has used 1 trained on" in said[4].reason
-    assert said[2].promoted and said[2].comparison["scans"] == 6
-    assert "3 scans that one of the two had learned from were left out" in said[2].reason
-    assert said[1].promoted and said[1].comparison["scans"] == 9
-    assert "not a fair comparison: one of the two had learned from 5" in said[1].reason
-
-
-def test_what_folds_were_tested_on_their_networks_were_trained_on(tmp_path):
-    locator = load_locator(write_model(tmp_path / "m.pth"))
-    calibration = SimpleNamespace(scan_ids=("a", "b"))
-    one = replace(locator, calibration=calibration)
-    known = SimpleNamespace(splits={"train": ("c",)})
-    assert used_scans(one, known) == {"a": "calibration", "b": "calibration", "c": "train"}
-    two = replace(one, networks=one.networks * 2, sigma_voxels=(1.0, 1.0))
-    assert set(used_scans(two, SimpleNamespace(splits={})).values()) == {"train"}
+        seen = {k: sorted(v) for k, v in content()["seen_scans"].items()}
+        assert seen == {
+            "trained on": own["scans"]["train"],
+            "weights chosen by": own["scans"]["validation"],
+            "radius calibrated on": own["scans"]["test"],
+        }
+        assert content()["run_id"] == own["run_id"]
+        assert "its errors there are optimistic" in result.stdout
+    # all networks together have seen every scan
+    assert jawloc("evaluate", "m", LAB, *OPTIONS).exit_code == 0
+    assert {k: sorted(v) for k, v in content()["seen_scans"].items()} == {"trained on": SCAN_IDS}
+    assert content()["fair_scans"] == 0
 
 
 def test_few_scans_keep_the_champion(jawloc, lab, known_errors):
     for voxels, kept in ((4, True), (1, False)):
-        model = model_wrong_by(lab / f"by_{voxels}.pth", voxels)
-        result = jawloc("evaluate", model, LAB, *OPTIONS, "--promote")
-        assert result.exit_code == 0, result.output
-        assert content()["registry"]["promoted"] is kept
-    assert re.search(r"on 5 scans .*at least 6 are needed", result.stdout)
+        said = promote(jawloc, model_wrong_by(lab / f"by_{voxels}.pth", voxels))
+        assert said.promoted is kept
+    assert "only 5 scans of 5 specimens; give scans of at least 1 more specimen" in said.reason
     assert str(champion().version) == "1"

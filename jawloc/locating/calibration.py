@@ -1,11 +1,14 @@
 """What a locator learned of its own errors, and of what good scans are like.
 
-From scans that it was not trained on: how large the ball round a position must be, and which
+From scans that it was not trained on: how large the radius round a position must be, and which
 predictions are usual. From all its scans: which scans are usual. A new scan whose signs are not
 usual is `uncertain`, or `not found` where good scans practically never look like it. The limit
 is a chance: that of a good scan to have a sign as odd as this one's. Where the calibration scans
 themselves have heavier tails than that chance allows, the usual range is as wide as they need, but
 for the oddest of them.
+
+Grey values on another scale make a scan `uncertain` at most: the network does not see their scale,
+so that they say something of the scanner, not of whether the object was found.
 """
 
 from __future__ import annotations
@@ -17,11 +20,19 @@ from typing import Any, Literal
 import numpy as np
 
 from jawloc.geometry import Grid
-from jawloc.heatmaps.uncertainty import Conformal, UsualRange, calibrate_radius, usual_range
+from jawloc.heatmaps.uncertainty import (
+    LEAST_SPECIMENS,
+    Conformal,
+    UsualRange,
+    calibrate_radius,
+    usual_range,
+)
 from jawloc.locating.signs import (
     AXES,
     ScanLook,
+    Signs,
     in_words,
+    is_of_grey_scale,
     is_worrying,
     signs_of_scan,
     upright_direction,
@@ -35,8 +46,6 @@ ALARM, NOT_FOUND = 0.0015, 1e-5
 ODDEST = 0.02  # share of the calibration scans that may be flagged themselves
 # What signs vary by at least, whatever a few scans say: scans of one machine may agree to a digit.
 LEAST_DEVIATION = 0.02
-
-Signs = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -82,10 +91,23 @@ class UsualPositions:
     ----------
     ball : how far off they are; None where that is not known
     signs : by name
+    specimens : how many the errors are of
     """
 
     ball: Conformal | None
     signs: Mapping[str, UsualRange]
+    specimens: int = 0
+
+    @property
+    def why_no_radius(self) -> str:
+        """Return a sentence where the radius is not known, else an empty text."""
+        if self.ball is not None:
+            return ""
+        held = f"{self.specimens} specimen{'' if self.specimens == 1 else 's'}"
+        return (
+            f"unknown: give more test scans; a radius needs at least {LEAST_SPECIMENS} specimens "
+            f"held out, and the model was tested on {held}"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,12 +117,10 @@ class Calibration:
     Attributes
     ----------
     objects : by name
-    scan_ids : the scans that the radius was calibrated on
     """
 
     scans: UsualScans
     objects: Mapping[str, UsualPositions]
-    scan_ids: tuple[str, ...]
 
     def judge(self, name: str, look: ScanLook, full: Grid, of_position: Signs) -> Verdict:
         """Say how far to trust one object's position in a scan, `full` its full-size grid."""
@@ -121,7 +141,11 @@ def judge(usual: Mapping[str, UsualRange], signs: Signs) -> Verdict:
     chance = chances[oddest]
     if chance >= ALARM:
         return Verdict("ok", chance)
-    return Verdict("not found" if chance < NOT_FOUND else "uncertain", chance, in_words(oddest))
+    missing = {name: c for name, c in chances.items() if c < NOT_FOUND}
+    missing = {name: c for name, c in missing.items() if not is_of_grey_scale(name)}
+    if missing:
+        return Verdict("not found", chance, in_words(min(missing, key=lambda name: missing[name])))
+    return Verdict("uncertain", chance, in_words(oddest))
 
 
 # Learning it
@@ -161,29 +185,41 @@ def _profiles(
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One object in one scan that the locator was not trained on.
+    """One object in one scan that the network was not trained on.
 
     Attributes
     ----------
-    scan_id : str
+    specimen : of which the scan is
     error_voxels : in voxels of the full-size scan; None where the scan helped to choose the
         weights, so that it says nothing fair of how far off they are
-    spread_voxels : in voxels of the full-size scan
+    width_voxels : of the probability map, in voxels of the full-size scan
     signs : of the position
     """
 
     scan_id: str
+    specimen: str
     error_voxels: float | None
-    spread_voxels: float
+    width_voxels: float
     signs: Signs
 
 
-def learn_positions(held_out: Sequence[HeldOut]) -> UsualPositions:
-    """Learn what positions of one object are like."""
+def learn_positions(
+    held_out: Sequence[HeldOut], *, error_ratio: float = 1.0, pairs: Sequence[Signs] = ()
+) -> UsualPositions:
+    """Learn what positions of one object are like.
+
+    Parameters
+    ----------
+    error_ratio : error of what will be used as a share of these errors, where they are of single
+        networks and several will be averaged
+    pairs : signs of what two networks say together, which single ones don't have
+    """
     fair = [h for h in held_out if h.error_voxels is not None]
-    errors = [float(h.error_voxels or 0) for h in fair]
-    ball = calibrate_radius(errors, [h.spread_voxels for h in fair], CONFIDENCE)
-    return UsualPositions(ball, usual_signs([h.signs for h in held_out]))
+    errors = [error_ratio * float(h.error_voxels or 0) for h in fair]
+    specimens = [h.specimen for h in fair]
+    ball = calibrate_radius(errors, [h.width_voxels for h in fair], CONFIDENCE, specimens)
+    signs = {**usual_signs([h.signs for h in held_out]), **usual_signs(pairs)}
+    return UsualPositions(ball, signs, len(set(specimens)))
 
 
 def usual_signs(every: Sequence[Signs]) -> dict[str, UsualRange]:
@@ -214,25 +250,30 @@ def to_plain(calibration: Calibration) -> dict[str, Any]:
         "upright": [None if d is None else d.tolist() for d in scans.upright],
         "signs": {name: asdict(usual) for name, usual in scans.signs.items()},
         "objects": {name: asdict(known) for name, known in calibration.objects.items()},
-        "scan_ids": list(calibration.scan_ids),
     }
 
 
 def from_plain(content: Mapping[str, Any]) -> Calibration:
     """Return the calibration that `to_plain` made plain."""
-    objects = {
-        name: UsualPositions(
-            None if known["ball"] is None else Conformal(**known["ball"]),
-            _ranges(known["signs"]),
-        )
-        for name, known in content["objects"].items()
-    }
+    objects = {name: _positions(known) for name, known in content["objects"].items()}
     scans = UsualScans(
         tuple(np.array(profile) for profile in content["profiles"]),
         tuple(None if d is None else np.array(d) for d in content["upright"]),
         _ranges(content["signs"]),
     )
-    return Calibration(scans, objects, tuple(content["scan_ids"]))
+    return Calibration(scans, objects)
+
+
+def _positions(known: Mapping[str, Any]) -> UsualPositions:
+    ball = dict(known["ball"] or {})
+    # files of jawloc 0.1.0 count scans, and state a radius whatever their number is
+    specimens = ball.pop("scans", None) or ball.get("specimens", 0)
+    enough = specimens >= LEAST_SPECIMENS
+    return UsualPositions(
+        Conformal(**{**ball, "specimens": specimens}) if enough else None,
+        _ranges(known["signs"]),
+        known.get("specimens", specimens),
+    )
 
 
 def _ranges(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, UsualRange]:

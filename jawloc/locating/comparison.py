@@ -9,10 +9,11 @@ import numpy as np
 from scipy import stats
 
 from jawloc.locating.measuring import Measured
+from jawloc.locating.scores import by_specimen
 
-TEST = "Wilcoxon signed-rank test, paired by scan, one-sided"
+TEST = "Wilcoxon signed-rank test, paired by specimen, one-sided"
 SIGNIFICANCE = 0.05
-LEAST_SCANS = 6  # with fewer, a single scan that goes the other way decides
+LEAST_SPECIMENS = 6  # with fewer, a single one that goes the other way decides
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,17 @@ class Comparison:
     Attributes
     ----------
     test : the test's name
-    scans : how many pairs there are
-    objects : whose errors are meant over, in each scan
+    scans, specimens : how many there are; a specimen is a pair
+    objects : whose errors are averaged, in each specimen
     p_value : chance of errors that are so much lower, were both equally good; None where there are
-        too few scans to tell
-    challenger_mean, champion_mean : mean radial error on these scans, in `unit`
-    better, equal, worse : scans in which the challenger's error is lower, the same or higher
+        too few specimens to tell
+    challenger_mean, champion_mean : mean radial error over these specimens, in `unit`
+    better, equal, worse : specimens in which the challenger's error is lower, the same or higher
     """
 
     test: str
     scans: int
+    specimens: int
     objects: tuple[str, ...]
     unit: str
     p_value: float | None
@@ -49,10 +51,13 @@ class Comparison:
 
     def describe(self) -> str:
         """Say it in a sentence."""
-        of = f"on {self.scans} scan{'' if self.scans == 1 else 's'} that both were tried on"
+        of = f"on {self.scans} scan{'' if self.scans == 1 else 's'}"
+        if self.specimens != self.scans:
+            of += f" of {self.specimens} specimen{'' if self.specimens == 1 else 's'}"
+        of += " that both were tried on"
         if self.p_value is None:
             return (
-                f"{of}: at least {LEAST_SCANS} are needed to tell two models apart "
+                f"{of}: at least {LEAST_SPECIMENS} specimens are needed to tell two models apart "
                 f"({self.test}), so the champion stays"
             )
         unit = self.unit.replace("_", " ")
@@ -68,8 +73,8 @@ class Comparison:
 def compare(challenger: Sequence[Measured], champion: Sequence[Measured]) -> Comparison:
     """Compare the errors of two locators in the scans and objects that both were tried on.
 
-    Of several objects, a scan's error is the mean: objects of one scan are not independent. The
-    unit is mm where every scan's spacing is known, else voxels of the full-size scan.
+    Of several objects or scans of one specimen, its error is the mean: they are not independent.
+    The unit is mm where every scan's spacing is known, else voxels of the full-size scan.
     """
     pairs = [
         (mine, theirs)
@@ -79,11 +84,12 @@ def compare(challenger: Sequence[Measured], champion: Sequence[Measured]) -> Com
     ]
     in_mm = all(m.error.error_mm is not None for pair in pairs for m in pair)
     unit = "mm" if in_mm else "full_size_voxels"
-    ours, champions = (_by_scan([pair[i] for pair in pairs], unit) for i in (0, 1))
-    a, b = np.array([*ours.values()]), np.array([champions[path] for path in ours])
+    ours, champions = (_errors(pairs, k, unit) for k in (0, 1))
+    a, b = np.array([*ours.values()]), np.array([*champions.values()])
     return Comparison(
         test=TEST,
-        scans=len(a),
+        scans=len({mine.path for mine, _ in pairs}),
+        specimens=len(a),
         objects=tuple(dict.fromkeys(mine.error.object_name for mine, _ in pairs)),
         unit=unit,
         p_value=p_value(a, b),
@@ -97,12 +103,12 @@ def compare(challenger: Sequence[Measured], champion: Sequence[Measured]) -> Com
 
 
 def p_value(challenger: np.ndarray, champion: np.ndarray) -> float | None:
-    """Return the one-sided p value of the challenger's errors being lower; None for few scans.
+    """Return the one-sided p-value of the challenger's errors being lower; None for few specimens.
 
-    Scans with equal errors say nothing and are left out, as Wilcoxon did (Biometrics Bulletin 1,
-    1945); where all are equal the p value is 1.
+    Specimens with equal errors say nothing and are left out, as Wilcoxon did (Biometrics Bulletin
+    1, 1945); where all are equal the p-value is 1.
     """
-    if len(challenger) < LEAST_SCANS:
+    if len(challenger) < LEAST_SPECIMENS:
         return None
     difference = np.asarray(challenger) - np.asarray(champion)
     difference = difference[difference != 0]
@@ -111,8 +117,9 @@ def p_value(challenger: np.ndarray, champion: np.ndarray) -> float | None:
     return float(stats.wilcoxon(difference, alternative="less").pvalue)
 
 
-def _by_scan(measured: Sequence[Measured], unit: str) -> Mapping[object, float]:
-    errors: dict[object, list[float]] = {}
-    for m in measured:
-        errors.setdefault(m.path, []).append(getattr(m.error, f"error_{unit}"))
-    return {path: float(np.mean(values)) for path, values in errors.items()}
+def _errors(
+    pairs: Sequence[tuple[Measured, Measured]], which: int, unit: str
+) -> Mapping[str, float]:
+    # each of the two models may know another name of a specimen: the challenger's counts for both
+    values = [getattr(pair[which].error, f"error_{unit}") for pair in pairs]
+    return by_specimen([mine for mine, _ in pairs], values)

@@ -9,13 +9,20 @@ import numpy as np
 
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import radial_errors_mm, radial_errors_voxels
-from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, learn_scans
-from jawloc.locating.locator import Locator, full_size_spread
-from jawloc.locating.signs import ScanLook, look_of_scan
+from jawloc.heatmaps.uncertainty import LEAST_SPREAD, ensemble_error_ratio
+from jawloc.locating.calibration import (
+    Calibration,
+    HeldOut,
+    UsualPositions,
+    learn_positions,
+    learn_scans,
+)
+from jawloc.locating.locator import Locator, to_full_size
+from jawloc.locating.signs import ScanLook, Signs, look_of_scan, sign_of_disagreement
 from jawloc.scans.cache import Example, ExampleFile
+from jawloc.training.provenance import Provenance, joined, specimen_name
+from jawloc.training.specimens import SPECIMEN_PATTERN
 
-# a scan that did not train, how it looks, and the objects in it
-_Looked = tuple[ExampleFile, ScanLook, dict[str, HeldOut]]
 # downsampled image (z, y, x) -> points (object, 3) in its voxels
 PointFinder = Callable[[Example], np.ndarray]
 
@@ -111,6 +118,8 @@ def calibrate(
     tested: Sequence[ExampleFile],
     chosen_by: Sequence[ExampleFile],
     trained_on: Sequence[ExampleFile],
+    *,
+    specimen_pattern: str = SPECIMEN_PATTERN,
 ) -> Locator:
     """Return the locator with what its scans teach of how far to trust it.
 
@@ -119,94 +128,177 @@ def calibrate(
     tested : scans that had no part in training: only their errors are fair
     chosen_by : scans by which the weights were chosen: what positions look like in them is usual
     trained_on : scans that the network knows by heart: only what they themselves look like counts
+    specimen_pattern : tells which scans are of one specimen
     """
     scans = [(look_of_scan(file.read().image), file.source_grid) for file in trained_on]
-    held_out: list[dict[str, HeldOut]] = []
+    held_out: list[_HeldOutScan] = []
     for number, file in enumerate((*tested, *chosen_by)):
-        look, found = _hold_out(locator, file, fair=number < len(tested))
-        scans.append((look, file.source_grid))
-        held_out.append(found)
-    return _calibrated(locator, scans, held_out, tested)
+        held = _hold_out(locator, file, specimen_pattern, fair=number < len(tested))
+        scans.append((held.look, file.source_grid))
+        held_out.append(held)
+    objects = {name: learn_positions(_of_object(held_out, name)) for name in locator.objects}
+    return _calibrated(locator, scans, objects)
 
 
 def join_folds(
-    locators: Sequence[Locator], tested: Sequence[Sequence[ExampleFile]]
+    locators: Sequence[Locator],
+    tested: Sequence[Sequence[ExampleFile]],
+    chosen_by: Sequence[Sequence[ExampleFile]],
+    *,
+    specimen_pattern: str = SPECIMEN_PATTERN,
+    run_id: str | None = None,
 ) -> tuple[Locator, list[Locator]]:
     """Return one locator with the networks of all folds, and each fold's on its own, calibrated.
 
-    Each scan's error is that of the fold which tested it, whose network has not seen the scan:
-    the other networks know it by heart. So the radius is that of a single network. The means of
-    several are wrong by less and their spread is wider, so it is on the safe side, though not
-    guaranteed as a single locator's is: the errors are of several networks (cross-conformal
-    prediction, Vovk, Ann. Math. Artif. Intell. 74, 2015).
+    Of each scan, only the network that tested it may say how well it is found: the others know it
+    by heart. So usual ranges are those of single networks, and a new scan's signs are the means of
+    what the single networks give. The errors are of single networks as well (cross-conformal
+    prediction, Vovk, Ann. Math. Artif. Intell. 74, 2015); that the mean of several is wrong by less
+    is learned from the scans that one network was tested on and that only chose the weights of
+    another, so that two networks say of them independently (`ensemble_error_ratio`). How much
+    networks usually disagree is learned from the same scans.
 
     Parameters
     ----------
     locators : one a fold, with the same settings
     tested : the scans that each fold tested; no scan is in two
+    chosen_by : the scans that chose each fold's weights
+    run_id : of the run that made the joint locator
 
     Returns
     -------
     The locator of all, calibrated on the scans of all; and each fold's, calibrated on the scans
     of the other folds, so that what it says of its own was learned from none of them.
     """
-    joined = replace(
+    joint = replace(
         locators[0],
         networks=tuple(network for locator in locators for network in locator.networks),
         sigma_voxels=tuple(sigma for locator in locators for sigma in locator.sigma_voxels),
         presence=tuple(network for locator in locators for network in locator.presence),
+        provenance=joined([locator.provenance for locator in locators], run_id),
     )
-    parts = [
-        [(file, *_hold_out(locator, file, fair=True)) for file in files]
-        for locator, files in zip(locators, tested, strict=True)
-    ]
+    fair, seen_twice = (
+        [
+            [_hold_out(locator, file, specimen_pattern, fair=is_fair) for file in files]
+            for locator, files in zip(locators, every, strict=True)
+        ]
+        for every, is_fair in ((tested, True), (chosen_by, False))
+    )
+    known = {held.file.scan_id: held for part in fair for held in part}
+    twice = [held for part in seen_twice for held in part if held.file.scan_id in known]
+    pairs = [(known[held.file.scan_id], held) for held in twice]
+    objects = {}
+    for index, name in enumerate(locators[0].objects):
+        own = _of_object(known.values(), name)
+        ratio, apart = _of_pairs(pairs, index, name, len(locators))
+        objects[name] = learn_positions(own, error_ratio=ratio, pairs=apart)
+    scans = [(held.look, held.file.source_grid) for held in known.values()]
+    alone = []
+    for k, locator in enumerate(locators):
+        others = [held for part in (*fair[:k], *fair[k + 1 :]) for held in part]
+        own_objects = {name: learn_positions(_of_object(others, name)) for name in locator.objects}
+        elsewhere = [(held.look, held.file.source_grid) for held in others]
+        one = replace(locator, provenance=_calibrated_on(locator, joint, others))
+        alone.append(_calibrated(one, elsewhere, own_objects))
+    return _calibrated(joint, scans, objects), alone
 
-    def calibrated(locator: Locator, others: Sequence[Sequence[_Looked]]) -> Locator:
-        every = [looked for part in others for looked in part]
-        scans = [(look, file.source_grid) for file, look, _ in every]
-        return _calibrated(
-            locator, scans, [held for *_, held in every], [file for file, *_ in every]
-        )
 
-    alone = [calibrated(one, [*parts[:k], *parts[k + 1 :]]) for k, one in enumerate(locators)]
-    return calibrated(joined, parts), alone
+def _calibrated_on(
+    locator: Locator, joint: Locator, scans: Sequence[_HeldOutScan]
+) -> Provenance | None:
+    """Return the record of a fold's locator that was calibrated on the scans of others."""
+    if locator.provenance is None or joint.provenance is None:
+        return None
+    ids = tuple(held.file.scan_id for held in scans)
+    networks = tuple(
+        replace(network, scan_ids={**network.scan_ids, "calibration": ids})
+        for network in locator.provenance.networks
+    )
+    return replace(locator.provenance, scans=joint.provenance.scans, networks=networks)
+
+
+@dataclass(frozen=True)
+class _HeldOutScan:
+    """A scan that did not train, how it looks, and what a network says of it.
+
+    Attributes
+    ----------
+    objects : those that it shows, by name
+    points_voxels : array, shape (object, 3), found, on the downsampled grid
+    offsets : array, shape (object, 3): found minus true position in voxels of the full-size scan,
+        as a multiple of the map's width; NaN where the scan lacks the object
+    """
+
+    file: ExampleFile
+    look: ScanLook
+    objects: dict[str, HeldOut]
+    points_voxels: np.ndarray
+    offsets: np.ndarray
 
 
 def _hold_out(
-    locator: Locator, file: ExampleFile, *, fair: bool
-) -> tuple[ScanLook, dict[str, HeldOut]]:
-    """Look at a scan that did not train; return how it looks, and the objects that it shows.
+    locator: Locator, file: ExampleFile, specimen_pattern: str, *, fair: bool
+) -> _HeldOutScan:
+    """Look at a scan that did not train.
 
     Parameters
     ----------
     fair : whether the scan had no part in choosing the weights either
     """
-    prediction = locator.predict(file.read().image)
-    full = file.source_grid
+    prediction, full = locator.predict(file.read().image), file.source_grid
     found, truth = (
         map_points(points, file.grid, full)
         for points in (prediction.points_voxels, file.points_voxels)
     )
-    errors, spreads = radial_errors_voxels(found, truth), full_size_spread(prediction, full)
-    return prediction.look, {
+    widths = to_full_size(prediction.width_voxels, prediction, full)
+    errors = radial_errors_voxels(found, truth)
+    specimen = specimen_name(file.scan_id, specimen_pattern)
+    objects = {
         name: HeldOut(
-            file.scan_id, float(errors[i]) if fair else None, spreads[i], prediction.signs[i]
+            file.scan_id,
+            specimen,
+            float(errors[i]) if fair else None,
+            widths[i],
+            prediction.signs[i],
         )
         for i, name in enumerate(locator.objects)
         if not np.isnan(errors[i])  # else the scan lacks this object
     }
+    offsets = (found - truth) / np.maximum(widths, LEAST_SPREAD)[:, None]
+    return _HeldOutScan(file, prediction.look, objects, prediction.points_voxels, offsets)
+
+
+def _of_object(scans: Iterable[_HeldOutScan], name: str) -> list[HeldOut]:
+    return [scan.objects[name] for scan in scans if name in scan.objects]
+
+
+def _of_pairs(
+    pairs: Sequence[tuple[_HeldOutScan, _HeldOutScan]], index: int, name: str, networks: int
+) -> tuple[float, list[Signs]]:
+    """Return what two networks say of the same scans: error ratio, and signs of disagreement.
+
+    Parameters
+    ----------
+    index, name : of the object
+    networks : how many will be averaged
+    """
+    shown = [pair for pair in pairs if name in pair[0].objects]
+    if not shown:
+        return 1.0, []
+    first, second = (np.stack([pair[k].offsets[index] for pair in shown]) for k in (0, 1))
+    specimens = [one.objects[name].specimen for one, _ in shown]
+    ratio = ensemble_error_ratio(first, second, networks, specimens)
+    apart = [
+        sign_of_disagreement(np.stack([one.points_voxels, other.points_voxels]))[index]
+        for one, other in shown
+    ]
+    return ratio, apart
 
 
 def _calibrated(
     locator: Locator,
     scans: Sequence[tuple[ScanLook, Grid]],
-    held_out: Sequence[Mapping[str, HeldOut]],
-    tested: Sequence[ExampleFile],
+    objects: Mapping[str, UsualPositions],
 ) -> Locator:
-    objects = {
-        name: learn_positions([of_scan[name] for of_scan in held_out if name in of_scan])
-        for name in locator.objects
-    }
-    ids = tuple(file.scan_id for file in tested)
-    calibration = Calibration(learn_scans(scans, locator.turned_axes), objects, ids)
-    return replace(locator, calibration=calibration)
+    usual = learn_scans(scans, locator.turned_axes)
+    return replace(locator, calibration=Calibration(usual, objects))

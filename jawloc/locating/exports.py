@@ -28,8 +28,10 @@ class Row:
     """A line of the table: one object of one scan, or a scan that failed (object None).
 
     Positions are in voxels of the full-size scan, z_mm, y_mm, x_mm those times the spacing, the
-    LPS ones in patient space; None is an empty cell. The order of the fields is that of the
-    columns.
+    LPS ones in patient space; None is an empty cell. The spread is what the probability map is
+    wider by than the Gaussian that it was trained to be, heatmap_width_voxels its whole width;
+    radius_note says why there is no radius, where there is none. The order of the fields is that
+    of the columns.
     """
 
     scan: str
@@ -56,6 +58,8 @@ class Row:
     crop_file: str | None
     picture_file: str | None
     reason: str | None
+    radius_note: str | None
+    heatmap_width_voxels: float | None
     path: str
     model: str
     key: str  # changes with the scan's file, the model and what is written
@@ -104,6 +108,7 @@ def located_row(
         "y_lps_mm": lps[1],
         "x_lps_mm": lps[2],
         "spread_voxels": found.spread_voxels,
+        "heatmap_width_voxels": found.width_voxels,
         "radius_voxels": found.radius_voxels,
         "radius_mm": found.radius_mm,
         "confidence": found.confidence,
@@ -113,6 +118,7 @@ def located_row(
         "crop_x": crop_x,
         "crop_fit": window.fit,
         "reason": found.reason or None,
+        "radius_note": found.radius_note or None,
         **about,
     }
     return Row(**{key: _rounded(value) for key, value in values.items()})

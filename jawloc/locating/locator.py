@@ -16,7 +16,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
 from jawloc.locating.calibration import Calibration, from_plain, to_plain
 from jawloc.locating.opinions import Opinion, Variant, agree, opinion, variants
-from jawloc.locating.signs import ScanLook, look_of_scan, signs_of_position
+from jawloc.locating.signs import ScanLook, look_of_scan, signs_of_networks
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
@@ -24,6 +24,9 @@ from jawloc.training.intensity import IntensityConfig, normalise
 from jawloc.training.looks import look
 from jawloc.training.network import NetworkConfig, build_network
 from jawloc.training.presence import INTENSITY, PresenceNetwork, presence_logits
+from jawloc.training.provenance import Provenance
+from jawloc.training.provenance import from_plain as provenance_from_plain
+from jawloc.training.provenance import to_plain as plain_provenance
 
 FORMAT = "jawloc-locator-1"
 
@@ -36,15 +39,19 @@ class Localisation:
     ----------
     point_voxels : (z, y, x) in voxels of the full-size scan, sub-voxel
     point_mm : point_voxels times the spacing; None where the spacing is unknown
-    spread_voxels : root mean square distance, per axis, of the probability map from the point,
-        and of what the network says of changed copies; in voxels of the full-size scan
-    radius_voxels : of the ball round the point that holds the truth, in voxels of the full-size
-        scan; None where nothing is known of the locator's errors
+    spread_voxels : by how much, per axis, the probability map is wider than the Gaussian that the
+        network was trained to give, and the answers of networks and of changed copies differ; in
+        voxels of the full-size scan
+    width_voxels : root mean square distance, per axis, of the probability map from the point,
+        the Gaussian's own width included; likewise
+    radius_voxels : of the sphere round the point that holds the truth, in voxels of the full-size
+        scan; None where too little is known of the locator's errors
     radius_mm : the same along the axis on which voxels are longest; None where the spacing is
         unknown
     confidence : share of new scans in which that is so, at least
     status : "ok", "uncertain" or "not found"
     reason : what is odd, where the status is not "ok"
+    radius_note : why there is no radius, where there is none
     """
 
     scan_id: str
@@ -52,11 +59,13 @@ class Localisation:
     point_voxels: Triple
     point_mm: Triple | None
     spread_voxels: float
+    width_voxels: float = 0.0
     radius_voxels: float | None = None
     radius_mm: float | None = None
     confidence: float | None = None
     status: str = "ok"
     reason: str = ""
+    radius_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ class Prediction:
     Attributes
     ----------
     points_voxels : array, shape (object, 3), voxels of the downsampled grid
-    spread_voxels : array, shape (object,), voxels of the downsampled grid
+    spread_voxels, width_voxels : arrays, shape (object,), voxels of the downsampled grid
+        As in `Localisation`; of several networks, the width is that of a single one's map.
     probability : array, shape (object, z, y, x), on the heatmap's own, coarser grid; zero where
         a close look did not reach
     shape_zyx : of the downsampled grid
@@ -76,6 +86,7 @@ class Prediction:
 
     points_voxels: np.ndarray
     spread_voxels: np.ndarray
+    width_voxels: np.ndarray
     probability: np.ndarray
     shape_zyx: Shape
     signs: tuple[Mapping[str, float], ...]
@@ -84,7 +95,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Locator:
-    """A trained network, or several whose answers are meant, and all that using them needs.
+    """A trained network, or several whose answers are averaged, and all that using them needs.
 
     Attributes
     ----------
@@ -94,8 +105,10 @@ class Locator:
         doesn't say
     turned_axes : out of z, y and x: those along which training turned scans over
     variants : whether changed copies of an image are looked at too
-    presence : what says whether the place found shows the object, meant over several; may be none
+    presence : what says whether the place found shows the object, averaged over several; may be
+        none
     calibration : how far to trust it; None where no scan was held out
+    provenance : what it has seen; None where the file doesn't say (jawloc 0.1.0, bare weights)
     """
 
     networks: tuple[nn.Module, ...]
@@ -109,6 +122,7 @@ class Locator:
     variants: bool = True
     presence: tuple[PresenceNetwork, ...] = ()
     calibration: Calibration | None = None
+    provenance: Provenance | None = None
     jawloc_version: str = __version__
 
     def predict(self, image: np.ndarray) -> Prediction:
@@ -124,7 +138,7 @@ class Locator:
                 seen = look(network.eval(), self.network_config.looks(), every, sigma)
                 parts.append(opinion(seen, copies, image.shape))
         found = agree(parts)
-        signs = [signs_of_position(found, i, image.shape) for i in range(len(self.objects))]
+        signs = signs_of_networks(parts, image.shape)
         if self.presence:
             own = values[0, 0]
             if self.intensity != INTENSITY:
@@ -135,6 +149,7 @@ class Locator:
         return Prediction(
             points_voxels=found.points,
             spread_voxels=found.spread,
+            width_voxels=found.width,
             probability=found.probability,
             shape_zyx=self.downsampled_size,
             signs=tuple(signs),
@@ -157,43 +172,48 @@ class Locator:
         """Carry a prediction to the full-size grid, and say how far to trust it."""
         points = map_points(prediction.points_voxels, Grid(self.downsampled_size), full)
         mm = voxels_to_mm(points, full)
+        spreads = to_full_size(prediction.spread_voxels, prediction, full)
+        widths = to_full_size(prediction.width_voxels, prediction, full)
         return [
             Localisation(
                 scan_id=scan_id,
                 object_name=name,
                 point_voxels=_triple(points[i]),
                 point_mm=None if mm is None else _triple(mm[i]),
-                spread_voxels=spread,
-                **self._trust(i, name, spread, prediction, full),
+                spread_voxels=spreads[i],
+                width_voxels=widths[i],
+                **self._trust(i, name, widths[i], prediction, full),
             )
-            for i, (name, spread) in enumerate(
-                zip(self.objects, full_size_spread(prediction, full), strict=True)
-            )
+            for i, name in enumerate(self.objects)
         ]
 
     def _trust(
-        self, index: int, name: str, spread: float, prediction: Prediction, full: Grid
+        self, index: int, name: str, width: float, prediction: Prediction, full: Grid
     ) -> dict[str, Any]:
         if self.calibration is None:
-            return {"status": "uncertain", "reason": "nothing is known of this model's errors"}
+            unknown = "nothing is known of this model's errors"
+            return {"status": "uncertain", "reason": unknown, "radius_note": f"unknown: {unknown}"}
         verdict = self.calibration.judge(name, prediction.look, full, prediction.signs[index])
+        known = self.calibration.objects[name]
         trust = {"status": verdict.status, "reason": verdict.reason}
-        ball = self.calibration.objects[name].ball
-        if ball is None:
-            return trust
-        radius, spacing = ball.radius(spread), full.spacing_mm_zyx
+        if known.ball is None:
+            return {**trust, "radius_note": known.why_no_radius}
+        radius, spacing = known.ball.radius(width), full.spacing_mm_zyx
         return {
             **trust,
             "radius_voxels": radius,
             "radius_mm": None if spacing is None else radius * max(spacing),
-            "confidence": ball.confidence,
+            "confidence": known.ball.confidence,
         }
 
 
-def full_size_spread(prediction: Prediction, full: Grid) -> list[float]:
-    """Return the spread of each object in voxels of the full-size grid, meant over the axes."""
+def to_full_size(lengths: np.ndarray, prediction: Prediction, full: Grid) -> list[float]:
+    """Return lengths on the downsampled grid in voxels of the full-size one.
+
+    They are of no direction, so that the geometric mean of the axes' ratios counts.
+    """
     ratios = np.divide(full.shape_zyx, prediction.shape_zyx)
-    return [float(s * np.prod(ratios) ** (1 / 3)) for s in prediction.spread_voxels]
+    return [float(length * np.prod(ratios) ** (1 / 3)) for length in lengths]
 
 
 def save_locator(locator: Locator, path: Path) -> None:
@@ -202,7 +222,7 @@ def save_locator(locator: Locator, path: Path) -> None:
     The file holds tensors (on the CPU) and plain values only, so that it loads with
     weights-only loading on a machine without the training device.
     """
-    known = locator.calibration
+    known, seen = locator.calibration, locator.provenance
     content = {
         "format": FORMAT,
         "jawloc_version": locator.jawloc_version,
@@ -215,6 +235,7 @@ def save_locator(locator: Locator, path: Path) -> None:
         "turned_axes": list(locator.turned_axes),
         "variants": locator.variants,
         "calibration": None if known is None else to_plain(known),
+        "provenance": None if seen is None else plain_provenance(seen),
         "state_dicts": [_weights(network) for network in locator.networks],
         "presence": [_weights(network) for network in locator.presence],
     }
@@ -264,7 +285,7 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
     presence_networks = [PresenceNetwork(len(content["objects"])).eval() for _ in asked]
     for presence_network, weights in zip(presence_networks, asked, strict=True):
         presence_network.load_state_dict(weights)
-    known = content.get("calibration")
+    known, seen = content.get("calibration"), content.get("provenance")
     return Locator(
         networks=tuple(networks),
         network_config=config,
@@ -277,6 +298,7 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
         variants=content.get("variants", True),
         presence=tuple(presence_networks),
         calibration=None if known is None else from_plain(known),
+        provenance=None if seen is None else provenance_from_plain(seen),
         jawloc_version=content["jawloc_version"],
     )
 

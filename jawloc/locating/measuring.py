@@ -20,6 +20,7 @@ from jawloc.scans.labels import Label, object_centroids
 from jawloc.scans.listing import ListedScan, list_scans
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
+from jawloc.training.provenance import LEARNED_FROM, ScanIdentity, ScanUse, identify, use_of
 
 DICOM_ENDINGS = (".dcm", ".dicom")
 Labels = Sequence[int] | None  # label values of an object; None: every non-zero voxel
@@ -42,6 +43,13 @@ class Measured:
         Of the crop round the found position.
     labelled_voxels, inside_voxels : int
         How many of the object there are at full size, and how many of them the crop holds.
+    identity : ScanIdentity
+        By what the scan is known again, its specimen included: what the model's record says that
+        is, else the scan's name.
+    use : ScanUse
+        What the model has used the scan for already.
+    only_the_name_is_known : bool
+        Whether the model learned from a scan of this name that is another one.
     """
 
     path: Path
@@ -53,6 +61,19 @@ class Measured:
     window: Window
     labelled_voxels: int
     inside_voxels: int
+    identity: ScanIdentity
+    use: ScanUse = "unknown"
+    only_the_name_is_known: bool = False
+
+    @property
+    def specimen(self) -> str:
+        """Return the name of the specimen that was scanned."""
+        return self.identity.specimen
+
+    @property
+    def is_fair(self) -> bool:
+        """Say whether the model is known to have learned nothing from the scan's specimen."""
+        return self.use not in LEARNED_FROM and self.use != "unknown"
 
     @property
     def inside(self) -> float:
@@ -116,6 +137,10 @@ def measure_scan(
     wanted = {name: locator.objects[name] for name in objects or locator.objects}
     centroids = object_centroids(small.labels, wanted, listed.path.name)
     shown = {name: c for name, c in zip(wanted, centroids, strict=True) if not np.isnan(c).any()}
+    record = locator.provenance
+    identity = (identify if record is None else record.identify)(
+        scan.scan_id, small.content_hash, small.image
+    )
     every = []
     for name, truth in shown.items():
         error = scan_error(found[name], truth, at[name], scan.grid, locator.downsampled_size)
@@ -132,6 +157,9 @@ def measure_scan(
                 window=window,
                 labelled_voxels=count_labels(small.labels, wanted[name]),
                 inside_voxels=labels_inside(scan, window, wanted[name]),
+                identity=identity,
+                use=use_of(record, identity),
+                only_the_name_is_known=record is not None and record.shares_name_only(identity),
             )
         )
     return every

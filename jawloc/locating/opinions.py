@@ -2,7 +2,7 @@
 
 A network that is sure of itself says the same of an image that was moved by a voxel, or turned
 over as training turns scans over; so do networks that learned from other scans. Positions are
-meant, and what they differ by counts as spread.
+averaged, and what they differ by counts as spread.
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ class Opinion:
     Attributes
     ----------
     points : array, shape (object, 3), voxels of the downsampled grid
+    width : array, shape (object,), in the same unit, per axis
+        Root mean square distance of the probability map from the point, which is wide because the
+        map is that of a Gaussian, and wider where the network is unsure.
     spread : array, shape (object,), in the same unit, per axis
+        By how much the map is wider than the rendered Gaussian, and the copies' points differ.
     elsewhere : array, shape (object,)
         Share of the first look's probability that lies away from the point.
     contrast, close_contrast : array, shape (object,)
@@ -87,6 +91,7 @@ class Opinion:
     """
 
     points: np.ndarray
+    width: np.ndarray
     spread: np.ndarray
     elsewhere: np.ndarray
     contrast: np.ndarray
@@ -98,10 +103,11 @@ def opinion(seen: Sequence[Seen], copies: Sequence[Variant], shape_zyx: Sequence
     """Bring together what the looks of one network saw of every variant."""
     found = seen[-1].decode().points  # (variant, object, 3)
     points = torch.stack([copy.back(p) for copy, p in zip(copies, found, strict=True)])
-    first = seen[0]
+    first, (width, spread) = seen[0], _spreads(seen, points)
     return Opinion(
         points=_array(points.mean(dim=0)),
-        spread=_array(_spread(seen, points)),
+        width=_array(width),
+        spread=_array(spread),
         elsewhere=_array(_elsewhere(first, found).mean(dim=0)),
         contrast=_array(_contrast(first).mean(dim=0)),
         close_contrast=_array(_contrast(seen[-1]).mean(dim=0)),
@@ -110,13 +116,17 @@ def opinion(seen: Sequence[Seen], copies: Sequence[Variant], shape_zyx: Sequence
 
 
 def agree(opinions: Sequence[Opinion]) -> Opinion:
-    """Bring together what several networks say: means, and spread where they differ."""
+    """Average what several networks say; the spread also holds what their points differ by.
+
+    All else is the mean of what single networks say, because that is what is known of scans that
+    they have not seen: of each such scan, only one network hasn't.
+    """
     points = np.stack([one.points for one in opinions])
     scatter = ((points - points.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0) / 3
-    variance = np.mean([one.spread**2 for one in opinions], axis=0)
     return Opinion(
         points=points.mean(axis=0),
-        spread=np.sqrt(variance + scatter),
+        width=np.sqrt(np.mean([one.width**2 for one in opinions], axis=0)),
+        spread=np.sqrt(np.mean([one.spread**2 for one in opinions], axis=0) + scatter),
         elsewhere=np.mean([one.elsewhere for one in opinions], axis=0),
         contrast=np.mean([one.contrast for one in opinions], axis=0),
         close_contrast=np.mean([one.close_contrast for one in opinions], axis=0),
@@ -124,17 +134,34 @@ def agree(opinions: Sequence[Opinion]) -> Opinion:
     )
 
 
-def _spread(seen: Sequence[Seen], points: Tensor) -> Tensor:
-    """Return the spread of the last look, widened by what the first was unsure of.
+def disagreement(points: np.ndarray) -> np.ndarray:
+    """Return the standard deviation, per axis, of what networks say an object's point is.
+
+    Its expectation does not depend on how many networks they are.
+
+    Parameters
+    ----------
+    points : array, shape (network, object, 3), at least two networks
+
+    Returns
+    -------
+    array, shape (object,), in the points' unit
+    """
+    return np.sqrt(points.var(axis=0, ddof=1).mean(axis=-1))
+
+
+def _spreads(seen: Sequence[Seen], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the width of the last look's map, and its spread beyond the rendered target.
 
     A close look sees its window only: that the object might be elsewhere, the coarse map says, by
-    being wider than it should be. Points of variants (variant, object, 3) that differ widen it too.
+    being wider than it should be. Points of variants (variant, object, 3) that differ count too.
     """
-    variance = seen[-1].decode().spread.square()
+    beyond = torch.stack([look.spread_beyond_target().square() for look in seen]).sum(0)
+    width = seen[-1].decode().spread.square()
     for earlier in seen[:-1]:
-        variance = variance + earlier.spread_beyond_target().square()
+        width = width + earlier.spread_beyond_target().square()
     scatter = (points - points.mean(dim=0)).square().sum(dim=-1).mean(dim=0) / 3
-    return (variance.mean(dim=0) + scatter).sqrt()
+    return (width.mean(dim=0) + scatter).sqrt(), (beyond.mean(dim=0) + scatter).sqrt()
 
 
 def _contrast(seen: Seen) -> Tensor:

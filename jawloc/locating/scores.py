@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -65,12 +65,15 @@ class Coverage:
     Attributes
     ----------
     inside : how many truths lie inside, of `scans` that have a radius
+    specimens : how many these are of
     stated : the confidence that the model states
-    lowest, highest : what the true share may be, in view of so few scans (95 %, Clopper-Pearson)
+    lowest, highest : what the true share may be, in view of so few specimens (95 %,
+        Clopper-Pearson; scans of one specimen count as one, in part inside if some are)
     """
 
     inside: int
     scans: int
+    specimens: int
     share: float
     stated: float
     lowest: float
@@ -79,7 +82,10 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Bias:
-    """Mean of found minus true along one axis, and its standard error (None for one scan)."""
+    """Mean of found minus true along one axis, over specimens.
+
+    The standard error is that over specimens, too; None for one.
+    """
 
     mean: float
     standard_error: float | None
@@ -100,16 +106,18 @@ class Scores:
 
     Attributes
     ----------
+    specimens : how many the scans are of
     errors : by unit; mm only where every scan's spacing is known
     success : in `success_unit`
     coverage : None where the model states no radius
-    spread_correlation : Spearman's, between spread and error; None for fewer than three scans or
-        where one of the two doesn't vary
+    spread_correlation : Spearman's, between the probability map's width and the error; None for
+        fewer than three scans or where one of the two doesn't vary
     statuses : those that occur
     bias : by unit (full_size_voxels, mm), then by axis
     """
 
     scans: int
+    specimens: int
     errors: Mapping[str, Errors]
     success_unit: str
     success: tuple[Success, ...]
@@ -144,12 +152,13 @@ def score(measured: Sequence[Measured], radii: Sequence[float] = (), unit: str =
     in_voxels = errors_in(measured, "full_size_voxels")
     return Scores(
         scans=len(measured),
+        specimens=len({m.specimen for m in measured}),
         errors={u: _errors(values) for u, values in known.items()},
         success_unit=unit,
         success=success_rates(errors_in(measured, unit), radii or USUAL_RADII[unit]),
         crops=_crops(measured),
         coverage=coverage(measured),
-        spread_correlation=_correlation([m.found.spread_voxels for m in measured], in_voxels),
+        spread_correlation=_correlation([m.found.width_voxels for m in measured], in_voxels),
         statuses=_statuses(measured),
         bias=_bias(measured),
     )
@@ -185,22 +194,40 @@ def _crops(measured: Sequence[Measured]) -> Crops:
 def coverage(measured: Sequence[Measured]) -> Coverage | None:
     """Count how often the stated radius holds the truth; None where no scan has a radius."""
     stated = [
-        (m.error.error_full_size_voxels <= m.found.radius_voxels, m.found.confidence)
+        (m, bool(m.error.error_full_size_voxels <= m.found.radius_voxels), m.found.confidence)
         for m in measured
         if m.found.radius_voxels is not None and m.found.confidence is not None
     ]
     if not stated:
         return None
-    inside, n = sum(bool(held) for held, _ in stated), len(stated)
-    interval = stats.binomtest(inside, n).proportion_ci(CONFIDENCE)
+    held = by_specimen([m for m, *_ in stated], [float(inside) for _, inside, _ in stated])
+    lowest, highest = _clopper_pearson(sum(held.values()), len(held))
+    inside = sum(inside for _, inside, _ in stated)
     return Coverage(
         inside=inside,
-        scans=n,
-        share=inside / n,
-        stated=float(stated[0][1]),
-        lowest=float(interval.low),
-        highest=float(interval.high),
+        scans=len(stated),
+        specimens=len(held),
+        share=inside / len(stated),
+        stated=min(confidence for *_, confidence in stated),
+        lowest=lowest,
+        highest=highest,
     )
+
+
+def by_specimen(measured: Sequence[Measured], values: Sequence[Any]) -> dict[str, Any]:
+    """Return the mean over each specimen's scans, which are not independent of each other."""
+    every: dict[str, list[Any]] = {}
+    for m, value in zip(measured, values, strict=True):
+        every.setdefault(m.specimen, []).append(value)
+    return {name: np.mean(own, axis=0) for name, own in every.items()}
+
+
+def _clopper_pearson(inside: float, n: int) -> tuple[float, float]:
+    """Return the exact interval of a share; of `n` specimens, some may be inside in part."""
+    tail = (1 - CONFIDENCE) / 2
+    low = stats.beta.ppf(tail, inside, n - inside + 1) if inside > 0 else 0.0
+    high = stats.beta.isf(tail, inside + 1, n - inside) if inside < n else 1.0
+    return float(low), float(high)
 
 
 def _correlation(spreads: Sequence[float], errors: np.ndarray) -> float | None:
@@ -228,7 +255,10 @@ def _bias(measured: Sequence[Measured]) -> dict[str, dict[str, Bias]]:
     offsets = {"full_size_voxels": [m.offset_voxels for m in measured]}
     if len(in_mm) == len(measured):
         offsets["mm"] = in_mm
-    return {unit: _bias_by_axis(np.asarray(values)) for unit, values in offsets.items()}
+    return {
+        unit: _bias_by_axis(np.array([*by_specimen(measured, values).values()]))
+        for unit, values in offsets.items()
+    }
 
 
 def _bias_by_axis(offsets: np.ndarray) -> dict[str, Bias]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jawloc.geometry import Grid
-from jawloc.locating.opinions import Opinion
+from jawloc.locating.opinions import Opinion, disagreement
 from jawloc.training.intensity import grey_percentiles
 
 AXES = "zyx"
@@ -23,10 +23,11 @@ PROFILE_BINS = 16  # of an axis
 PROFILE_SAMPLES = 32  # voxels along each of the other two axes, at most about
 BRIGHT = 99.0  # percentile of a slice: bone, where there is some
 GREY_PERCENTILES = {"median": 50.0, "bright": 99.5}
+LEAST_VOXELS = 1e-3  # of a length; what is below counts as this
 LOWEST_SHARE = 1e-6  # of probability; what is below counts as this
 HIGHEST_LIKENESS = 0.999
 # Signs that are worrying in one direction only; of the others, both count.
-ONLY_HIGH = frozenset({"spread", "elsewhere"})
+ONLY_HIGH = frozenset({"spread", "elsewhere", "disagreement"})
 ONLY_LOW = frozenset(
     {
         "contrast",
@@ -46,13 +47,21 @@ WORDS = {
     "elsewhere": "another place that is as likely",
     "contrast": "nothing that stands out",
     "presence": "a place that doesn't show it",
+    "disagreement": "networks that name different places",
 }
+GREY_SCALE = "grey"  # what the signs of the grey values' scale begin with
+Signs = Mapping[str, float]  # by name
 Profile = np.ndarray  # (2, bin): mean and bright grey values along an axis, each standardised
 
 
 def in_words(sign: str) -> str:
     """Say what a sign is a sign of."""
     return WORDS[sign.partition("_")[0]]
+
+
+def is_of_grey_scale(sign: str) -> bool:
+    """Say whether a sign is only of the scale of a scan's grey values."""
+    return sign.partition("_")[0] == GREY_SCALE
 
 
 def brightness_profiles(image: np.ndarray) -> list[Profile]:
@@ -162,12 +171,39 @@ def signs_of_position(found: Opinion, index: int, shape_zyx: Sequence[int]) -> d
     share = min(max(float(found.elsewhere[index]), LOWEST_SHARE), 1 - LOWEST_SHARE)
     places = (found.points[index] + 0.5) / np.asarray(shape_zyx, float)
     return {
-        "spread": math.log(max(float(found.spread[index]), 1e-3)),
+        "spread": math.log(max(float(found.width[index]), LEAST_VOXELS)),
         "elsewhere": math.log(share / (1 - share)),
         "contrast": float(found.contrast[index]),
         "contrast_close": float(found.close_contrast[index]),
         **{f"position_{axis}": float(place) for axis, place in zip(AXES, places, strict=True)},
     }
+
+
+def signs_of_networks(opinions: Sequence[Opinion], shape_zyx: Sequence[int]) -> list[Signs]:
+    """Return the signs of each object's position, as one network or several say it.
+
+    Each sign is the mean of what single networks' signs are, since usual ranges are learned from
+    single networks; several have one more, of how much they disagree.
+    """
+    every: list[Signs] = []
+    for index in range(len(opinions[0].points)):
+        own = [signs_of_position(one, index, shape_zyx) for one in opinions]
+        every.append({name: float(np.mean([s[name] for s in own])) for name in own[0]})
+    if len(opinions) > 1:
+        apart = sign_of_disagreement(np.stack([one.points for one in opinions]))
+        every = [{**signs, **own} for signs, own in zip(every, apart, strict=True)]
+    return every
+
+
+def sign_of_disagreement(points: np.ndarray) -> list[Signs]:
+    """Return the sign of how much networks disagree, of each object.
+
+    Parameters
+    ----------
+    points : array, shape (network, object, 3), voxels of the downsampled grid
+    """
+    apart = disagreement(points)
+    return [{"disagreement": math.log(max(float(value), LEAST_VOXELS))} for value in apart]
 
 
 def is_worrying(sign: str, value: float, usual_mean: float) -> bool:

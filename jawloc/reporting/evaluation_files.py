@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,16 +13,21 @@ from jawloc.geometry import Shape
 from jawloc.locating.comparison import Comparison
 from jawloc.locating.measuring import Measured
 from jawloc.locating.scores import AXES, Scores, common_unit, coverage, ranked, score
+from jawloc.training.provenance import LEARNED_FROM, ScanUse
 
 JSON_FILE, CSV_FILE, HTML_FILE = "evaluation.json", "evaluation.csv", "evaluation.html"
-SEEN_WORDS = {
+USE_WORDS: dict[ScanUse, str] = {
     "train": "trained on",
     "validation": "weights chosen by",
+    "specimen": "of a specimen learned from",
     "calibration": "radius calibrated on",
+    "test": "tested on",
+    "new": "never used",
+    "unknown": "unknown",
 }
-# What makes a model's errors in a scan optimistic; scans that its radius was calibrated on had no
-# part in its training, so that only the coverage is.
-LEARNED_FROM = ("train", "validation")
+# A scan that the radius was calibrated on had no part in training, so that its error is fair; how
+# often the radius holds the truth says something new on these only:
+SAYS_COVERAGE: frozenset[ScanUse] = frozenset({"test", "new"})
 NO_MM = "the files of some scans don't say how large a voxel is"
 DECIMALS = 6
 
@@ -66,7 +71,6 @@ class ModelEvaluation:
     objects : that were looked for
     measured : every object of every scan that could be read
     radii : that the user asked for; empty: the usual ones
-    seen : scan id -> what the model has used it for already, a key of SEEN_WORDS
     """
 
     model: str
@@ -76,7 +80,6 @@ class ModelEvaluation:
     measured: tuple[Measured, ...]
     failed: tuple[Failure, ...]
     radii: tuple[float, ...]
-    seen: Mapping[str, str]
     run_id: str | None = None
     decision: Decision | None = None
 
@@ -90,14 +93,23 @@ class ModelEvaluation:
         """Return the names of the scans that were evaluated."""
         return list(dict.fromkeys(m.error.scan_id for m in self.measured))
 
-    def of(self, name: str, *, unseen: bool = False) -> list[Measured]:
-        """Return one object's scans, the worst first; `unseen`: those not learned from."""
-        own = [m for m in self.measured if m.error.object_name == name]
-        return ranked([m for m in own if not (unseen and self.learned_from(m))])
+    @property
+    def provenance_is_unknown(self) -> bool:
+        """Say whether the model's file doesn't tell which scans it learned from."""
+        return any(m.use == "unknown" for m in self.measured)
 
-    def learned_from(self, one: Measured) -> bool:
-        """Say whether the model was trained on a scan or chosen by it."""
-        return self.seen.get(one.scan_id) in LEARNED_FROM
+    def of(self, name: str, *, fair: bool = False) -> list[Measured]:
+        """Return one object's scans, the worst first; `fair`: only those whose errors are."""
+        own = [m for m in self.measured if m.error.object_name == name]
+        return ranked([m for m in own if m.is_fair or not fair])
+
+    def fair_scans(self) -> int:
+        """Count the scans on which the model's errors are fair."""
+        return len({m.path for m in self.measured if m.is_fair})
+
+    def fair_specimens(self) -> int:
+        """Count the specimens of which these scans are."""
+        return len({m.specimen for m in self.measured if m.is_fair})
 
     def scores(self) -> dict[str, Scores]:
         """Return the scores of each object that any of the scans shows."""
@@ -105,52 +117,64 @@ class ModelEvaluation:
         return {name: score(own, self.radii, self.unit) for name, own in every.items() if own}
 
     def fair_scores(self) -> dict[str, Scores]:
-        """Return the scores in the scans not learned from, where any scan was.
+        """Return the scores in the fair scans, where others are among them.
 
         Their coverage is that of the scans that the radius was not calibrated on either.
         """
-        if not any(self.learned_from(m) for m in self.measured):
+        if all(m.is_fair for m in self.measured):
             return {}
-        fair = {}
-        for name in self.objects:
-            if own := self.of(name, unseen=True):
-                fresh = [m for m in own if m.scan_id not in self.seen]
-                scores = score(own, self.radii, self.unit)
-                fair[name] = replace(scores, coverage=coverage(fresh))
-        return fair
+        every = {name: self.of(name, fair=True) for name in self.objects}
+        scored = {name: score(own, self.radii, self.unit) for name, own in every.items() if own}
+        return {
+            name: replace(
+                scores, coverage=coverage([m for m in every[name] if m.use in SAYS_COVERAGE])
+            )
+            for name, scores in scored.items()
+        }
 
     def optimism(self) -> list[str]:
         """Say in sentences which figures are optimistic, and why."""
-        seen, every = self.seen_scans(), len(self.scans)
+        used, every = self.scans_by_use(), len(self.scans)
+        if self.provenance_is_unknown:
+            return [
+                "the model is of unknown provenance: its file does not say which scans it learned "
+                "from (it was made by jawloc 0.1.0, or holds bare weights), so that no figure here "
+                "is known to be fair"
+            ]
         said = []
-        learned = [f"{len(seen[k])} {SEEN_WORDS[k]}" for k in LEARNED_FROM if k in seen]
+        learned = [f"{len(used[u])} {USE_WORDS[u]}" for u in used if u in LEARNED_FROM]
         if learned:
             said.append(
                 f"of these {every} scans the model has used {' and '.join(learned)}: its errors "
                 f"there are optimistic"
             )
-        calibrated = len(seen.get("calibration", ()))
+        calibrated = len(used.get("calibration", ()))
         if calibrated:
             said.append(
-                f"on {calibrated} of these {every} scans the radius was calibrated: how often it "
-                f"holds the truth there says nothing new, the errors are fair"
+                f"on {calibrated} of these {every} scans (or others of their specimens) the radius "
+                f"was calibrated: how often it holds the truth there says nothing new, the errors "
+                f"are fair"
+            )
+        namesakes = sorted({m.error.scan_id for m in self.measured if m.only_the_name_is_known})
+        if namesakes:
+            said.append(
+                f"the model learned from other scans of the same name as {', '.join(namesakes)}; "
+                f"these have other content, and count as new"
             )
         return said
 
-    def seen_scans(self) -> dict[str, list[str]]:
-        """Return the names of the scans that the model has used already, by what for."""
-        found: dict[str, list[str]] = {}
+    def scans_by_use(self) -> dict[ScanUse, list[str]]:
+        """Return the names of the scans by what the model has to do with them."""
+        found: dict[ScanUse, dict[str, None]] = {}
         for m in self.measured:
-            names = found.setdefault(self.seen.get(m.scan_id, ""), [])
-            if m.error.scan_id not in names:
-                names.append(m.error.scan_id)
-        return {what: found[what] for what in SEEN_WORDS if what in found}
+            found.setdefault(m.use, {})[m.error.scan_id] = None
+        return {use: list(found[use]) for use in USE_WORDS if use in found}
 
 
 def plain_content(evaluation: ModelEvaluation) -> dict[str, Any]:
     """Return what `evaluation.json` holds."""
-    seen = evaluation.seen_scans()
-    unseen = evaluation.fair_scores()
+    used = evaluation.scans_by_use()
+    fair = evaluation.fair_scores()
     without_mm = evaluation.measured and evaluation.unit != "mm"
     return {
         "model": evaluation.model,
@@ -158,12 +182,17 @@ def plain_content(evaluation: ModelEvaluation) -> dict[str, Any]:
         "jawloc_version": __version__,
         "run_id": evaluation.run_id,
         "crop_size_voxels_zyx": list(evaluation.crop_size),
+        "provenance": "unknown" if evaluation.provenance_is_unknown else "recorded in the model",
         "scans": {"evaluated": len(evaluation.scans), "failed": len(evaluation.failed)},
+        "fair_scans": evaluation.fair_scans(),
+        "fair_specimens": evaluation.fair_specimens(),
         "radius_unit": evaluation.unit,
         "why_no_mm": NO_MM if without_mm else None,
         "objects": {name: asdict(scores) for name, scores in evaluation.scores().items()},
-        "seen_scans": {SEEN_WORDS[what]: names for what, names in seen.items()},
-        "objects_in_unseen_scans": {name: asdict(scores) for name, scores in unseen.items()},
+        "seen_scans": {
+            USE_WORDS[use]: names for use, names in used.items() if use not in SAYS_COVERAGE
+        },
+        "objects_in_unseen_scans": {name: asdict(scores) for name, scores in fair.items()},
         "failed": [asdict(failure) for failure in evaluation.failed],
         "registry": None if evaluation.decision is None else asdict(evaluation.decision),
         "rows": rows(evaluation),
@@ -173,7 +202,7 @@ def plain_content(evaluation: ModelEvaluation) -> dict[str, Any]:
 def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
     """Return a row an object of a scan, each object's worst first, then those that failed."""
     every = [
-        _row(rank, m, evaluation.seen)
+        _row(rank, m)
         for name in evaluation.objects
         for rank, m in enumerate(evaluation.of(name), 1)
     ]
@@ -185,13 +214,14 @@ def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
     return every
 
 
-def _row(rank: int, m: Measured, seen: Mapping[str, str]) -> dict[str, Any]:
+def _row(rank: int, m: Measured) -> dict[str, Any]:
     error, found = m.error, m.found
     mm = [None] * 3 if m.offset_mm is None else m.offset_mm.tolist()
     numbers: dict[str, Any] = {
         "rank": rank,
         "scan": error.scan_id,
         "object": error.object_name,
+        "specimen": m.specimen,
         "error_full_size_voxels": error.error_full_size_voxels,
         "error_downsampled_voxels": error.error_downsampled_voxels,
         "error_mm": error.error_mm,
@@ -200,8 +230,10 @@ def _row(rank: int, m: Measured, seen: Mapping[str, str]) -> dict[str, Any]:
         **_by_axis("bias_{}_voxels", m.offset_voxels.tolist()),
         **_by_axis("bias_{}_mm", mm),
         "spread_voxels": found.spread_voxels,
+        "heatmap_width_voxels": found.width_voxels,
         "radius_voxels": found.radius_voxels,
         "confidence": found.confidence,
+        "radius_note": found.radius_note or None,
         "truth_inside_radius": None
         if found.radius_voxels is None
         else bool(error.error_full_size_voxels <= found.radius_voxels),
@@ -211,7 +243,8 @@ def _row(rank: int, m: Measured, seen: Mapping[str, str]) -> dict[str, Any]:
         "labelled_voxels": m.labelled_voxels,
         "labelled_voxels_inside_crop": m.inside_voxels,
         "crop_fit": m.window.fit,
-        "model_has_seen": SEEN_WORDS.get(seen.get(m.scan_id, "")),
+        "model_has_seen": None if m.use == "new" else USE_WORDS[m.use],
+        "fair": None if m.use == "unknown" else m.is_fair,
         "path": str(m.path),
     }
     return {k: round(v, DECIMALS) if isinstance(v, float) else v for k, v in numbers.items()}
@@ -238,6 +271,8 @@ def flat_numbers(evaluation: ModelEvaluation) -> dict[str, float]:
     """
     numbers: dict[str, float] = {
         "scans": len(evaluation.scans),
+        "fair_scans": evaluation.fair_scans(),
+        "fair_specimens": evaluation.fair_specimens(),
         "failed_scans": len(evaluation.failed),
     }
     several = len(evaluation.objects) > 1

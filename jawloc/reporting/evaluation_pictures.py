@@ -48,9 +48,9 @@ def figures(
     """Draw what the scans of one object show together."""
     offsets = [m.offset_mm if unit == "mm" else m.offset_voxels for m in measured]
     known = [m for m in measured if m.found.radius_voxels is not None]
-    what = "stated radius" if known else "spread"
+    what = "stated radius" if known else "width of the map"
     shown = known or measured
-    foretold = [m.found.radius_voxels if known else m.found.spread_voxels for m in shown]
+    foretold = [m.found.radius_voxels if known else m.found.width_voxels for m in shown]
     return {
         "success": plot_success(errors_in(measured, unit), unit, radii, name),
         "trust": plot_trust(

@@ -57,7 +57,7 @@ def _save_model(folder: Path, weights: Path, description: Model) -> None:
             + [ColSpec("double", f"{axis}_mm", required=False) for axis in "zyx"]
             + [ColSpec("double", "spread_voxels")]
             + [ColSpec("double", name, required=False) for name in ("radius_voxels", "confidence")]
-            + [ColSpec("string", "status")]
+            + [ColSpec("string", name) for name in ("status", "radius_note")]
         ),
     )
     with warnings.catch_warnings():

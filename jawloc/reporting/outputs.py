@@ -153,6 +153,8 @@ def location_picture(
         spread += (
             f", radius {found.radius_voxels:.1f} voxels ({100 * (found.confidence or 0):.0f} %)"
         )
+    else:
+        spread += ", radius unknown: give more test scans"
     said = (found.status, found.reason)
     voxels = "unknown" if spacing is None else f"{_times(f'{v:.3g}' for v in spacing)} mm"
     lines = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +24,6 @@ from jawloc.reporting.tracking import TrackedRun, tracked_run
 
 REGISTERED, CHAMPION = "jaw_locator", "champion"
 WEIGHTS_TAG = "jawloc.weights_sha256"
-Splits = dict[str, tuple[str, ...]]  # train, validation -> scan ids
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class KnownModel:
     weights : its `.pth`
     digest : SHA-256 of that
     run_id : the run that made it; None where no run is known
-    splits : the scans that it was trained on and chosen by, where that is known
     version : in the registry, where the user named one
     """
 
@@ -46,7 +43,6 @@ class KnownModel:
     weights: Path
     digest: str
     run_id: str | None
-    splits: Splits
     version: str | None = None
 
 
@@ -63,52 +59,29 @@ class Version:
         return f"models:/{REGISTERED}/{self.number}"
 
 
-def find_model(root: Path, model: str, weights: Path) -> KnownModel:
-    """Find the run that made a model.
+def find_model(root: Path, model: str, weights: Path, run_id: str | None) -> KnownModel:
+    """Find the run that made a model, so that its evaluations are logged there.
 
-    An MLflow URI says it. Beside a model that jawloc-train made lies a summary that says it, or
-    else (of an older jawloc) the store has a run of its name with the same weights in it. Last, a
-    run that an earlier evaluation of a bare file opened is found by the file's content.
+    An MLflow URI says it, and so does the model's own record. For a file without one (of jawloc
+    0.1.0), the store may have a run that holds the very same weights: one of its name, or one that
+    an earlier evaluation of the file opened.
 
     Parameters
     ----------
     model : what the user calls it
     weights : its file
+    run_id : of the model's own record, None without one
     """
     client = open_client(root)
     with reached(str(client.tracking_uri)):
-        digest, beside = file_digest(weights), _summary_beside(weights)
-        run_id = version = None
+        digest, found, version = file_digest(weights), None, None
         if model.startswith(STORE_SCHEMES):
-            run_id, version = _run_and_version(client, model)
-        elif beside is not None and _has_run(client, beside.get("run_id")):
-            run_id = beside["run_id"]
-        run_id = run_id or _run_of_name(root, client, weights, digest)
-        run_id = run_id or _run_of_digest(client, digest)
-        splits = _splits_of_run(client, run_id) if run_id else {}
-        if not splits and beside is not None:
-            splits = _plain_splits(beside.get("scans"))
-    return KnownModel(weights.stem, weights, digest, run_id, splits, version)
-
-
-def _summary_beside(weights: Path) -> dict[str, Any] | None:
-    """Return the summary that a training left beside its model, if it is that model's."""
-    with suppress(OSError, ValueError):
-        summary = json.loads((weights.parent / "summary.json").read_text(encoding="utf-8"))
-        if isinstance(summary, dict) and summary.get("name") == weights.stem:
-            return summary
-    return None
-
-
-def _plain_splits(scans: Any) -> Splits:
-    if not isinstance(scans, dict):
-        return {}
-    names = {"train": "train", "val": "validation", "validation": "validation"}
-    return {
-        names[key]: tuple(str(one) for one in ids)
-        for key, ids in scans.items()
-        if key in names and isinstance(ids, list)
-    }
+            found, version = _run_and_version(client, model)
+        elif _has_run(client, run_id):
+            found = run_id
+        found = found or _run_of_name(root, client, weights, digest)
+        found = found or _run_of_digest(client, digest)
+    return KnownModel(weights.stem, weights, digest, found, version)
 
 
 def _has_run(client: MlflowClient, run_id: object) -> bool:
@@ -163,15 +136,6 @@ def _run_of_digest(client: MlflowClient, digest: str) -> str | None:
 def _search(client: MlflowClient, condition: str) -> list[Any]:
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     return list(client.search_runs([experiment], condition, order_by=["start_time DESC"]))
-
-
-def _splits_of_run(client: MlflowClient, run_id: str) -> Splits:
-    with tempfile.TemporaryDirectory(prefix="jawloc-") as folder:
-        try:
-            path = Path(client.download_artifacts(run_id, "split.json", folder))
-            return _plain_splits(json.loads(path.read_text(encoding="utf-8")))
-        except (MlflowException, OSError, ValueError):  # a run that isn't a training's
-            return {}
 
 
 # What an evaluation leaves in the store

@@ -16,7 +16,7 @@ from jawloc.reporting.evaluation_files import (
     HTML_FILE,
     JSON_FILE,
     NO_MM,
-    SEEN_WORDS,
+    USE_WORDS,
     ModelEvaluation,
     csv_text,
     plain_content,
@@ -76,7 +76,7 @@ def html_report(evaluation: ModelEvaluation, pictures: Mapping[str, Sequence[Pat
         body.append(_errors_table(of_object))
         body += [_sentences(of_object), _bias_table(of_object)]
         if name in fair:
-            title = f"The {fair[name].scans} scans that the model has not learned from"
+            title = f"The {fair[name].scans} scans on which the model's errors are fair"
             body.append(f"<h3>{_text(title)} ({_text(name)})</h3>")
             body += [_errors_table(fair[name]), _sentences(fair[name], fair=True)]
         body += [_image(path) for path in pictures.get(name, ()) if "worst" not in path.stem]
@@ -186,17 +186,17 @@ def _sentences(scores: Scores, *, fair: bool = False) -> str:
             "radius, or it was calibrated on them."
         )
     elif coverage is None:
-        said.append("The model states no radius: it was not calibrated on scans held out for it.")
+        said.append("The model states no radius: too few scans were held out to calibrate it on.")
     else:
         said.append(
             f"The truth lies inside the stated radius in {coverage.inside} of {coverage.scans} "
-            f"scans, {100 * coverage.share:.1f} % (95 % interval {100 * coverage.lowest:.0f} to "
-            f"{100 * coverage.highest:.0f} %); the model states at least "
-            f"{100 * coverage.stated:.0f} %."
+            f"scans of {coverage.specimens} specimens, {100 * coverage.share:.1f} % (95 % interval "
+            f"{100 * coverage.lowest:.0f} to {100 * coverage.highest:.0f} %); the model states at "
+            f"least {100 * coverage.stated:.0f} %."
         )
     if scores.spread_correlation is not None:
         said.append(
-            "Rank correlation (Spearman) between the spread that the model states and its error: "
+            "Rank correlation (Spearman) between the width of the probability map and the error: "
             f"{scores.spread_correlation:.2f}."
         )
     for status, of_status in scores.statuses.items():
@@ -218,7 +218,8 @@ def _bias_table(scores: Scores) -> str:
             error = "" if bias.standard_error is None else f" ± {bias.standard_error:.3f}"
             cells.append(f"{bias.mean:+.3f}{error}")
         body.append((UNIT_WORDS[unit], *cells, ""))
-    return _table(["bias: mean of found minus true ± standard error", *AXES], body)
+    head = "bias: mean of found minus true ± standard error, over specimens"
+    return _table([head, *AXES], body)
 
 
 def _ranking(evaluation: ModelEvaluation, ranked: Sequence[Measured]) -> str:
@@ -251,7 +252,7 @@ def _ranking(evaluation: ModelEvaluation, ranked: Sequence[Measured]) -> str:
                 held,
                 found.status,
                 f"{100 * m.inside:.1f} %",
-                SEEN_WORDS.get(evaluation.seen.get(m.scan_id, ""), ""),
+                USE_WORDS[m.use],
                 found.reason,
                 {"uncertain": "flagged", "not found": "lost"}.get(found.status, ""),
             )

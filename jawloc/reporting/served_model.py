@@ -17,7 +17,7 @@ from jawloc.reporting.tracking import MlflowException, PythonModel, PythonModelC
 FOLDER_VARIABLE = "JAWLOC_SCAN_FOLDER"
 SERVING_VARIABLE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's scoring server
 IN_VOXELS, IN_MM = ("z_voxels", "y_voxels", "x_voxels"), ("z_mm", "y_mm", "x_mm")
-TRUST = ["spread_voxels", "radius_voxels", "confidence", "status"]
+TRUST = ["spread_voxels", "radius_voxels", "confidence", "status", "radius_note"]
 COLUMNS = ["scan", "object", *IN_VOXELS, *IN_MM, *TRUST]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.locating.calibration import Calibration
 from jawloc.locating.evaluation import Evaluation, ScanError
 from jawloc.training.dataset import Split
 from jawloc.training.loop import EpochRecord, TrainingState
@@ -21,12 +22,14 @@ def summarise_run(
     state: TrainingState,
     evaluations: Mapping[str, Evaluation],
     seconds: float,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Return what `summary.json` holds; errors are radial, in the units that their names say.
 
     Parameters
     ----------
     evaluations : by name, of the test scans: `test` (the locator) and what needs no network.
+    calibration : the locator's
 
     Returns
     -------
@@ -48,7 +51,22 @@ def summarise_run(
         "seconds": round(seconds, 1),
         **_errors(best.val, evaluations),
         **several,
+        "radius": radius_summary(calibration),
         "test_scans": [_row(error) for error in evaluations["test"].errors],
+    }
+
+
+def radius_summary(calibration: Calibration | None) -> dict[str, dict[str, Any]]:
+    """Return what each object's stated radius rests on, or why there is none, by its name."""
+    if calibration is None:
+        return {}
+    return {
+        name: {
+            "confidence": None if known.ball is None else known.ball.confidence,
+            "specimens": known.specimens,
+            "note": known.why_no_radius,
+        }
+        for name, known in calibration.objects.items()
     }
 
 
@@ -58,6 +76,7 @@ def summarise_folds(
     specimens: Mapping[str, str],
     evaluations: Mapping[str, Evaluation],
     folds: Sequence[Mapping[str, Any]],
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Return what `summary.json` holds of a cross-validation.
 
@@ -67,6 +86,7 @@ def summarise_folds(
     evaluations : by name, of all scans: `out_of_fold` (each by the fold that tested it) and what
         needs no network.
     folds : each one's own summary
+    calibration : that of the locator with all networks
     """
     tested = {scan_id: k for k, split in enumerate(splits, start=1) for scan_id in split.test_ids}
     every = evaluations[OUT_OF_FOLD]
@@ -87,6 +107,7 @@ def summarise_folds(
         "seconds": round(sum(fold["seconds"] for fold in folds), 1),
         **{f"{key}_error": _error_range(value) for key, value in evaluations.items()},
         **({"objects": by_object} if len(names) > 1 else {}),
+        "radius": radius_summary(calibration),
         "fold_results": [
             {"fold": k, **{key: fold[key] for key in kept}} for k, fold in enumerate(folds, start=1)
         ],
@@ -201,11 +222,26 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
         lines.append(f"  crops that hold all of {of}: {crops['whole']} of {crops['scans']}")
     if summary[f"{way}_error"]["mm"] is None:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
+    lines += _radius_lines(summary.get("radius", {}))
     lines += [
         f"Pictures, tables and the model: {folder}",
         f"Compare runs in the browser: {ui_command}",
     ]
     return "\n".join(lines)
+
+
+def _radius_lines(radii: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for name, known in radii.items():
+        of = f" of the {name}" if len(radii) > 1 else ""
+        if known["confidence"] is None:
+            lines.append(f"  radius{of} {known['note']}")
+        else:
+            lines.append(
+                f"  radius{of} stated with a confidence of {100 * known['confidence']:.0f} %, from "
+                f"{known['specimens']} specimens"
+            )
+    return lines
 
 
 def _in_words(errors: Mapping[str, float | None]) -> str:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from jawloc.heatmaps.uncertainty import Conformal, UsualRange, calibrate_radius, usual_range
+from jawloc.heatmaps.uncertainty import (
+    Conformal,
+    UsualRange,
+    calibrate_radius,
+    ensemble_error_ratio,
+    usual_range,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,7 +19,10 @@ from jawloc.heatmaps.uncertainty import Conformal, UsualRange, calibrate_radius,
         (range(1, 20), 0.9, Conformal(18.0, 0.9, 19)),
         (range(1, 20), 0.5, Conformal(10.0, 0.5, 19)),
         (range(1, 9), 0.9, Conformal(8.0, 8 / 9, 8)),  # too few: the widest, and what it supports
-        ([2.0], 0.9, Conformal(2.0, 0.5, 1)),
+        (range(1, 7), 0.9, Conformal(6.0, 6 / 7, 6)),
+        # so few say nothing: the largest of one is exceeded by half of all others
+        (range(1, 6), 0.9, None),
+        ([2.0], 0.9, None),
         ([], 0.9, None),
     ],
 )
@@ -22,12 +31,47 @@ def test_rank_of_the_error_that_sets_the_radius(errors, confidence, expected):
 
 
 def test_the_radius_grows_with_the_spread():
-    ball = calibrate_radius([1.0, 4.0, 9.0], [1.0, 2.0, 3.0], 0.75)
-    assert ball == Conformal(3.0, 0.75, 3)
+    errors, widths = [1.0, 4.0, 9.0, 0.1, 0.1, 0.1, 0.1], [1.0, 2.0, 3.0, 1, 1, 1, 1]
+    ball = calibrate_radius(errors, widths, 0.875)
+    assert ball == Conformal(3.0, 0.875, 7)
     assert ball.radius(2.0) == 6.0
 
 
-@pytest.mark.parametrize("scans", [5, 19, 60])
+def test_each_specimen_counts_once_by_its_worst_scan():
+    errors, specimens = [1, 9, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6], list("aabbccddeeff")
+    known = calibrate_radius([float(e) for e in errors], [1.0] * 12, 0.9, specimens)
+    assert known == Conformal(9.0, 6 / 7, 6)  # not of twelve
+    assert calibrate_radius([1.0] * 12, [1.0] * 12, 0.9, list("aaabbbcccddd")) is None
+
+
+def test_coverage_where_every_specimen_has_two_scans_with_nearly_one_error():
+    """By scans, the radius would hold the truth in fewer specimens than it says."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(4000):
+        of_specimen = random.lognormal(0, 1.5, 11)
+        errors = (of_specimen[:, None] * random.uniform(0.9, 1.1, (11, 2))).ravel()
+        names = np.repeat(np.arange(11), 2).astype(str)
+        known = calibrate_radius(errors[:-2], np.ones(20), 0.9, names[:-2])
+        held += errors[-2:].max() <= known.radius(1.0)
+    assert held / 4000 == pytest.approx(0.91, abs=0.015)  # the tenth of ten: 10 / 11
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 0.9])
+def test_how_much_averaging_helps_is_learned_from_two_networks(shared):
+    """Errors of which a share is common to all networks, the rest each network's own."""
+    random, networks, scans = np.random.default_rng(1), 5, 3000
+    common = random.normal(size=(scans, 3)) * shared**0.5
+    own = random.normal(size=(networks, scans, 3)) * (1 - shared) ** 0.5
+    errors = common + own
+    truth = np.square(errors.mean(axis=0)).sum(-1).mean() / np.square(errors).sum(-1).mean()
+    names = [str(i) for i in range(scans)]
+    ratio = ensemble_error_ratio(errors[0], errors[1], networks, names)
+    assert truth**0.5 <= ratio < truth**0.5 + 0.06
+    assert ensemble_error_ratio(errors[0][:5], errors[1][:5], networks, names[:5]) == 1.0
+
+
+@pytest.mark.parametrize("scans", [6, 19, 60])
 def test_coverage_over_many_calibrations(scans):
     """Whatever the errors' distribution: here one with a heavy tail, its width unknown."""
     random = np.random.default_rng(0)

@@ -10,6 +10,7 @@ from jawloc.locating.crop import Window
 from jawloc.locating.evaluation import ScanError
 from jawloc.locating.locator import Localisation
 from jawloc.locating.measuring import Measured
+from jawloc.training.provenance import ScanIdentity, ScanUse
 
 TRUTH = np.array([50.0, 20.0, 30.0])
 
@@ -21,6 +22,8 @@ def measured(
     spacing=None,
     name: str = "jaw",
     inside: int = 100,
+    specimen: str | None = None,
+    use: ScanUse = "new",
     spread: float = 1.0,
     **trust,
 ) -> Measured:
@@ -44,10 +47,12 @@ def measured(
         path=Path(f"{scan}.dcm"),
         scan_id=scan,
         error=error,
-        found=Localisation(scan, name, point, None, spread, **trust),
+        found=Localisation(scan, name, point, None, spread, spread, **trust),
         offset_voxels=offset,
         offset_mm=mm,
         window=Window((40, 10, 20), (20, 20, 20), "centred"),
         labelled_voxels=100,
         inside_voxels=inside,
+        identity=ScanIdentity(scan, specimen or scan, scan, np.zeros((1, 1, 1), np.uint8)),
+        use=use,
     )

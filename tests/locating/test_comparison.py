@@ -9,6 +9,15 @@ from jawloc.locating.comparison import TEST, compare, p_value
 from tests.locating.measured import measured
 
 
+def twins(errors):
+    """Two scans of each specimen, wrong in the same way."""
+    return [
+        measured(f"s{n}{side}", (e, 0, 0), specimen=f"s{n}")
+        for n, e in enumerate(errors)
+        for side in "lr"
+    ]
+
+
 def scans(errors, **about):
     return [measured(f"s{n}", (e, 0, 0), **about) for n, e in enumerate(errors)]
 
@@ -24,6 +33,16 @@ def test_lower_in_every_one_of_six_scans_is_better():
     assert "p = 0.0156" in said.describe()
 
 
+def test_scans_of_one_specimen_are_one_pair():
+    """Six scans of three fish say as little as three."""
+    said = compare(twins([1, 2, 3]), twins([2, 4, 6]))
+    assert (said.scans, said.specimens, said.p_value) == (6, 3, None)
+    assert "6 scans of 3 specimens" in said.describe()
+    said = compare(twins([1, 2, 3, 4, 5, 6]), twins([2, 4, 6, 8, 10, 12]))
+    assert (said.scans, said.specimens, said.better) == (12, 6, 6)
+    assert said.p_value == pytest.approx(1 / 2**6)  # by scans it would be 1 / 2**12
+
+
 def test_the_other_way_round_the_champion_stays():
     said = compare(scans([2, 4, 6, 8, 10, 12]), scans([1, 2, 3, 4, 5, 6]))
     assert said.p_value == pytest.approx(1.0)
@@ -36,7 +55,7 @@ def test_few_scans_cannot_tell(n):
     said = compare(scans([1.0] * n), scans(np.arange(n) + 2.0))
     assert said.p_value is None
     assert not said.challenger_wins
-    assert "at least 6 are needed" in said.describe()
+    assert "at least 6 specimens are needed" in said.describe()
 
 
 def test_equal_scans_say_nothing():

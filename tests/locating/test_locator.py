@@ -20,9 +20,9 @@ from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, l
 from jawloc.locating.locator import (
     Locator,
     Prediction,
-    full_size_spread,
     load_locator,
     save_locator,
+    to_full_size,
 )
 from jawloc.locating.signs import look_of_scan
 from jawloc.scans.dicom import write_labelled_dicom
@@ -69,7 +69,7 @@ def small_image(seed: int = 0) -> np.ndarray:
 
 
 def same(first: Prediction, second: Prediction) -> bool:
-    names = ("points_voxels", "spread_voxels", "probability", "signs")
+    names = ("points_voxels", "spread_voxels", "width_voxels", "probability", "signs")
     return all(np.array_equal(getattr(first, n), getattr(second, n)) for n in names)
 
 
@@ -125,7 +125,8 @@ def test_points_and_spread_are_in_voxels_of_the_image_whatever_the_stride(point,
     prediction = locator.predict(small_image())
     np.testing.assert_allclose(prediction.points_voxels[0], point, atol=0.02 * stride)
     if point == (11.3, 5.2, 6.9) and stride < 4:  # away from borders
-        assert prediction.spread_voxels[0] == pytest.approx(2.5, rel=0.1)
+        assert prediction.width_voxels[0] == pytest.approx(2.5, rel=0.1)
+        assert prediction.spread_voxels[0] < 0.5  # it is just as wide as it should be
 
 
 def test_predicting_is_deterministic_though_the_network_was_left_in_training_mode():
@@ -186,6 +187,7 @@ def test_a_point_on_the_small_grid_lands_in_the_same_place_on_the_full_one():
     truth = np.array([[1500.0, 300.0, 123.4]])
     prediction = Prediction(
         map_points(truth, full, Grid((512, 128, 128))),
+        np.array([1.0]),
         np.array([1.0]),
         np.zeros((1, 1, 1, 1)),
         (512, 128, 128),
@@ -253,6 +255,7 @@ def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
         "variants": True,
         "presence": [],
         "calibration": None,
+        "provenance": None,
     }
 
 
@@ -300,8 +303,12 @@ def test_an_ensemble_means_its_networks_and_is_as_unsure_as_they_differ(tmp_path
 
     both, alone = of(parts), [of((part,)) for part in parts]
     np.testing.assert_allclose(both.points_voxels, [[11.5, 5, 6]], atol=0.05)
+    # the spread holds what they differ by; the width is that of a single network's map
+    np.testing.assert_allclose(both.width_voxels, alone[0].width_voxels, rtol=0.02)
     variance = np.mean([one.spread_voxels**2 for one in alone], axis=0)
     np.testing.assert_allclose(both.spread_voxels**2, variance + 1.5**2 / 3, rtol=0.02)
+    assert both.signs[0]["disagreement"] == pytest.approx(np.log(np.sqrt(3**2 / 2 / 3)), abs=0.02)
+    assert both.signs[0]["spread"] == pytest.approx(alone[0].signs[0]["spread"], abs=0.02)
 
     two = make_locator(networks=make_locator().networks * 2, sigma_voxels=(2.5, 2.0))
     save_locator(two, tmp_path / "two.pth")
@@ -319,17 +326,18 @@ def test_calibration_says_radius_confidence_and_status(tmp_path):
         scan = open_scan(path)
         seen = locator.predict(downsample(scan, SIZE).image)
         looks.append((seen.look, scan.grid))
-        (spread,) = full_size_spread(seen, scan.grid)
-        held_out.append(HeldOut(path.stem, 1.5, spread, seen.signs[0]))
-    known = Calibration(learn_scans(looks), {"jaw": learn_positions(held_out)}, ("a",))
+        (width,) = to_full_size(seen.width_voxels, seen, scan.grid)
+        held_out.append(HeldOut(path.stem, path.stem, 1.5, width, seen.signs[0]))
+    known = Calibration(learn_scans(looks), {"jaw": learn_positions(held_out)})
     locator = dataclasses.replace(locator, calibration=known)
     save_locator(locator, tmp_path / "locator.pth")
 
     (found,) = load_locator(tmp_path / "locator.pth").locate(paths[0])
     assert found.status == "ok"
     assert found.confidence == pytest.approx(6 / 7)
-    spread = [h.spread_voxels for h in held_out]
-    assert found.radius_voxels == pytest.approx(1.5 / min(spread) * found.spread_voxels)
+    width = [h.width_voxels for h in held_out]
+    assert found.radius_voxels == pytest.approx(1.5 / min(width) * found.width_voxels)
+    assert found.spread_voxels < found.width_voxels
     spacing = open_scan(paths[0]).grid.spacing_mm_zyx
     assert found.radius_mm == pytest.approx(found.radius_voxels * max(spacing))
 
@@ -337,7 +345,7 @@ def test_calibration_says_radius_confidence_and_status(tmp_path):
     bright = (phantom.image.astype(np.uint32) * 10).clip(0, 65535).astype(np.uint16)
     write_labelled_dicom(tmp_path / "bright.dcm", bright, phantom.mask, phantom.grid)
     (odd,) = locator.locate(tmp_path / "bright.dcm")
-    assert odd.status != "ok"
+    assert odd.status == "uncertain"  # the network does not see the grey values' scale
     assert "grey values" in odd.reason
 
 

@@ -49,7 +49,11 @@ def test_copies_that_agree_leave_the_spread_alone_and_others_widen_it():
     torch.testing.assert_close(torch.tensor(same.points), torch.tensor([[6.0, 5, 4]]).double())
     other = opinion([seen_at([(6, 5, 4), (7, 6, 5), (9, 4, 3)])], copies, SHAPE)
     assert other.points[0, 0] == pytest.approx(7, abs=1e-3)
-    assert other.spread[0] ** 2 == pytest.approx(same.spread[0] ** 2 + 2 / 3, rel=0.1)
+    assert other.width[0] ** 2 == pytest.approx(same.width[0] ** 2 + 2 / 3, rel=0.1)
+    # a map that is just the rendered Gaussian has no spread of its own
+    assert same.width[0] == pytest.approx(1.5, rel=0.05)
+    assert same.spread[0] < 0.1
+    assert other.spread[0] == pytest.approx((2 / 3) ** 0.5, rel=0.05)
 
 
 def test_a_second_peak_counts_as_elsewhere():

@@ -56,6 +56,31 @@ def test_coverage_beside_what_is_stated():
     assert score(along_z([1, 2])).coverage is None
 
 
+def test_coverage_and_bias_count_specimens_not_scans():
+    """Left and right of one fish are wrong in the same way: twelve scans of six are six."""
+    trust = {"radius_voxels": 2.0, "confidence": 0.9}
+    errors = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3]
+    fish = [f"fish{n // 2}" for n in range(12)]
+    twice = [
+        measured(f"s{n}", (e, 0, 0), specimen=name, **trust)
+        for n, (e, name) in enumerate(zip(errors, fish, strict=True))
+    ]
+    once = score(twice[::2])
+    of = score(twice)
+    assert (of.scans, of.specimens, of.coverage.inside, of.coverage.specimens) == (12, 6, 10, 6)
+    assert of.coverage.share == pytest.approx(10 / 12)
+    assert (of.coverage.lowest, of.coverage.highest) == pytest.approx(
+        (once.coverage.lowest, once.coverage.highest)
+    )
+    assert of.coverage.lowest == pytest.approx(0.359, abs=1e-3)  # Clopper-Pearson, 5 of 6
+    bias = of.bias["full_size_voxels"]["z"]
+    assert (bias.mean, bias.standard_error) == pytest.approx((8 / 6, np.sqrt(4 / 6 / 6)))
+    assert bias == once.bias["full_size_voxels"]["z"]
+    # a specimen that is half inside counts by half
+    half = score([*twice[:11], measured("s11", (1, 0, 0), specimen="fish5", **trust)]).coverage
+    assert once.coverage.lowest < half.lowest < 0.6
+
+
 def test_bias_is_signed_and_has_a_standard_error():
     scans = [measured("a", (1, -2, 0), spacing=SPACING), measured("b", (3, -2, 0), spacing=SPACING)]
     bias = score(scans).bias

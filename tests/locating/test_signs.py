@@ -12,6 +12,7 @@ from jawloc.locating.signs import (
     is_worrying,
     look_of_scan,
     odd_part,
+    signs_of_networks,
     signs_of_position,
     signs_of_scan,
     upright_direction,
@@ -32,7 +33,7 @@ def upright_scan(seed):
 
 def opinion_of(point, spread, elsewhere, contrast, close):
     """What a network says of one object."""
-    numbers = (np.array([value]) for value in (spread, elsewhere, contrast, close))
+    numbers = (np.array([value]) for value in (spread, 0.0, elsewhere, contrast, close))
     return Opinion(np.array([point], float), *numbers, np.zeros((1, 1, 1, 1)))
 
 
@@ -93,6 +94,19 @@ def test_signs_of_a_position():
         assert np.isfinite(list(extreme.values())).all()
 
 
+def test_several_networks_have_the_mean_of_their_signs_and_how_much_they_disagree():
+    points = (15.5, 5.5, 4.5), (17.5, 5.5, 4.5)
+    one = opinion_of(points[0], 2.0, 0.5, 8.0, 6.0)
+    other = opinion_of(points[1], 8.0, 0.5, 4.0, 6.0)
+    (signs,) = signs_of_networks([one, other], SHAPE)
+    assert signs["spread"] == pytest.approx(np.log(4))
+    assert (signs["contrast"], signs["position_z"]) == (6.0, pytest.approx(17 / 32))
+    # the two differ by 2 voxels along z: a variance of 2 there, and of 0 along the other axes
+    assert signs["disagreement"] == pytest.approx(np.log(np.sqrt(2 / 3)))
+    assert "disagreement" not in signs_of_networks([one], SHAPE)[0]
+    assert is_worrying("disagreement", 1.0, 0.0) and not is_worrying("disagreement", -1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("sign", "low", "high"),
     [
@@ -111,5 +125,5 @@ def test_which_side_is_worrying(sign, low, high):
 def test_every_sign_has_words():
     image = upright_scan(0)
     found = opinion_of((0, 0, 0), 1.0, 0.1, 1.0, 1.0)
-    names = {*signs_of(image), *signs_of_position(found, 0, SHAPE), "presence"}
+    names = {*signs_of(image), *signs_of_position(found, 0, SHAPE), "presence", "disagreement"}
     assert {in_words(name) for name in names} == set(WORDS.values())

@@ -67,7 +67,7 @@ def known_locator(points, objects, stride=2):
             for row, point in enumerate(points):
                 probability[(row, *np.rint((point + 0.5) / stride - 0.5).astype(int))] = 1
             look, signs = look_of_scan(image), ({},) * len(points)
-            return Prediction(points, np.ones(len(points)), probability, SIZE, signs, look)
+            return Prediction(points, *np.ones((2, len(points))), probability, SIZE, signs, look)
 
     network = torch.nn.Identity()
     config = NetworkConfig(coarse=1, stride=stride)

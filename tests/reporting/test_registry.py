@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from jawloc.reporting import registry
@@ -16,53 +14,47 @@ from tests.lab import write_model
 def trained(lab):
     """Return a function that makes a model as a training leaves it: run, files, logged model."""
 
-    def make(name: str, seed: int = 0, *, said: bool = True, logged: bool = True):
-        folder = lab / "script_output" / "jaw_location" / name
-        path = write_model(folder / f"{name}.pth", seed=seed)
+    def make(name: str, seed: int = 0, *, logged: bool = True):
+        path = write_model(lab / "script_output" / "jaw_location" / name / f"{name}.pth", seed=seed)
         with tracked_run(lab, name, params={}) as run:
-            run.log_dict({"train": ["a", "b"], "val": ["c"], "test": ["d"]}, "split.json")
             run.log_file(path, "outputs")
             if logged:
                 run.log_locator(path)
-        if said:
-            scans = {"train": ["a", "b"], "validation": ["c"], "test": ["d"]}
-            summary = {"name": name, "run_id": run.run_id, "scans": scans}
-            (folder / "summary.json").write_text(json.dumps(summary))
         return path, run.run_id
 
     return make
 
 
-SPLITS = {"train": ("a", "b"), "validation": ("c",)}
-
-
-def test_the_run_is_that_of_the_summary_beside_the_model(lab, trained):
+def test_the_run_is_that_of_the_models_own_record_wherever_the_file_is(lab, trained):
     path, run_id = trained("mine")
-    known = registry.find_model(lab, "mine", path)
-    assert (known.run_id, known.splits, known.name) == (run_id, SPLITS, "mine")
+    other, _ = trained("other", 1)
+    (path.parent / "summary.json").write_text('{"name": "elsewhere", "run_id": "not this one"}')
+    copy = path.replace(lab / "elsewhere.pth")
+    known = registry.find_model(lab, "elsewhere.pth", copy, run_id)
+    assert (known.run_id, known.name) == (run_id, "elsewhere")
+    # what lies beside a file says nothing of it
+    (other.parent / "summary.json").write_text(f'{{"name": "other", "run_id": "{run_id}"}}')
+    assert registry.find_model(lab, "other", other, None).run_id != run_id
 
 
 def test_an_older_models_run_is_the_one_with_its_name_and_its_weights(lab, trained):
-    path, run_id = trained("mine", said=False, logged=False)
+    path, run_id = trained("mine", logged=False)
     with tracked_run(lab, "mine", params={}):
         pass  # of the same name, but newer and without the model
-    assert registry.find_model(lab, "mine", path).run_id == run_id
+    assert registry.find_model(lab, "mine", path, None).run_id == run_id
     write_model(path, seed=9)
-    assert registry.find_model(lab, "mine", path).run_id is None
+    assert registry.find_model(lab, "mine", path, None).run_id is None
 
 
 def test_a_run_of_another_store_does_not_count(lab, trained):
     path, _ = trained("mine", logged=False)
-    summary = path.with_name("summary.json")
-    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"run_id": "f" * 32}))
     write_model(path, seed=9)
-    known = registry.find_model(lab, "mine", path)
-    assert (known.run_id, known.splits) == (None, SPLITS)  # the splits are known all the same
+    assert registry.find_model(lab, "mine", path, "f" * 32).run_id is None
 
 
 def test_a_model_is_a_version_once_and_the_alias_moves(lab, trained):
     assert registry.find_champion(lab) is None
-    known = [registry.find_model(lab, n, trained(n, i)[0]) for i, n in enumerate(("one", "two"))]
+    known = [registry.find_model(lab, n, *trained(n, i)) for i, n in enumerate(("one", "two"))]
     versions = [registry.register(lab, one) for one in (*known, known[0])]
     assert [version.number for version in versions] == ["1", "2", "1"]
     for version in versions[:2]:
@@ -73,7 +65,7 @@ def test_a_model_is_a_version_once_and_the_alias_moves(lab, trained):
     client = open_client(lab)
     assert client.get_model_version("jaw_locator", "1").tags["evaluation.test"] == "x"
     # by its address in the registry, it is found with its run
-    again = registry.find_model(lab, "models:/jaw_locator@champion", known[1].weights)
+    again = registry.find_model(lab, "models:/jaw_locator@champion", known[1].weights, None)
     assert (again.version, again.run_id) == ("2", known[1].run_id)
 
 
@@ -85,11 +77,11 @@ def test_a_version_that_somebody_else_registered_is_not_registered_again(lab, tr
     client.create_model_version(
         "jaw_locator", model.artifact_location, run_id, model_id=model.model_id
     )
-    assert registry.register(lab, registry.find_model(lab, "mine", path)).number == "1"
+    assert registry.register(lab, registry.find_model(lab, "mine", path, run_id)).number == "1"
 
 
 def test_a_store_that_does_not_answer_is_one_sentence(lab, trained, monkeypatch):
     path, _ = trained("mine", logged=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9"):
-        registry.find_model(lab, "mine", path)
+        registry.find_model(lab, "mine", path, None)

@@ -22,20 +22,29 @@ from tests.locating.measured import measured
 TRUST = {"radius_voxels": 4.0, "confidence": 0.9}
 
 
-def evaluation(**changes) -> ModelEvaluation:
+def evaluation(use=(("between", "train"),), **changes) -> ModelEvaluation:
+    """Return an evaluation; `use`: scan -> what the model has to do with it, if anything."""
+    uses = dict(use)
     about = {
         "model": "m<1>",
         "digest": "abc" * 20,
         "crop_size": (20, 20, 20),
         "objects": ("jaw",),
         "measured": (
-            measured("near", (1, 0, 0), **TRUST),
-            measured("far", (0, 9, 0), inside=50, status="uncertain", reason="odd & old", **TRUST),
-            measured("between", (0, 0, -3), **TRUST),
+            measured("near", (1, 0, 0), use=uses.get("near", "new"), **TRUST),
+            measured(
+                "far",
+                (0, 9, 0),
+                inside=50,
+                use=uses.get("far", "new"),
+                status="uncertain",
+                reason="odd & old",
+                **TRUST,
+            ),
+            measured("between", (0, 0, -3), use=uses.get("between", "new"), **TRUST),
         ),
         "failed": (Failure("bad", "bad.dcm", "the mask\nis <empty>"),),
         "radii": (3.0,),
-        "seen": {"between": "train"},
     }
     return ModelEvaluation(**(about | changes))
 
@@ -63,20 +72,41 @@ def test_the_json_has_every_number_and_the_unseen_scans_on_their_own():
     assert (jaw["coverage"]["inside"], jaw["coverage"]["stated"]) == (2, 0.9)
     assert (jaw["crops"]["whole"], jaw["crops"]["least_share"]) == (2, 0.5)
     assert jaw["statuses"]["uncertain"]["worst_error"] == {"full_size_voxels": 9.0}
-    assert plain_content(evaluation(seen={}))["objects_in_unseen_scans"] == {}
+    assert (said["provenance"], said["fair_scans"]) == ("recorded in the model", 2)
+    assert plain_content(evaluation({}))["objects_in_unseen_scans"] == {}
+
+
+def test_without_a_record_nothing_is_called_fair():
+    unknown = evaluation(dict.fromkeys(("near", "far", "between"), "unknown"))
+    said = plain_content(unknown)
+    assert (said["provenance"], said["fair_scans"], said["fair_specimens"]) == ("unknown", 0, 0)
+    assert said["objects_in_unseen_scans"] == {}
+    (note,) = unknown.optimism()
+    assert "unknown provenance" in note
+    assert {row["model_has_seen"] for row in said["rows"][:3]} == {"unknown"}
+    assert {row["fair"] for row in said["rows"][:3]} == {None}
+    assert "is of unknown provenance" in html_report(unknown, {})
+
+
+def test_a_scan_of_a_specimen_that_the_model_learned_from_is_not_fair():
+    said = plain_content(evaluation({"far": "specimen"}))
+    assert said["objects_in_unseen_scans"]["jaw"]["errors"]["full_size_voxels"]["mean"] == 2.0
+    assert said["seen_scans"] == {"of a specimen learned from": ["far"]}
 
 
 def test_errors_are_fair_where_only_the_radius_was_calibrated_and_coverage_is_not():
-    seen = {"far": "calibration", "between": "validation"}
-    said = plain_content(evaluation(seen=seen))
+    uses = {"far": "calibration", "between": "validation"}
+    said = plain_content(evaluation(uses))
     fair = said["objects_in_unseen_scans"]["jaw"]
     assert fair["scans"] == 2
     assert fair["errors"]["full_size_voxels"]["mean"] == 5.0  # near and far
     assert (fair["coverage"]["scans"], fair["coverage"]["inside"]) == (1, 1)  # near alone
-    first, second = evaluation(seen=seen).optimism()
+    first, second = evaluation(uses).optimism()
     assert "1 weights chosen by" in first
-    assert "on 1 of these 3 scans the radius was calibrated" in second
-    assert evaluation(seen={"far": "calibration"}).fair_scores() == {}  # all errors are fair
+    assert (
+        "on 1 of these 3 scans (or others of their specimens) the radius was calibrated" in second
+    )
+    assert evaluation({"far": "calibration"}).fair_scores() == {}  # all errors are fair
 
 
 def test_flat_numbers_for_the_run():
@@ -101,10 +131,10 @@ def test_the_page_says_it_in_words(tmp_path):
         "How well m&lt;1&gt; finds the jaw",
         "3 labelled scans were evaluated, 1 could not be",
         "2 of 3 crops hold all of the labelled voxels",
-        "inside the stated radius in 2 of 3 scans",
+        "inside the stated radius in 2 of 3 scans of 3 specimens",
         "the model states at least 90 %",
         "Of these 3 scans the model has used 1 trained on: its errors there are optimistic.",
-        "The 2 scans that the model has not learned from",
+        "The 2 scans on which the model&#x27;s errors are fair",
         "Radii and ranks are in voxels of the full-size scan: the files of some scans don",
         "odd &amp; old",
         "is &lt;empty&gt;",

@@ -1,6 +1,7 @@
 """A run in numbers and sentences, with mm only where the spacing is known."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.evaluation import Evaluation, ScanError
-from jawloc.reporting.summary import describe_run, flat_numbers, mean_errors, summarise_run
+from jawloc.reporting.summary import (
+    describe_run,
+    flat_numbers,
+    mean_errors,
+    radius_summary,
+    summarise_run,
+)
 from jawloc.training.dataset import Split
 from jawloc.training.loop import EpochRecord
 
@@ -61,6 +68,7 @@ def test_every_field_says_what_its_name_says():
             "mm": pytest.approx(0.15),
         },
         "mean_position_error": {"downsampled_voxels": 10.0, "full_size_voxels": 40.0, "mm": 1.0},
+        "radius": {},
     }
     assert first == {
         "scan": "d",
@@ -73,6 +81,22 @@ def test_every_field_says_what_its_name_says():
     }
     assert (second["scan"], second["error_mm"]) == ("e", 0.2)
     json.dumps(summarised(mm=False), allow_nan=False)  # null, never NaN
+
+
+def test_the_summary_says_what_the_radius_rests_on_or_how_many_scans_it_takes():
+    from jawloc.heatmaps.uncertainty import Conformal
+    from jawloc.locating.calibration import UsualPositions
+
+    known = {
+        "jaw": UsualPositions(Conformal(1.0, 0.9, 12), {}, 12),
+        "gill": UsualPositions(None, {}, 1),
+    }
+    said = radius_summary(SimpleNamespace(objects=known))
+    assert said["jaw"] == {"confidence": 0.9, "specimens": 12, "note": ""}
+    assert (said["gill"]["confidence"], said["gill"]["specimens"]) == (None, 1)
+    text = describe_run(summarised() | {"radius": said}, Path("x"))
+    assert "radius of the jaw stated with a confidence of 90 %, from 12 specimens" in text
+    assert "radius of the gill unknown: give more test scans" in text
 
 
 def test_one_scan_without_spacing_leaves_no_mean_in_mm():

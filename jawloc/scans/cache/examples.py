@@ -37,6 +37,8 @@ class Example:
         The full-size file.
     object_names : tuple of str
         In the order of the points.
+    content_hash : str
+        Of the full-size scan: see `jawloc.scans.downsample.hash_content`.
     """
 
     scan_id: str
@@ -48,6 +50,7 @@ class Example:
     key: str
     source: Path
     object_names: tuple[str, ...] = ("jaw",)
+    content_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class ExampleFile:
     key: str
     source: Path
     object_names: tuple[str, ...] = ("jaw",)
+    content_hash: str = ""
 
     def read(self) -> Example:
         """Read the voxels.
@@ -95,6 +99,7 @@ class ExampleFile:
             key=self.key,
             source=self.source,
             object_names=self.object_names,
+            content_hash=self.content_hash,
         )
 
 
@@ -125,6 +130,7 @@ def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
         key=record.key,
         source=source,
         object_names=tuple(objects),
+        content_hash=record.content_hash,
     )
 
 
