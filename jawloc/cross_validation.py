@@ -45,7 +45,7 @@ from jawloc.training.checkpoint import (
     save_folds_checkpoint,
 )
 from jawloc.training.network import choose_device
-from jawloc.training.specimens import group_by_specimen
+from jawloc.training.splits import group_by_specimen
 
 FOLDS = "folds"  # a param of the run, beside the settings
 

@@ -10,8 +10,13 @@ from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.scans.cache import ExampleFile, build_cache, open_example
 from jawloc.scans.dicom import find_labelled_dicoms
-from jawloc.training.dataset import Split, check_objects, choose_folds, choose_split
-from jawloc.training.folds import cross_validation_splits
+from jawloc.training.splits import (
+    Split,
+    check_objects,
+    choose_folds,
+    choose_split,
+    cross_validation_splits,
+)
 from jawloc.training.team import ALONE, Team
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.evaluation import Evaluation, ScanError
-from jawloc.training.dataset import Split
 from jawloc.training.loop import EpochRecord, TrainingState
+from jawloc.training.splits import Split
 
 OUT_OF_FOLD = "out_of_fold"
 UNITS = ("downsampled_voxels", "full_size_voxels", "mm")

@@ -19,9 +19,10 @@ from jawloc.errors import InputError, TrainingError
 from jawloc.experiment import log_epoch, log_inputs, start_state, train
 from jawloc.heatmaps.curriculum import at_the_end
 from jawloc.reporting.tracking import TrackedRun, tracked_run
-from jawloc.training.dataset import ScanTensors, choose_folds, load_scans
+from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.loop import TrainingState
 from jawloc.training.network import choose_device
+from jawloc.training.splits import choose_folds
 from jawloc.tuning.queue import WORKER, queue_again
 from jawloc.tuning.space import Space
 from jawloc.tuning.study import StudyConfig

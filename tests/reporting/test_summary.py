@@ -9,8 +9,8 @@ import pytest
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.evaluation import Evaluation, ScanError
 from jawloc.reporting.summary import describe_run, flat_numbers, mean_errors, summarise_run
-from jawloc.training.dataset import Split
 from jawloc.training.loop import EpochRecord
+from jawloc.training.splits import Split
 
 SPLIT = Split(("a", "b"), ("c",), ("d", "e"))
 
