@@ -7,7 +7,7 @@ network remembers fish, not how well it finds the jaw in a new one.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -227,8 +227,8 @@ def _split(parts: Sequence[Sequence[Sequence[str]]], least: int) -> Split:
     return Split(train, val, test)
 
 
-def group_by_specimen(scan_ids: Sequence[str], pattern: str) -> dict[str, list[str]]:
-    """Return the sorted scan ids of each specimen, by the specimen's name, sorted too.
+def specimen_of(scan_id: str, pattern: str) -> str:
+    """Return the name of the specimen that a scan shows.
 
     Parameters
     ----------
@@ -238,17 +238,30 @@ def group_by_specimen(scan_ids: Sequence[str], pattern: str) -> dict[str, list[s
     Raises
     ------
     InputError
-        An id that it doesn't match, or whose name would be empty.
+        It doesn't match the id, or the name would be empty.
+    """
+    found = re.match(pattern, scan_id)
+    if found is None or not found[1]:
+        raise InputError(
+            f"specimen_pattern: it must find a specimen's name in the id of every scan; in "
+            f"{scan_id!r} {pattern!r} finds none"
+        )
+    return found[1]
+
+
+def specimens_of(scan_ids: Iterable[str], pattern: str) -> dict[str, str]:
+    """Return each scan's specimen by scan id, sorted; parameters and errors as `specimen_of`."""
+    return {scan_id: specimen_of(scan_id, pattern) for scan_id in sorted(scan_ids)}
+
+
+def group_by_specimen(scan_ids: Iterable[str], pattern: str) -> dict[str, list[str]]:
+    """Return the sorted scan ids of each specimen, by the specimen's name, sorted too.
+
+    Parameters and errors as `specimen_of`.
     """
     groups: dict[str, list[str]] = {}
-    for scan_id in sorted(scan_ids):
-        found = re.match(pattern, scan_id)
-        if found is None or not found[1]:
-            raise InputError(
-                f"specimen_pattern: it must find a specimen's name in the id of every scan; in "
-                f"{scan_id!r} {pattern!r} finds none"
-            )
-        groups.setdefault(found[1], []).append(scan_id)
+    for scan_id, specimen in specimens_of(scan_ids, pattern).items():
+        groups.setdefault(specimen, []).append(scan_id)
     return dict(sorted(groups.items()))
 
 

@@ -14,6 +14,7 @@ from jawloc.training.splits import (
     choose_split,
     cross_validation_splits,
     group_by_specimen,
+    specimens_of,
 )
 
 IDS = ["104", "101", "105", "102", "103"]  # not sorted
@@ -69,6 +70,8 @@ def test_specimens_and_their_scans_are_sorted():
     ids = ["f2_b", "f10", "f2_a", "f1"]
     found = group_by_specimen(ids, SPECIMEN_PATTERN)
     assert list(found.items()) == [("f1", ["f1"]), ("f10", ["f10"]), ("f2", ["f2_a", "f2_b"])]
+    found = specimens_of(ids, SPECIMEN_PATTERN)
+    assert found == {"f1": "f1", "f10": "f10", "f2_a": "f2", "f2_b": "f2"}
 
 
 def test_a_lab_can_say_it_itself():
