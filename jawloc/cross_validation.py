@@ -141,7 +141,9 @@ def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
         write_metrics_csv(folder / "metrics.csv", state.records)
-        log_results(run, folder, summarise_run(name, data.split, state, evaluations, seconds))
+        specimens = specimens_of(data.examples, config.split.specimen_pattern)
+        summary = summarise_run(name, data.split, state, evaluations, seconds, specimens)
+        log_results(run, folder, summary)
     (folder / CHECKPOINT).unlink()
 
 

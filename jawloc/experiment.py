@@ -41,6 +41,7 @@ from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
 from jawloc.training.presence import learn_presence
+from jawloc.training.splits import specimens_of
 from jawloc.training.team import ALONE, Team
 
 
@@ -111,7 +112,8 @@ def run_experiment(
         evaluations = test(locator, config, data, baselines or {})
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
-        summary = summarise_run(model_name, data.split, state, evaluations, seconds)
+        specimens = specimens_of(data.examples, config.split.specimen_pattern)
+        summary = summarise_run(model_name, data.split, state, evaluations, seconds, specimens)
         summary["run_id"] = run.run_id  # so that a later evaluation finds the run
         write_metrics_csv(folder / "metrics.csv", state.records)
         log_results(run, folder, summary)

@@ -7,6 +7,7 @@ network remembers fish, not how well it finds the jaw in a new one.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -49,13 +50,13 @@ def checked_pattern(pattern: str) -> str:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which scans validate and which test: so many from the end of the sorted ids, or these ids."""
+    """Which scans validate and which test: at least so many, by whole specimens, or these ids."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     validation_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
     test_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
-    # Its one group is what the ids of all scans of one specimen have in common; with --folds.
+    # Its one group is what the ids of all scans of one specimen have in common.
     specimen_pattern: Annotated[str, AfterValidator(checked_pattern)] = SPECIMEN_PATTERN
 
 
@@ -73,12 +74,17 @@ class Split:
 
 
 def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
-    """Split sorted ids; by default the last tests, the last but one validates, the rest train.
+    """Split the scans; by default the last specimen tests, the last but one validates.
+
+    Specimens are in the order of their last scan's id. A number of scans is taken from the end,
+    by whole specimens until there are so many or more; a list of ids is taken as it is. Numbers
+    don't touch specimens that a list names; what is left of these trains.
 
     Raises
     ------
     InputError
-        Fewer than three scans, an unknown id, an id used twice, or nothing left to train on.
+        Fewer than three scans or specimens, an unknown id, an id used twice, or too few scans for
+        what is wanted.
     """
     ids = sorted(scan_ids)
     if len(ids) < MINIMUM_SCANS:
@@ -87,47 +93,71 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
             f"validate and test); found {len(ids)}"
         )
     wanted = {"validation_scans": config.validation_scans, "test_scans": config.test_scans}
-    named = {key: _choose(v, ids) for key, v in wanted.items() if not isinstance(v, int)}
-    for key, chosen in named.items():
-        _check_named(key, chosen, ids)
-    taken = [i for chosen in named.values() for i in chosen]
-    for scan_id in taken:
-        if taken.count(scan_id) > 1:
-            raise InputError(
-                f"validation_scans, test_scans: a scan can be used for one purpose only; "
-                f"{scan_id!r} is named twice"
-            )
-    free = [i for i in ids if i not in taken]
-    test = _choose(config.test_scans, free)
-    free = [i for i in free if i not in test]
-    val = _choose(config.validation_scans, free)
-    train = [i for i in free if i not in val]
-    if not train or not val or not test:
+    lists = {k: [str(i) for i in v] for k, v in wanted.items() if not isinstance(v, int)}
+    _check_lists(lists, ids)
+    named = {scan_id for chosen in lists.values() for scan_id in chosen}
+    specimens = group_by_specimen(ids, config.specimen_pattern)
+    if not lists and len(specimens) < MINIMUM_SCANS:
         raise InputError(
-            f"validation_scans, test_scans: at least one scan must be left to train on, one to "
-            f"validate and one to test; of {len(ids)} scans these leave {len(train)}, {len(val)} "
-            f"and {len(test)}"
+            f"dicom_dirs: training needs scans of at least {MINIMUM_SCANS} specimens (one each to "
+            f"train, validate and test); found {_in_words(specimens)}"
         )
-    return Split(tuple(train), tuple(sorted(val)), tuple(sorted(test)))
+    # in this order, the last scan tests, as it does where every specimen has one
+    free = sorted((each for each in specimens.values() if named.isdisjoint(each)), key=max)
+    test, val = _take(config.test_scans, free), _take(config.validation_scans, free)
+    used = {*val, *test}
+    split = Split(tuple(i for i in ids if i not in used), tuple(sorted(val)), tuple(sorted(test)))
+    _check_sizes(split, wanted, specimens)
+    return split
 
 
-def choose_folds(split: Split, folds: int) -> tuple[Split, ...]:
+def warn_of_divided_specimens(split: Split, pattern: str) -> None:
+    """Say in one warning which specimens have scans in several parts of a split, and where.
+
+    Only lists of ids divide specimens: those who list them may know better than the pattern.
+    """
+    uses = {"training": split.train_ids, "validation": split.val_ids, "test": split.test_ids}
+    parts = {use: group_by_specimen(ids, pattern) for use, ids in uses.items()}
+    divided = []
+    for specimen in sorted({name for part in parts.values() for name in part}):
+        where = {use: part[specimen] for use, part in parts.items() if specimen in part}
+        if len(where) > 1:
+            said = "; ".join(f"{use}: {', '.join(ids)}" for use, ids in where.items())
+            divided.append(f"{specimen} ({said})")
+    if divided:
+        warnings.warn(
+            f"validation_scans, test_scans: the lists divide specimens, so that errors may look "
+            f"better than they are in new ones: {', '.join(divided)}; specimen_pattern says which "
+            f"scans are of one specimen",
+            stacklevel=2,
+        )
+
+
+def choose_folds(split: Split, folds: int, pattern: str) -> tuple[Split, ...]:
     """Share all but the test scans out among so many folds: each scan validates in one of them.
+
+    Specimens stay whole, and the folds are as even as that lets them be.
+
+    Parameters
+    ----------
+    pattern : `SplitConfig.specimen_pattern`
 
     Raises
     ------
     InputError
-        Fewer than two folds, or fewer scans than folds.
+        Fewer than two folds, or fewer specimens than folds.
     """
+    check_folds(folds)
     ids = sorted((*split.train_ids, *split.val_ids))
-    if not 2 <= folds <= len(ids):
+    specimens = group_by_specimen(ids, pattern)
+    if len(specimens) < folds:
         raise InputError(
-            f"--folds: from 2 to the number of scans that aren't for testing ({len(ids)}); "
-            f"received {folds}"
+            f"--folds: there must be at least as many specimens that aren't for testing as folds; "
+            f"received {folds} for {_in_words(specimens)}"
         )
-    parts = [ids[first::folds] for first in range(folds)]
+    parts = [_scans(part) for part in _parts(list(specimens.values()), folds)]
     return tuple(
-        Split(tuple(i for i in ids if i not in part), tuple(part), split.test_ids) for part in parts
+        Split(tuple(i for i in ids if i not in part), part, split.test_ids) for part in parts
     )
 
 
@@ -177,7 +207,14 @@ def cross_validation_splits(
     InputError
         Fewer than two folds, more than there are specimens, or a fold with nothing to train on.
     """
-    parts = _parts(list(group_by_specimen(scan_ids, config.specimen_pattern).values()), folds)
+    check_folds(folds)
+    specimens = group_by_specimen(scan_ids, config.specimen_pattern)
+    if len(specimens) < max(folds, MINIMUM_SCANS):
+        raise InputError(
+            f"--folds: there must be at least as many specimens as folds, and three (to train, "
+            f"validate and test); received {folds} for {_in_words(specimens)}"
+        )
+    parts = _parts(list(specimens.values()), folds)
     wanted = config.validation_scans
     least = max(1, wanted if isinstance(wanted, int) else len(wanted))
     return tuple(_split(parts[first:] + parts[:first], least) for first in range(folds))
@@ -194,18 +231,14 @@ def check_folds(folds: int) -> None:
 
 def _parts(specimens: Sequence[Sequence[str]], folds: int) -> list[list[Sequence[str]]]:
     """Share specimens out evenly: the largest first, each to the part with the fewest scans."""
-    check_folds(folds)
-    if not LEAST_FOLDS < len(specimens) >= folds:
-        scans = sum(map(len, specimens))
-        raise InputError(
-            f"--folds: there must be at least as many specimens as folds, and three (to train, "
-            f"validate and test); received {folds} for {len(specimens)} specimens in {scans} "
-            f"scans (specimen_pattern says which scans are of one)"
-        )
-    parts: list[list[Sequence[str]]] = [[] for _ in range(folds)]
-    for specimen in sorted(specimens, key=len, reverse=True):
-        min(parts, key=lambda part: sum(map(len, part))).append(specimen)
-    return parts
+    # here, as it is slow to import
+    from sklearn.model_selection import GroupKFold  # type: ignore[import-untyped]
+
+    # of specimens of one size it takes the last number first
+    numbered = dict(enumerate(reversed(specimens)))
+    groups = [number for number, specimen in numbered.items() for _ in specimen]
+    parts = [{groups[i] for i in part} for _, part in GroupKFold(folds).split(groups, None, groups)]
+    return [[numbered[number] for number in sorted(part, reverse=True)] for part in parts]
 
 
 def _split(parts: Sequence[Sequence[Sequence[str]]], least: int) -> Split:
@@ -216,15 +249,16 @@ def _split(parts: Sequence[Sequence[Sequence[str]]], least: int) -> Split:
     validating: list[str] = []
     while rest and len(validating) < least:
         validating += rest.pop(0)
-    training = [scan_id for specimen in rest for scan_id in specimen]
-    if not training:
+    if not rest:
         raise InputError(
             f"validation_scans: with --folds, at least one specimen must be left to train on in "
             f"every fold; {least} scans to validate with leave none"
         )
-    testing = [scan_id for specimen in tested for scan_id in specimen]
-    train, val, test = (tuple(sorted(ids)) for ids in (training, validating, testing))
-    return Split(train, val, test)
+    return Split(_scans(rest), tuple(sorted(validating)), _scans(tested))
+
+
+def _scans(specimens: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(sorted(scan_id for specimen in specimens for scan_id in specimen))
 
 
 def specimen_of(scan_id: str, pattern: str) -> str:
@@ -265,19 +299,58 @@ def group_by_specimen(scan_ids: Iterable[str], pattern: str) -> dict[str, list[s
     return dict(sorted(groups.items()))
 
 
-def _choose(wanted: int | ScanIds, free: list[str]) -> list[str]:
-    """Return so many of the last free ids, or the ids that are named."""
-    if isinstance(wanted, int):
-        return free[max(0, len(free) - wanted) :]
-    return [str(scan_id) for scan_id in wanted]
+def _take(wanted: int | ScanIds, free: list[list[str]]) -> list[str]:
+    """Return the ids that are named, or take specimens off the end until they are so many."""
+    if not isinstance(wanted, int):
+        return [str(scan_id) for scan_id in wanted]
+    taken: list[str] = []
+    while free and len(taken) < wanted:
+        taken += free.pop()
+    return taken
 
 
-def _check_named(key: str, chosen: list[str], ids: list[str]) -> None:
-    for scan_id in chosen:
-        if scan_id not in ids:
-            raise InputError(f"{key}: {scan_id!r} is not among the scans; they are {_some(ids)}")
+def _check_lists(lists: Mapping[str, Sequence[str]], ids: Sequence[str]) -> None:
+    for key, chosen in lists.items():
+        for scan_id in chosen:
+            if scan_id not in ids:
+                raise InputError(
+                    f"{key}: {scan_id!r} is not among the scans; they are {_some(ids)}"
+                )
+    named = [scan_id for chosen in lists.values() for scan_id in chosen]
+    for scan_id in named:
+        if named.count(scan_id) > 1:
+            raise InputError(
+                f"validation_scans, test_scans: a scan can be used for one purpose only; "
+                f"{scan_id!r} is named twice"
+            )
 
 
-def _some(ids: list[str]) -> str:
+def _check_sizes(
+    split: Split, wanted: Mapping[str, int | ScanIds], specimens: Mapping[str, Sequence[str]]
+) -> None:
+    train, val, test = map(len, (split.train_ids, split.val_ids, split.test_ids))
+    scans = sum(map(len, specimens.values()))
+    every = f"{scans} scans" if len(specimens) == scans else _in_words(specimens)
+    if not train or not val or not test:
+        raise InputError(
+            f"validation_scans, test_scans: at least one scan must be left to train on, one to "
+            f"validate and one to test; of {every} these leave {train}, {val} and {test}"
+        )
+    for key, found in {"validation_scans": val, "test_scans": test}.items():
+        count = wanted[key]
+        if isinstance(count, int) and found < count:
+            raise InputError(
+                f"{key}: {count} scans must be of specimens that no list of ids names; there are "
+                f"{found} (specimen_pattern says which scans are of one)"
+            )
+
+
+def _in_words(specimens: Mapping[str, Sequence[str]]) -> str:
+    scans = sum(map(len, specimens.values()))
+    number = f"{len(specimens)} specimen{'' if len(specimens) == 1 else 's'}"
+    return f"{number} in {scans} scans (specimen_pattern says which scans are of one)"
+
+
+def _some(ids: Sequence[str]) -> str:
     shown = ", ".join(ids[:5])
     return shown if len(ids) <= 5 else f"{shown} ... {ids[-1]} ({len(ids)} in all)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from jawloc.errors import InputError
@@ -11,10 +12,12 @@ from jawloc.training.splits import (
     SplitConfig,
     check_objects,
     checked_pattern,
+    choose_folds,
     choose_split,
     cross_validation_splits,
     group_by_specimen,
     specimens_of,
+    warn_of_divided_specimens,
 )
 
 IDS = ["104", "101", "105", "102", "103"]  # not sorted
@@ -161,6 +164,180 @@ def test_the_message_on_an_unknown_id_does_not_list_hundreds_of_scans():
         choose_split([f"{i:03d}" for i in range(400)], SplitConfig(test_scans=("x",)))
     assert "399 (400 in all)" in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+SIDES = ["fish07", "fish08_left", "fish08_right", "fish09_left", "fish09_right"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "validation", "test", "expected"),
+    [
+        # regression: fish09_left validated and fish09_right tested
+        (SIDES, 1, 1, ("fish07", "fish08_left fish08_right", "fish09_left fish09_right")),
+        (FISH, 1, 1, ("f1_a f1_b f1_c f2", "f3_left f3_right", "f4")),
+        # whole specimens until there are at least so many
+        (FISH, 1, 2, ("f1_a f1_b f1_c", "f2", "f3_left f3_right f4")),
+        (FISH, 2, 1, ("f1_a f1_b f1_c f2", "f3_left f3_right", "f4")),
+        (FISH, 3, 1, ("f1_a f1_b f1_c", "f2 f3_left f3_right", "f4")),
+        # the last scan tests, wherever its specimen's name would stand
+        (["10b", "10", "10_x", "100", "101"], 1, 1, ("100", "101", "10 10_x 10b")),
+        (["9", "10", "10b", "100"], 1, 1, ("100", "10 10b", "9")),
+        # lists are taken as they are, and numbers leave alone what they name
+        (FISH, 1, ("f4", "f2"), ("f1_a f1_b f1_c", "f3_left f3_right", "f2 f4")),
+        (SIDES, ("fish08_left", "fish08_right"), 1, ("fish07", *("fish08", "fish09"))),
+        (FISH, 1, ("f4", "f3_left"), ("f1_a f1_b f1_c f3_right", "f2", "f3_left f4")),
+        (FISH, ("f3_right",), 1, ("f1_a f1_b f1_c f2 f3_left", "f3_right", "f4")),
+        (SIDES, ("fish09_left",), ("fish09_right",), (" ".join(SIDES[:3]), *SIDES[3:])),
+    ],
+)
+def test_specimens_stay_whole_wherever_a_number_decides(ids, validation, test, expected):
+    split = choose_split(ids, SplitConfig(validation, test))
+    both = {name: f"{name}_left {name}_right" for name in ("fish08", "fish09")}
+    assert [" ".join(part) for part in vars(split).values()] == [both.get(e, e) for e in expected]
+
+
+@pytest.mark.parametrize(
+    ("ids", "validation", "test", "says"),
+    [
+        (SIDES[1:], 1, 1, "at least 3 specimens .*; found 2 specimens in 4 scans .specimen_pat"),
+        (["scan_a", "scan_b", "scan_c"], 1, 1, "found 1 specimen in 3 scans .specimen_pattern"),
+        (SIDES, 1, 3, r"of 3 specimens in 5 scans \(specimen_pattern .* leave 0, 1 and 4"),
+        (SIDES[1:], 1, ("fish09_left", "fish09_right"), "these leave 0, 2 and 2"),
+        (SIDES, 1, ("fish07", "fish08_left", "fish09_left"), "these leave 2, 0 and 3"),
+        (FISH, 4, ("f1_a",), None),
+        (FISH, 5, ("f1_a",), "validation_scans: 5 scans must be of .*there are 4 .specimen_pat"),
+        (["x1", "y1", "z2"], 1, 1, None),
+    ],
+)
+def test_too_few_specimens_are_refused_with_the_setting(ids, validation, test, says):
+    if says is None:
+        choose_split(ids, SplitConfig(validation, test))
+        return
+    with pytest.raises(InputError, match=says):
+        choose_split(ids, SplitConfig(validation, test))
+
+
+def test_a_lab_can_say_otherwise():
+    split = choose_split(["scan_a", "scan_b", "scan_c"], SplitConfig(specimen_pattern="(.+)"))
+    assert split == Split(("scan_a",), ("scan_b",), ("scan_c",))
+    with pytest.raises(InputError, match=r"specimen_pattern: .*'101'"):
+        choose_split(IDS, SplitConfig(specimen_pattern="(fish)"))
+
+
+def test_one_warning_names_the_specimens_that_lists_divide():
+    split = choose_split(FISH, SplitConfig(("f1_b",), ("f3_left", "f1_c")))
+    with pytest.warns(UserWarning) as warned:
+        warn_of_divided_specimens(split, SPECIMEN_PATTERN)
+    (said,) = [str(warning.message) for warning in warned]
+    assert "f1 (training: f1_a; validation: f1_b; test: f1_c)" in said
+    assert "f3 (training: f3_right; test: f3_left)" in said
+    assert "f2" not in said and "f4" not in said
+    assert "specimen_pattern" in said
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("config", [SplitConfig(), SplitConfig(("f2",), ("f3_left", "f3_right"))])
+def test_whole_specimens_need_no_warning(config):
+    warn_of_divided_specimens(choose_split(FISH, config), SPECIMEN_PATTERN)
+
+
+def many_ids(seed):
+    """Return ids of 6 to 30 specimens with up to four scans each, in no order."""
+    rng = np.random.default_rng(seed)
+    kinds = (["", "_left", "_right"], ["_scan1", "_scan2", "_rescan"], ["", "b", "c", "d"], [""])
+    ids = []
+    for number in rng.choice(300, rng.integers(6, 31), replace=False):
+        ends = kinds[rng.integers(len(kinds))]
+        # some names are longer than others, so that ids and names sort differently
+        name = f"{number}" if rng.random() < 0.5 else f"fish{number:03d}"
+        ids += [name + end for end in rng.permutation(ends)[: rng.integers(1, len(ends) + 1)]]
+    return [str(i) for i in rng.permutation(ids)]
+
+
+def parts_of(split):
+    return [split.train_ids, split.val_ids, split.test_ids]
+
+
+def assert_whole(split, ids):
+    """Every scan has one use, and the scans of a specimen have the same."""
+    assert sorted(i for part in parts_of(split) for i in part) == sorted(ids)
+    used = [set(specimens_of(part, SPECIMEN_PATTERN).values()) for part in parts_of(split)]
+    assert all(used)
+    assert sum(map(len, used)) == len(group_by_specimen(ids, SPECIMEN_PATTERN))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_way_of_dividing_scans_divides_a_specimen(seed):
+    ids = many_ids(seed)
+    specimens = group_by_specimen(ids, SPECIMEN_PATTERN)
+    largest = max(map(len, specimens.values()))
+    assert largest > 1
+    for validation, test in ((1, 1), (2, 1), (2, 3)):
+        config = SplitConfig(validation, test)
+        split = choose_split(ids, config)
+        assert_whole(split, ids)
+        assert sorted(ids)[-1] in split.test_ids
+        assert validation <= len(split.val_ids) < validation + largest
+        assert test <= len(split.test_ids) < test + largest
+        for folds in (2, 3):
+            tuned = choose_folds(split, folds, SPECIMEN_PATTERN)
+            assert {fold.test_ids for fold in tuned} == {split.test_ids}
+            validated = [i for fold in tuned for i in fold.val_ids]
+            assert sorted(validated) == sorted(split.train_ids + split.val_ids)
+            crossed = cross_validation_splits(ids, folds, config)
+            assert sorted(i for fold in crossed for i in fold.test_ids) == sorted(ids)
+            assert all(len(fold.val_ids) >= validation for fold in crossed)
+            for every in ([f.val_ids for f in tuned], [f.test_ids for f in crossed]):
+                assert max(map(len, every)) - min(map(len, every)) <= largest
+            for fold in (*tuned, *crossed):
+                assert_whole(fold, ids)
+
+
+@pytest.mark.parametrize("count", [5, 46, 200])
+def test_where_every_specimen_has_one_scan_all_is_as_it_was_before_specimens_counted(count):
+    """As in results that are published: the last test, the folds are dealt one by one."""
+    ids = [f"phantom_{n:03d}" for n in range(count)]
+    split = choose_split(ids, SplitConfig(1, 2))
+    assert split == Split(tuple(ids[:-3]), (ids[-3],), tuple(ids[-2:]))
+    tuned = choose_folds(split, 2, SPECIMEN_PATTERN)
+    assert [fold.val_ids for fold in tuned] == [tuple(ids[:-2][k::2]) for k in range(2)]
+    crossed = cross_validation_splits(ids, 5, SplitConfig())
+    assert [fold.test_ids for fold in crossed] == [tuple(ids[k::5]) for k in range(5)]
+
+
+# --- the folds of a tuning -----------------------------------------------------------------------
+
+
+def test_the_folds_of_a_tuning_keep_siblings_together():
+    """Regression: 14 of 15 validation scans had a sibling among the training scans."""
+    ids = [f"fish{n:02d}_{side}" for n in range(8) for side in ("left", "right")]
+    split = choose_split(ids, SplitConfig())
+    assert split.test_ids == ("fish07_left", "fish07_right")
+    folds = choose_folds(split, 3, SPECIMEN_PATTERN)
+    assert sorted(len(fold.val_ids) for fold in folds) == [4, 4, 6]
+    for fold in folds:
+        assert_whole(fold, ids)
+
+
+def test_folds_leave_a_test_list_as_it_is():
+    split = choose_split(FISH, SplitConfig(("f1_a",), ("f3_left",)))
+    folds = choose_folds(split, 2, SPECIMEN_PATTERN)
+    assert [fold.val_ids for fold in folds] == [("f1_a", "f1_b", "f1_c"), ("f2", "f3_right", "f4")]
+    assert {fold.test_ids for fold in folds} == {("f3_left",)}
+
+
+@pytest.mark.parametrize(
+    ("folds", "says"),
+    [
+        (1, "--folds: at least 2.*received 1"),
+        (3, r"received 3 for 2 specimens in 3 scans \(specimen_pattern"),
+        (9, "received 9 for 2 specimens in 3 scans"),
+    ],
+)
+def test_more_folds_than_specimens_are_refused(folds, says):
+    split = choose_split(SIDES, SplitConfig())
+    with pytest.raises(InputError, match=says):
+        choose_folds(split, folds, SPECIMEN_PATTERN)
 
 
 # --- cross-validation ----------------------------------------------------------------------------
