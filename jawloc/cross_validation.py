@@ -45,7 +45,7 @@ from jawloc.training.checkpoint import (
     save_folds_checkpoint,
 )
 from jawloc.training.network import choose_device
-from jawloc.training.specimens import group_by_specimen
+from jawloc.training.splits import specimens_of
 
 FOLDS = "folds"  # a param of the run, beside the settings
 
@@ -141,8 +141,10 @@ def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
         write_metrics_csv(folder / "metrics.csv", state.records)
-        known = locator.calibration
-        summary = summarise_run(name, data.split, state, evaluations, seconds, known)
+        specimens = specimens_of(data.examples, config.split.specimen_pattern)
+        summary = summarise_run(
+            name, data.split, state, evaluations, seconds, specimens, locator.calibration
+        )
         summary["run_id"] = run.run_id
         log_results(run, folder, summary)
     (folder / CHECKPOINT).unlink()
@@ -169,9 +171,8 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     evaluation = write_report(run, work, alone)
     own = [json.loads((fold / "summary.json").read_text(encoding="utf-8")) for fold in folders]
     splits = [data.split for data in work.folds]
-    summary = summarise_folds(
-        work.name, splits, _specimens(work), evaluations, own, joined.calibration
-    )
+    specimens = specimens_of(work.folds[0].examples, config.split.specimen_pattern)
+    summary = summarise_folds(work.name, splits, specimens, evaluations, own, joined.calibration)
     summary["crops"] = {name: asdict(s.crops) for name, s in evaluation.scores().items()}
     write_out_of_fold_csv(folder / "out_of_fold.csv", summary[f"{OUT_OF_FOLD}_scans"])
     log_results(run, folder, summary)
@@ -252,8 +253,3 @@ def _fingerprint(folds: Sequence[Data]) -> dict[str, str]:
         for number, data in enumerate(folds, start=1)
         for use, text in data.fingerprint().items()
     }
-
-
-def _specimens(work: CrossValidation) -> dict[str, str]:
-    groups = group_by_specimen(list(work.folds[0].examples), work.config.split.specimen_pattern)
-    return {scan_id: name for name, ids in groups.items() for scan_id in ids}

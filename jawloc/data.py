@@ -10,8 +10,14 @@ from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.scans.cache import ExampleFile, build_cache, open_example
 from jawloc.scans.dicom import find_labelled_dicoms
-from jawloc.training.dataset import Split, check_objects, choose_folds, choose_split
-from jawloc.training.folds import cross_validation_splits
+from jawloc.training.splits import (
+    Split,
+    check_objects,
+    choose_folds,
+    choose_split,
+    cross_validation_splits,
+    warn_of_divided_specimens,
+)
 from jawloc.training.team import ALONE, Team
 
 
@@ -43,16 +49,23 @@ def find_scans(config: Config) -> list[Path]:
     return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
 
 
-def prepare_data(config: Config, team: Team = ALONE, *, folds: int | None = None) -> Data:
+def prepare_data(
+    config: Config, team: Team = ALONE, *, folds: int | None = None, warn: bool = True
+) -> Data:
     """Check the scans, bring the cache up to date, and find the examples in it.
 
     Parameters
     ----------
     folds : how many folds will train, where that is not the split itself.
+    warn : whether to warn of specimens that lists of ids divide; once a command is enough.
     """
     scans = find_scans(config)
     split = choose_split([path.stem for path in scans], config.split)
-    splits = (split,) if folds is None else choose_folds(split, folds)
+    pattern = config.split.specimen_pattern
+    splits = (split,) if folds is None else choose_folds(split, folds, pattern)
+    if warn and team.leads:
+        # folds divide no specimens but between the test scans and all others: one shows it
+        warn_of_divided_specimens(splits[0], pattern)
     examples, read = _examples(config, scans, splits, team, folds=folds is not None)
     return Data(split, examples, read)
 

@@ -15,7 +15,7 @@ from jawloc.locating.evaluation import PointFinder
 from jawloc.reporting.run_folder import output_folder
 from jawloc.scans.cache import Example
 from jawloc.scans.phantom import brightest_spot, phantom_ids, write_phantoms
-from jawloc.training.folds import cross_validation_splits
+from jawloc.training.splits import cross_validation_splits
 from jawloc.training.team import ALONE, Team
 
 DEMO_NAME = "demo"

@@ -42,6 +42,7 @@ from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
 from jawloc.training.network import build_network, choose_device
 from jawloc.training.presence import learn_presence
 from jawloc.training.provenance import record_network
+from jawloc.training.splits import specimens_of
 from jawloc.training.team import ALONE, Team
 
 
@@ -112,8 +113,10 @@ def run_experiment(
         evaluations = test(locator, config, data, baselines or {})
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
-        known = locator.calibration
-        summary = summarise_run(model_name, data.split, state, evaluations, seconds, known)
+        specimens = specimens_of(data.examples, config.split.specimen_pattern)
+        summary = summarise_run(
+            model_name, data.split, state, evaluations, seconds, specimens, locator.calibration
+        )
         summary["run_id"] = run.run_id
         write_metrics_csv(folder / "metrics.csv", state.records)
         log_results(run, folder, summary)

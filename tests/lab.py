@@ -116,7 +116,7 @@ def write_model(path: Path, objects: Sequence[str] = ("jaw",), seed: int = 0) ->
     from jawloc.training.intensity import IntensityConfig
     from jawloc.training.network import NetworkConfig, build_network
     from jawloc.training.provenance import NetworkRecord, Provenance
-    from jawloc.training.specimens import SPECIMEN_PATTERN
+    from jawloc.training.splits import SPECIMEN_PATTERN
 
     torch.manual_seed(seed)
     config = NetworkConfig(coarse=1, channels=(4, 8), stride=2)

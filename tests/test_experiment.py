@@ -154,6 +154,7 @@ def test_the_summary_says_how_good_the_locator_is(smoke):
     assert list(said) == [
         "name",
         "scans",
+        "specimens",
         "epochs",
         "best_epoch",
         "final_sigma_voxels",
@@ -433,6 +434,28 @@ def test_several_objects_and_several_scans_to_validate_and_test(
         assert (error.scan_id, error.object_name) == (worst["scan"], name)
         assert example.scan_id == worst["scan"]
     assert load_locator(outputs(lab) / "locator.pth").objects == {"left": [1], "right": [2]}
+
+
+def test_specimens_stay_together_unless_lists_of_scans_divide_them(lab, jawloc, no_pictures):
+    """Regression: fish3_left validated and fish3_right tested."""
+    names = ["fish1", "fish2_left", "fish2_right", "fish3_left", "fish3_right"]
+    for scan_id, name in zip(SCAN_IDS, names, strict=True):
+        path = lab / "dicoms" / "labelled" / f"{scan_id}.dcm"
+        path.rename(path.with_name(f"{name}.dcm"))
+    result = jawloc("train", "--set", "num_epochs=1")
+    assert result.exit_code == 0, result.output
+    split = {"train": names[:1], "validation": names[1:3], "test": names[3:]}
+    assert summary(lab)["scans"] == split
+    assert summary(lab)["specimens"] == {"train": 1, "validation": 1, "test": 1}
+    assert "on 2 test scans of 1 specimen (not seen" in result.stdout
+    assert "warning" not in result.stderr
+    write_config(lab, num_epochs=1, validation_scans=names[1:2], test_scans=names[3:4])
+    result = jawloc("train", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert summary(lab)["specimens"] == {"train": 3, "validation": 1, "test": 1}
+    (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert "fish2 (training: fish2_right; validation: fish2_left)" in warning
+    assert "fish3 (training: fish3_right; test: fish3_left)" in warning
 
 
 def test_scans_that_lack_an_object_train_and_test_the_others(lab, jawloc):

@@ -205,7 +205,7 @@ def training(cached: Sequence[Path], grid: Shape, epochs: int, *, memory_budget_
     from jawloc.data import Data
     from jawloc.experiment import start_state, train
     from jawloc.scans.cache import open_example
-    from jawloc.training.dataset import Split
+    from jawloc.training.splits import Split
 
     config = _config(cached[0].parent, grid, memory_budget_gb)
     examples = {e.scan_id: e for e in (open_example(p, config.cache.objects) for p in cached)}

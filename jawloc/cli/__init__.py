@@ -100,7 +100,7 @@ def _check_folds(folds: int) -> None:
         raise InputError(
             "--folds trains its folds one after the other, each alone: not by torchrun"
         )
-    from jawloc.training.folds import check_folds
+    from jawloc.training.splits import check_folds
 
     check_folds(folds)
 

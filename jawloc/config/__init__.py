@@ -43,11 +43,11 @@ from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.locating.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
-from jawloc.training.dataset import SplitConfig
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
 from jawloc.training.network import NetworkConfig
 from jawloc.training.presence import PresenceConfig
+from jawloc.training.splits import SplitConfig
 
 # What the lab trained its network with; used where a config that names it doesn't say otherwise.
 LAB_RECIPE: dict[str, Any] = {

@@ -21,7 +21,7 @@ from jawloc.locating.locator import Locator, to_full_size
 from jawloc.locating.signs import ScanLook, Signs, look_of_scan, sign_of_disagreement
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.training.provenance import Provenance, joined, specimen_name
-from jawloc.training.specimens import SPECIMEN_PATTERN
+from jawloc.training.splits import SPECIMEN_PATTERN
 
 # downsampled image (z, y, x) -> points (object, 3) in its voxels
 PointFinder = Callable[[Example], np.ndarray]

@@ -9,8 +9,8 @@ from typing import Any
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.calibration import Calibration
 from jawloc.locating.evaluation import Evaluation, ScanError
-from jawloc.training.dataset import Split
 from jawloc.training.loop import EpochRecord, TrainingState
+from jawloc.training.splits import Split
 
 OUT_OF_FOLD = "out_of_fold"
 UNITS = ("downsampled_voxels", "full_size_voxels", "mm")
@@ -22,6 +22,7 @@ def summarise_run(
     state: TrainingState,
     evaluations: Mapping[str, Evaluation],
     seconds: float,
+    specimens: Mapping[str, str],
     calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Return what `summary.json` holds; errors are radial, in the units that their names say.
@@ -29,6 +30,7 @@ def summarise_run(
     Parameters
     ----------
     evaluations : by name, of the test scans: `test` (the locator) and what needs no network.
+    specimens : each scan's, by scan id
     calibration : the locator's
 
     Returns
@@ -37,13 +39,15 @@ def summarise_run(
     """
     records, best = state.records, state.records[state.best_epoch - 1]
     several = {"objects": _by_object(best, evaluations)} if best.val.by_object else {}
+    scans = {
+        "train": list(split.train_ids),
+        "validation": list(split.val_ids),
+        "test": list(split.test_ids),
+    }
     return {
         "name": name,
-        "scans": {
-            "train": list(split.train_ids),
-            "validation": list(split.val_ids),
-            "test": list(split.test_ids),
-        },
+        "scans": scans,
+        "specimens": {use: len({specimens[i] for i in ids}) for use, ids in scans.items()},
         "epochs": len(records),
         "best_epoch": best.epoch,
         "final_sigma_voxels": records[-1].sigma_voxels,
@@ -210,8 +214,12 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
             few = "" if scans == n else f" ({scans} scan{'s' if scans > 1 else ''})"
             rows.append((f"  {name}{few}", own[key]))
     wide = max(16, *(len(name) for name, _ in rows))
-    lines = [f"Mean radial error on {n} test scan{'s' if n > 1 else ''} (not seen in training):"]
-    if way == OUT_OF_FOLD:
+    if way == "test":
+        fish = summary["specimens"]["test"]
+        of = f" of {fish} specimen{'s' if fish > 1 else ''}" if fish != n else ""
+        seen = "(not seen in training)"
+        lines = [f"Mean radial error on {n} test scan{'s' if n > 1 else ''}{of} {seen}:"]
+    else:
         lines = [
             f"Mean radial error on all {n} scans of {summary['specimens']} specimens, each by the "
             f"one of {summary['folds']} networks that has not seen its specimen:"

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from jawloc import __version__
 from jawloc.scans.cache import ExampleFile
-from jawloc.training.specimens import SPECIMEN_PATTERN
+from jawloc.training.splits import SPECIMEN_PATTERN
 
 # What a network used a scan for, the strongest first.
 Purpose = Literal["train", "validation", "calibration", "test"]

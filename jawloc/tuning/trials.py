@@ -19,9 +19,10 @@ from jawloc.errors import InputError, TrainingError
 from jawloc.experiment import log_epoch, log_inputs, start_state, train
 from jawloc.heatmaps.curriculum import at_the_end
 from jawloc.reporting.tracking import TrackedRun, tracked_run
-from jawloc.training.dataset import ScanTensors, choose_folds, load_scans
+from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.loop import TrainingState
 from jawloc.training.network import choose_device
+from jawloc.training.splits import choose_folds
 from jawloc.tuning.queue import WORKER, queue_again
 from jawloc.tuning.space import Space
 from jawloc.tuning.study import StudyConfig
@@ -59,7 +60,7 @@ class Bench:
 
 def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Bench:
     """Find the examples in the cache and load all that trials train and validate on."""
-    data = prepare_data(task.config, folds=task.study.folds)
+    data = prepare_data(task.config, folds=task.study.folds, warn=False)
     split, training = data.split, task.config.training
     ids = sorted((*split.train_ids, *split.val_ids))
     scans = load_scans(data.of(ids), task.config.intensity, training.memory_budget_gb)
@@ -144,7 +145,8 @@ def _error_over_folds(trial: Trial, bench: Bench, config: Config, run: TrackedRu
     if study.folds is None:
         return _train(trial, bench, config, bench.data, run, compare_epochs=True)
     errors: list[float] = []
-    for number, split in enumerate(choose_folds(bench.data.split, study.folds), start=1):
+    folds = choose_folds(bench.data.split, study.folds, config.split.specimen_pattern)
+    for number, split in enumerate(folds, start=1):
         with tracked_run(
             config.base,
             f"{study.name} {trial.number} fold {number}",

@@ -16,10 +16,11 @@ from jawloc.reporting.summary import (
     radius_summary,
     summarise_run,
 )
-from jawloc.training.dataset import Split
 from jawloc.training.loop import EpochRecord
+from jawloc.training.splits import Split
 
 SPLIT = Split(("a", "b"), ("c",), ("d", "e"))
+SPECIMENS = {scan_id: scan_id for scan_id in "abcde"}
 
 
 def evaluation(*errors, mm=True):
@@ -39,7 +40,7 @@ def evaluation(*errors, mm=True):
     )
 
 
-def summarised(mm=True, **others):
+def summarised(mm=True, specimens=SPECIMENS, **others):
     """Three epochs, the second the best, at sigmas 8, 6 and 5."""
     state = SimpleNamespace(best_epoch=2, records=[])
     for epoch, sigma, error in ((1, 8.0, 4.0), (2, 6.0, 1.5), (3, 5.0, 2.0)):
@@ -47,7 +48,7 @@ def summarised(mm=True, **others):
         metrics = HeatmapMetrics(1.0, 0.5, 1e-6, error, error, error, *in_mm)
         state.records.append(EpochRecord(epoch, sigma, 1e-3, metrics, metrics, 2.0))
     found = {"test": evaluation(1.0, 2.0, mm=mm), "mean_position": evaluation(8.0, 12.0, mm=mm)}
-    return summarise_run("blue", SPLIT, state, {**found, **others}, 12.345)
+    return summarise_run("blue", SPLIT, state, {**found, **others}, 12.345, specimens)
 
 
 def test_every_field_says_what_its_name_says():
@@ -56,6 +57,7 @@ def test_every_field_says_what_its_name_says():
     assert summary == {
         "name": "blue",
         "scans": {"train": ["a", "b"], "validation": ["c"], "test": ["d", "e"]},
+        "specimens": {"train": 2, "validation": 1, "test": 2},
         "epochs": 3,
         "best_epoch": 2,
         "final_sigma_voxels": 5.0,
@@ -151,6 +153,13 @@ def test_the_terminal_shows_every_way_to_find_the_jaw(tmp_path):
     ]
 
 
+def test_test_scans_of_one_specimen_are_said_to_be_of_one(tmp_path):
+    summary = summarised(specimens={**SPECIMENS, "e": "d"})
+    assert summary["specimens"] == {"train": 2, "validation": 1, "test": 1}
+    first, *_ = describe_run(summary, tmp_path).splitlines()
+    assert first == "Mean radial error on 2 test scans of 1 specimen (not seen in training):"
+
+
 def test_without_spacing_the_terminal_says_why_there_are_no_mm(tmp_path):
     said = describe_run(summarised(mm=False), tmp_path).splitlines()
     assert said[1] == "  jawloc             1.50 downsampled voxels,   6.00 full-size voxels"
@@ -180,7 +189,7 @@ def of_two(mm=True):
         best_epoch=1, records=[EpochRecord(1, 8.0, 1e-3, metrics, metrics, 2.0)]
     )
     evaluations = {"test": found(1.0, 5.0, 3.0), "mean_position": found(10.0, 20.0, 30.0)}
-    return summarise_run("two", SPLIT, state, evaluations, 1.0)
+    return summarise_run("two", SPLIT, state, evaluations, 1.0, SPECIMENS)
 
 
 NAMED = {"upper": 1.5, "lower": 2.5}

@@ -22,7 +22,7 @@ from jawloc.training.provenance import (
     to_plain,
     use_of,
 )
-from jawloc.training.specimens import SPECIMEN_PATTERN
+from jawloc.training.splits import SPECIMEN_PATTERN
 
 SHAPE = (24, 12, 12)
 

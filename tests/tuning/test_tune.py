@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import optuna
@@ -16,9 +17,14 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import jawloc.experiment as experiment
+from jawloc.config import load_config
+from jawloc.data import prepare_data
 from jawloc.errors import TrainingError
 from jawloc.reporting.store import tracking_uri
-from tests.lab import only_sentence
+from jawloc.tuning import StudyConfig
+from jawloc.tuning.space import Space
+from jawloc.tuning.trials import Task, set_up
+from tests.lab import SCAN_IDS, only_sentence, write_config
 
 CHECKOUT = Path(__file__).parents[2]
 SPACE = {
@@ -204,6 +210,20 @@ def test_folds_are_runs_of_their_own(lab, words, jawloc):
     assert kept == pytest.approx(sorted(errors))
 
 
+def test_a_study_warns_once_of_a_specimen_that_is_divided(lab):
+    """And not again in each of its workers; a list that folds leave behind divides nothing."""
+    for scan_id, name in zip(SCAN_IDS, ["a1", "b1_left", "b1_right", "c1", "d1"], strict=True):
+        path = lab / "dicoms" / "labelled" / f"{scan_id}.dcm"
+        path.rename(path.with_name(f"{name}.dcm"))
+    config = load_config(write_config(lab, test_scans=["b1_left"]))
+    with pytest.warns(UserWarning, match=r"b1 \(training: b1_right; test: b1_left\)"):
+        prepare_data(config, folds=2)
+    task = Task(config, Space("s", {}), StudyConfig("s", folds=2), "run")
+    with warnings.catch_warnings(action="error"):
+        set_up(task, "token", lambda _: None)
+        prepare_data(load_config(write_config(lab, validation_scans=["b1_left"])), folds=2)
+
+
 def test_a_pruned_trial_is_shown_as_such(lab, words, jawloc, monkeypatch):
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
     result = jawloc(*words, "--trials", 2)
@@ -223,7 +243,7 @@ def test_a_pruned_trial_is_shown_as_such(lab, words, jawloc, monkeypatch):
         (("--sampler", "best"), "--sampler: one of tpe, random, gp, qmc; received 'best'"),
         (("--space", "absent.yml"), "absent.yml: no such space file; --space must name one"),
         (("--set", "initial_kernel_size=2"), "curriculum.minimum_sigma must not exceed"),
-        (("--folds", 9), "--folds: from 2 to the number of scans"),
+        (("--folds", 9), "as folds; received 9 for 4 specimens in 4 scans"),
     ],
 )
 def test_bad_input_is_refused_before_the_first_trial(lab, words, jawloc, options, sentence):
