@@ -135,17 +135,17 @@ def test_the_locator_has_the_networks_of_all_folds_and_fair_errors(done):
         )
         assert all(torch.equal(a, b) for a, b in pairs)
     assert locator.sigma_voxels == tuple(fold.sigma_voxels[0] for fold in folds)
-    assert sorted(locator.calibration.scan_ids) == SCAN_IDS
-    ball = locator.calibration.objects["jaw"].ball
-    assert (ball.scans, ball.confidence) == (5, pytest.approx(5 / 6))
+    known = locator.calibration.objects["jaw"]
+    assert (known.ball, known.specimens) == (None, 5)  # one too few for a radius
     assert locator.calibration.scans.signs["grey_median"].scans == 5
-    # the fold that tested each scan says how far off it is, and how unsure it was
-    ratios = []
-    for row in summary(outputs(lab))["out_of_fold_scans"]:
-        path = lab / "dicoms" / "labelled" / f"{row['scan']}.dcm"
-        (seen,) = folds[row["fold"] - 1].locate(path)
-        ratios.append(row["error_full_size_voxels"] / seen.spread_voxels)
-    assert ball.factor == pytest.approx(max(ratios), rel=1e-3)
+    record = locator.provenance
+    assert record.ids("test") == tuple(SCAN_IDS)
+    for network, fold in zip(record.networks, folds, strict=True):
+        assert network == fold.provenance.networks[0]
+    assert record.run_id == summary(outputs(lab))["run_id"] != folds[0].provenance.run_id
+    # how much networks disagree is known from the scans that tested one and validated another
+    twice = set(folds[0].provenance.ids("validation")) | set(folds[1].provenance.ids("validation"))
+    assert known.signs["disagreement"].scans == len(twice) == 2
 
 
 def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from_it(done):
@@ -157,10 +157,11 @@ def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from
     assert errors == {
         row["scan"]: pytest.approx(row["error_mm"], abs=1e-5) for row in said["out_of_fold_scans"]
     }
-    # the radius is that of the other fold's scans: of 2, or of 3, in the other's scans
-    stated = {row["scan"]: row["confidence"] for row in report["rows"]}
-    assert [stated[i] for i in TESTED[0]] == pytest.approx([2 / 3] * 3, abs=1e-5)
-    assert [stated[i] for i in TESTED[1]] == pytest.approx([3 / 4] * 2, abs=1e-5)
+    # the radius would be that of the other fold's scans: of 2, or of 3, in the other's scans
+    notes = {row["scan"]: row["radius_note"] for row in report["rows"]}
+    assert all("tested on 2 specimens" in notes[i] for i in TESTED[0])
+    assert all("tested on 3 specimens" in notes[i] for i in TESTED[1])
+    assert (report["fair_scans"], report["objects_in_unseen_scans"]) == (5, {})
     whole = report["objects"]["jaw"]["crops"]["whole"]
     assert said["crops"]["jaw"]["whole"] == whole
     assert f"crops that hold all of it: {whole} of 5" in result.stdout
