@@ -70,9 +70,15 @@ def claimed_output(folder: Path) -> Iterator[None]:
     InputError
         If it can't be written to, or is in use by another process.
     """
+    new = not folder.exists()
     make_writable(folder, f"--output-dir: {folder} must be a folder that can be written to")
-    with only_process(lock_place(folder), f"--output-dir: {folder}"):
-        yield
+    try:
+        with only_process(lock_place(folder), f"--output-dir: {folder}"):
+            yield
+    finally:
+        if new:
+            with suppress(OSError):  # there are results in it
+                folder.rmdir()
 
 
 def is_run_folder(folder: Path) -> bool:
