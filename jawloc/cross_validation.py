@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.config import Config
-from jawloc.data import Data, prepare_folds
+from jawloc.data import Data, find_scans, prepare_folds
 from jawloc.evaluate_model import measure_scans
 from jawloc.experiment import (
     Result,
@@ -32,8 +32,9 @@ from jawloc.locating.models import file_digest
 from jawloc.reporting.evaluation_files import Failure, ModelEvaluation, flat_numbers
 from jawloc.reporting.evaluation_pictures import write_pictures as write_evaluation_pictures
 from jawloc.reporting.outputs import write_test_pictures, write_text
+from jawloc.reporting.own_files import evaluation_names, own_names, refuse_foreign
 from jawloc.reporting.report import write_files
-from jawloc.reporting.run_folder import CHECKPOINT, output_folder, run_folder
+from jawloc.reporting.run_folder import CHECKPOINT, claimed_folder, run_folder
 from jawloc.reporting.summary import OUT_OF_FOLD, summarise_folds, summarise_run
 from jawloc.reporting.tables import write_metrics_csv, write_out_of_fold_csv
 from jawloc.reporting.tracking import TrackedRun, tracked_run
@@ -89,10 +90,29 @@ def run_cross_validation(
     Raises
     ------
     InputError
-        Anything wrong with the name, the settings, the scans or the number of folds; before any
-        slow work, and with nothing half-made left behind.
+        Anything wrong with the name, the settings, the scans or the number of folds, or another
+        process that writes into the same folder; before any slow work, and with nothing half-made
+        left behind.
     """
-    folder = output_folder(config.base, model_name, overwrite=overwrite, resume=resume)
+    how = {"overwrite": overwrite, "resume": resume}
+    objects = list(config.cache.objects)
+    with claimed_folder(config.base, model_name, objects, folds=folds, **how) as folder:
+        return _run_in(folder, config, model_name, folds, baselines or {}, **how)
+
+
+def _run_in(
+    folder: Path,
+    config: Config,
+    model_name: str,
+    folds: int,
+    baselines: Mapping[str, PointFinder],
+    *,
+    overwrite: bool,
+    resume: bool,
+) -> Result:
+    """Do as `run_cross_validation` in a folder that no other process writes into."""
+    shown = evaluation_names(list(config.cache.objects), [p.stem for p in find_scans(config)])
+    refuse_foreign(folder, "--model-name", shown, own_names(folder, run=True))
     params = {**config.as_params(), FOLDS: folds}
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
@@ -100,7 +120,7 @@ def run_cross_validation(
     every = prepare_folds(config, folds)
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None
-    work = CrossValidation(model_name, config, every, baselines or {}, folder, same)
+    work = CrossValidation(model_name, config, every, baselines, folder, same)
     with (
         tracked_run(config.base, model_name, params=params, run_id=run_id) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jawloc.config import check_config
 from jawloc.cross_validation import run_cross_validation
 from jawloc.experiment import Result, run_experiment
 from jawloc.locating.evaluation import PointFinder
-from jawloc.reporting.run_folder import output_folder
+from jawloc.reporting.run_folder import claimed_folder
 from jawloc.scans.cache import Example
 from jawloc.scans.phantom import brightest_spot, phantom_ids, write_phantoms
 from jawloc.training.splits import cross_validation_splits
@@ -61,15 +62,17 @@ def run_demo(
     replace = overwrite or (model_name is None and not resume)
     if folds is not None:
         cross_validation_splits(phantom_ids(DEMO_SCANS), folds, config.split)  # may refuse them
-    if team.leads:
-        output_folder(base, name, overwrite=replace, resume=resume)  # refuses a name that is taken
-    with team.leader_first():
-        write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE, progress=team.leads)
+    how: dict[str, Any] = {"overwrite": replace, "resume": resume}
     finders: dict[str, PointFinder] = {"brightest_spot": _brightest}
-    how: dict[str, Any] = {"overwrite": replace, "resume": resume, "baselines": finders}
-    if folds is not None:
-        return run_cross_validation(config, name, folds, **how)
-    return run_experiment(config, name, team=team, **how)
+    with ExitStack() as claim:
+        if team.leads:  # refuses a name that is taken
+            objects = list(config.cache.objects)
+            claim.enter_context(claimed_folder(base, name, objects, folds=folds or 0, **how))
+        with team.leader_first():
+            write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE, progress=team.leads)
+        if folds is not None:
+            return run_cross_validation(config, name, folds, baselines=finders, **how)
+        return run_experiment(config, name, team=team, baselines=finders, **how)
 
 
 def _brightest(example: Example) -> np.ndarray:

@@ -30,6 +30,7 @@ from jawloc.reporting.evaluation_files import (
 )
 from jawloc.reporting.evaluation_pictures import write_pictures
 from jawloc.reporting.model_files import STORE_SCHEMES, model_file
+from jawloc.reporting.own_files import evaluation_names, open_manifest
 from jawloc.reporting.registry import (
     REGISTERED,
     KnownModel,
@@ -42,7 +43,7 @@ from jawloc.reporting.registry import (
     tag_version,
 )
 from jawloc.reporting.report import write_files
-from jawloc.scans.folders import make_writable
+from jawloc.reporting.run_folder import claimed_output, is_run_folder
 from jawloc.scans.listing import ListedScan, describe_failure
 
 
@@ -131,14 +132,19 @@ def evaluate_model(request: Request, scans: Sequence[ListedScan]) -> Outcome:
     ------
     InputError
         If there is no such model, it or the champion can't be used, or the folder can't be written
-        to; before any slow work.
+        to, holds a file of others that would be overwritten, or is in use; before any slow work.
     ConnectionError
         If the store of the runs can't be reached.
     """
-    rule = f"--output-dir: {request.folder} must be a folder that can be written to"
-    make_writable(request.folder, rule)
-    with model_file(request.model, request.base) as weights:
+    with (
+        claimed_output(request.folder),
+        model_file(request.model, request.base) as weights,
+    ):
         locator = load_model(weights, request.asked, request.device)
+        objects = request.asked.objects or tuple(locator.objects)
+        written = evaluation_names(objects, [scan.name for scan in scans])
+        into_run = is_run_folder(request.folder)
+        open_manifest(request.folder, "--output-dir", written, run=into_run)
         if request.register:
             load_locator(weights)  # bare weights could not be served, which this says
         known = find_model(request.base, request.model, weights, _run_id(locator))

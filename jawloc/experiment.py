@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from jawloc.reporting.outputs import (
     write_json,
     write_text,
 )
-from jawloc.reporting.run_folder import CHECKPOINT, output_folder, run_folder
+from jawloc.reporting.own_files import own_run_names
+from jawloc.reporting.run_folder import CHECKPOINT, claimed_folder, output_folder, run_folder
 from jawloc.reporting.summary import describe_run, flat_numbers, summarise_run
 from jawloc.reporting.tables import write_metrics_csv
 from jawloc.reporting.tracking import TrackedRun, tracked_run
@@ -79,14 +81,32 @@ def run_experiment(
     Raises
     ------
     InputError
-        Anything wrong with the name, the settings or the scans; before any slow work, and with
-        nothing half-made left behind.
+        Anything wrong with the name, the settings or the scans, or another process that writes
+        into the same folder; before any slow work, and with nothing half-made left behind.
     """
-    started = time.perf_counter()
+    how = {"overwrite": overwrite, "resume": resume}
     # one process sees to it that the name is free: when the others look, it may be taken by that
-    folder = output_folder(
-        config.base, model_name, overwrite=overwrite or not team.leads, resume=resume
-    )
+    claim: AbstractContextManager[Path]
+    if team.leads:
+        claim = claimed_folder(config.base, model_name, list(config.cache.objects), **how)
+    else:
+        claim = nullcontext(output_folder(config.base, model_name, overwrite=True, resume=resume))
+    with claim as folder:
+        return _run_in(folder, config, model_name, baselines or {}, team, **how)
+
+
+def _run_in(
+    folder: Path,
+    config: Config,
+    model_name: str,
+    baselines: Mapping[str, PointFinder],
+    team: Team,
+    *,
+    overwrite: bool,
+    resume: bool,
+) -> Result | None:
+    """Do as `run_experiment` in a folder that no other process writes into."""
+    started = time.perf_counter()
     params = config.as_params()
     if resume:
         check_settings(folder / CHECKPOINT, params)
@@ -110,7 +130,7 @@ def run_experiment(
     ):
         deque(train_and_log(run, folder, config, data, state, same, team), maxlen=0)
         locator = finish_locator(folder, state, config, data, run.run_id)
-        evaluations = test(locator, config, data, baselines or {})
+        evaluations = test(locator, config, data, baselines)
         write_pictures(folder, locator, evaluations["test"], state, config, data)
         seconds = earlier + time.perf_counter() - started
         specimens = specimens_of(data.examples, config.split.specimen_pattern)
@@ -313,10 +333,10 @@ def log_epoch(
 
 
 def log_results(run: TrackedRun, folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write the summary; log its numbers flat, every file, and the model."""
+    """Write the summary; log its numbers flat, every file that the run wrote, and the model."""
     write_json(folder / "summary.json", summary)
     run.log_summary(flat_numbers(summary))
-    for path in sorted(folder.iterdir()):
-        if path.name != CHECKPOINT and path.is_file():
-            run.log_file(path, "outputs")
+    for name in sorted(own_run_names(folder) - {CHECKPOINT}):
+        if (folder / name).is_file():
+            run.log_file(folder / name, "outputs")
     run.log_locator(folder / f"{folder.name}.pth")

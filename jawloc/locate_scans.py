@@ -32,11 +32,23 @@ from jawloc.locating.exports import (
     slicer_text,
 )
 from jawloc.locating.locator import Localisation
-from jawloc.locating.search import TABLE, Search, Table, is_done, make_folders, remove_files
+from jawloc.locating.search import (
+    TABLE,
+    TABLES,
+    Search,
+    Table,
+    files_of,
+    is_done,
+    make_folders,
+    remove_files,
+)
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.outputs import location_picture, write_text
+from jawloc.reporting.own_files import own_names, refuse_foreign
+from jawloc.reporting.run_folder import claimed_output, is_run_folder
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan, describe_failure
+from jawloc.scans.manifest import start_manifest
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
 
@@ -82,16 +94,17 @@ def locate_scans(search: Search, scans: Sequence[ListedScan], table: Table) -> O
     Raises
     ------
     InputError
-        If the folder can't be made or written to, or its disk is full; before any work.
+        If the folder can't be made or written to, its disk is full, another process writes into
+        it, or it holds a file of others that would be overwritten; before any work.
     OSError
         If results can't be written any more; says how to go on.
     KeyboardInterrupt
         Likewise.
     """
-    make_folders(search)
     table = dict(table)
     count = {"located": 0, "doubtful": 0, "skipped": 0, "failed": 0}
     with (
+        _claimed_folder(search, scans),
         _saying_how_to_go_on(search.folder, count, len(scans)),
         tqdm(scans, desc="locate", unit="scan", disable=None) as bar,
     ):
@@ -108,6 +121,18 @@ def locate_scans(search: Search, scans: Sequence[ListedScan], table: Table) -> O
             if failed:
                 bar.write(describe_failure(scan, rows[0].reason or ""), file=sys.stderr)
     return Outcome(**count, table=search.folder / TABLE)
+
+
+@contextmanager
+def _claimed_folder(search: Search, scans: Sequence[ListedScan]) -> Iterator[None]:
+    """Hold the folder of results, which then has a list of jawloc's files and room for more."""
+    written = {*TABLES, *(name for scan in scans for name in files_of(search, scan.name))}
+    with claimed_output(search.folder):
+        own = own_names(search.folder, run=is_run_folder(search.folder))
+        refuse_foreign(search.folder, "--output-dir", written.__contains__, own)
+        make_folders(search)
+        start_manifest(search.folder, own)
+        yield
 
 
 def locate_one(search: Search, listed: ListedScan, key: str) -> list[Row]:

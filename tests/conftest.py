@@ -100,11 +100,14 @@ def no_epoch_pictures(monkeypatch):
     import numpy as np
 
     import jawloc.experiment as experiment
+    from jawloc.reporting.outputs import write_text
 
     blank, save = np.zeros((4, 4, 3), np.uint8), experiment.save_figure
     monkeypatch.setattr(experiment, "target_picture", lambda *_: blank)
     monkeypatch.setattr(
-        experiment, "save_figure", lambda f, path: path.touch() if f is blank else save(f, path)
+        experiment,
+        "save_figure",
+        lambda f, path: write_text(path, "") if f is blank else save(f, path),
     )
 
 

@@ -21,6 +21,7 @@ from jawloc.geometry import Grid, map_points
 from jawloc.locating.locator import Locator, load_locator
 from jawloc.reporting.store import tracking_uri
 from jawloc.scans.dicom import open_labelled_dicom
+from jawloc.scans.manifest import MANIFEST
 from tests.lab import (
     SCAN_IDS,
     SCAN_SHAPE,
@@ -151,6 +152,7 @@ def test_the_report_is_one_file_that_needs_no_other(jawloc, lab):
     places = [table.index(f">{scan}<") for scan in ranked]
     assert places == sorted(places)
     assert {p.name for p in Path("out").iterdir()} == {
+        MANIFEST,
         *("evaluation.json", "evaluation.csv", "evaluation.html"),
         *("success.png", "trust.png", "bias.png", f"worst_01_{ranked[0]}.png"),
     }

@@ -20,6 +20,7 @@ import jawloc.locate_scans as driver
 from jawloc.locating.crop_files import CROP_ENDINGS
 from jawloc.locating.exports import COLUMNS
 from jawloc.locating.locator import load_locator, save_locator
+from jawloc.scans.manifest import MANIFEST
 from jawloc.scans.phantom import make_phantom, write_phantom
 from jawloc.scans.reading import read_scan
 from tests.lab import SCAN_SHAPE, files_below, only_sentence, write_lab_dicom, write_model
@@ -176,7 +177,8 @@ def test_a_picture_a_scan(locate, here):
 def test_without_crops_and_pictures_there_are_tables_only(locate):
     assert locate("c.nii.gz", options=("--no-crops", "--no-pictures")).exit_code == 0
     assert {p.name for p in Path("out").iterdir()} == {
-        *("locations.csv", "locations.json", "napari_points.csv", "markups")
+        MANIFEST,
+        *("locations.csv", "locations.json", "napari_points.csv", "markups"),
     }
     (row,) = table()
     assert row["crop_file"] == row["picture_file"] == ""

@@ -22,6 +22,7 @@ from jawloc.geometry import Grid, Placement, placement_to_xyz, voxels_to_lps_mm
 from jawloc.locating.crop import Window
 from jawloc.scans.dicom.writing import write_plain_dicom
 from jawloc.scans.greys import choose_greys
+from jawloc.scans.manifest import record_file
 from jawloc.scans.scan import ScanFile
 
 CROP_ENDINGS = {"tif": ".tif", "nrrd": ".nrrd", "nii.gz": ".nii.gz", "dicom": ".dcm"}
@@ -49,6 +50,7 @@ def write_crop(path: Path, crop: np.ndarray, window: Window, scan: ScanFile) -> 
     """
     grid = Grid(_shape(crop), scan.grid.spacing_mm_zyx)
     place = _placement(scan, window)
+    record_file(path)
     if path.name.endswith(CROP_ENDINGS["dicom"]):
         _write_dicom(path, crop, grid, place, _note(window, scan))
         return

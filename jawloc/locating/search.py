@@ -17,8 +17,10 @@ from jawloc.locating.crop_files import CROP_ENDINGS
 from jawloc.locating.exports import Row, read_rows
 from jawloc.locating.locator import Locator
 from jawloc.locating.models import Asked
+from jawloc.scans.manifest import forget_files, written_files
 
 TABLE = "locations.csv"
+TABLES = (TABLE, "locations.json", "napari_points.csv")
 CROPS, MARKUPS, PICTURES = "imgs", "markups", "pictures"
 LEAST_FREE_BYTES = 4_000_000  # beside a crop: a picture, the tables twice
 
@@ -143,13 +145,32 @@ def is_done(search: Search, rows: Sequence[Row], key: str) -> bool:
     )
 
 
-def remove_files(search: Search, scan: str) -> None:
-    """Leave no file of a scan that failed: those of an earlier search would be taken for its."""
+def files_of(search: Search, scan: str) -> list[str]:
+    """Return the names, relative to the folder, of a scan's own files."""
     names = [file for name in search.objects() for file in search.outputs(scan, name).values()]
-    for file in names:
-        if file is not None:
-            (search.folder / file).unlink(missing_ok=True)
-    search.markups(scan).unlink(missing_ok=True)
+    markups = search.markups(scan).relative_to(search.folder).as_posix()
+    return [*filter(None, names), markups]
+
+
+def remove_files(search: Search, scan: str) -> None:
+    """Leave no file of a scan that failed: those of an earlier search would be taken for its.
+
+    Only files on the folder's list of what jawloc wrote are removed.
+    """
+    own = (written_files(search.folder) or set()).intersection(files_of(search, scan))
+    for name in own:
+        (search.folder / name).unlink(missing_ok=True)
+    forget_files(search.folder, own)
+
+
+def files_of_earlier(folder: Path) -> set[str]:
+    """Return the files that the table in a folder is about, itself included; none without one."""
+    try:
+        rows = read_rows(folder / TABLE)
+    except (OSError, InputError):
+        return set()
+    files = {file for row in rows for file in (row.crop_file, row.picture_file) if file}
+    return {*TABLES, *files, *(f"{MARKUPS}/{row.scan}.mrk.json" for row in rows)}
 
 
 def _state(path: Path) -> list[tuple[str, int, int]]:

@@ -14,23 +14,30 @@ from jawloc.locating.scores import errors_in
 from jawloc.reporting.evaluation_files import ModelEvaluation
 from jawloc.reporting.figures import Figure, plot_bias, plot_success, plot_trust, save_figure
 from jawloc.reporting.outputs import location_picture
+from jawloc.reporting.own_files import evaluation_pictures, picture_endings
 from jawloc.scans.downsample import downsample_image
+from jawloc.scans.manifest import forget_files
 from jawloc.scans.reading import open_scan
 
-OWN_FILES = ("success*.png", "trust*.png", "bias*.png", "worst_*.png")
 Pictures = dict[str, list[Path]]  # by object
 
 
 def write_pictures(
     folder: Path, locator: Locator, evaluation: ModelEvaluation, worst: int
 ) -> Pictures:
-    """Draw the figures of each object and so many of its worst scans; earlier pictures go."""
-    for path in [path for pattern in OWN_FILES for path in folder.glob(pattern)]:
-        path.unlink()
+    """Draw the figures of each object and so many of its worst scans.
+
+    The pictures of an earlier evaluation go, by the folder's list of jawloc's own files.
+    """
+    earlier = evaluation_pictures(folder)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+    forget_files(folder, [path.name for path in earlier])
+    endings = picture_endings(evaluation.objects)
     pictures: Pictures = {}
     for name, scores in evaluation.scores().items():
         own = evaluation.of(name)
-        ending = f"_{name}".replace("/", "_") if len(evaluation.objects) > 1 else ""
+        ending = endings[name]
         radii = [rate.radius for rate in scores.success]
         pictures[name] = []
         for key, figure in figures(own, evaluation.unit, radii, name).items():

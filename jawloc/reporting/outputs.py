@@ -26,6 +26,7 @@ from jawloc.reporting.figures import (
     save_figure,
 )
 from jawloc.scans.cache import Example
+from jawloc.scans.manifest import record_file
 from jawloc.scans.planes import planes_from_scan_file, silhouettes
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
@@ -192,6 +193,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
+    record_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # names of files need not be UTF-8

@@ -14,6 +14,7 @@ import torch
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumState
 from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.scans.manifest import record_file
 from jawloc.training.loop import EpochRecord, TrainingState
 
 FORMAT = "jawloc-checkpoint-1"
@@ -110,6 +111,7 @@ def _common(kind: str, settings: Mapping[str, object], run_id: str) -> dict[str,
 
 def save_atomically(content: Mapping[str, object], path: Path) -> None:
     """torch.save into a temporary file in the same folder, then rename."""
+    record_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         torch.save(dict(content), temporary)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jawloc.reporting.figures.png import write_png
+from jawloc.scans.manifest import record_file
 
 Style = dict[str, Any]
 
@@ -59,6 +60,7 @@ def save_drawn(
             figure.set_size_inches(size_inches)
             _tidy(figure, title, labels)
             # its layout is made for a window; cut out what is drawn, labels and all
+            record_file(path)
             temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
             try:
                 figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight")
@@ -94,4 +96,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a small PNG, whole or not at all, and clear it."""
     picture = figure_to_array(figure)
     figure.clear()
+    record_file(path)
     write_png(picture, path, DOTS_PER_INCH)

@@ -1,0 +1,96 @@
+"""The list, kept in a folder of results, of the files that jawloc wrote there.
+
+Whoever removes or replaces files in a folder that may hold a user's own asks this list which are
+jawloc's. A folder has one only where `start_manifest` began it; the functions that write files
+then add each name before the file appears, so that a killed process's files are known too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+MANIFEST = ".jawloc-files"
+_HEADER = (
+    "# the files that jawloc wrote here, a JSON text a line; it removes and replaces no others"
+)
+
+
+def start_manifest(folder: Path, earlier: Iterable[str] = ()) -> None:
+    """Begin a folder's list, or go on with the one that is there.
+
+    Names whose file is gone are dropped, so that a user's later file of that name is his.
+
+    Parameters
+    ----------
+    earlier : files that jawloc is known to have written before there was a list; names as
+        `written_files` returns them.
+    """
+    _write(folder, (written_files(folder) or set()) | set(earlier))
+
+
+def record_file(path: Path) -> None:
+    """Add a file that is about to appear to the list of its folder, or of the one above.
+
+    Without a list nothing is done. Several processes may add to one list.
+    """
+    folder, name = path.parent, path.name
+    for place, known_as in ((folder, name), (folder.parent, f"{folder.name}/{name}")):
+        try:
+            # without O_CREAT: a folder without a list has none afterwards either
+            file = os.open(place / MANIFEST, os.O_WRONLY | os.O_APPEND)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            # a line that was torn, by a full disk, ends where the next begins
+            os.write(file, f"\n{json.dumps(known_as)}".encode())
+        finally:
+            os.close(file)
+        return
+
+
+def written_files(folder: Path) -> set[str] | None:
+    """Return the names of the files that jawloc wrote into a folder; None where no list is kept.
+
+    A name is relative to the folder: of a file in it, or (`imgs/a.tif`) in a folder in it. Whether
+    the files are still there is not said.
+    """
+    try:
+        lines = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return {name for line in lines if (name := _name(line)) is not None}
+
+
+def forget_files(folder: Path, names: Collection[str]) -> None:
+    """Take names off a folder's list, since their files have been removed."""
+    known = written_files(folder)
+    if known is not None:
+        _write(folder, known.difference(names))
+
+
+def _write(folder: Path, names: Iterable[str]) -> None:
+    kept = sorted(name for name in names if os.path.lexists(folder / name))
+    path = folder / MANIFEST
+    temporary = path.with_name(f"{MANIFEST}.{os.getpid()}.tmp")
+    try:
+        text = "\n".join([_HEADER, *map(json.dumps, kept)])
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _name(line: str) -> str | None:
+    """Return the name on a line; None of any other line, and of what lies outside the folder."""
+    try:
+        name = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(name, str) or "\\" in name:
+        return None
+    parts = PurePosixPath(name).parts
+    inside = 1 <= len(parts) <= 2 and ".." not in parts and not PurePosixPath(name).is_absolute()
+    return name if inside and name != MANIFEST else None

@@ -1,0 +1,113 @@
+"""The list of the files that jawloc wrote into a folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jawloc.geometry import Grid
+from jawloc.locating.crop import window_round
+from jawloc.locating.crop_files import write_crop
+from jawloc.reporting.figures import Figure, save_figure
+from jawloc.reporting.outputs import write_text
+from jawloc.scans.manifest import (
+    MANIFEST,
+    forget_files,
+    record_file,
+    start_manifest,
+    written_files,
+)
+from jawloc.scans.scan import ScanFile
+from jawloc.training.checkpoint import save_atomically
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_small_crop(path):
+    crop = np.zeros((4, 4, 4), np.uint16)
+    grid = Grid(crop.shape)
+    scan = ScanFile("a", Path("a.tif"), grid, crop.dtype, lambda a, b: crop[a:b], None)
+    write_crop(path, crop, window_round((2, 2, 2), (4, 4, 4), crop.shape), scan)
+
+
+WRITERS = {
+    "text.csv": lambda path: write_text(path, "x"),
+    "picture.png": lambda path: save_figure(Figure(figsize=(1, 1)), path),
+    "weights.pth": lambda path: save_atomically({"a": 1}, path),
+    "crop.tif": write_small_crop,
+    "crop.dcm": write_small_crop,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_is_on_the_list_before_it_appears(tmp_path, name, monkeypatch):
+    start_manifest(tmp_path)
+    listed = []
+    replace = Path.replace
+
+    def replacing(self, target):
+        listed.append(written_files(tmp_path))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replacing)
+    WRITERS[name](tmp_path / name)
+    assert (tmp_path / name).is_file()
+    assert listed == [{name}]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_folder_without_a_list_gets_none(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert written_files(tmp_path) is None
+
+
+def test_a_file_in_a_folder_below_is_on_the_nearest_list(tmp_path):
+    for folder in (tmp_path / "imgs", tmp_path / "fold_1", tmp_path / "a" / "b"):
+        folder.mkdir(parents=True)
+    start_manifest(tmp_path)
+    start_manifest(tmp_path / "fold_1")
+    for path in ("imgs/a.tif", "fold_1/a.png", "a/b/c.png", "odd \udcff\n'name.png"):
+        record_file(tmp_path / path)
+    assert written_files(tmp_path) == {"imgs/a.tif", "odd \udcff\n'name.png"}
+    assert written_files(tmp_path / "fold_1") == {"a.png"}
+
+
+def test_several_processes_may_add_to_one_list(tmp_path):
+    start_manifest(tmp_path)
+    script = (
+        "import sys; from pathlib import Path; from jawloc.scans.manifest import record_file\n"
+        "for n in range(300): record_file(Path(sys.argv[1], f'{sys.argv[2]}_{n}'))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, tmp_path, str(k)], env=environment)
+        for k in range(4)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert written_files(tmp_path) == {f"{k}_{n}" for k in range(4) for n in range(300)}
+
+
+def test_a_name_counts_only_while_its_file_is_there(tmp_path):
+    (tmp_path / "kept.png").touch()
+    start_manifest(tmp_path, ["gone.png", "kept.png"])
+    for name in ("later.png", "never.png"):
+        record_file(tmp_path / name)
+    (tmp_path / "later.png").touch()
+    start_manifest(tmp_path)
+    assert written_files(tmp_path) == {"kept.png", "later.png"}
+    forget_files(tmp_path, ["later.png"])
+    assert written_files(tmp_path) == {"kept.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, "kept.png", "later.png"}
+
+
+def test_torn_and_foreign_lines_name_nothing(tmp_path):
+    outside = ["../a", "/etc/passwd", "a/../../b", "..", "", ".", "a/b/c", "..\\a", MANIFEST]
+    lines = ["# header", '"torn', "[1]", "null", *(f'"{name}"' for name in outside), '"good.png"']
+    (tmp_path / MANIFEST).write_text("\n".join(lines).replace("\\", "\\\\") + '\n"torn')
+    assert written_files(tmp_path) == {"good.png"}
+    record_file(tmp_path / "next.png")
+    assert written_files(tmp_path) == {"good.png", "next.png"}
