@@ -15,6 +15,7 @@ import jawloc.cross_validation as cross_validation
 import jawloc.experiment as experiment
 from jawloc.locating.locator import load_locator
 from jawloc.reporting.store import tracking_uri
+from jawloc.scans.manifest import MANIFEST
 from tests.lab import SCAN_IDS, erase_labels, files_below, only_sentence, write_config
 
 UNITS = ("downsampled_voxels", "full_size_voxels", "mm")
@@ -373,6 +374,45 @@ def test_an_interruption_before_the_first_epoch_brings_an_overwritten_model_back
         "fold_1/notes.txt"
     }
     assert not (outputs(quick) / "fold_2").exists()
+
+
+def test_a_single_training_in_the_place_of_folds_leaves_and_logs_nothing_of_theirs(quick, jawloc):
+    """Regression: the folds' evaluation stayed, and was logged as the new run's."""
+    assert jawloc("train", "--folds", "2").exit_code == 0
+    folder = outputs(quick)
+    theirs = {path.name for path in folder.iterdir()}
+    assert {"evaluation.json", "success.png", "trust.png", "bias.png"} <= theirs
+    assert sum(name.startswith("worst_") for name in theirs) == 5
+    (folder / "bias_notes.png").write_text("mine")
+    assert jawloc("train", "--overwrite").exit_code == 0
+    own = {"locator.pth", "config.yml", "summary.json", "metrics.csv"}
+    own |= {
+        "train_heatmap_example.png",
+        "val_heatmap_example.png",
+        "heatmap_epoch_1_sigma_4.00.png",
+    }
+    assert {path.name for path in folder.iterdir()} == {*own, "bias_notes.png", MANIFEST}
+    client, found = runs(quick)
+    logged = client.list_artifacts(found["locator"].info.run_id, "outputs")
+    assert {file.path for file in logged} == {f"outputs/{name}" for name in own}
+
+
+def test_a_users_file_that_the_report_would_overwrite_is_refused_before_slow_work(
+    quick, jawloc, monkeypatch
+):
+    assert jawloc("train").exit_code == 0
+
+    def too_late(*_, **__):
+        raise AssertionError("slow work began")
+
+    monkeypatch.setattr("jawloc.data.build_cache", too_late)
+    for name in ("bias.png", f"worst_02_{SCAN_IDS[1]}.png", "fold_2"):
+        (outputs(quick) / name).write_text("mine")
+        before = files_below(quick)
+        said = only_sentence(jawloc("train", "--folds", "2", "--overwrite"))
+        assert f"locator holds {name}, which jawloc didn't write" in said
+        assert files_below(quick) == before
+        (outputs(quick) / name).unlink()
 
 
 # --- what can't be -------------------------------------------------------------------------------

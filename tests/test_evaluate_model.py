@@ -26,6 +26,7 @@ from tests.lab import (
     SCAN_IDS,
     SCAN_SHAPE,
     erase_labels,
+    files_below,
     only_sentence,
     write_lab_dicom,
     write_model,
@@ -257,6 +258,85 @@ def test_the_folder_is_named_after_the_model():
     assert plain_name("models:/jaw_locator@champion") == "jaw_locator@champion"
     assert plain_name("runs:/abc/locator") == "abc_locator"
     assert plain_name("some/where/mine.pth") == plain_name("mine") == "mine"
+
+
+# --- whose files they are ---------------------------------------------------------------------
+
+USERS = ("bias_notes.png", "worst_case.png", "trust.txt", "success_story.png", "worst_01_my.png")
+
+
+def test_a_users_own_pictures_survive_evaluations_and_earlier_ones_of_jawloc_go(jawloc, lab):
+    """Regression: bias*.png, worst_*.png, trust*.png and success*.png were all deleted."""
+    write_model(lab / "m.pth")
+    Path("out").mkdir()
+    for name in USERS:
+        Path("out", name).write_text("mine")
+    made = []
+    for scan in SCAN_IDS[:2]:
+        result = jawloc("evaluate", "m.pth", LAB / f"{scan}.dcm", *OPTIONS)
+        assert result.exit_code == 0, result.output
+        made.append({path.name for path in Path("out").iterdir()} - {*USERS, MANIFEST})
+        assert [Path("out", name).read_text() for name in USERS] == ["mine"] * len(USERS)
+    usual = {f"evaluation.{kind}" for kind in ("json", "csv", "html")}
+    usual |= {"success.png", "trust.png", "bias.png"}
+    assert made == [{*usual, f"worst_01_{scan}.png"} for scan in SCAN_IDS[:2]]
+    (run,) = client().search_runs([client().get_experiment_by_name("jaw_location").experiment_id])
+    logged = {file.path for file in client().list_artifacts(run.info.run_id, "evaluation")}
+    assert not logged & {f"evaluation/{name}" for name in USERS}
+
+
+def test_the_pictures_of_an_evaluation_by_0_1_0_go_and_others_stay(jawloc, lab):
+    write_model(lab / "m.pth")
+    assert jawloc("evaluate", "m.pth", LAB / f"{SCAN_IDS[0]}.dcm", *OPTIONS).exit_code == 0
+    Path("out", MANIFEST).unlink()  # which 0.1.0 didn't write
+    for name in USERS:
+        Path("out", name).write_text("mine")
+    assert jawloc("evaluate", "m.pth", LAB / f"{SCAN_IDS[1]}.dcm", *OPTIONS).exit_code == 0
+    left = {path.name for path in Path("out").glob("*.png")}
+    pictures = {"success.png", "trust.png", "bias.png", f"worst_01_{SCAN_IDS[1]}.png"}
+    assert left == {name for name in USERS if name.endswith(".png")} | pictures
+
+
+@pytest.mark.parametrize("name", ["bias.png", "evaluation.json", f"worst_03_{SCAN_IDS[4]}.png"])
+def test_a_users_file_that_would_be_overwritten_is_refused_before_slow_work(
+    jawloc, lab, monkeypatch, name
+):
+    def too_late(*_, **__):
+        raise AssertionError("slow work began")
+
+    monkeypatch.setattr(evaluate_model, "measure_scan", too_late)
+    write_model(lab / "m.pth")
+    Path("out").mkdir()
+    Path("out", name).write_text("mine")
+    before = files_below(lab)
+    assert only_sentence(jawloc("evaluate", "m.pth", LAB, *OPTIONS)) == (
+        f"--output-dir: out holds {name}, which jawloc didn't write and would overwrite; "
+        "move it away first"
+    )
+    assert files_below(lab) == before
+
+
+def test_the_names_to_be_written_carry_the_object_where_there_are_several(jawloc, lab):
+    write_model(lab / "m.pth", ("upper", "lower"))
+    Path("out").mkdir()
+    Path("out", "trust.png").write_text("mine")  # of one object, this would be jawloc's
+    Path("out", "trust_lower.png").write_text("mine")
+    assert "out holds trust_lower.png" in only_sentence(jawloc("evaluate", "m.pth", LAB, *OPTIONS))
+    Path("out", "trust_lower.png").unlink()
+    # these phantoms have labels of both objects, any value of which counts here
+    assert jawloc("evaluate", "m.pth", LAB, *OPTIONS).exit_code == 0
+    assert Path("out", "trust.png").read_text() == "mine"
+    assert Path("out", "trust_lower.png").is_file()
+
+
+def test_two_evaluations_into_one_folder_at_once_are_refused(jawloc, lab):
+    from tests.reporting.test_folder_lock import another_process
+
+    write_model(lab / "m.pth")
+    with another_process(Path("out").resolve() / ".jawloc") as other:
+        said = only_sentence(jawloc("evaluate", "m.pth", LAB, *OPTIONS))
+        assert said.startswith(f"--output-dir: out is in use by process {other.pid} on ")
+    assert jawloc("evaluate", "m.pth", LAB, *OPTIONS).exit_code == 0
 
 
 # --- MLflow -----------------------------------------------------------------------------------

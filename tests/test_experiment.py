@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,9 +32,11 @@ from tests.lab import (
     SCAN_SHAPE,
     erase_labels,
     files_below,
+    only_sentence,
     write_config,
     write_lab_dicom,
 )
+from tests.reporting.test_folder_lock import another_process
 
 PICTURES = {
     "train_heatmap_example.png",
@@ -625,6 +629,83 @@ def test_overwriting_replaces_the_models_files_and_leaves_others_alone(copied, j
     assert summary(copied)["epochs"] == 1
     _, found = runs(copied)
     assert [run.info.run_name for run in found] == ["locator", "locator"]  # both can be compared
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--overwrite",),
+        ("--resume",),
+        ("--folds", "2", "--overwrite"),
+        ("--demo", "--model-name", "locator", "--overwrite"),
+    ],
+    ids=" ".join,
+)
+def test_a_second_training_of_one_name_is_refused_before_slow_work(lab, jawloc, monkeypatch, words):
+    """Regression: two with --overwrite wrote into one folder for minutes."""
+
+    def too_late(*_, **__):
+        raise AssertionError("slow work began")
+
+    monkeypatch.setattr("jawloc.data.build_cache", too_late)
+    monkeypatch.setattr("jawloc.demo.write_phantoms", too_late)
+    place = outputs(lab).parent / ".locks" / "locator"
+    with another_process(place) as first:
+        outputs(lab).mkdir()
+        (outputs(lab) / "checkpoint.pt").write_text("of the first")
+        before = files_below(lab)
+        said = only_sentence(jawloc("train", *words))
+        assert said.startswith(
+            f"--model-name: 'locator' ({outputs(lab)}) is in use by process {first.pid} on "
+        )
+        assert files_below(lab) == before
+
+
+def test_a_killed_training_leaves_its_name_to_the_next(lab, jawloc, no_pictures):
+    """A real one, killed in its first epoch."""
+    script = (
+        "import os, signal, jawloc.experiment as experiment\n"
+        "experiment.train = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from jawloc.cli import train; train(['--set', 'num_epochs=1'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == -9
+    assert (outputs(lab) / "config.yml").is_file()
+    assert (outputs(lab).parent / ".locks" / "locator.lease").is_file()
+    result = jawloc("train", "--set", "num_epochs=1")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in outputs(lab).parent.iterdir()] == ["locator"]
+
+
+def test_only_what_a_run_wrote_is_logged_as_its_outputs(copied, jawloc, no_pictures):
+    """Regression: whatever lay in its folder was."""
+    (outputs(copied) / "notes.txt").write_text("mine")
+    (outputs(copied) / "bias_notes.png").write_text("mine")
+    assert jawloc("train", "--overwrite", "--set", "num_epochs=1").exit_code == 0
+    assert (outputs(copied) / "notes.txt").read_text() == "mine"
+    client, (run, _) = runs(copied)
+    logged = {file.path for file in client.list_artifacts(run.info.run_id, "outputs")}
+    assert "outputs/locator.pth" in logged
+    assert not logged & {"outputs/notes.txt", "outputs/bias_notes.png", f"outputs/{MANIFEST}"}
+
+
+def test_an_evaluation_of_the_old_model_goes_with_it(copied, jawloc, no_pictures):
+    folder = outputs(copied)
+    scan = copied / "dicoms" / "labelled" / f"{SCAN_IDS[4]}.dcm"
+    words = ("evaluate", "locator", scan, "--output-dir", folder, "--pictures", "1")
+    assert jawloc(*words).exit_code == 0
+    of_evaluation = {"evaluation.json", "bias.png", f"worst_01_{SCAN_IDS[4]}.png"}
+    assert of_evaluation <= {path.name for path in folder.iterdir()}
+    assert jawloc(*words).exit_code == 0  # the model and its files stay where they are
+    assert {"locator.pth", "losses.png"} <= {path.name for path in folder.iterdir()}
+    before = files_below(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "train", interrupted_at_once)
+        assert jawloc("train", "--overwrite").exit_code == 130
+    assert files_below(folder) == before
+    assert jawloc("train", "--overwrite", "--set", "num_epochs=1").exit_code == 0
+    assert not of_evaluation & {path.name for path in folder.iterdir()}
 
 
 def test_going_on_repeats_the_uninterrupted_run_with_dropout_too(

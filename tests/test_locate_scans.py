@@ -526,3 +526,56 @@ def test_a_name_that_is_not_utf_8_is_kept(locate, here):
     with (here / "out" / "locations.csv").open(encoding="utf-8", errors="surrogateescape") as file:
         (row,) = csv.DictReader(file)
     assert row["scan"] == name.removesuffix(".tif")
+
+
+# --- whose files they are ----------------------------------------------------------------
+
+
+def test_a_users_file_is_neither_overwritten_nor_removed(locate, here, located):
+    """Regression: of a scan that failed, the user's own `imgs/a_fish.tif` was deleted."""
+    for name in ("imgs/c.tif", "markups/c.mrk.json", "locations.json"):
+        Path("out", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("out", name).write_text("mine")
+        before = files_below(here)
+        assert only_sentence(locate("c.nii.gz")) == (
+            f"--output-dir: out holds {name}, which jawloc didn't write and would overwrite; "
+            "move it away first"
+        )
+        assert files_below(here) == before
+        Path("out", name).unlink()
+    assert located == []
+    Path("out/imgs/mine.tif").write_text("mine")
+    Path("broken.nii.gz").write_bytes(b"broken")
+    assert locate("c.nii.gz", "broken.nii.gz").exit_code == 1
+    assert {path.name for path in Path("out/imgs").iterdir()} == {"mine.tif", "c.tif"}
+
+
+def test_a_scan_that_fails_later_loses_jawlocs_files_only(locate, here):
+    assert locate("a", "c.nii.gz").exit_code == 0
+    Path("c.nii.gz").write_bytes(b"broken")
+    Path("out/imgs/c.png").write_text("mine")
+    assert locate("c.nii.gz", options=(*PLAIN, "--overwrite")).exit_code == 1
+    left = files_below(Path("out"))
+    assert "imgs/c.png" in left
+    assert not {"imgs/c.tif", "markups/c.mrk.json"} & left.keys()
+    Path("out/imgs/c.tif").write_text("mine")  # since then it is the user's
+    words = (*PLAIN, "--overwrite")
+    assert "holds imgs/c.tif, which" in only_sentence(locate("c.nii.gz", options=words))
+
+
+@pytest.mark.parametrize("way", ["--resume", "--overwrite"])
+def test_results_of_0_1_0_are_gone_on_with_and_replaced(locate, here, way):
+    assert locate("a", "c.nii.gz").exit_code == 0
+    Path("out", MANIFEST).unlink()  # which 0.1.0 didn't write
+    result = locate("a", "c.nii.gz", "b", options=(*PLAIN, way))
+    assert result.exit_code == 0, result.output
+    assert ("2 done before" in result.stdout) is (way == "--resume")
+
+
+def test_two_searches_into_one_folder_at_once_are_refused(locate, here):
+    from tests.reporting.test_folder_lock import another_process
+
+    with another_process(Path("out").resolve() / ".jawloc") as other:
+        said = only_sentence(locate("c.nii.gz"))
+        assert said.startswith(f"--output-dir: out is in use by process {other.pid} on ")
+    assert locate("c.nii.gz").exit_code == 0

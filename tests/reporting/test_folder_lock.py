@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import jawloc.reporting.folder_lock as folder_lock
+import jawloc.reporting.lease as lease
 from jawloc.errors import InputError
 from jawloc.reporting.folder_lock import only_process
 
@@ -22,6 +23,7 @@ PREPARED = """
 import errno, os, sys, time
 from pathlib import Path
 import jawloc.reporting.folder_lock as folder_lock
+import jawloc.reporting.lease as lease
 from jawloc.errors import InputError
 
 def refuse(*_):
@@ -31,8 +33,8 @@ place = Path(sys.argv[1])
 if sys.argv[2] != "locks":
     folder_lock.fcntl.flock = refuse
 if sys.argv[3] != "here":
-    folder_lock._machine = lambda: sys.argv[3]
-    folder_lock.HEARTBEAT_SECONDS = 0.05
+    lease._machine = lambda: sys.argv[3]
+    lease.HEARTBEAT_SECONDS = 0.05
 """
 HOLDING = """
 with folder_lock.only_process(place, "x"):
@@ -146,7 +148,7 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(place
     with another_process(place, "ENOTSUP") as first, monkeypatch.context() as patch:
         first.kill()
         first.wait()
-        patch.setattr(folder_lock, "_born", lambda pid: "later")
+        patch.setattr(lease, "_born", lambda pid: "later")
         with only_process(place, "x"):
             pass
 
