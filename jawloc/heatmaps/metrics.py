@@ -30,6 +30,7 @@ class HeatmapMetrics:
     error_mm_max: float | None
     # of several objects each one's own, if any scan shows it
     by_object: Mapping[str, HeatmapMetrics] = field(default_factory=dict)
+    mse_relative: float | None = None  # to the target: what the loss "mse" trains on
 
     def flat(self) -> dict[str, float]:
         """Return every number that is known under its name: `error_mm`, `error_<object>_mm`, ..."""
@@ -51,7 +52,7 @@ class HeatmapSample:
 
     Attributes
     ----------
-    kl_nats, dice, mse : arrays, shape (object,)
+    kl_nats, dice, mse, mse_relative : arrays, shape (object,)
     predicted, truth : arrays, shape (object, 3), voxels of `grid`; the truth of a missing object
         is NaN
     """
@@ -62,6 +63,7 @@ class HeatmapSample:
     predicted: np.ndarray
     truth: np.ndarray
     grid: Grid
+    mse_relative: np.ndarray | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -71,7 +73,11 @@ class HeatmapSample:
 
     def of(self, objects: slice | np.ndarray) -> HeatmapSample:
         """Return what some of the objects contribute."""
-        numbers = {key: value[objects] for key, value in vars(self).items() if key != "grid"}
+        numbers = {
+            key: value[objects]
+            for key, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
         return HeatmapSample(**numbers, grid=self.grid)
 
 
@@ -98,6 +104,7 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
     mm_parts = [radial_errors_mm(s.predicted, s.truth, s.grid) for s in shown]
     known = [part for part in mm_parts if part is not None]
     mm = np.concatenate(known) if len(known) == len(samples) else None
+    relative = [s.mse_relative for s in shown if s.mse_relative is not None]
     return HeatmapMetrics(
         kl_nats=float(np.mean(np.concatenate([s.kl_nats for s in shown]))),
         dice=float(np.mean(np.concatenate([s.dice for s in shown]))),
@@ -109,6 +116,7 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
         error_mm_median=None if mm is None else float(np.median(mm)),
         error_mm_max=None if mm is None else float(mm.max()),
         by_object=_by_object(samples, names) if len(names) > 1 else {},
+        mse_relative=float(np.mean(np.concatenate(relative))) if relative else None,
     )
 
 

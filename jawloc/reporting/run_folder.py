@@ -15,6 +15,7 @@ CHECKPOINT = "checkpoint.pt"
 REPLACED = ".replaced"  # holds the old run's files until the new one has a whole epoch
 OWN_FILES = (
     *(f"{split}_heatmap_{kind}.png" for split in ("train", "val") for kind in ("example", "pred")),
+    *(f"{split}_heatmap_example_fine.png" for split in ("train", "val")),
     "heatmap_epoch_*_sigma_*.png",
     *(f"{name}.png" for name in ("losses", "metrics", "sigma", "test_heatmap", "test_cropped")),
     *(f"{name}.png" for name in ("test_centroid", "test_centroid_downsampled")),

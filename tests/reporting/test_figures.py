@@ -221,7 +221,7 @@ def curve(axes, label):
 
 
 def test_losses_mark_every_change_of_sigma():
-    figure = plot_losses(records(), threshold=1.0, minimum_sigma_voxels=2.0)
+    figure = plot_losses(records(), threshold=1.0, minimum_sigmas_voxels=[2.0])
     (axes,) = figure.axes
     np.testing.assert_allclose(curve(axes, "training").get_ydata(), 50 / np.arange(1, 13))
     np.testing.assert_allclose(curve(axes, "validation").get_ydata(), 60 / np.arange(1, 13))

@@ -84,7 +84,7 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert equal(resumed.network.state_dict(), whole.network.state_dict())
     assert equal(resumed.average.state_dict(), whole.average.state_dict())
     assert equal(resumed.best_weights, whole.best_weights)
-    assert (resumed.best_epoch, resumed.curriculum) == (whole.best_epoch, whole.curriculum)
+    assert (resumed.best_epoch, resumed.curricula) == (whole.best_epoch, whole.curricula)
 
 
 def test_saving_does_not_disturb_the_run(tmp_path):

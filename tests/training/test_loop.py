@@ -184,7 +184,7 @@ def test_validation_leaves_batchnorm_statistics_alone():
     network = lab_network_with_statistics()
     before = copy.deepcopy(network.state_dict())
     assert any("running_mean" in key for key in before)
-    evaluate(network, VAL, 4.0, FINE)
+    evaluate(network, VAL, (4.0,), FINE)
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -193,12 +193,12 @@ def test_validation_is_deterministic_though_the_network_has_dropout():
     network = lab_network_with_statistics()
     with torch.no_grad():  # the network does drop out in training mode
         assert not torch.equal(network(VAL.images), network(VAL.images))
-    assert evaluate(network, VAL, 4.0, FINE) == evaluate(network, VAL, 4.0, FINE)
+    assert evaluate(network, VAL, (4.0,), FINE) == evaluate(network, VAL, (4.0,), FINE)
 
 
 def test_validation_does_not_depend_on_which_scans_are_validated_together():
     network = lab_network_with_statistics()
-    alone = [evaluate(network, blob_scans(1, seed), 4.0, FINE).kl_nats for seed in (5, 6)]
+    alone = [evaluate(network, blob_scans(1, seed), (4.0,), FINE)[0].kl_nats for seed in (5, 6)]
     both = blob_scans(1, 5), blob_scans(1, 6)
     together = dataclasses.replace(
         both[0],
@@ -207,7 +207,7 @@ def test_validation_does_not_depend_on_which_scans_are_validated_together():
         points=torch.cat([scans.points for scans in both]),
         grids=both[0].grids + both[1].grids,
     )
-    assert evaluate(network, together, 4.0, FINE).kl_nats == pytest.approx(sum(alone) / 2, rel=1e-6)
+    assert evaluate(network, together, (4.0,), FINE)[0].kl_nats == pytest.approx(sum(alone) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("network", [NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), LAB])
@@ -253,7 +253,7 @@ def test_training_goes_on_in_training_mode_after_validation():
 )
 def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors, best):
     """The lab's script kept the last epoch's, whatever they were worth."""
-    said = iter([record(0, error).val for error in errors])
+    said = iter([(record(0, error).val,) for error in errors])
     monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors))
     state = fresh_state(config)
@@ -270,12 +270,12 @@ def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors
     [
         ("start", 0.5, [5, 1, 4, 3, 2, 6], 2),
         ("cooldown", 0.5, [5, 1, 4, 3, 2, 6], 5),  # the cooldown is epochs 4, 5 and 6
-        ("cooldown", 0.0, [5, 1, 4], 3),
+        ("cooldown", 0.0, [5, 1, 4], 2),  # there is none, so that all epochs count
         ("cooldown", 0.5, [5], 1),  # too short for a cooldown: something is kept all the same
     ],
 )
 def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, share, errors, best):
-    said = iter([record(0, error).val for error in errors])
+    said = iter([(record(0, error).val,) for error in errors])
     monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors), cooldown_share=share, best_epoch_from=begin)
     state = fresh_state(config)
@@ -289,7 +289,7 @@ def test_the_kept_weights_give_the_recorded_error_again():
     network = build_network(NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    assert evaluate(network, VAL, best.sigma_voxels, LOOKS) == best.val
+    assert evaluate(network, VAL, best.sigmas_voxels, LOOKS) == (best.val,)
 
 
 def test_later_epochs_do_not_reach_into_the_kept_weights():
@@ -474,7 +474,7 @@ def test_the_cooldown_takes_its_share_of_all_epochs(num_epochs, share, cooldown)
 def test_is_finished(done, cooldown_from, settled, schedule, expected):
     config = training_config(num_epochs=10, cooldown_share=0.5, learning_rate_schedule=schedule)
     state = state_after(done, cooldown_from)
-    state.curriculum = dataclasses.replace(state.curriculum, settled=settled)
+    state.curricula = (dataclasses.replace(state.curricula[0], settled=settled),)
     assert is_finished(state, config) is expected
 
 
@@ -489,7 +489,7 @@ def test_a_finished_state_trains_no_further():
 
 def test_records_carry_every_number_of_train_and_validation():
     row = train(training_config(num_epochs=1)).records[0].flat()
-    scores = ("kl_nats", "dice", "mse")
+    scores = ("kl_nats", "dice", "mse", "mse_relative")
     errors = [
         f"error_{unit}{which}" for unit in ("voxels", "mm") for which in ("", "_median", "_max")
     ]
@@ -580,7 +580,7 @@ def test_a_step_weighs_every_object_that_its_batch_shows_the_same():
     config = training_config(batch_size=4, num_epochs=1)
     state = fresh_state(config, objects=2)
     expected = copy.deepcopy(state.network)
-    seen = look_and_learn(expected, LOOKS, scans.images, scans.points, 4.0, None, None)
+    seen = look_and_learn(expected, LOOKS, scans.images, scans.points, (4.0,), None, None)
     kl = seen[0].score(with_stand_ins(scans.points)).kl_nats
     kl[are_present(scans.points)].mean().backward()
     nn.utils.clip_grad_norm_(expected.parameters(), GRADIENT_NORM)
