@@ -120,5 +120,6 @@ def write_model(path: Path, objects: Sequence[str] = ("jaw",), seed: int = 0) ->
     network = build_network(config, len(objects))
     path.parent.mkdir(parents=True, exist_ok=True)
     labels: dict[str, Sequence[int] | None] = dict.fromkeys(objects)
-    save_locator(Locator((network,), config, (24, 12, 12), IntensityConfig(), labels, (2.0,)), path)
+    sigmas = ((2.0,),)
+    save_locator(Locator((network,), config, (24, 12, 12), IntensityConfig(), labels, sigmas), path)
     return path

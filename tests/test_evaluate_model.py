@@ -36,7 +36,9 @@ def known_errors(monkeypatch):
 
     def off(self, image):
         said = predict(self, image)
-        return replace(said, points_voxels=self.truth + np.array([self.sigma_voxels[0] / 2, 0, 0]))
+        return replace(
+            said, points_voxels=self.truth + np.array([self.sigma_voxels[0][-1] / 2, 0, 0])
+        )
 
     def reading(path):
         scan = open_labelled_dicom(path)
@@ -54,7 +56,7 @@ def model_wrong_by(path: Path, voxels: float, seed: int = 0) -> Path:
     from jawloc.locating.locator import save_locator
 
     write_model(path, seed=seed)
-    save_locator(replace(load_locator(path), sigma_voxels=(float(voxels),)), path)
+    save_locator(replace(load_locator(path), sigma_voxels=((float(voxels),),)), path)
     return path
 
 
@@ -360,7 +362,7 @@ def test_what_folds_were_tested_on_their_networks_were_trained_on(tmp_path):
     one = replace(locator, calibration=calibration)
     known = SimpleNamespace(splits={"train": ("c",)})
     assert used_scans(one, known) == {"a": "calibration", "b": "calibration", "c": "train"}
-    two = replace(one, networks=one.networks * 2, sigma_voxels=(1.0, 1.0))
+    two = replace(one, networks=one.networks * 2, sigma_voxels=((1.0,), (1.0,)))
     assert set(used_scans(two, SimpleNamespace(splits={})).values()) == {"train"}
 
 

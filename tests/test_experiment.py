@@ -53,7 +53,7 @@ HEATMAPS = {
     "heatmap_epoch_2_sigma_3.20.png",
     "heatmap_epoch_3_sigma_2.56.png",
 }
-SCORES = ("kl_nats", "dice", "mse")
+SCORES = ("kl_nats", "dice", "mse", "mse_relative")
 ERRORS = tuple(
     f"error_{unit}{part}" for unit in ("voxels", "mm") for part in ("", "_median", "_max")
 )
@@ -230,7 +230,7 @@ def test_the_model_file_knows_all_that_using_it_needs(smoke):
     assert locator.downsampled_size == (24, 12, 12)
     assert locator.network_config.channels == (4, 8)
     assert dict(locator.objects) == {"jaw": None}
-    assert locator.sigma_voxels == (summary(lab)["best_sigma_voxels"],)
+    assert locator.sigma_voxels == ((summary(lab)["best_sigma_voxels"],),)
     assert locator.turned_axes == ("y", "x")
     assert locator.calibration.scan_ids == (SCAN_IDS[4],)
     assert locator.calibration.objects["jaw"].ball.confidence == 0.5  # of one test scan

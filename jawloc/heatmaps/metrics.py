@@ -60,10 +60,10 @@ class HeatmapSample:
     kl_nats: np.ndarray
     dice: np.ndarray
     mse: np.ndarray
+    mse_relative: np.ndarray
     predicted: np.ndarray
     truth: np.ndarray
     grid: Grid
-    mse_relative: np.ndarray | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -73,11 +73,7 @@ class HeatmapSample:
 
     def of(self, objects: slice | np.ndarray) -> HeatmapSample:
         """Return what some of the objects contribute."""
-        numbers = {
-            key: value[objects]
-            for key, value in vars(self).items()
-            if isinstance(value, np.ndarray)
-        }
+        numbers = {key: value[objects] for key, value in vars(self).items() if key != "grid"}
         return HeatmapSample(**numbers, grid=self.grid)
 
 
@@ -104,7 +100,6 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
     mm_parts = [radial_errors_mm(s.predicted, s.truth, s.grid) for s in shown]
     known = [part for part in mm_parts if part is not None]
     mm = np.concatenate(known) if len(known) == len(samples) else None
-    relative = [s.mse_relative for s in shown if s.mse_relative is not None]
     return HeatmapMetrics(
         kl_nats=float(np.mean(np.concatenate([s.kl_nats for s in shown]))),
         dice=float(np.mean(np.concatenate([s.dice for s in shown]))),
@@ -116,7 +111,7 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
         error_mm_median=None if mm is None else float(np.median(mm)),
         error_mm_max=None if mm is None else float(mm.max()),
         by_object=_by_object(samples, names) if len(names) > 1 else {},
-        mse_relative=float(np.mean(np.concatenate(relative))) if relative else None,
+        mse_relative=float(np.mean(np.concatenate([s.mse_relative for s in shown]))),
     )
 
 

@@ -110,7 +110,7 @@ def samples(
         for i, scan in enumerate(part.scans.tolist()):
             kl, dice, mse, relative = (values[i] for values in numbers)
             grid = scans.grids[scan]
-            sample = HeatmapSample(kl, dice, mse, predicted[i], truth[i], grid, relative)
+            sample = HeatmapSample(kl, dice, mse, relative, predicted[i], truth[i], grid)
             own.append((scan, sample))
     return [sample for _, sample in sorted(team.gather(own), key=lambda pair: pair[0])]
 

@@ -10,7 +10,7 @@ from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.locating.evaluation import Evaluation, ScanError
 from jawloc.reporting.summary import describe_run, flat_numbers, mean_errors, summarise_run
 from jawloc.training.dataset import Split
-from jawloc.training.loop import EpochRecord
+from jawloc.training.loop import EpochRecord, StageRecord
 
 SPLIT = Split(("a", "b"), ("c",), ("d", "e"))
 
@@ -73,6 +73,23 @@ def test_every_field_says_what_its_name_says():
     }
     assert (second["scan"], second["error_mm"]) == ("e", 0.2)
     json.dumps(summarised(mm=False), allow_nan=False)  # null, never NaN
+
+
+def test_two_stages_have_a_sigma_each():
+    state = SimpleNamespace(best_epoch=1, records=[])
+    metrics = HeatmapMetrics(1.0, 0.5, 1e-6, 2.0, 2.0, 2.0, None, None, None)
+    for epoch, coarse, fine in ((1, 8.0, 4.0), (2, 6.4, 3.2)):
+        earlier = (StageRecord("coarse", coarse, metrics, metrics),)
+        state.records.append(EpochRecord(epoch, fine, 1e-3, metrics, metrics, 2.0, earlier))
+    summary = summarise_run("blue", SPLIT, state, {"test": evaluation(1.0, 2.0)}, 1.0)
+    sigmas = {key: value for key, value in summary.items() if "sigma" in key}
+    assert sigmas == {
+        "final_sigma_voxels": 3.2,
+        "best_sigma_voxels": 4.0,
+        "final_sigma_coarse_voxels": 6.4,
+        "best_sigma_coarse_voxels": 8.0,
+    }
+    assert sigmas.items() <= flat_numbers(summary).items()
 
 
 def test_one_scan_without_spacing_leaves_no_mean_in_mm():
