@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.config import Config
+from jawloc.config.sigmas import tell_sigmas
 from jawloc.data import Data, find_scans, prepare_folds
 from jawloc.evaluate_model import measure_scans
 from jawloc.experiment import (
@@ -117,6 +118,7 @@ def _run_in(
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
     choose_device(config.training.device)
+    tell_sigmas(config.curriculum, config.network)
     every = prepare_folds(config, folds)
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from jawloc.config import Config
+from jawloc.config.sigmas import tell_sigmas
 from jawloc.data import Data, prepare_data
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import start
@@ -116,6 +117,8 @@ def _run_in(
             "device: with torchrun every process takes a GPU of its own, so it must be auto, cpu "
             f"or cuda; received {config.training.device!r}"
         )
+    if team.leads:
+        tell_sigmas(config.curriculum, config.network)
     data = prepare_data(config, team)
     state = start_state(config, device)
     same = {**params, **data.fingerprint()}  # what a resumed run must have in common
@@ -196,7 +199,7 @@ def finish_locator(
                 "calibration": [*tested, *chosen_by],
                 "test": tested,
             },
-            (locator.sigma_voxels[0],),
+            locator.sigma_voxels[0],
             specimen_pattern=pattern,
             run_id=run_id,
         ),
@@ -257,8 +260,9 @@ def train(
         for record in epochs:
             if (end := state.last_epoch(config.training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
+            sigmas = " and ".join(f"{sigma:.2f}" for sigma in record.sigmas_voxels)
             bar.set_postfix_str(
-                f"sigma {record.sigma_voxels:.2f}, KL {record.train.kl_nats:.3f} (validation "
+                f"sigma {sigmas}, KL {record.train.kl_nats:.3f} (validation "
                 f"{record.val.kl_nats:.3f}), error {record.val.error_voxels:.2f} voxels"
             )
             bar.update()
@@ -276,7 +280,7 @@ def best_locator(state: TrainingState, config: Config) -> Locator:
         downsampled_size=config.cache.downsampled_dicom_size,
         intensity=config.intensity,
         objects=config.cache.objects,
-        sigma_voxels=(state.records[state.best_epoch - 1].sigma_voxels,),
+        sigma_voxels=(state.records[state.best_epoch - 1].sigmas_voxels,),
         crop_size=config.crop.crop_size,
         turned_axes=flips.flip_axes if flips.enabled else (),
     )
@@ -305,27 +309,38 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
     split = {"train": data.split.train_ids, "val": data.split.val_ids, "test": data.split.test_ids}
     run.log_dict({key: list(ids) for key, ids in split.items()}, "split.json")
     run.log_dataset(split, {scan_id: e.key for scan_id, e in data.examples.items()})
-    sigma = start(config.curriculum).sigma_voxels
+    stages = config.network.looks()
+    schedules = config.curriculum.of_stages(len(stages))
     for short, (title, ids) in data.split.titled().items():
-        example, stride = data.examples[ids[0]].read(), config.network.heatmap_stride
-        picture = target_picture(example, sigma, stride, title)
-        save_figure(picture, folder / f"{short}_heatmap_example.png")
+        example = data.examples[ids[0]].read()
+        for number, (stage, schedule) in enumerate(zip(stages, schedules, strict=True)):
+            picture = target_picture(example, start(schedule).sigma_voxels, stage, title)
+            which = f"_{stage.name}" if number else ""
+            save_figure(picture, folder / f"{short}_heatmap_example{which}.png")
 
 
 def log_epoch(
     run: TrackedRun, folder: Path, config: Config, data: Data, state: TrainingState
 ) -> None:
-    """Log an epoch's numbers; where sigma changed, also show the new target and the prediction."""
+    """Log an epoch's numbers; where a sigma changed, also show the new target and the prediction.
+
+    Of two stages, those whose sigma changed have their target shown, each on its own heatmap grid.
+    """
     record = state.records[-1]
     run.log_epoch(record)
-    if [r.sigma_voxels for r in state.records[-2:-1]] == [record.sigma_voxels]:
+    before = state.records[-2].sigmas_voxels if len(state.records) > 1 else ()
+    if before == record.sigmas_voxels:
         return
-    stride = config.network.heatmap_stride
     example = data.examples[data.split.train_ids[0]].read()
-    target = target_picture(example, record.sigma_voxels, stride, f"Epoch {record.epoch}")
-    run.log_heatmap(target, "heatmap/train", record.epoch)
-    name = f"heatmap_epoch_{record.epoch}_sigma_{record.sigma_voxels:.2f}.png"
-    save_figure(target, folder / name)
+    stages = config.network.looks()
+    for number, (stage, sigma) in enumerate(zip(stages, record.sigmas_voxels, strict=True)):
+        if before[number : number + 1] == (sigma,):
+            continue
+        target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
+        row = "heatmap/train" if stage is stages[-1] else f"heatmap/train_{stage.name}"
+        run.log_heatmap(target, row, record.epoch)
+        which = f"_{stage.name}" if stage.name else ""
+        save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
     example = data.examples[data.split.val_ids[0]].read()
     title = f"Validation, best of {record.epoch} epochs"
     seen = predicted_picture(example, best_locator(state, config), title)

@@ -22,14 +22,13 @@ def write_pictures(
     data: Data,
 ) -> None:
     """Write every picture of a finished run."""
-    sigma, loss = config.curriculum, config.training.loss
-    # what is trained on for "mse" is relative to the target, so its threshold has another axis
-    has_line = sigma.trigger == "loss" and loss != "mse"
+    sigma = config.curriculum
+    schedules = sigma.of_stages(len(state.curricula))
     losses = plot_losses(
         state.records,
-        loss=loss,
-        threshold=sigma.threshold if has_line else None,
-        minimum_sigma_voxels=sigma.minimum_sigma_voxels,
+        loss=config.training.loss,
+        threshold=sigma.threshold if sigma.trigger == "loss" else None,
+        minimum_sigmas_voxels=[schedule.minimum_sigma_voxels for schedule in schedules],
     )
     save_figure(losses, folder / "losses.png")
     save_figure(plot_metrics(state.records), folder / "metrics.png")

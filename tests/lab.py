@@ -125,6 +125,6 @@ def write_model(path: Path, objects: Sequence[str] = ("jaw",), seed: int = 0) ->
     labels: dict[str, Sequence[int] | None] = dict.fromkeys(objects)
     # a model that learned from nothing, and says so
     record = Provenance({}, (NetworkRecord({}, (2.0,)),), SPECIMEN_PATTERN, None)
-    locator = Locator((network,), config, (24, 12, 12), IntensityConfig(), labels, (2.0,))
+    locator = Locator((network,), config, (24, 12, 12), IntensityConfig(), labels, ((2.0,),))
     save_locator(replace(locator, provenance=record), path)
     return path

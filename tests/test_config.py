@@ -8,6 +8,7 @@ import yaml
 
 from jawloc.config import LAB_RECIPE, check_config, load_config
 from jawloc.config.keys import known_keys
+from jawloc.config.sigmas import tell_sigmas
 from jawloc.config.wording import RULES
 from jawloc.errors import InputError
 from jawloc.training.network import choose_device
@@ -556,3 +557,160 @@ def test_raw_values_are_fine_without_changes_of_the_grey_range(written):
     unchanged = {"gamma": 0.0, "offset": 0.0, "noise": 0.0}
     config = load_config(written({"intensity": {"rule": "raw"}, "augmentation": unchanged}))
     assert config.intensity.rule == "raw"
+
+
+# --- the sigmas of two stages --------------------------------------------------------------------
+
+SIGMAS = ("coarse_initial_sigma", "coarse_minimum_sigma", "fine_initial_sigma", "minimum_sigma")
+
+
+def sigmas(config):
+    params = config.as_params()
+    return tuple(params[f"curriculum.{key}"] for key in SIGMAS)
+
+
+@pytest.mark.parametrize(
+    ("size", "initial", "minimum", "expected"),
+    [
+        ([512, 128, 128], 8, 1.5, (8, 6, 4, 1.5)),
+        ([512, 128, 128], 4, 1.5, (6, 6, 4, 1.5)),
+        ([512, 128, 128], 3, 1.5, (6, 6, 3, 1.5)),
+        ([512, 128, 128], 8, 4.0, (8, 6, 4, 4)),
+        ([512, 128, 128], 8, 8.0, (8, 8, 8, 8)),
+        ([96, 48, 48], 6, 1.0, (6, 1.5, 2, 1)),
+        ([96, 48, 48], 8, 4.0, (8, 4, 4, 4)),
+        ([24, 40, 31], 8, 1.0, ("auto", "auto", "auto", 1)),  # one stage: nothing to decide
+    ],
+)
+def test_the_sigmas_of_two_stages_are_decided_and_logged(written, size, initial, minimum, expected):
+    path = written(
+        {
+            "downsampled_dicom_size": size,
+            "initial_kernel_size": initial,
+            "curriculum": {"minimum_sigma": minimum},
+        }
+    )
+    config = load_config(path)
+    assert sigmas(config) == expected
+    assert sigmas(load_config(written(config.as_yaml(), "kept.yml"))) == expected
+
+
+@pytest.mark.parametrize("size", [[512, 128, 128], [96, 48, 48]])
+def test_the_default_search_space_is_valid_and_moves_what_gives_the_position(written, size):
+    space = yaml.safe_load(
+        (Path(__file__).parents[1] / "experiments/tune/curriculum.yml").read_text()
+    )
+    limits = space["search"]["curriculum.minimum_sigma"]
+    path = written({"downsampled_dicom_size": size})
+    ends = []
+    for sigma in (limits["low"], 1.3, 2.6, limits["high"]):
+        config = load_config(path, overrides=[f"curriculum.minimum_sigma={sigma}"])
+        fine = config.curriculum.of_stages(2)[-1]
+        assert fine.initial_sigma_voxels >= fine.minimum_sigma_voxels == sigma
+        ends.append(fine.minimum_sigma_voxels)
+    assert len(set(ends)) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"coarse_minimum_sigma": 5},
+            "curriculum.coarse_minimum_sigma must be at least 6 where the coarse stage's heatmap "
+            "voxels are 16 long; received 5",
+        ),
+        (
+            {"coarse_initial_sigma": 5.5},
+            "curriculum.coarse_initial_sigma must be at least 6 where the coarse stage's heatmap "
+            "voxels are 16 long; received 5.5",
+        ),
+        (
+            {"coarse_initial_sigma": 7, "coarse_minimum_sigma": 7.5},
+            "curriculum.coarse_initial_sigma must be at least curriculum.coarse_minimum_sigma, "
+            "which is 7.5; received 7",
+        ),
+        (
+            {"fine_initial_sigma": 8.5},
+            "curriculum.fine_initial_sigma must be at most 8 with a network.window of 64, or its "
+            "heatmaps don't fit into the window; received 8.5",
+        ),
+        (
+            {"fine_initial_sigma": 1.2},
+            "curriculum.fine_initial_sigma must be at least curriculum.minimum_sigma, which is "
+            "1.5; received 1.2",
+        ),
+        (
+            {"fine_initial_sigma": "wide"},
+            "curriculum.fine_initial_sigma must be auto, or a number of downsampled voxels "
+            "greater than 0; received 'wide'",
+        ),
+        (
+            {"coarse_minimum_sigma": 0},
+            "curriculum.coarse_minimum_sigma must be auto, or a number of downsampled voxels "
+            "greater than 0; received 0",
+        ),
+    ],
+)
+def test_a_sigma_that_a_stage_cannot_represent_is_refused(written, settings, sentence):
+    path = written({"curriculum": settings})
+    assert refusal(path) == f"userconf.yml: {sentence}"
+
+
+def test_a_minimum_sigma_too_wide_for_the_window_is_refused(written):
+    path = written({"downsampled_dicom_size": [96, 48, 48]})
+    assert refusal(path, overrides=["curriculum.minimum_sigma=4.5"]) == (
+        "--set: curriculum.minimum_sigma must be at most 4 with a network.window of 32, or its "
+        "heatmaps don't fit into the window; received 4.5"
+    )
+    settings = {"network": {"coarse": 1}, "curriculum": {"minimum_sigma": 8}}
+    assert load_config(written(settings)).curriculum.minimum_sigma_voxels == 8  # one stage: none
+
+
+def test_sigmas_of_two_stages_are_refused_where_there_is_one(written):
+    path = written({"network": "attention-unet", "curriculum": {"fine_initial_sigma": 2}})
+    assert "must be auto with a network of one stage" in refusal(path)
+
+
+def test_what_auto_changes_is_said_and_nothing_else(written, capsys):
+    def said(settings):
+        config = load_config(written(settings))
+        tell_sigmas(config.curriculum, config.network)
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err
+
+    both = said({})
+    assert both.count("\n") == 1
+    assert "coarse_minimum_sigma is 6 in the place of curriculum.minimum_sigma 1.5" in both
+    assert "fine_initial_sigma is 4 in the place of initial_kernel_size 8" in both
+    assert "coarse_initial_sigma" not in both
+    widened = said({"curriculum": {"coarse_minimum_sigma": 10}})
+    assert "coarse_initial_sigma is 10 in the place of initial_kernel_size 8" in widened
+    assert "coarse_minimum_sigma is" not in widened  # that is the user's own
+    own = {"coarse_minimum_sigma": 7, "coarse_initial_sigma": 9, "fine_initial_sigma": 5}
+    assert said({"curriculum": own}) == ""
+    assert said({"network": "attention-unet"}) == ""
+    assert said({"initial_kernel_size": 4, "curriculum": {"coarse_minimum_sigma": 6.5}}) != ""
+
+
+# --- the threshold of the loss that is trained on ------------------------------------------------
+
+
+@pytest.mark.parametrize(("loss", "threshold"), [("kl", 1.0), ("dice", 0.393), ("mse", 0.787)])
+def test_every_loss_has_a_default_threshold_of_its_own(written, loss, threshold):
+    """Regression: 1 - Dice is always below the lab's 1.0 nats, and sigma collapsed."""
+    params = load_config(written({"loss": loss, "curriculum": {"trigger": "loss"}})).as_params()
+    assert params["curriculum.threshold"] == pytest.approx(threshold, abs=1e-3)
+    params = load_config(written({"loss": loss})).as_params()
+    assert params["curriculum.threshold"] == 1.0  # of the error, in sigmas
+
+
+@pytest.mark.parametrize("loss", ["dice", "mse"])
+def test_a_threshold_that_every_map_meets_is_refused(written, loss):
+    settings = {"loss": loss, "curriculum": {"trigger": "loss", "threshold": 1}}
+    assert refusal(written(settings)) == (
+        f"userconf.yml: curriculum.threshold must be below 1 with curriculum.trigger loss and loss "
+        f"{loss}, which a heatmap that says nothing stays below too; received 1"
+    )
+    settings["curriculum"]["trigger"] = "error"
+    assert load_config(written(settings)).curriculum.threshold == 1

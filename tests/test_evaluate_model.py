@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import jawloc.evaluate_model as evaluate_model
 import jawloc.locating.measuring as measuring
 from jawloc.evaluate_model import plain_name
 from jawloc.geometry import Grid, map_points
@@ -43,7 +44,9 @@ def known_errors(monkeypatch):
 
     def off(self, image):
         said = predict(self, image)
-        return replace(said, points_voxels=self.truth + np.array([self.sigma_voxels[0] / 2, 0, 0]))
+        return replace(
+            said, points_voxels=self.truth + np.array([self.sigma_voxels[0][-1] / 2, 0, 0])
+        )
 
     def reading(path):
         scan = open_labelled_dicom(path)
@@ -61,7 +64,7 @@ def model_wrong_by(path: Path, voxels: float, seed: int = 0) -> Path:
     from jawloc.locating.locator import save_locator
 
     write_model(path, seed=seed)
-    save_locator(replace(load_locator(path), sigma_voxels=(float(voxels),)), path)
+    save_locator(replace(load_locator(path), sigma_voxels=((float(voxels),),)), path)
     return path
 
 

@@ -58,7 +58,7 @@ HEATMAPS = {
     "heatmap_epoch_2_sigma_3.20.png",
     "heatmap_epoch_3_sigma_2.56.png",
 }
-SCORES = ("kl_nats", "dice", "mse")
+SCORES = ("kl_nats", "dice", "mse", "mse_relative")
 ERRORS = tuple(
     f"error_{unit}{part}" for unit in ("voxels", "mm") for part in ("", "_median", "_max")
 )
@@ -237,7 +237,7 @@ def test_the_model_file_knows_all_that_using_it_needs(smoke):
     assert locator.downsampled_size == (24, 12, 12)
     assert locator.network_config.channels == (4, 8)
     assert dict(locator.objects) == {"jaw": None}
-    assert locator.sigma_voxels == (summary(lab)["best_sigma_voxels"],)
+    assert locator.sigma_voxels == ((summary(lab)["best_sigma_voxels"],),)
     assert locator.turned_axes == ("y", "x")
     assert locator.calibration.objects["jaw"].ball is None  # one test scan says nothing of errors
     assert locator.calibration.objects["jaw"].signs["spread"].scans == 2  # validation's too
@@ -802,3 +802,75 @@ def test_looking_twice_from_the_scans_to_a_position_with_scans_in_memory_or_not(
     (tested,) = summary(lab, "read")["test_scans"]
     assert found.point_voxels == pytest.approx(tested["predicted_voxels_zyx"], abs=1e-3)
     assert found.width_voxels > 0
+
+
+# --- two stages ----------------------------------------------------------------------------------
+
+TWO_STAGES = {
+    "network": {"channels": [4, 8], "coarse": 2, "stride": 1, "window": [16, 16, 16]},
+    "curriculum": {
+        "threshold": 100.0,
+        "minimum_sigma": 1.0,
+        "coarse_minimum_sigma": 3.5,
+        "fine_initial_sigma": 2.0,
+    },
+}
+
+
+def test_two_stages_leave_a_record_of_each_that_agrees_with_the_pictures(lab, jawloc):
+    write_config(lab, **TWO_STAGES)
+    result = jawloc("train")
+    assert result.exit_code == 0, result.output
+    coarse, fine = [4, 3.5, 3.5], [2, 1.6, 1.28]
+    table = rows(lab)
+    assert [row["sigma_coarse_voxels"] for row in table] == pytest.approx(coarse)
+    assert [row["sigma_fine_voxels"] for row in table] == pytest.approx(fine)
+    assert [row["sigma_voxels"] for row in table] == pytest.approx(fine)
+    names = {path.name for path in outputs(lab).glob("*heatmap_e*")}
+    assert names == {
+        "train_heatmap_example.png",
+        "train_heatmap_example_fine.png",
+        "val_heatmap_example.png",
+        "val_heatmap_example_fine.png",
+        "heatmap_epoch_1_coarse_sigma_4.00.png",
+        "heatmap_epoch_1_fine_sigma_2.00.png",
+        "heatmap_epoch_2_coarse_sigma_3.50.png",
+        "heatmap_epoch_2_fine_sigma_1.60.png",
+        "heatmap_epoch_3_fine_sigma_1.28.png",
+    }
+    best = summary(lab)["best_epoch"] - 1
+    locator = load_locator(outputs(lab) / "locator.pth")
+    assert locator.sigma_voxels == (pytest.approx((coarse[best], fine[best])),)
+    said = {key: value for key, value in summary(lab).items() if "sigma" in key}
+    assert said == {
+        "final_sigma_voxels": pytest.approx(1.28),
+        "final_sigma_coarse_voxels": 3.5,
+        "best_sigma_voxels": pytest.approx(fine[best]),
+        "best_sigma_coarse_voxels": coarse[best],
+    }
+    _, (run,) = runs(lab)
+    images = [path.name for path in (artifacts(run) / "images").glob("*.png")]
+    shown = sorted((name.split("+")[0], int(name.split("+")[2])) for name in images)
+    assert shown == [
+        *[("heatmap~train", step) for step in (1, 2, 3)],
+        *[("heatmap~train_coarse", step) for step in (1, 2)],
+        *[("heatmap~val", step) for step in (1, 2, 3)],
+    ]
+    logged = {key: run.data.params[f"curriculum.{key}"] for key in ("coarse_initial_sigma",)}
+    assert logged == {"coarse_initial_sigma": "4.0"}
+    assert "note: " not in result.stderr  # every sigma is the user's own
+
+
+def test_a_sigma_that_a_stage_begins_at_instead_is_said_once(lab, jawloc, no_pictures):
+    write_config(lab, network=TWO_STAGES["network"])
+    result = jawloc("train", "--set", "num_epochs=1", "--folds", "2")
+    assert result.exit_code == 0, result.output
+    notes = [line for line in result.stderr.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: sigmas, in downsampled voxels: curriculum.fine_initial_sigma is 1.5 in the place of "
+        "initial_kernel_size 4 (the fine stage's window is 16 long)"
+    ]
+    kept = yaml.safe_load((outputs(lab) / "config.yml").read_text())["jaw_loc_config"]
+    assert kept["curriculum"]["fine_initial_sigma"] == 1.5
+    for fold in summary(lab)["fold_results"]:
+        assert (fold["best_sigma_voxels"], fold["best_sigma_coarse_voxels"]) == (1.5, 4)

@@ -241,13 +241,14 @@ def write_locator(path: Path, grid: Shape) -> None:
     from jawloc.training.network import build_network
 
     config = _config(path.parent, grid, memory_budget_gb=0.0)
+    schedules = config.curriculum.of_stages(len(config.network.looks()))
     locator = Locator(
         networks=(build_network(config.network, len(config.cache.objects)),),
         network_config=config.network,
         downsampled_size=grid,
         intensity=config.intensity,
         objects=config.cache.objects,
-        sigma_voxels=(config.curriculum.minimum_sigma_voxels,),
+        sigma_voxels=(tuple(schedule.minimum_sigma_voxels for schedule in schedules),),
         turned_axes=config.augmentation.flip_axes,
     )
     save_locator(locator, path)

@@ -114,7 +114,9 @@ def _write_scan_and_model(
     state = start_state(config, torch.device("cpu"))
     # as if one epoch had been trained, at the sigma that training ends with
     state.best_weights, state.best_epoch = state.network.state_dict(), 1
-    state.records = [SimpleNamespace(sigma_voxels=config.curriculum.minimum_sigma_voxels)]  # type: ignore[list-item]
+    schedules = config.curriculum.of_stages(len(state.curricula))
+    sigmas = tuple(schedule.minimum_sigma_voxels for schedule in schedules)
+    state.records = [SimpleNamespace(sigmas_voxels=sigmas)]  # type: ignore[list-item]
     save_locator(best_locator(state, config), model)
 
 

@@ -37,9 +37,10 @@ from jawloc.config.layers import (
     source_of,
     with_absolute_paths,
 )
+from jawloc.config.sigmas import decide_sigmas, sigma_mistake
 from jawloc.config.wording import describe_mistake
 from jawloc.errors import InputError
-from jawloc.heatmaps.curriculum import CurriculumConfig
+from jawloc.heatmaps.curriculum import LOSS_OF_NOTHING, LOSS_THRESHOLDS, CurriculumConfig
 from jawloc.locating.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
@@ -61,7 +62,7 @@ LAB_RECIPE: dict[str, Any] = {
 # Least sigma, in heatmap voxels, that still lets a position be decoded within a voxel.
 SIGMA_PER_STRIDE = 0.25
 OBJECT_NAME = re.compile(r"[\w .-]+")  # of what MLflow takes in a metric's name
-LAB_TRIGGER = {"threshold": 1.0, "shrink_factor": 0.9}
+LAB_SHRINK_FACTOR = 0.9  # of the trigger "loss", which is the lab's
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
     for name, section in NESTED.items():
         parts[name] = _validate(section, settings.get(name, {}), f"{name}.", layers)
     parts["network"] = parts["network"].for_grid(parts["cache"].downsampled_dicom_size)
+    parts["curriculum"] = decide_sigmas(parts["curriculum"], parts["network"])
     config = Config(base=base, **parts)
     _check_together(config, layers)
     return config
@@ -162,7 +164,11 @@ def _with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     if result["network"].get("name") == "attention-unet":
         result = merge(LAB_RECIPE, result)
     if result["curriculum"].get("trigger") == "loss":
-        result["curriculum"] = LAB_TRIGGER | result["curriculum"]
+        loss = result.get("loss", TrainingConfig.loss)
+        known = isinstance(loss, str) and loss in LOSS_THRESHOLDS  # else refused with its own words
+        threshold = LOSS_THRESHOLDS[loss if known else TrainingConfig.loss]
+        lab = {"threshold": threshold, "shrink_factor": LAB_SHRINK_FACTOR}
+        result["curriculum"] = lab | result["curriculum"]
     return result
 
 
@@ -196,6 +202,23 @@ def _check_objects(objects: Mapping[str, Sequence[int] | None], source: str) -> 
             )
 
 
+def _check_curriculum(config: Config, layers: Sequence[Layer]) -> None:
+    """Refuse sigmas that a stage can't represent, and a threshold that asks for nothing."""
+    mistake = sigma_mistake(config.curriculum, config.network)
+    if mistake is not None:
+        keys, sentence = mistake
+        raise InputError(f"{source_of(keys, layers)}: {sentence}")
+    loss, threshold = config.training.loss, config.curriculum.threshold
+    most = LOSS_OF_NOTHING.get(loss)
+    if config.curriculum.trigger == "loss" and most is not None and threshold >= most:
+        source = source_of(("curriculum.threshold", "curriculum.trigger", "loss"), layers)
+        raise InputError(
+            f"{source}: curriculum.threshold must be below {most:g} with curriculum.trigger loss "
+            f"and loss {loss}, which a heatmap that says nothing stays below too; received "
+            f"{threshold:g}"
+        )
+
+
 def _check_together(config: Config, layers: Sequence[Layer]) -> None:
     sigma, grey = config.curriculum, config.intensity
     _check_objects(config.cache.objects, source_of(OBJECTS, layers))
@@ -218,6 +241,7 @@ def _check_together(config: Config, layers: Sequence[Layer]) -> None:
             f"least {least:g} with network.stride {config.network.heatmap_stride}, or positions "
             f"can't be told apart within a heatmap voxel; received {sigma.minimum_sigma_voxels:g}"
         )
+    _check_curriculum(config, layers)
     changed = config.augmentation
     if (
         grey.rule == "raw"

@@ -37,7 +37,11 @@ NESTED: dict[str, Any] = {
 INITIAL_SIGMA = "initial_kernel_size"  # the lab's name for curriculum.initial_sigma
 OBJECTS = "objects"  # below it the keys are the user's own
 # What people write for a key, to be told the right one.
-OTHER_NAMES = {"initial_sigma": INITIAL_SIGMA, "lr": "learning_rate"}
+OTHER_NAMES = {
+    "initial_sigma": INITIAL_SIGMA,
+    "sigma": "curriculum.minimum_sigma",
+    "lr": "learning_rate",
+}
 
 
 @functools.cache

@@ -22,6 +22,9 @@ RULES = {
     "objects": "a mapping from each object's name to its label value (1 to 255) or a list of "
     "them, or to null for every label",
     "device": "auto, cpu, cuda or cuda:N",
+    "curriculum.coarse_initial_sigma": "auto, or a number of downsampled voxels greater than 0",
+    "curriculum.coarse_minimum_sigma": "auto, or a number of downsampled voxels greater than 0",
+    "curriculum.fine_initial_sigma": "auto, or a number of downsampled voxels greater than 0",
     "network.channels": "a list of whole numbers, each at least 1, one a level",
     "network.stride": "auto, 1, 2 or 4",
     "network.coarse": "auto, 1, 2, 4 or 8",

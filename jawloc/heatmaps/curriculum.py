@@ -8,19 +8,38 @@ triggers:
   so a threshold of 1.0 nats is reached with an error of sqrt(2) sigma, 11 voxels at sigma 8.
 - ``error`` compares the validation error with sigma itself, and so asks the same at every sigma:
   the mean radial error is below threshold * sigma.
+
+A network of two stages has two such schedules, each with its own sigmas, state and numbers: the
+coarse stage's heatmap voxels are too long for narrow Gaussians, and the fine stage's window is too
+small for wide ones.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+# Thresholds of the trigger ``loss`` that mean the same for every loss: the lab's 1.0 nats is the
+# KL divergence of two equal Gaussians sqrt(2) sigma apart, and these are the other losses of such
+# a pair (1 - Dice, and the squared error relative to the target's).
+LOSS_THRESHOLDS = {"kl": 1.0, "dice": 1 - math.exp(-0.5), "mse": 2 - 2 * math.exp(-0.5)}
+# A map that says nothing has almost this loss, so a threshold must lie below; KL has no such limit.
+LOSS_OF_NOTHING = {"dice": 1.0, "mse": 1.0}
+
+AutoSigma = Literal["auto"] | Annotated[float, Field(gt=0)]
+
 
 @dataclass(frozen=True)
 class CurriculumConfig:
-    """When sigma shrinks, how far, and when training has nothing left to learn."""
+    """When sigma shrinks, how far, and when training has nothing left to learn.
+
+    All sigmas are in voxels of the downsampled grid. A network of one stage goes from
+    `initial_sigma_voxels` to `minimum_sigma_voxels`; so does one of two, but for what its stages
+    can't represent, see config/sigmas.py, where "auto" is decided.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
@@ -31,11 +50,38 @@ class CurriculumConfig:
     threshold: Annotated[float, Field(gt=0)] = 1.0  # nats of loss, or error / sigma
     patience: Annotated[int, Field(ge=1)] = 1  # epochs in a row below the threshold
     stop_patience: Annotated[int, Field(ge=0)] = 20  # epochs without a better error; 0: never stop
+    # Of two stages; the fine one, which gives the position, ends at `minimum_sigma_voxels`.
+    coarse_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_initial_sigma")] = "auto"
+    coarse_minimum_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_minimum_sigma")] = "auto"
+    fine_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="fine_initial_sigma")] = "auto"
+
+    def of_stages(self, count: int) -> tuple[CurriculumConfig, ...]:
+        """Return the schedule of each stage, in order; the last one's gives the position.
+
+        Parameters
+        ----------
+        count : 1 or 2
+
+        Raises
+        ------
+        ValueError
+            A sigma of two stages isn't decided yet.
+        """
+        if count == 1:
+            return (self,)
+        coarse, least = self.coarse_initial_sigma_voxels, self.coarse_minimum_sigma_voxels
+        fine = self.fine_initial_sigma_voxels
+        if coarse == "auto" or least == "auto" or fine == "auto":
+            raise ValueError("the sigmas of two stages depend on the network; decide them first")
+        return (
+            replace(self, initial_sigma_voxels=coarse, minimum_sigma_voxels=least),
+            replace(self, initial_sigma_voxels=fine),
+        )
 
 
 @dataclass(frozen=True)
 class CurriculumState:
-    """Where the schedule is after some epochs."""
+    """Where the schedule of one stage is after some epochs."""
 
     sigma_voxels: float
     epochs_below: int = 0  # in a row, at this sigma
@@ -45,8 +91,19 @@ class CurriculumState:
 
 
 def start(config: CurriculumConfig) -> CurriculumState:
-    """Return the state before the first epoch."""
-    return CurriculumState(max(config.initial_sigma_voxels, config.minimum_sigma_voxels))
+    """Return the state before the first epoch.
+
+    Raises
+    ------
+    ValueError
+        Sigma would begin below its minimum.
+    """
+    if config.initial_sigma_voxels < config.minimum_sigma_voxels:
+        raise ValueError(
+            f"sigma can't begin at {config.initial_sigma_voxels:g}, below its minimum of "
+            f"{config.minimum_sigma_voxels:g}"
+        )
+    return CurriculumState(config.initial_sigma_voxels)
 
 
 def at_the_end(config: CurriculumConfig, sigma_voxels: float) -> bool:
@@ -66,9 +123,10 @@ def advance(
     Parameters
     ----------
     train_loss : float
-        The epoch's mean training loss (nats for KL).
+        The stage's mean training loss of the epoch (nats for KL).
     val_error_voxels : float
-        The epoch's mean radial error on the validation scans, in downsampled voxels.
+        The mean radial error of the stage's own points on the validation scans, in downsampled
+        voxels.
 
     Examples
     --------

@@ -30,6 +30,7 @@ class HeatmapMetrics:
     error_mm_max: float | None
     # of several objects each one's own, if any scan shows it
     by_object: Mapping[str, HeatmapMetrics] = field(default_factory=dict)
+    mse_relative: float | None = None  # to the target: what the loss "mse" trains on
 
     def flat(self) -> dict[str, float]:
         """Return every number that is known under its name: `error_mm`, `error_<object>_mm`, ..."""
@@ -51,7 +52,7 @@ class HeatmapSample:
 
     Attributes
     ----------
-    kl_nats, dice, mse : arrays, shape (object,)
+    kl_nats, dice, mse, mse_relative : arrays, shape (object,)
     predicted, truth : arrays, shape (object, 3), voxels of `grid`; the truth of a missing object
         is NaN
     """
@@ -59,6 +60,7 @@ class HeatmapSample:
     kl_nats: np.ndarray
     dice: np.ndarray
     mse: np.ndarray
+    mse_relative: np.ndarray
     predicted: np.ndarray
     truth: np.ndarray
     grid: Grid
@@ -109,6 +111,7 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
         error_mm_median=None if mm is None else float(np.median(mm)),
         error_mm_max=None if mm is None else float(mm.max()),
         by_object=_by_object(samples, names) if len(names) > 1 else {},
+        mse_relative=float(np.mean(np.concatenate([s.mse_relative for s in shown]))),
     )
 
 

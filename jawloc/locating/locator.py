@@ -28,7 +28,9 @@ from jawloc.training.provenance import Provenance
 from jawloc.training.provenance import from_plain as provenance_from_plain
 from jawloc.training.provenance import to_plain as plain_provenance
 
-FORMAT = "jawloc-locator-1"
+FORMAT = "jawloc-locator-2"
+OLD_FORMAT = "jawloc-locator-1"  # of jawloc 0.1.0: one sigma a network, the curriculum's
+FORMATS = (OLD_FORMAT, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Locator:
     Attributes
     ----------
     networks : at least one, of one configuration
-    sigma_voxels : that each network's kept weights were trained at, in downsampled voxels
+    sigma_voxels : that the kept weights of each network's stages were trained at, in order, in
+        downsampled voxels; the last stage gives the position
     crop_size : (z, y, x) of the crops, in voxels of the full-size scan; None where the file
         doesn't say
     turned_axes : out of z, y and x: those along which training turned scans over
@@ -116,7 +119,7 @@ class Locator:
     downsampled_size: Shape
     intensity: IntensityConfig
     objects: Mapping[str, Sequence[int] | None]
-    sigma_voxels: tuple[float, ...]
+    sigma_voxels: tuple[tuple[float, ...], ...]
     crop_size: Shape | None = None
     turned_axes: tuple[str, ...] = ()
     variants: bool = True
@@ -134,8 +137,8 @@ class Locator:
             every, copies = variants(values, self.turned_axes)
         parts: list[Opinion] = []
         with torch.inference_mode():
-            for network, sigma in zip(self.networks, self.sigma_voxels, strict=True):
-                seen = look(network.eval(), self.network_config.looks(), every, sigma)
+            for network, sigmas in zip(self.networks, self.sigma_voxels, strict=True):
+                seen = look(network.eval(), self.network_config.looks(), every, sigmas)
                 parts.append(opinion(seen, copies, image.shape))
         found = agree(parts)
         signs = signs_of_networks(parts, image.shape)
@@ -230,7 +233,7 @@ def save_locator(locator: Locator, path: Path) -> None:
         "downsampled_dicom_size": tuple(locator.downsampled_size),
         "intensity": asdict(locator.intensity),
         "objects": {k: None if v is None else list(v) for k, v in locator.objects.items()},
-        "sigma_voxels": [float(sigma) for sigma in locator.sigma_voxels],
+        "sigma_voxels": [[float(sigma) for sigma in own] for own in locator.sigma_voxels],
         "crop_size": None if locator.crop_size is None else tuple(locator.crop_size),
         "turned_axes": list(locator.turned_axes),
         "variants": locator.variants,
@@ -255,7 +258,7 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
         No such file, not a file of plain weights, or not a locator that jawloc can rebuild.
     """
     content = read_weights_file(Path(path))
-    if content.get("format") != FORMAT:
+    if content.get("format") not in FORMATS:
         raise InputError(
             f"{Path(path).name}: not a jawloc locator; it doesn't say which grid, intensity rule "
             f"and network its weights need"
@@ -278,6 +281,10 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
     # nor do files from before there were ensembles hold lists
     every = content.get("state_dicts") or [content["state_dict"]]
     sigmas = content["sigma_voxels"]
+    if content["format"] == OLD_FORMAT:
+        sigmas = _sigmas_of_0_1_0(config, sigmas if isinstance(sigmas, list) else [sigmas])
+    if {len(own) for own in sigmas} != {len(config.looks())}:
+        raise ValueError("a sigma for each stage of each network")
     networks = [build_network(config, len(content["objects"])).eval() for _ in every]
     for network, weights in zip(networks, every, strict=True):
         network.load_state_dict(weights)
@@ -292,7 +299,7 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
         downsampled_size=content["downsampled_dicom_size"],
         intensity=IntensityConfig(**content["intensity"]),
         objects=content["objects"],
-        sigma_voxels=tuple(sigmas) if isinstance(sigmas, list) else (sigmas,),
+        sigma_voxels=tuple(tuple(own) for own in sigmas),
         crop_size=content.get("crop_size"),
         turned_axes=tuple(content.get("turned_axes", ())),
         variants=content.get("variants", True),
@@ -301,6 +308,20 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
         provenance=None if seen is None else provenance_from_plain(seen),
         jawloc_version=content["jawloc_version"],
     )
+
+
+def _sigmas_of_0_1_0(config: NetworkConfig, sigmas: Sequence[float]) -> list[list[float]]:
+    """Return the sigmas that networks were trained at whose files hold the curriculum's alone.
+
+    Two stages shared it: the coarse one was trained at 0.375 of its heatmap voxels at least, the
+    fine one at a sixteenth of its window at most. Both numbers are of that version and stay so.
+    """
+    looks = config.looks()
+    if len(looks) == 1:
+        return [[sigma] for sigma in sigmas]
+    least = 0.375 * looks[0].heatmap_stride
+    most = min(looks[1].window or ()) / 16
+    return [[max(sigma, least), min(sigma, most)] for sigma in sigmas]
 
 
 def _triple(values: np.ndarray) -> Triple:

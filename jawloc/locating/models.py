@@ -12,7 +12,7 @@ import torch
 
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
-from jawloc.locating.locator import FORMAT, Localisation, Locator, load_locator
+from jawloc.locating.locator import FORMATS, Localisation, Locator, load_locator
 from jawloc.training.checkpoint import read_weights_file
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.network import NetworkConfig, build_network
@@ -50,7 +50,7 @@ def load_model(path: Path, asked: Asked, device: str = "cpu") -> Locator:
         without the objects, that are asked for.
     """
     content = read_weights_file(path)
-    if content.get("format") == FORMAT:
+    if content.get("format") in FORMATS:
         locator = load_locator(path, device)
         _refuse_other(path.name, locator, asked)
         return locator
@@ -112,7 +112,7 @@ def _from_bare_weights(name: str, weights: dict[str, Any], asked: Asked, device:
         downsampled_size=asked.downsampled_size,
         intensity=IntensityConfig(rule="raw"),
         objects=dict.fromkeys(objects),
-        sigma_voxels=(LAB_SIGMA_VOXELS,),
+        sigma_voxels=((LAB_SIGMA_VOXELS,),),
         variants=False,  # as their own script looked at scans
     )
 

@@ -30,15 +30,17 @@ from jawloc.scans.manifest import record_file
 from jawloc.scans.planes import planes_from_scan_file, silhouettes
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
-from jawloc.training.network import heatmap_shape, to_heatmap_grid
+from jawloc.training.network import Look, heatmap_shape, to_heatmap_grid
 
 
-def target_picture(example: Example, sigma_voxels: float, stride: int, title: str) -> Figure:
-    """Show the heatmap that the network is to learn at this sigma."""
+def target_picture(example: Example, sigma_voxels: float, stage: Look, title: str) -> Figure:
+    """Show the heatmap that a stage is to learn at this sigma, in its own heatmap voxels."""
+    stride = stage.heatmap_stride
     shape = heatmap_shape(example.image.shape, stride)
     truth = _named(example.points_voxels, "true centre", example.object_names)
     points = to_heatmap_grid(torch.from_numpy(np.stack([*truth.values()]))[None], stride)
     target = render(points, shape, sigma_voxels / stride)[0].numpy()
+    of_stage = f" of the {stage.name} stage" if stage.name else ""
     said = f"scan {example.scan_id}, sigma {sigma_voxels:.2f} voxels{_missing(example)}"
     return plot_slices(
         example.image,
@@ -46,7 +48,7 @@ def target_picture(example: Example, sigma_voxels: float, stride: int, title: st
         points=truth,
         spacing_mm_zyx=example.grid.spacing_mm_zyx,
         heatmap_stride=stride,
-        title=f"{title}: target heatmap\n{said}",
+        title=f"{title}: target heatmap{of_stage}\n{said}",
         **_one_heatmap(target, example.object_names),
     )
 
@@ -72,7 +74,7 @@ def predicted_picture(example: Example, locator: Locator, title: str) -> Figure:
         spacing_mm_zyx=spacing,
         heatmap_stride=locator.network_config.heatmap_stride,
         title=f"{title}: predicted heatmap\nscan {example.scan_id}, "
-        f"sigma {locator.sigma_voxels[0]:.2f} voxels, "
+        f"{_sigma(locator)}, "
         f"error {float(errors[shown].mean()):.2f} downsampled voxels{each}{in_mm}"
         f"{_missing(example)}",
         **_one_heatmap(prediction.probability, names),
@@ -91,8 +93,7 @@ def write_test_pictures(
     scan = _with_labels(open_scan(example.source), labels)
     one_of_several = f", {name}" if several else ""
     of = f" of {name}" if several else ""
-    sigma = f"sigma {locator.sigma_voxels[0]:.2f} voxels"
-    said = f"scan {error.scan_id}{one_of_several}, {sigma}, error {describe_error(error)}"
+    said = f"scan {error.scan_id}{one_of_several}, {_sigma(locator)}, error {describe_error(error)}"
     figures = {
         "test_heatmap": predicted_picture(example, locator, "Test"),
         "test_centroid_downsampled": plot_slices(
@@ -175,6 +176,13 @@ def location_picture(
         radius=found.radius_voxels,
         truth=None if error is None else error.truth_voxels.tolist(),
     )
+
+
+def _sigma(locator: Locator) -> str:
+    """Say the sigma that positions are read at: the last stage's, of each network."""
+    lasts = [own[-1] for own in locator.sigma_voxels]
+    each = [f"{sigma:.2f}" for sigma in dict.fromkeys((min(lasts), max(lasts)))]
+    return f"sigma {' to '.join(each)} voxels"
 
 
 def describe_error(error: ScanError) -> str:

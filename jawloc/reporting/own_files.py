@@ -27,10 +27,11 @@ _TEST_PICTURES = (
 )
 _RUN_FILES = {
     *(f"{split}_heatmap_{kind}.png" for split in ("train", "val") for kind in ("example", "pred")),
+    *(f"{split}_heatmap_example_fine.png" for split in ("train", "val")),
     *(f"{name}.png" for name in ("losses", "metrics", "sigma", *_TEST_PICTURES)),
     *("metrics.csv", "summary.json", "config.yml", "out_of_fold.csv", CHECKPOINT),
 }
-_EPOCH_PICTURE = re.compile(r"heatmap_epoch_\d+_sigma_\d+\.\d\d\.png")
+_EPOCH_PICTURE = re.compile(r"heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png")
 _FIGURES = ("success", "trust", "bias")
 _EVALUATION_PICTURE = re.compile(r"(?:(?:success|trust|bias)(?:_[^/]+)?|worst_\d{2,}_[^/]+)\.png")
 _WORST_PICTURE = re.compile(r"worst_\d{2,}_(.+)\.png")

@@ -52,6 +52,8 @@ def summarise_run(
         "best_epoch": best.epoch,
         "final_sigma_voxels": records[-1].sigma_voxels,
         "best_sigma_voxels": best.sigma_voxels,
+        **_earlier_sigmas("final", records[-1]),
+        **_earlier_sigmas("best", best),
         "seconds": round(seconds, 1),
         **_errors(best.val, evaluations),
         **several,
@@ -102,7 +104,11 @@ def summarise_folds(
         }
         for name in names
     }
-    kept = ("epochs", "best_epoch", "best_sigma_voxels", "validation_error", "test_error")
+    kept = [
+        *("epochs", "best_epoch", "best_sigma_voxels"),
+        *(key for key in ("best_sigma_coarse_voxels",) if key in folds[0]),
+        *("validation_error", "test_error"),
+    ]
     return {
         "name": name,
         "folds": len(splits),
@@ -119,6 +125,12 @@ def summarise_folds(
             {**_row(error), "fold": tested[error.scan_id], "specimen": specimens[error.scan_id]}
             for error in every.errors
         ],
+    }
+
+
+def _earlier_sigmas(which: str, record: EpochRecord) -> dict[str, float]:
+    return {
+        f"{which}_sigma_{stage.name}_voxels": stage.sigma_voxels for stage in record.earlier_stages
     }
 
 

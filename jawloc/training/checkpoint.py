@@ -15,10 +15,12 @@ from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumState
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.scans.manifest import record_file
-from jawloc.training.loop import EpochRecord, TrainingState
+from jawloc.training.loop import EpochRecord, StageRecord, TrainingState
 
-FORMAT = "jawloc-checkpoint-1"
-FOLDS_FORMAT = "jawloc-folds-1"  # of a cross-validation, whose folds have checkpoints of their own
+FORMAT = "jawloc-checkpoint-2"
+FOLDS_FORMAT = "jawloc-folds-2"  # of a cross-validation, whose folds have checkpoints of their own
+# Of jawloc 0.1.0: one curriculum for all stages, whose sigmas were not those trained at.
+OLD_FORMATS = ("jawloc-checkpoint-1", "jawloc-folds-1")
 
 # May differ between the interrupted run and the one that goes on: none changes what is computed,
 # or, as for the pattern, only by way of the scans' division, which is compared itself.
@@ -42,9 +44,10 @@ def save_checkpoint(
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
-        "curriculum": asdict(state.curriculum),
+        "curricula": [asdict(stage) for stage in state.curricula],
         "generator": state.generator.get_state(),
         "torch_random": torch.get_rng_state(),
+        "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "records": [asdict(record) for record in state.records],
         "best_weights": state.best_weights,
         "best_epoch": state.best_epoch,
@@ -77,9 +80,13 @@ def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, obj
     state.network.load_state_dict(content["network"])
     state.average.load_state_dict(content["average"])
     state.optimizer.load_state_dict(content["optimizer"])
-    state.curriculum = CurriculumState(**content["curriculum"])
+    state.curricula = tuple(CurriculumState(**stage) for stage in content["curricula"])
     state.generator.set_state(content["generator"].cpu())
     torch.set_rng_state(content["torch_random"].cpu())
+    if torch.cuda.is_available():  # dropout on a GPU draws from the GPU's own numbers
+        pairs = zip(range(torch.cuda.device_count()), content["cuda_random"], strict=False)
+        for device, random in pairs:
+            torch.cuda.set_rng_state(random.cpu(), device)
     state.records = [_record(row) for row in content["records"]]
     state.best_weights = content["best_weights"]
     state.best_epoch = content["best_epoch"]
@@ -147,6 +154,11 @@ def _read_checkpoint(
     path: Path, settings: Mapping[str, object], kind: str = FORMAT
 ) -> dict[str, Any]:
     content = read_weights_file(path)
+    if content.get("format") in OLD_FORMATS:
+        raise InputError(
+            f"{path.name}: the interrupted run was begun by an earlier version of jawloc, which "
+            f"only that version can go on with; --overwrite trains anew"
+        )
     if content.get("format") not in (FORMAT, FOLDS_FORMAT):
         raise InputError(f"{path.name}: not a checkpoint of an interrupted jawloc run")
     if content["format"] != kind:
@@ -169,10 +181,14 @@ def _shortened(text: str, longest: int = 200) -> str:
 
 
 def _record(row: Mapping[str, Any]) -> EpochRecord:
-    return EpochRecord(**{**row, "train": _metrics(row["train"]), "val": _metrics(row["val"])})
+    stages = tuple(StageRecord(**_with_metrics(stage)) for stage in row["earlier_stages"])
+    return EpochRecord(**{**_with_metrics(row), "earlier_stages": stages})
+
+
+def _with_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "train": _metrics(row["train"]), "val": _metrics(row["val"])}
 
 
 def _metrics(row: Mapping[str, Any]) -> HeatmapMetrics:
-    # checkpoints written before each object had its numbers don't hold them
-    each = {name: _metrics(own) for name, own in row.get("by_object", {}).items()}
+    each = {name: _metrics(own) for name, own in row["by_object"].items()}
     return HeatmapMetrics(**{**row, "by_object": each})

@@ -3,7 +3,7 @@
 A grid of 512 x 128 x 128 holds 8 million voxels, nearly all of them far from the jaw. On such
 grids a first network sees the scan pooled to voxels four times as long, and a second one sees a
 small window of full detail round the place that the first one names. Both learn at once, each at
-a sigma that suits its voxels. On small grids one network sees it all.
+a sigma of its own. On small grids one network sees it all.
 """
 
 from __future__ import annotations
@@ -102,23 +102,23 @@ class Seen:
 
 
 def look(
-    network: nn.Module, looks: Sequence[Look], images: Tensor, sigma_voxels: float
+    network: nn.Module, looks: Sequence[Look], images: Tensor, sigmas_voxels: Sequence[float]
 ) -> list[Seen]:
     """Look at images (batch, 1, z, y, x) as they are; each look goes where the last one pointed.
 
     Parameters
     ----------
-    sigma_voxels : float
-        The curriculum's sigma, in image voxels.
+    sigmas_voxels : sequence of float
+        Of each look's heatmaps, in image voxels.
 
     Returns
     -------
     What each look saw, in order; the last gives the position.
     """
     seen: list[Seen] = []
-    for number, way in enumerate(looks):
+    for number, (way, sigma) in enumerate(zip(looks, sigmas_voxels, strict=True)):
         near = seen[-1].decode().points if seen else None
-        seen.append(_look_once(network, number, way, images, sigma_voxels, near, None))
+        seen.append(_look_once(network, number, way, images, sigma, near, None))
     return seen
 
 
@@ -127,7 +127,7 @@ def look_and_learn(
     looks: Sequence[Look],
     images: Tensor,
     points: Tensor,
-    sigma_voxels: float,
+    sigmas_voxels: Sequence[float],
     change: Augmentation | None,
     jitter: Tensor | None,
 ) -> list[Seen]:
@@ -138,16 +138,18 @@ def look_and_learn(
     images : tensor, shape (batch, 1, z, y, x), before the change
     points : tensor, shape (batch, object, 3), image voxels after the change
         Where a scan lacks an object (NaN), the close look for it goes amid the scan's others.
+    sigmas_voxels : sequence of float
+        Of each look's heatmaps, in image voxels.
     change : Augmentation or None
     jitter : tensor, shape (batch, object, 3), from -1 to 1, or None without close looks
         Where in the window a point lies.
     """
     seen, points = [], with_stand_ins(points)
-    for number, way in enumerate(looks):
+    for number, (way, sigma) in enumerate(zip(looks, sigmas_voxels, strict=True)):
         near = None
         if way.window is not None and jitter is not None:
             near = points + jitter.to(points) * JITTER * points.new_tensor(way.window)
-        seen.append(_look_once(network, number, way, images, sigma_voxels, near, change))
+        seen.append(_look_once(network, number, way, images, sigma, near, change))
     return seen
 
 
@@ -171,8 +173,7 @@ def _look_once(
         inputs = torch.cat([_changed(images, way, change, start[:, k]) for k in objects])
         every = _forward(part, inputs).unflatten(0, (len(objects), -1))
         logits = torch.stack([every[k, :, k] for k in objects], dim=1)
-    sigma, shape = way.sigma(sigma_voxels), tuple(images.shape[2:])
-    return Seen(logits, start, way.heatmap_stride, sigma, shape)
+    return Seen(logits, start, way.heatmap_stride, sigma_voxels, tuple(images.shape[2:]))
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:

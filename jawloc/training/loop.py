@@ -13,10 +13,9 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from jawloc.heatmaps import curriculum as schedule
-from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance
+from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance, start
 from jawloc.heatmaps.losses import LossName
-from jawloc.heatmaps.metrics import HeatmapMetrics, summarise
+from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.heatmaps.target import are_present
 from jawloc.training.augmentation import (
     Augmentation,
@@ -27,8 +26,8 @@ from jawloc.training.augmentation import (
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.finite import FiniteWatch
 from jawloc.training.looks import look_and_learn
-from jawloc.training.network import Look
-from jawloc.training.scoring import Scored, evaluate, mean_loss, samples, score
+from jawloc.training.network import CoarseToFine, Look
+from jawloc.training.scoring import Scored, evaluate, mean_loss, metrics_of_stages, score
 from jawloc.training.team import ALONE, Team
 
 GRADIENT_NORM = 1.0  # larger gradients are scaled down: one odd batch can't throw the network off
@@ -46,12 +45,12 @@ class TrainingConfig:
     # warm up, hold, and fall to zero over the last share of the epochs; or hold all the time
     learning_rate_schedule: Literal["cooldown", "constant"] = "cooldown"
     warmup_epochs: Annotated[int, Field(ge=0)] = 2
-    cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3  # 0: the rate never falls
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
     # The weights of the best validation error are kept, of all epochs or of the cooldown's: with
-    # few validation scans, an early epoch may be best by luck.
+    # few validation scans, an early epoch may be best by luck. Without a cooldown, of all.
     best_epoch_from: Literal["start", "cooldown"] = "start"
     loss: LossName = "kl"
     device: str = "auto"
@@ -64,20 +63,54 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class StageRecord:
+    """What one epoch gave of one stage of the network; every number is the stage's own."""
+
+    name: str  # "coarse" or "fine"; of a network with one stage, none
+    sigma_voxels: float  # of the targets that were rendered, in voxels of the downsampled grid
+    train: HeatmapMetrics
+    val: HeatmapMetrics
+
+    def flat(self) -> dict[str, float]:
+        """Return the numbers of a stage that doesn't give the position, under flat names."""
+        row = {}
+        for split, metrics in (("train", self.train), ("val", self.val)):
+            for key in ("kl_nats", "dice", "mse", "error_voxels", "error_mm"):
+                what, _, unit = key.partition("_")
+                if (value := getattr(metrics, key)) is not None:
+                    row["_".join(filter(None, (split, what, self.name, unit)))] = value
+        return row
+
+
+@dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave; `sigma_voxels` is the sigma that it trained at."""
+    """What one epoch gave; sigma and metrics are those of the stage that gives the position."""
 
     epoch: int  # counted from 1
-    sigma_voxels: float  # in voxels of the downsampled grid
+    sigma_voxels: float  # of the targets that were rendered, in voxels of the downsampled grid
     learning_rate: float  # of the epoch's last step
     train: HeatmapMetrics
     val: HeatmapMetrics
     seconds: float
+    earlier_stages: tuple[StageRecord, ...] = ()
+
+    @property
+    def stages(self) -> tuple[StageRecord, ...]:
+        """Each stage's own record, in order."""
+        name = "fine" if self.earlier_stages else ""
+        return *self.earlier_stages, StageRecord(name, self.sigma_voxels, self.train, self.val)
+
+    @property
+    def sigmas_voxels(self) -> tuple[float, ...]:
+        """The sigma of each stage, in order."""
+        return tuple(stage.sigma_voxels for stage in self.stages)
 
     def flat(self) -> dict[str, float]:
         """Return every number under its flat name (`train_kl_nats`, `val_error_mm`, ...).
 
-        Of several objects each has its own too (`train_kl_<object>_nats`, `val_error_<object>_mm`).
+        Of several objects each has its own too (`train_kl_<object>_nats`, `val_error_<object>_mm`),
+        and of two stages each its sigma (`sigma_coarse_voxels`, `sigma_fine_voxels`) and the coarse
+        one its scores (`val_kl_coarse_nats`, `val_error_coarse_voxels`).
         """
         row = {
             "epoch": self.epoch,
@@ -87,6 +120,10 @@ class EpochRecord:
         }
         for split, metrics in (("train", self.train), ("val", self.val)):
             row |= {f"{split}_{key}": value for key, value in metrics.flat().items()}
+        if self.earlier_stages:
+            row |= {f"sigma_{stage.name}_voxels": stage.sigma_voxels for stage in self.stages}
+        for stage in self.earlier_stages:
+            row |= stage.flat()
         return row
 
 
@@ -97,7 +134,7 @@ class TrainingState:
     network: nn.Module
     average: nn.Module  # moving average of the network over the last steps
     optimizer: torch.optim.Optimizer
-    curriculum: CurriculumState
+    curricula: tuple[CurriculumState, ...]  # of each stage; the last one's gives the position
     generator: torch.Generator  # on the CPU: order of scans, augmentation
     records: list[EpochRecord] = field(default_factory=list)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -116,16 +153,16 @@ class TrainingState:
 def start_training(
     network: nn.Module, config: TrainingConfig, sigma: CurriculumConfig
 ) -> TrainingState:
-    """Return the state before the first epoch."""
+    """Return the state before the first epoch, with a curriculum for each stage."""
     # weight decay pulls on the convolutions' kernels, not on norms and biases
     kernels = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(config.seed)
-    return TrainingState(
-        network, copy.deepcopy(network), optimizer, schedule.start(sigma), generator
-    )
+    stages = len(network.parts) if isinstance(network, CoarseToFine) else 1
+    curricula = tuple(map(start, sigma.of_stages(stages)))
+    return TrainingState(network, copy.deepcopy(network), optimizer, curricula, generator)
 
 
 def fit(
@@ -155,9 +192,10 @@ def fit(
     TrainingError
         A loss that is not finite, with the epoch and the scans of the batch.
     """
+    schedules = curriculum.of_stages(len(looks))
     while not is_finished(state, config):
         started = time.perf_counter()
-        sigma = state.curriculum.sigma_voxels
+        sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
         scored: list[Scored] = []
         device = next(state.network.parameters()).device
         watch = FiniteWatch(len(state.records) + 1, train.ids, device)
@@ -175,7 +213,7 @@ def fit(
             points, change, jitter = _drawn(train, batches[step], augmentation, looks, state, team)
             if len(images):
                 images, points = images.to(device), points.to(device)
-                seen = look_and_learn(state.network, looks, images, points, sigma, change, jitter)
+                seen = look_and_learn(state.network, looks, images, points, sigmas, change, jitter)
                 scores = score(seen, points, shares[step], config.loss)
                 # a share of the mean over the objects that the whole batch shows, so that the
                 # team's sum is the mean
@@ -191,21 +229,28 @@ def fit(
         team.average_statistics(state.network)
         team.average_statistics(state.average)
 
+        trained = metrics_of_stages(scored, len(looks), train, team)
+        validated = evaluate(state.average, val, sigmas, looks, team)
+        names = [look.name for look in looks]
+        *earlier, last = map(StageRecord, names, sigmas, trained, validated)
         record = EpochRecord(
             epoch=len(state.records) + 1,
-            sigma_voxels=sigma,
+            sigma_voxels=last.sigma_voxels,
             learning_rate=rate,
-            train=summarise(samples(scored, train, team), train.object_names),
-            val=evaluate(state.average, val, sigma, looks, team),
+            train=last.train,
+            val=last.val,
             seconds=time.perf_counter() - started,
+            earlier_stages=tuple(earlier),
         )
         _keep_best(state, record)
         state.records.append(record)
-        state.curriculum = advance(
-            curriculum,
-            state.curriculum,
-            train_loss=mean_loss(scored, team),
-            val_error_voxels=record.val.error_voxels,
+        losses = [mean_loss(scored, number, team) for number in range(len(looks))]
+        errors = [stage.val.error_voxels for stage in record.stages]
+        state.curricula = tuple(
+            advance(schedule, before, train_loss=loss, val_error_voxels=error)
+            for schedule, before, loss, error in zip(
+                schedules, state.curricula, losses, errors, strict=True
+            )
         )
         if state.cooldown_from is None and _is_time_to_cool_down(config, state):
             _begin_cooldown(config, state)
@@ -218,7 +263,7 @@ def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: flo
     if config.learning_rate_schedule == "constant":
         return config.learning_rate
     warm = min(1.0, epochs / config.warmup_epochs) if config.warmup_epochs else 1.0
-    if state.cooldown_from is None:
+    if state.cooldown_from is None or not config.cooldown_share:
         return config.learning_rate * warm
     cooled = (epochs - state.cooldown_from) / _cooldown_epochs(config, state.cooldown_from)
     # the very last step still moves a little
@@ -231,25 +276,25 @@ def is_finished(state: TrainingState, config: TrainingConfig) -> bool:
     if done >= config.num_epochs:
         return True
     if config.learning_rate_schedule == "constant":
-        return state.curriculum.settled
+        return state.curricula[-1].settled
     end = state.last_epoch(config)
     return end is not None and done >= end
 
 
 def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
-    """Length that makes the cooldown `cooldown_share` of all epochs."""
+    """Length that makes the cooldown `cooldown_share` of all epochs; none for a share of 0."""
     share = config.cooldown_share
-    return max(1, math.ceil(cooldown_from * share / (1 - share)))
+    return max(1, math.ceil(cooldown_from * share / (1 - share))) if share else 0
 
 
 def _is_time_to_cool_down(config: TrainingConfig, state: TrainingState) -> bool:
     done = len(state.records)
-    return state.curriculum.settled or done + _cooldown_epochs(config, done) >= config.num_epochs
+    return state.curricula[-1].settled or done + _cooldown_epochs(config, done) >= config.num_epochs
 
 
 def _begin_cooldown(config: TrainingConfig, state: TrainingState) -> None:
     state.cooldown_from = len(state.records)
-    if config.best_epoch_from == "cooldown":
+    if config.best_epoch_from == "cooldown" and not is_finished(state, config):
         state.best_error_voxels = math.inf  # what was best until now is replaced by the next epoch
 
 
@@ -280,7 +325,10 @@ def _objects_shown(scans: ScanTensors, batch: Tensor) -> int:
 
 @torch.no_grad()
 def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> None:
-    """Move the averaged weights towards the present ones (exponential moving average)."""
+    """Move the averaged weights towards the present ones (exponential moving average).
+
+    BatchNorm's statistics move along: those of the last step alone belong to other weights.
+    """
     steps = config.weight_average_epochs * steps_an_epoch
     # while few steps are done, average over as few, so that the random start is soon forgotten
     done = len(state.records) * steps_an_epoch
@@ -290,7 +338,10 @@ def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch
         average.lerp_(present, weight)
     buffers = zip(state.average.buffers(), state.network.buffers(), strict=True)
     for average_buffer, present_buffer in buffers:
-        average_buffer.copy_(present_buffer)
+        if average_buffer.is_floating_point():
+            average_buffer.lerp_(present_buffer, weight)
+        else:  # counters
+            average_buffer.copy_(present_buffer)
 
 
 def _keep_best(state: TrainingState, record: EpochRecord) -> None:

@@ -33,10 +33,6 @@ LAB_STRIDES = (2, 2, 2, 2, 1)
 LEAST_POOLED_SIZE = 24
 # Heatmap voxels along each axis of a close look's window.
 WINDOW_SIZE = 16
-# Narrowest Gaussian, in heatmap voxels, that a coarse look learns (it need only tell where the
-# window goes), and widest one that a close look does, as a share of its window.
-COARSE_SIGMA_PER_STRIDE = 0.375
-CLOSE_SIGMA_PER_WINDOW = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -104,32 +100,25 @@ class NetworkConfig:
             return (Look(stride),)
         if self.coarse == "auto" or self.window == "auto":
             raise ValueError("how a network looks depends on the grid; call for_grid() first")
-        least = COARSE_SIGMA_PER_STRIDE * self.coarse * stride
-        most = CLOSE_SIGMA_PER_WINDOW * min(self.window)
         return (
-            Look(stride, pool=self.coarse, least_sigma_voxels=least),
-            Look(stride, window=self.window, most_sigma_voxels=most),
+            Look(stride, pool=self.coarse, name="coarse"),
+            Look(stride, window=self.window, name="fine"),
         )
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one network looks at a scan, and which sigmas suit it; lengths in image voxels."""
+    """How one network, a stage of a whole one, looks at a scan; lengths in image voxels."""
 
     stride: int  # input voxels per heatmap voxel
     pool: int = 1  # image voxels averaged into one input voxel along each axis
     window: Shape | None = None  # what is looked at, round a point; None: the whole scan
-    least_sigma_voxels: float = 0.0
-    most_sigma_voxels: float = math.inf
+    name: str = ""  # of the stage: "coarse" or "fine"; of the only one, none
 
     @property
     def heatmap_stride(self) -> int:
         """Image voxels per heatmap voxel along each axis."""
         return self.pool * self.stride
-
-    def sigma(self, sigma_voxels: float) -> float:
-        """Return the sigma of this look's heatmaps where the curriculum's is `sigma_voxels`."""
-        return min(max(sigma_voxels, self.least_sigma_voxels), self.most_sigma_voxels)
 
 
 def heatmap_shape(shape_zyx: Sequence[int], stride: int) -> tuple[int, int, int]:

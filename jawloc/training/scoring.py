@@ -18,6 +18,24 @@ from jawloc.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
+class StageScored:
+    """What one stage says of some scans.
+
+    Attributes
+    ----------
+    predicted : tensor, shape (batch, object, 3), image voxels
+    scores : HeatmapScores
+        Of a missing object they mean nothing.
+    loss : tensor, shape (batch, object)
+        What is trained on; 0, without a gradient, for a missing object.
+    """
+
+    predicted: Tensor
+    scores: HeatmapScores
+    loss: Tensor
+
+
+@dataclass(frozen=True)
 class Scored:
     """Some scans as the network saw them; tensors stay on its device until `samples` asks.
 
@@ -25,67 +43,87 @@ class Scored:
     ----------
     scans : tensor of int64, shape (batch,)
         Which scans of the split, on the CPU.
-    predicted, truth : tensors, shape (batch, object, 3), image voxels
+    truth : tensor, shape (batch, object, 3), image voxels
         The truth of an object that a scan lacks is NaN.
-    scores : HeatmapScores
-        Of the last look, from which the position is read; of a missing object they mean nothing.
-    loss : tensor, shape (batch, object)
-        What is trained on: the mean over looks; 0, without a gradient, for a missing object.
-    last_loss : tensor, shape (batch, object)
-        The same of the last look alone, from which the position is read.
+    stages : each stage's own scores, in order; the last gives the position
     """
 
     scans: Tensor
-    predicted: Tensor
     truth: Tensor
-    scores: HeatmapScores
-    loss: Tensor
-    last_loss: Tensor
+    stages: tuple[StageScored, ...]
+
+    @property
+    def loss(self) -> Tensor:
+        """What is trained on, shape (batch, object): the mean over the stages."""
+        return torch.stack([stage.loss for stage in self.stages]).mean(0)
 
     def detached(self) -> Scored:
         """Return the numbers without what led to them: every step's maps would pile up."""
-        scores = HeatmapScores(
-            **{name: value.detach() for name, value in vars(self.scores).items()}
-        )
-        return replace(
-            self, scores=scores, loss=self.loss.detach(), last_loss=self.last_loss.detach()
-        )
+        stages = [
+            StageScored(
+                stage.predicted,
+                HeatmapScores(
+                    **{name: value.detach() for name, value in vars(stage.scores).items()}
+                ),
+                stage.loss.detach(),
+            )
+            for stage in self.stages
+        ]
+        return replace(self, stages=tuple(stages))
 
 
 def score(seen: Sequence[Seen], points: Tensor, scans: Tensor, loss: LossName) -> Scored:
-    """Compare what each look says of a batch with its true points (batch, object, 3; or NaN)."""
-    scores = [view.score(with_stand_ins(points)) for view in seen]
-    losses = torch.stack([each.loss(loss) for each in scores])
-    losses = torch.where(are_present(points), losses, 0.0)
-    found = seen[-1].decode().points
-    return Scored(scans, found, points, scores[-1], losses.mean(0), losses[-1])
+    """Compare what each stage says of a batch with its true points (batch, object, 3; or NaN)."""
+    present, stages = are_present(points), []
+    for view in seen:
+        scores = view.score(with_stand_ins(points))
+        own_loss = torch.where(present, scores.loss(loss), 0.0)
+        stages.append(StageScored(view.decode().points, scores, own_loss))
+    return Scored(scans, points, tuple(stages))
 
 
-def samples(scored: Sequence[Scored], scans: ScanTensors, team: Team) -> list[HeatmapSample]:
+def metrics_of_stages(
+    scored: Sequence[Scored], count: int, scans: ScanTensors, team: Team
+) -> tuple[HeatmapMetrics, ...]:
+    """Return the metrics of a split, of all processes, for each of `count` stages."""
+    names = scans.object_names
+    return tuple(summarise(samples(scored, stage, scans, team), names) for stage in range(count))
+
+
+def samples(
+    scored: Sequence[Scored], stage: int, scans: ScanTensors, team: Team
+) -> list[HeatmapSample]:
     """Return what each scan contributes, of all processes, in the order of the split."""
     own: list[tuple[int, HeatmapSample]] = []
     for part in scored:
+        said = part.stages[stage]
         numbers = [
             values.double().cpu().numpy()
-            for values in (part.scores.kl_nats, part.scores.dice, part.scores.mse)
+            for values in (
+                said.scores.kl_nats,
+                said.scores.dice,
+                said.scores.mse,
+                said.scores.relative_mse,
+            )
         ]
-        predicted, truth = part.predicted.cpu().numpy(), part.truth.cpu().numpy()
+        predicted, truth = said.predicted.cpu().numpy(), part.truth.cpu().numpy()
         for i, scan in enumerate(part.scans.tolist()):
-            kl, dice, mse = (values[i] for values in numbers)
+            kl, dice, mse, relative = (values[i] for values in numbers)
             grid = scans.grids[scan]
-            own.append((scan, HeatmapSample(kl, dice, mse, predicted[i], truth[i], grid)))
+            sample = HeatmapSample(kl, dice, mse, relative, predicted[i], truth[i], grid)
+            own.append((scan, sample))
     return [sample for _, sample in sorted(team.gather(own), key=lambda pair: pair[0])]
 
 
-def mean_loss(scored: Sequence[Scored], team: Team) -> float:
-    """Return the mean over the objects of all scans, of all processes, of the last look's loss.
+def mean_loss(scored: Sequence[Scored], stage: int, team: Team) -> float:
+    """Return the mean over the objects of all scans, of all processes, of a stage's own loss.
 
-    The curriculum goes by this one: it says what has been learned of the position.
+    The stage's curriculum goes by this one: it says what the stage has learned.
     """
     own: list[float] = []
     if scored:
         present = are_present(torch.cat([part.truth for part in scored]))
-        own = torch.cat([part.last_loss for part in scored])[present].tolist()
+        own = torch.cat([part.stages[stage].loss for part in scored])[present].tolist()
     every = team.gather(own)
     return sum(every) / len(every)
 
@@ -94,24 +132,28 @@ def mean_loss(scored: Sequence[Scored], team: Team) -> float:
 def evaluate(
     network: nn.Module,
     scans: ScanTensors,
-    sigma_voxels: float,
+    sigmas_voxels: Sequence[float],
     looks: Sequence[Look],
     team: Team = ALONE,
-) -> HeatmapMetrics:
+) -> tuple[HeatmapMetrics, ...]:
     """Score a network on scans, one at a time, without dropout and without augmentation.
 
     Parameters
     ----------
-    sigma_voxels : float
-        The curriculum's sigma, in image voxels.
+    sigmas_voxels : sequence of float
+        Of each stage's targets, in image voxels.
     team : Team
         The processes that share the scans out; each returns the metrics of all scans.
+
+    Returns
+    -------
+    Each stage's own metrics, in order; the last ones are of the position.
     """
     network.eval()
     device = next(network.parameters()).device
     numbers = [torch.tensor([i]) for i in range(team.rank, len(scans.ids), team.size)]
     scored = []
     for number, images in zip(numbers, scans.batches(numbers), strict=True):
-        seen = look(network, looks, images.to(device), sigma_voxels)
+        seen = look(network, looks, images.to(device), sigmas_voxels)
         scored.append(score(seen, scans.points[number].to(device), number, "kl"))
-    return summarise(samples(scored, scans, team), scans.object_names)
+    return metrics_of_stages(scored, len(looks), scans, team)

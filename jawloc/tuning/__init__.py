@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from jawloc.config import Config, change_config
+from jawloc.config.sigmas import tell_sigmas
 from jawloc.data import prepare_data
 from jawloc.errors import TrainingError
 from jawloc.reporting.tracking import TrackedRun, tracked_run
@@ -52,6 +53,7 @@ def tune(config: Config, space: Space, study: StudyConfig) -> Outcome:
     """
     study.check()
     space.check(config)
+    tell_sigmas(config.curriculum, config.network)
     # the one cache of all trials is full before the first
     data = prepare_data(config, folds=study.folds)
     with ExitStack() as stack:

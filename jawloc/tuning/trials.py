@@ -193,4 +193,5 @@ def _train(
 
 def _may_be_compared(state: TrainingState, config: Config) -> bool:
     done = len(state.records) / config.training.num_epochs
-    return done >= PRUNE_AFTER or at_the_end(config.curriculum, state.records[-1].sigma_voxels)
+    position = config.curriculum.of_stages(len(state.curricula))[-1]
+    return done >= PRUNE_AFTER or at_the_end(position, state.records[-1].sigma_voxels)

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance, at_the_end, start
+from jawloc.heatmaps.curriculum import (
+    LOSS_OF_NOTHING,
+    LOSS_THRESHOLDS,
+    CurriculumConfig,
+    CurriculumState,
+    advance,
+    at_the_end,
+    start,
+)
+from jawloc.heatmaps.losses import score_heatmaps
+from jawloc.heatmaps.target import gaussian_factors, render
 
 NOT_LOOKED_AT = float("nan")
 
@@ -73,7 +84,8 @@ def test_sigma_never_falls_below_its_minimum(factor):
 
 def test_a_start_below_the_minimum_is_raised_to_it():
     schedule = config(initial_sigma_voxels=2.0, minimum_sigma_voxels=3.0)
-    assert start(schedule).sigma_voxels == 3.0
+    with pytest.raises(ValueError, match="begin at 2, below its minimum of 3"):
+        start(schedule)
 
 
 @pytest.mark.parametrize(
@@ -183,3 +195,45 @@ def test_errors_of_wider_sigmas_do_not_count_as_the_best():
 def test_it_settles_without_shrinking_too():
     schedule = config(shrink_factor=1.0, stop_patience=1)
     assert run(schedule, [9.0, 9.0], [3.0, 3.0])[-1].settled
+
+
+# --- two stages ------------------------------------------------------------------------------
+
+
+def test_each_of_two_stages_has_a_schedule_with_sigmas_of_its_own():
+    both = config(
+        initial_sigma_voxels=8.0,
+        minimum_sigma_voxels=1.5,
+        coarse_initial_sigma_voxels=8.0,
+        coarse_minimum_sigma_voxels=6.0,
+        fine_initial_sigma_voxels=4.0,
+    )
+    coarse, fine = both.of_stages(2)
+    assert (coarse.initial_sigma_voxels, coarse.minimum_sigma_voxels) == (8.0, 6.0)
+    assert (fine.initial_sigma_voxels, fine.minimum_sigma_voxels) == (4.0, 1.5)
+    assert (coarse.threshold, fine.threshold) == (both.threshold,) * 2
+    assert both.of_stages(1) == (both,)
+
+
+def test_sigmas_that_nobody_decided_are_not_guessed():
+    with pytest.raises(ValueError, match="depend on the network"):
+        config().of_stages(2)
+
+
+@pytest.mark.parametrize("sigma", [2.5, 4.0])
+@pytest.mark.parametrize("loss", ["kl", "dice", "mse"])
+def test_every_losss_default_threshold_means_the_labs_one_nat(loss, sigma):
+    """Two equal Gaussians sqrt(2) sigma apart: KL 1, and the other losses' own numbers."""
+    shape, offset = (48, 40, 40), sigma * 2**0.5
+    points = torch.tensor([[[22.0, 19.5, 19.5]], [[22.0 + offset, 19.5, 19.5]]])
+    maps = render(points, shape, sigma).clamp_min(1e-37)
+    factors = gaussian_factors(points[:1], shape, sigma)
+    apart = score_heatmaps(maps[1:].log(), factors).loss(loss)
+    assert apart.item() == pytest.approx(LOSS_THRESHOLDS[loss], rel=2e-3)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSS_OF_NOTHING))
+def test_a_map_that_says_nothing_is_below_every_threshold_that_is_refused(loss):
+    factors = gaussian_factors(torch.tensor([[[8.0, 8.0, 8.0]]]), (16, 16, 16), 1.5)
+    nothing = score_heatmaps(torch.zeros(1, 1, 16, 16, 16), factors).loss(loss).item()
+    assert LOSS_THRESHOLDS[loss] < nothing < LOSS_OF_NOTHING[loss]

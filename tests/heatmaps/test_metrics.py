@@ -23,7 +23,7 @@ def sample(offsets, grid: Grid = GRID, kl: float = 0.0, dice: float = 0.0, mse: 
     truth = np.array([[np.nan if offset is None else 8.0] * 3 for offset in offsets])
     found = 8.0 + np.array([offset or (0, 0, 0) for offset in offsets], float)
     kls, dices, mses = (np.full(len(offsets), value) for value in (kl, dice, mse))
-    return HeatmapSample(kls, dices, mses, found, truth, grid)
+    return HeatmapSample(kls, dices, mses, 2 * mses, found, truth, grid)
 
 
 @pytest.mark.parametrize(

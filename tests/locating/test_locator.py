@@ -16,6 +16,7 @@ import torch
 from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
+from jawloc.heatmaps.decode import decode
 from jawloc.locating.calibration import Calibration, HeldOut, learn_positions, learn_scans
 from jawloc.locating.locator import (
     Locator,
@@ -50,7 +51,7 @@ def make_locator(config: NetworkConfig = NETWORKS["unet"], **changes) -> Locator
         "downsampled_size": SIZE,
         "intensity": PERCENTILE,
         "objects": OBJECTS,
-        "sigma_voxels": (2.5,),
+        "sigma_voxels": ((2.5, 1.5)[: len(config.looks())],),
     }
     return Locator(**(settings | changes))
 
@@ -237,7 +238,7 @@ def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
     (weights,) = content.pop("state_dicts")
     assert weights.keys() == make_locator().networks[0].state_dict().keys()
     assert content == {
-        "format": "jawloc-locator-1",
+        "format": "jawloc-locator-2",
         "jawloc_version": __version__,
         "network": {
             "name": "unet",
@@ -249,7 +250,7 @@ def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
         "downsampled_dicom_size": SIZE,
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},
         "objects": {"upper jaw": [1, 3], "lower jaw": None},
-        "sigma_voxels": [2.5],
+        "sigma_voxels": [[2.5]],
         "crop_size": None,
         "turned_axes": [],
         "variants": True,
@@ -274,12 +275,13 @@ def test_the_weights_in_the_file_lie_on_the_cpu(tmp_path, monkeypatch):
 def test_a_file_from_before_there_were_ensembles_loads(tmp_path):
     save_locator(make_locator(variants=False), tmp_path / "locator.pth")
     content = torch.load(tmp_path / "locator.pth", weights_only=True)
-    (weights,), (sigma,) = content.pop("state_dicts"), content.pop("sigma_voxels")
+    (weights,), ((sigma,),) = content.pop("state_dicts"), content.pop("sigma_voxels")
+    content["format"] = "jawloc-locator-1"
     for key in ("turned_axes", "variants", "calibration"):
         content.pop(key)
     torch.save({**content, "state_dict": weights, "sigma_voxels": sigma}, tmp_path / "old.pth")
     old = load_locator(tmp_path / "old.pth")
-    assert old.sigma_voxels == (2.5,)
+    assert old.sigma_voxels == ((2.5,),)
     expected = make_locator(variants=True).predict(small_image())
     assert same(old.predict(small_image()), expected)
 
@@ -296,7 +298,7 @@ def test_an_ensemble_means_its_networks_and_is_as_unsure_as_they_differ(tmp_path
         return make_locator(
             config,
             networks=networks,
-            sigma_voxels=(2.5,) * len(networks),
+            sigma_voxels=((2.5,),) * len(networks),
             objects={"jaw": None},
             variants=False,
         ).predict(small_image())
@@ -310,10 +312,10 @@ def test_an_ensemble_means_its_networks_and_is_as_unsure_as_they_differ(tmp_path
     assert both.signs[0]["disagreement"] == pytest.approx(np.log(np.sqrt(3**2 / 2 / 3)), abs=0.02)
     assert both.signs[0]["spread"] == pytest.approx(alone[0].signs[0]["spread"], abs=0.02)
 
-    two = make_locator(networks=make_locator().networks * 2, sigma_voxels=(2.5, 2.0))
+    two = make_locator(networks=make_locator().networks * 2, sigma_voxels=((2.5,), (2.0,)))
     save_locator(two, tmp_path / "two.pth")
     loaded = load_locator(tmp_path / "two.pth")
-    assert (len(loaded.networks), loaded.sigma_voxels) == (2, (2.5, 2.0))
+    assert (len(loaded.networks), loaded.sigma_voxels) == (2, ((2.5,), (2.0,)))
     assert same(loaded.predict(small_image()), two.predict(small_image()))
 
 
@@ -395,12 +397,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     "change",
     [
         lambda content: content.pop("sigma_voxels"),
+        lambda content: content.update(sigma_voxels=[[2.5, 1.5]]),
         lambda content: content["network"].update(depth=3),
         lambda content: content["network"].update(channels=(4, 9)),
         lambda content: content["state_dicts"][0].popitem(),
         lambda content: content.update(objects={"jaw": None}),
     ],
-    ids=["a part is missing", "unknown setting", "other network", "weights missing", "one object"],
+    ids=[
+        "a part is missing",
+        "a sigma too many",
+        "unknown setting",
+        "other network",
+        "weights missing",
+        "one object",
+    ],
 )
 def test_a_locator_whose_parts_do_not_fit_is_refused_in_one_sentence(tmp_path, change):
     path = tmp_path / "locator.pth"
@@ -431,3 +441,36 @@ def test_presence_is_one_more_sign_kept_in_the_file_and_blind_to_the_intensity_r
     # two networks are meant
     two = make_locator(presence=(network, network)).predict(small_image())
     assert [s["presence"] for s in two.signs] == pytest.approx(said["percentile"])
+
+
+@pytest.mark.parametrize(
+    ("sigma", "expected"),
+    [(8.0, (8.0, 1.0)), (2.0, (2.0, 1.0)), (1.2, (1.5, 1.0)), (0.9, (1.5, 0.9))],
+)
+def test_a_file_of_0_1_0_gives_the_sigmas_that_its_stages_were_trained_at(
+    tmp_path, sigma, expected
+):
+    """It holds the curriculum's one; coarse heatmap voxels are 4 long here, the window 16."""
+    save_locator(make_locator(TWO_LOOKS), tmp_path / "new.pth")
+    content = torch.load(tmp_path / "new.pth", weights_only=True)
+    old = {**content, "format": "jawloc-locator-1", "sigma_voxels": [sigma]}
+    torch.save(old, tmp_path / "old.pth")
+    loaded = load_locator(tmp_path / "old.pth")
+    assert loaded.sigma_voxels == (expected,)
+    with_both = make_locator(TWO_LOOKS, sigma_voxels=(expected,))
+    assert same(loaded.predict(small_image()), with_both.predict(small_image()))
+    save_locator(loaded, tmp_path / "again.pth")
+    assert load_locator(tmp_path / "again.pth").sigma_voxels == (expected,)
+
+
+def test_each_stage_reads_its_heatmap_at_the_sigma_of_the_file(monkeypatch):
+    seen = []
+
+    def noting(maps, sigma):
+        seen.append(sigma)
+        return decode(maps, sigma)
+
+    monkeypatch.setattr("jawloc.training.looks.decode", noting)
+    make_locator(TWO_LOOKS, sigma_voxels=((6.0, 1.7),)).predict(small_image())
+    coarse, fine = TWO_LOOKS.looks()
+    assert seen == [6.0 / coarse.heatmap_stride, 1.7 / fine.heatmap_stride]

@@ -19,7 +19,7 @@ from jawloc.reporting.figures import (
     save_figure,
 )
 from jawloc.scans.planes import planes_through
-from jawloc.training.loop import EpochRecord
+from jawloc.training.loop import EpochRecord, StageRecord
 
 SHAPE = (40, 16, 20)
 VIEWS = {"axial": (1, 2), "coronal": (0, 2), "sagittal": (0, 1)}  # rows, columns
@@ -221,7 +221,7 @@ def curve(axes, label):
 
 
 def test_losses_mark_every_change_of_sigma():
-    figure = plot_losses(records(), threshold=1.0, minimum_sigma_voxels=2.0)
+    figure = plot_losses(records(), threshold=1.0, minimum_sigmas_voxels=[2.0])
     (axes,) = figure.axes
     np.testing.assert_allclose(curve(axes, "training").get_ydata(), 50 / np.arange(1, 13))
     np.testing.assert_allclose(curve(axes, "validation").get_ydata(), 60 / np.arange(1, 13))
@@ -233,6 +233,72 @@ def test_losses_mark_every_change_of_sigma():
     assert axes.get_yscale() == "log"
     (shaded,) = axes.patches
     assert (shaded.get_x(), shaded.get_x() + shaded.get_width()) == (8.5, 12.5)
+
+
+def two_stages():
+    """Twelve epochs whose coarse sigma changes after 2 of them, the fine one after 4 and 8."""
+    made = []
+    for record in records():
+        train, val = (replace(m, kl_nats=2 * m.kl_nats) for m in (record.train, record.val))
+        val = replace(val, error_voxels=7.0, error_mm=0.7)
+        coarse = StageRecord("coarse", 16.0 if record.epoch < 3 else 12.0, train, val)
+        made.append(replace(record, earlier_stages=(coarse,)))
+    return made
+
+
+def test_each_stages_loss_and_changes_of_sigma_have_its_panel_and_colour():
+    figure = plot_losses(two_stages(), threshold=1.0, minimum_sigmas_voxels=[12.0, 2.0])
+    coarse, fine = figure.axes
+    colours = []
+    for axes, factor, changes, sigmas, shaded_from in (
+        (coarse, 2, [2.5], ["12.00"], 2.5),
+        (fine, 1, [4.5, 8.5], ["4.00", "2.00"], 8.5),
+    ):
+        epochs = np.arange(1, 13)
+        np.testing.assert_allclose(curve(axes, "training").get_ydata(), factor * 50 / epochs)
+        np.testing.assert_allclose(curve(axes, "validation").get_ydata(), factor * 60 / epochs)
+        marks = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert [line.get_xdata()[0] for line in marks] == changes
+        assert [text.get_text() for text in axes.texts] == sigmas
+        assert {line.get_color() for line in marks} == {curve(axes, "training").get_color()}
+        assert curve(axes, "threshold 1").get_ydata()[0] == 1
+        (shaded,) = axes.patches
+        assert shaded.get_x() == shaded_from
+        colours.append(marks[0].get_color())
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "KL divergence (nats), coarse stage",
+        "KL divergence (nats), fine stage",
+    ]
+    sigma = plot_sigma(two_stages()).axes[0]
+    for stage, colour in zip(("coarse", "fine"), colours, strict=True):
+        assert curve(sigma, f"sigma, {stage}").get_color() == colour
+        assert curve(sigma, f"mean error, {stage}").get_color() == colour
+    assert colours[0] != colours[1]
+
+
+def test_two_stages_have_their_own_sigma_and_error_in_every_unit():
+    voxels, mm = plot_sigma(two_stages()).axes
+    assert list(curve(voxels, "sigma, coarse").get_ydata()) == [16.0] * 2 + [12.0] * 10
+    assert list(curve(voxels, "sigma, fine").get_ydata()) == [8] * 4 + [4] * 4 + [2] * 4
+    assert set(curve(voxels, "mean error, coarse").get_ydata()) == {7.0}
+    assert set(curve(mm, "mean error, coarse").get_ydata()) == {0.7}
+    assert list(curve(voxels, "best epoch 5: 2 voxels").get_xdata()) == [5]
+
+
+def test_mse_as_a_loss_is_drawn_as_it_is_trained_on_with_its_threshold():
+    """Regression: the plain mean was drawn, on another axis than the threshold."""
+    made = [
+        replace(
+            record,
+            train=replace(record.train, mse_relative=0.9),
+            val=replace(record.val, mse_relative=0.95),
+        )
+        for record in records()
+    ]
+    (axes,) = plot_losses(made, loss="mse", threshold=0.787).axes
+    assert set(curve(axes, "training").get_ydata()) == {0.9}
+    assert set(curve(axes, "validation").get_ydata()) == {0.95}
+    assert curve(axes, "threshold 0.787").get_ydata()[0] == 0.787
 
 
 def test_losses_of_a_fixed_sigma_have_no_marks():

@@ -10,6 +10,7 @@ import torch
 
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.heatmaps.target import render
 from jawloc.locating.evaluation import ScanError, evaluate_positions
 from jawloc.locating.locator import Locator, Prediction
 from jawloc.locating.signs import look_of_scan
@@ -27,7 +28,7 @@ from jawloc.scans.cache import CacheConfig, build_cache, load_example
 from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.loop import EpochRecord
-from jawloc.training.network import NetworkConfig
+from jawloc.training.network import Look, NetworkConfig
 
 SIZE = (24, 12, 12)
 ARCHES = {"left": (1,), "right": (2,)}
@@ -71,7 +72,7 @@ def known_locator(points, objects, stride=2):
 
     network = torch.nn.Identity()
     config = NetworkConfig(coarse=1, stride=stride)
-    return Known((network,), config, SIZE, IntensityConfig(), objects, (2.5,))
+    return Known((network,), config, SIZE, IntensityConfig(), objects, ((2.5,),))
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def shown(monkeypatch):
 
 
 def test_a_target_peaks_at_the_truth_and_is_as_wide_as_sigma(jaw, shown):
-    target_picture(jaw, 3.0, 2, "Epoch 4")
+    target_picture(jaw, 3.0, Look(stride=2), "Epoch 4")
     (picture,) = shown
     heatmap = picture["heatmap"]
     assert heatmap.shape == (12, 6, 6)
@@ -105,6 +106,29 @@ def test_a_target_peaks_at_the_truth_and_is_as_wide_as_sigma(jaw, shown):
     np.testing.assert_array_equal(picture["points"]["true centre"], truth)
     for words in ("Epoch 4", "target heatmap", "scan phantom_003", "sigma 3.00 voxels"):
         assert words in picture["title"]
+
+
+def test_a_coarse_stages_target_is_drawn_in_its_own_long_voxels(jaw, shown):
+    """Regression: sigma 8 was drawn at the fine stage's stride, which nobody trained on."""
+    coarse = NetworkConfig(coarse=4, stride=2, window=(16, 16, 16)).looks()[0]
+    target_picture(jaw, 8.0, coarse, "Epoch 1")
+    (picture,) = shown
+    assert picture["heatmap"].shape == (3, 2, 2)  # of 24 x 12 x 12, in voxels of 8
+    assert picture["heatmap_stride"] == 8
+    assert "target heatmap of the coarse stage" in picture["title"]
+    points = (torch.from_numpy(jaw.points_voxels) + 0.5) / 8 - 0.5
+    expected = render(points[None], (3, 2, 2), 8.0 / 8)[0, 0]
+    np.testing.assert_allclose(picture["heatmap"], expected, atol=1e-6)
+
+
+def test_the_sigma_of_a_prediction_is_that_of_the_stage_that_gives_the_position(jaw, shown):
+    locator = known_locator(jaw.points_voxels, {"jaw": None})
+    for sigmas, said in (
+        (((6.0, 1.6),), "sigma 1.60 voxels"),
+        (((6.0, 1.6), (6.0, 2.0)), "sigma 1.60 to 2.00 voxels"),
+    ):
+        predicted_picture(jaw, replace(locator, sigma_voxels=sigmas), "Training")
+        assert said in shown[-1]["title"]
 
 
 def test_a_prediction_is_shown_beside_the_truth_with_its_error(jaw, shown):
@@ -128,7 +152,7 @@ def test_without_spacing_no_mm_is_invented(jaw, shown):
 
 
 def test_several_objects_are_marked_in_one_picture(arches, shown):
-    target_picture(arches, 2.0, 2, "t")
+    target_picture(arches, 2.0, Look(stride=2), "t")
     predicted_picture(arches, known_locator(arches.points_voxels, ARCHES), "t")
     true, found = (
         [f"{kind} centre of {name}" for name in ARCHES] for kind in ("true", "predicted")
@@ -150,7 +174,7 @@ def test_an_object_that_a_scan_lacks_is_said_to_be_missing(arches, shown, lackin
     points = arches.points_voxels.copy()
     points[lacking] = np.nan
     one = replace(arches, points_voxels=points)
-    target_picture(one, 2.0, 2, "t")
+    target_picture(one, 2.0, Look(stride=2), "t")
     predicted_picture(one, known_locator(np.add(arches.points_voxels, (0, 3, 4)), ARCHES), "t")
     missing, other = (list(ARCHES)[n] for n in (lacking, 1 - lacking))
     target, predicted = shown

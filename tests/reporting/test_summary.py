@@ -16,7 +16,7 @@ from jawloc.reporting.summary import (
     radius_summary,
     summarise_run,
 )
-from jawloc.training.loop import EpochRecord
+from jawloc.training.loop import EpochRecord, StageRecord
 from jawloc.training.splits import Split
 
 SPLIT = Split(("a", "b"), ("c",), ("d", "e"))
@@ -99,6 +99,23 @@ def test_the_summary_says_what_the_radius_rests_on_or_how_many_scans_it_takes():
     text = describe_run(summarised() | {"radius": said}, Path("x"))
     assert "radius of the jaw stated with a confidence of 90 %, from 12 specimens" in text
     assert "radius of the gill unknown: give more test scans" in text
+
+
+def test_two_stages_have_a_sigma_each():
+    state = SimpleNamespace(best_epoch=1, records=[])
+    metrics = HeatmapMetrics(1.0, 0.5, 1e-6, 2.0, 2.0, 2.0, None, None, None)
+    for epoch, coarse, fine in ((1, 8.0, 4.0), (2, 6.4, 3.2)):
+        earlier = (StageRecord("coarse", coarse, metrics, metrics),)
+        state.records.append(EpochRecord(epoch, fine, 1e-3, metrics, metrics, 2.0, earlier))
+    summary = summarise_run("blue", SPLIT, state, {"test": evaluation(1.0, 2.0)}, 1.0, SPECIMENS)
+    sigmas = {key: value for key, value in summary.items() if "sigma" in key}
+    assert sigmas == {
+        "final_sigma_voxels": 3.2,
+        "best_sigma_voxels": 4.0,
+        "final_sigma_coarse_voxels": 6.4,
+        "best_sigma_coarse_voxels": 8.0,
+    }
+    assert sigmas.items() <= flat_numbers(summary).items()
 
 
 def test_one_scan_without_spacing_leaves_no_mean_in_mm():

@@ -314,7 +314,7 @@ def small_locator(tmp_path_factory):
     torch.manual_seed(0)
     config = NetworkConfig(coarse=1, channels=(2, 4), stride=4)
     network = build_network(config, 1)
-    locator = Locator((network,), config, (48, 24, 24), IntensityConfig(), {"jaw": None}, (1.0,))
+    locator = Locator((network,), config, (48, 24, 24), IntensityConfig(), {"jaw": None}, ((1.0,),))
     save_locator(locator, folder / "small.pth")
     for seed in (1, 2):
         write_phantom(folder / f"p{seed}.dcm", seed, (60, 30, 30))

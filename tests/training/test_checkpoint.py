@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jawloc.config.sigmas import decide_sigmas
 from jawloc.errors import InputError
 from jawloc.training.checkpoint import (
     load_checkpoint,
@@ -36,9 +37,13 @@ LAB = NetworkConfig(name="attention-unet")
 SETTINGS = {"learning_rate": 0.01, "curriculum.threshold": 0.5, "num_epochs": 6, "objects": None}
 
 
+TWO_STAGES = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 16))
+
+
 def go_on(state: TrainingState, config, network=NETWORK, epochs: int | None = None) -> None:
     """Train so many epochs (by default until it is finished) from where the state is."""
-    run = fit(state, TRAIN, VAL, config, CURRICULUM, MOVED, network.looks())
+    sigmas = decide_sigmas(CURRICULUM, network)
+    run = fit(state, TRAIN, VAL, config, sigmas, MOVED, network.looks())
     for _ in run if epochs is None else zip(range(epochs), run, strict=False):
         pass
 
@@ -60,7 +65,14 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 @pytest.mark.parametrize(
     ("network", "num_epochs", "interrupted_after"),
-    [(NETWORK, 8, 1), (NETWORK, 8, 3), (NETWORK, 8, 7), (NETWORK, 8, 8), (LAB, 2, 1)],
+    [
+        (NETWORK, 8, 1),
+        (NETWORK, 8, 3),
+        (NETWORK, 8, 7),
+        (NETWORK, 8, 8),
+        (LAB, 2, 1),
+        (TWO_STAGES, 4, 2),
+    ],
 )
 def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     tmp_path, network, num_epochs, interrupted_after
@@ -68,13 +80,14 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     """Order of scans, augmentation, dropout, AdamW's moments, averages, sigma, the cooldown."""
     config = training_config(num_epochs=num_epochs, batch_size=2)
     path = tmp_path / "checkpoint.pt"
-    whole = fresh_state(config, network)
+    sigmas = decide_sigmas(CURRICULUM, network)
+    whole = fresh_state(config, network, sigmas)
     go_on(whole, config, network)
 
-    first_part = fresh_state(config, network)
+    first_part = fresh_state(config, network, sigmas)
     go_on(first_part, config, network, epochs=interrupted_after)
     save_checkpoint(path, first_part, SETTINGS, "run")
-    resumed = fresh_state(config, network)
+    resumed = fresh_state(config, network, sigmas)
     torch.manual_seed(999)  # another process would be anywhere in its random numbers
     load_checkpoint(path, resumed, SETTINGS)
     go_on(resumed, config, network)
@@ -84,7 +97,7 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert equal(resumed.network.state_dict(), whole.network.state_dict())
     assert equal(resumed.average.state_dict(), whole.average.state_dict())
     assert equal(resumed.best_weights, whole.best_weights)
-    assert (resumed.best_epoch, resumed.curriculum) == (whole.best_epoch, whole.curriculum)
+    assert (resumed.best_epoch, resumed.curricula) == (whole.best_epoch, whole.curricula)
 
 
 def test_saving_does_not_disturb_the_run(tmp_path):
@@ -212,7 +225,38 @@ def test_a_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_each_objects_numbers_come_back_and_older_files_have_none(tmp_path):
+@pytest.mark.parametrize("kind", ["jawloc-checkpoint-1", "jawloc-folds-1"])
+def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_sentence(tmp_path, kind):
+    torch.save({"format": kind, "settings": {}, "run_id": "r"}, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match="begun by an earlier version of jawloc") as caught:
+        load_checkpoint(tmp_path / "checkpoint.pt", fresh_state(training_config()), SETTINGS)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_random_numbers_of_every_gpu_go_on_too(tmp_path, monkeypatch):
+    """Dropout on a GPU draws from them; a machine with fewer GPUs takes what it can."""
+    gpus = [torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3, 4], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [g.clone() for g in gpus])
+
+    def set_state(state, device):
+        gpus[device] = state
+
+    monkeypatch.setattr(torch.cuda, "set_rng_state", set_state)
+    path, state = tmp_path / "checkpoint.pt", fresh_state(training_config())
+    save_checkpoint(path, state, SETTINGS, "run")
+    gpus[:] = [torch.zeros(2, dtype=torch.uint8)] * 2
+    load_checkpoint(path, fresh_state(training_config()), SETTINGS)
+    assert [gpu.tolist() for gpu in gpus] == [[1, 2], [3, 4]]
+    gpus[:] = [torch.zeros(2, dtype=torch.uint8)]
+    load_checkpoint(path, fresh_state(training_config()), SETTINGS)
+    assert [gpu.tolist() for gpu in gpus] == [[1, 2]]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    load_checkpoint(path, fresh_state(training_config()), SETTINGS)  # nor does it need any
+
+
+def test_each_objects_numbers_come_back(tmp_path):
     path, state = tmp_path / "checkpoint.pt", started()
     record = state.records[0]
     several = {"left": record.val, "lower jaw": record.train}
@@ -222,9 +266,3 @@ def test_each_objects_numbers_come_back_and_older_files_have_none(tmp_path):
     resumed = fresh_state(training_config())
     load_checkpoint(path, resumed, SETTINGS)
     assert resumed.records == state.records
-    content = torch.load(path, weights_only=True)
-    for split in ("train", "val"):
-        del content["records"][0][split]["by_object"]
-    torch.save(content, path)
-    load_checkpoint(path, resumed, SETTINGS)
-    assert resumed.records == [record]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from jawloc.config.sigmas import decide_sigmas
 from jawloc.geometry import Grid
 from jawloc.heatmaps.target import gaussian_factors, render
 from jawloc.training.augmentation import AugmentationConfig, draw_augmentation, move_points
@@ -90,17 +91,34 @@ def test_a_window_fits_into_the_grid(size):
     assert max(NetworkConfig().for_grid(size).window) <= min(size)
 
 
-def test_each_look_has_a_sigma_that_suits_its_voxels():
-    """Coarse voxels are too long for narrow Gaussians, and a window is too small for wide ones."""
-    coarse, close = NetworkConfig().for_grid((512, 128, 128)).looks()
-    assert [coarse.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [8.0, 6.0, 6.0, 6.0]
-    assert [close.sigma(s) for s in (8.0, 5.0, 4.0, 1.5)] == [4.0, 4.0, 4.0, 1.5]
-    assert (coarse.heatmap_stride, close.heatmap_stride) == (16, 4)
-
-
-def test_one_look_keeps_the_curriculums_sigma():
+def test_two_stages_have_names_and_heatmap_voxels_of_their_own():
+    coarse, fine = NetworkConfig().for_grid((512, 128, 128)).looks()
+    assert (coarse.name, fine.name) == ("coarse", "fine")
+    assert (coarse.heatmap_stride, fine.heatmap_stride) == (16, 4)
     (only,) = NetworkConfig(coarse=1, stride=2).looks()
-    assert [only.sigma(s) for s in (80.0, 1.0)] == [80.0, 1.0]
+    assert (only.name, only.heatmap_stride) == ("", 2)
+
+
+def test_every_look_renders_and_decodes_at_the_very_sigma_that_it_is_given():
+    """Regression: looks moved a sigma that they found unsuitable, and nothing said so."""
+    for sigmas in ((8.0, 8.0), (0.5, 0.5), (3.0, 20.0)):
+        seen = look(spots(), LOOKS, torch.rand(1, 1, *SHAPE), sigmas)
+        learned = look_and_learn(
+            spots(),
+            LOOKS,
+            torch.rand(1, 1, *SHAPE),
+            torch.full((1, 1, 3), 20.0),
+            sigmas,
+            None,
+            None,
+        )
+        for views in (seen, learned):
+            assert tuple(view.sigma_voxels for view in views) == sigmas
+
+
+def test_every_look_needs_a_sigma():
+    with pytest.raises(ValueError, match="zip"):
+        look(spots(), LOOKS, torch.rand(1, 1, *SHAPE), (4.0,))
 
 
 # --- where the window goes -------------------------------------------------------------------
@@ -128,7 +146,7 @@ def test_the_close_look_sees_the_very_voxels_of_the_image(point):
     noise = torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
     images = blobs(torch.tensor([[point]]), 4.0) + 1e-4 * noise
     network = spots()
-    coarse, close = look(network, LOOKS, images, 4.0)
+    coarse, close = look(network, LOOKS, images, (4.0, 1.0))
     near = coarse.decode().points[0, 0]
     assert (near - torch.tensor(point)).abs().max() < 3  # of heatmap voxels that are 8 long
     z, y, x = (int(s) for s in close.start[0, 0])
@@ -140,7 +158,7 @@ def test_the_close_look_sees_the_very_voxels_of_the_image(point):
 @pytest.mark.parametrize("point", POINTS)
 def test_what_is_seen_closely_comes_back_as_a_point_of_the_image(point):
     points = torch.tensor([[point]])
-    close = look(spots(), LOOKS, blobs(points, 1.2), 2.0)[-1]
+    close = look(spots(), LOOKS, blobs(points, 1.2), (3.0, 1.0))[-1]
     # pooled, and cut off by a border, a Gaussian is not quite one
     at_border = min(point) < 2 or max(point) > 60
     atol = 1.0 if at_border else 0.2
@@ -149,7 +167,7 @@ def test_what_is_seen_closely_comes_back_as_a_point_of_the_image(point):
 
 def test_a_coarse_look_at_sizes_that_pooling_does_not_divide():
     points = torch.tensor([[(35.0, 22.0, 20.0)], [(50.0, 30.0, 10.0)]])
-    coarse = look(spots(), LOOKS, blobs(points, 5.5), 6.0)[0]
+    coarse = look(spots(), LOOKS, blobs(points, 5.5), (6.0, 1.0))[0]
     assert tuple(coarse.logits.shape[2:]) == (9, 6, 5)
     # its voxels are 8 long: without the half voxels of pooling it would be off by 3.5
     torch.testing.assert_close(coarse.decode().points, points, atol=0.7, rtol=0)
@@ -169,7 +187,7 @@ def test_every_object_has_its_own_window_and_channel():
             return logits
 
     network = CoarseToFine([Two(LOOKS[0].stride, 2), Spots(LOOKS[1].stride, 2)])
-    close = look(network, LOOKS, blobs(points, 2.0), 2.0)[-1]
+    close = look(network, LOOKS, blobs(points, 2.0), (3.0, 1.0))[-1]
     torch.testing.assert_close(close.decode().points, points, atol=0.3, rtol=0)
 
 
@@ -191,7 +209,7 @@ def test_training_sees_object_and_point_at_one_place(moved, number):
         change = draw_augmentation(config, points, SHAPE, torch.ones(2, 3), generator)
         points = move_points(points, change, SHAPE)
     jitter = torch.rand(2, 1, 3, generator=generator) * 2 - 1
-    seen = look_and_learn(spots(), LOOKS, images, points, 4.0, change, jitter)
+    seen = look_and_learn(spots(), LOOKS, images, points, (4.0, 1.0), change, jitter)
     assert not torch.equal(seen[1].start[0], seen[1].start[1])
     atol = 0.2 * seen[number].stride  # without half voxels it would be off by half a stride
     torch.testing.assert_close(seen[number].decode().points, points, atol=atol, rtol=0)
@@ -201,7 +219,7 @@ def test_jitter_moves_the_window_but_keeps_the_point_inside():
     points = torch.tensor([[(35.0, 22.0, 20.0)]] * 64)
     jitter = torch.rand(64, 1, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = torch.rand(64, 1, *SHAPE)
-    close = look_and_learn(spots(), LOOKS, images, points, 2.0, None, jitter)[1]
+    close = look_and_learn(spots(), LOOKS, images, points, (3.0, 1.0), None, jitter)[1]
     inside = points - close.start
     assert (inside > 0).all()
     assert (inside < torch.tensor(CONFIG.window)).all()
@@ -272,7 +290,8 @@ def test_the_close_look_for_a_missing_object_goes_amid_the_others():
     points = torch.tensor([[(20.0, 22.0, 12.0), (nan, nan, nan), (40.0, 22.0, 30.0)]])
     network = CoarseToFine([Spots(way.heatmap_stride, 3) for way in LOOKS])
     jitter = torch.zeros(1, 3, 3)
-    seen = look_and_learn(network, LOOKS, blobs(points[:, ::2], 2.0), points, 2.0, None, jitter)
+    images, sigmas = blobs(points[:, ::2], 2.0), (3.0, 1.0)
+    seen = look_and_learn(network, LOOKS, images, points, sigmas, None, jitter)
     window = LOOKS[1].window
     expected = window_start(
         torch.tensor([30.0, 22.0, 21.0]), window, LOOKS[1].heatmap_stride, SHAPE
@@ -300,14 +319,17 @@ def test_looking_twice_learns_to_below_a_voxel(one_thread):
     """Always saying the middle is wrong by some 20 voxels, the coarse heatmap's are 8 long."""
     train, val = blob_scans(10, 1), blob_scans(5, 2)
     config = training_config(num_epochs=20, learning_rate=0.02, batch_size=2)
-    state = fresh_state(config, CONFIG)
-    for _ in fit(state, train, val, config, CURRICULUM, MOVED, LOOKS):
+    sigmas = decide_sigmas(CURRICULUM, CONFIG)
+    state = fresh_state(config, CONFIG, sigmas)
+    for _ in fit(state, train, val, config, sigmas, MOVED, LOOKS):
         pass
     assert state.best_error_voxels < 1.0
     network = build_network(CONFIG, 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    assert evaluate(network, val, best.sigma_voxels, LOOKS) == best.val
+    coarse, fine = evaluate(network, val, best.sigmas_voxels, LOOKS)
+    assert fine == best.val
+    assert coarse == best.earlier_stages[0].val
 
 
 def test_a_look_is_described_in_image_voxels():

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from jawloc.config.sigmas import decide_sigmas
 from jawloc.errors import TrainingError
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.heatmaps.target import are_present, with_stand_ins
+from jawloc.heatmaps.target import are_present, gaussian_factors, with_stand_ins
 from jawloc.training.augmentation import AugmentationConfig
-from jawloc.training.looks import look_and_learn
+from jawloc.training.looks import look, look_and_learn
 from jawloc.training.loop import (
     GRADIENT_NORM,
     EpochRecord,
@@ -25,6 +26,7 @@ from jawloc.training.loop import (
     fit,
     is_finished,
     learning_rate,
+    start_training,
 )
 from jawloc.training.network import NetworkConfig, build_network
 from tests.training.blobs import (
@@ -184,7 +186,7 @@ def test_validation_leaves_batchnorm_statistics_alone():
     network = lab_network_with_statistics()
     before = copy.deepcopy(network.state_dict())
     assert any("running_mean" in key for key in before)
-    evaluate(network, VAL, 4.0, FINE)
+    evaluate(network, VAL, (4.0,), FINE)
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -193,12 +195,12 @@ def test_validation_is_deterministic_though_the_network_has_dropout():
     network = lab_network_with_statistics()
     with torch.no_grad():  # the network does drop out in training mode
         assert not torch.equal(network(VAL.images), network(VAL.images))
-    assert evaluate(network, VAL, 4.0, FINE) == evaluate(network, VAL, 4.0, FINE)
+    assert evaluate(network, VAL, (4.0,), FINE) == evaluate(network, VAL, (4.0,), FINE)
 
 
 def test_validation_does_not_depend_on_which_scans_are_validated_together():
     network = lab_network_with_statistics()
-    alone = [evaluate(network, blob_scans(1, seed), 4.0, FINE).kl_nats for seed in (5, 6)]
+    alone = [evaluate(network, blob_scans(1, seed), (4.0,), FINE)[0].kl_nats for seed in (5, 6)]
     both = blob_scans(1, 5), blob_scans(1, 6)
     together = dataclasses.replace(
         both[0],
@@ -207,7 +209,9 @@ def test_validation_does_not_depend_on_which_scans_are_validated_together():
         points=torch.cat([scans.points for scans in both]),
         grids=both[0].grids + both[1].grids,
     )
-    assert evaluate(network, together, 4.0, FINE).kl_nats == pytest.approx(sum(alone) / 2, rel=1e-6)
+    assert evaluate(network, together, (4.0,), FINE)[0].kl_nats == pytest.approx(
+        sum(alone) / 2, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("network", [NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), LAB])
@@ -253,7 +257,7 @@ def test_training_goes_on_in_training_mode_after_validation():
 )
 def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors, best):
     """The lab's script kept the last epoch's, whatever they were worth."""
-    said = iter([record(0, error).val for error in errors])
+    said = iter([(record(0, error).val,) for error in errors])
     monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors))
     state = fresh_state(config)
@@ -270,12 +274,12 @@ def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors
     [
         ("start", 0.5, [5, 1, 4, 3, 2, 6], 2),
         ("cooldown", 0.5, [5, 1, 4, 3, 2, 6], 5),  # the cooldown is epochs 4, 5 and 6
-        ("cooldown", 0.0, [5, 1, 4], 3),
+        ("cooldown", 0.0, [5, 1, 4], 2),  # there is none, so that all epochs count
         ("cooldown", 0.5, [5], 1),  # too short for a cooldown: something is kept all the same
     ],
 )
 def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, share, errors, best):
-    said = iter([record(0, error).val for error in errors])
+    said = iter([(record(0, error).val,) for error in errors])
     monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors), cooldown_share=share, best_epoch_from=begin)
     state = fresh_state(config)
@@ -289,7 +293,7 @@ def test_the_kept_weights_give_the_recorded_error_again():
     network = build_network(NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    assert evaluate(network, VAL, best.sigma_voxels, LOOKS) == best.val
+    assert evaluate(network, VAL, best.sigmas_voxels, LOOKS) == (best.val,)
 
 
 def test_later_epochs_do_not_reach_into_the_kept_weights():
@@ -313,6 +317,47 @@ def test_with_averaging_the_average_lies_between_the_steps():
     state = train(training_config(weight_average_epochs=2.0))
     pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
     assert any(not torch.equal(average, present) for average, present in pairs)
+
+
+@pytest.mark.parametrize("epochs", [0.0, 2.0])
+def test_statistics_of_batchnorm_are_averaged_like_the_weights(epochs):
+    """Regression: the averaged weights were given the last step's statistics."""
+    config = training_config(num_epochs=3, weight_average_epochs=epochs, batch_size=4)
+    sigmas = dataclasses.replace(CURRICULUM, shrink_factor=1.0)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.BatchNorm3d(2), nn.Conv3d(2, 1, 1))
+    state = start_training(network, config, sigmas)
+    own = [copy.deepcopy(network.state_dict())]
+    forward = network.forward
+
+    def noting(images):
+        out = forward(images)
+        if network.training:
+            own.append(copy.deepcopy(network.state_dict()))
+        return out
+
+    network.forward = noting
+    list(fit(state, TRAIN, VAL, config, sigmas, STILL, FINE))
+    average, present = state.average.state_dict(), network.state_dict()
+    expected = own[0]["1.running_mean"]
+    for step, after in enumerate(own[1:]):
+        done = step // 2 * 2  # steps of whole epochs: two an epoch
+        weight = 1 / (1 + min(epochs * 2, done / 4))
+        expected = expected.lerp(after["1.running_mean"], weight)
+    torch.testing.assert_close(average["1.running_mean"], expected)
+    same = torch.equal(average["1.running_mean"], present["1.running_mean"])
+    assert same is (epochs == 0)
+    assert torch.equal(average["1.num_batches_tracked"], present["1.num_batches_tracked"])
+
+
+def test_the_best_error_is_known_also_where_the_cooldown_begins_with_the_end(monkeypatch):
+    """Regression: it was forgotten after the last epoch, and a study got an infinite error."""
+    said = iter([(record(0, error).val,) for error in (5, 1, 4)])
+    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    config = training_config(num_epochs=3, cooldown_share=0.0, best_epoch_from="cooldown")
+    state = fresh_state(config)
+    list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS))
+    assert (state.best_epoch, state.best_error_voxels) == (2, 1)
 
 
 # --- what stops it -------------------------------------------------------------------
@@ -378,17 +423,22 @@ class Unchanging(nn.Module):
         ("constant", 1, 2),
         ("constant", 3, 4),  # the first epoch sets the best error, three are no better
         ("cooldown", 3, 8),  # as many epochs again, a share of one half, to cool down
+        ("none", 3, 4),  # nothing to cool down for
         ("constant", 0, 20),  # never
         ("cooldown", 0, 20),
     ],
 )
 def test_training_ends_once_the_error_has_settled(schedule, patience, epochs):
     early = dataclasses.replace(CURRICULUM, shrink_factor=1.0, stop_patience=patience)
-    config = training_config(num_epochs=20, learning_rate_schedule=schedule, cooldown_share=0.5)
+    share = 0.0 if schedule == "none" else 0.5
+    schedule = "cooldown" if schedule == "none" else schedule
+    config = training_config(num_epochs=20, learning_rate_schedule=schedule, cooldown_share=share)
     state = fresh_state(config, curriculum=early)
     state.network, state.average = Unchanging(), Unchanging()
     records = list(fit(state, TRAIN, VAL, config, early, STILL, FINE))
     assert len(records) == epochs
+    if share == 0:
+        assert records[-1].learning_rate == config.learning_rate
 
 
 def test_the_learning_rate_falls_to_nothing_from_where_the_error_settled():
@@ -447,7 +497,8 @@ def test_without_warm_up_the_first_step_has_the_full_rate():
 
 
 @pytest.mark.parametrize(
-    ("num_epochs", "share", "cooldown"), [(10, 0.5, 5), (10, 0.3, 3), (20, 0.2, 4), (1, 0.3, 0)]
+    ("num_epochs", "share", "cooldown"),
+    [(10, 0.5, 5), (10, 0.3, 3), (20, 0.2, 4), (1, 0.3, 0), (5, 0.0, 0)],
 )
 def test_the_cooldown_takes_its_share_of_all_epochs(num_epochs, share, cooldown):
     config = training_config(
@@ -474,7 +525,7 @@ def test_the_cooldown_takes_its_share_of_all_epochs(num_epochs, share, cooldown)
 def test_is_finished(done, cooldown_from, settled, schedule, expected):
     config = training_config(num_epochs=10, cooldown_share=0.5, learning_rate_schedule=schedule)
     state = state_after(done, cooldown_from)
-    state.curriculum = dataclasses.replace(state.curriculum, settled=settled)
+    state.curricula = (dataclasses.replace(state.curricula[0], settled=settled),)
     assert is_finished(state, config) is expected
 
 
@@ -489,7 +540,7 @@ def test_a_finished_state_trains_no_further():
 
 def test_records_carry_every_number_of_train_and_validation():
     row = train(training_config(num_epochs=1)).records[0].flat()
-    scores = ("kl_nats", "dice", "mse")
+    scores = ("kl_nats", "dice", "mse", "mse_relative")
     errors = [
         f"error_{unit}{which}" for unit in ("voxels", "mm") for which in ("", "_median", "_max")
     ]
@@ -526,8 +577,14 @@ LOOKS_TWICE = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16,
 
 def train_pairs(scans, val, network=NETWORK, **changes) -> TrainingState:
     config = training_config(**changes)
-    state = fresh_state(config, network, objects=2)
-    for _ in fit(state, scans, val, config, CURRICULUM, MOVED, network.looks()):
+    # the window of 16 voxels that two stages have here is too small for a sigma of 2
+    narrow = dataclasses.replace(
+        CURRICULUM, minimum_sigma_voxels=1.0, coarse_minimum_sigma_voxels=2.0
+    )
+    two = len(network.looks()) == 2
+    sigmas = decide_sigmas(narrow if two else CURRICULUM, network)
+    state = fresh_state(config, network, sigmas, objects=2)
+    for _ in fit(state, scans, val, config, sigmas, MOVED, network.looks()):
         pass
     return state
 
@@ -550,9 +607,10 @@ def test_scans_without_one_object_train_the_other(network):
 def test_an_object_that_no_scan_shows_leaves_its_channels_alone(network):
     scans = pair_scans(4, 1, dict.fromkeys(range(4), 1))
     config = training_config(weight_decay=0.0, num_epochs=2)
-    state = fresh_state(config, network, objects=2)
+    sigmas = decide_sigmas(CURRICULUM, network)
+    state = fresh_state(config, network, sigmas, objects=2)
     before = copy.deepcopy(state.network.state_dict())
-    for record in fit(state, scans, scans, config, CURRICULUM, MOVED, network.looks()):
+    for record in fit(state, scans, scans, config, sigmas, MOVED, network.looks()):
         assert all(math.isfinite(value) for value in record.flat().values())
         assert not [name for name in record.flat() if "dark" in name]
     outputs = {k: v for k, v in state.network.state_dict().items() if len(v) == 2}
@@ -580,7 +638,7 @@ def test_a_step_weighs_every_object_that_its_batch_shows_the_same():
     config = training_config(batch_size=4, num_epochs=1)
     state = fresh_state(config, objects=2)
     expected = copy.deepcopy(state.network)
-    seen = look_and_learn(expected, LOOKS, scans.images, scans.points, 4.0, None, None)
+    seen = look_and_learn(expected, LOOKS, scans.images, scans.points, (4.0,), None, None)
     kl = seen[0].score(with_stand_ins(scans.points)).kl_nats
     kl[are_present(scans.points)].mean().backward()
     nn.utils.clip_grad_norm_(expected.parameters(), GRADIENT_NORM)
@@ -588,3 +646,109 @@ def test_a_step_weighs_every_object_that_its_batch_shows_the_same():
         pass
     for got, wanted in zip(state.network.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-3, atol=1e-5)
+
+
+# --- two stages ----------------------------------------------------------------------
+
+# a window of 16 and coarse heatmap voxels of 4, as 64 and 16 are at 512 x 128 x 128
+STAGES = dataclasses.replace(
+    CURRICULUM,
+    initial_sigma_voxels=4.0,
+    minimum_sigma_voxels=0.75,
+    coarse_initial_sigma_voxels=4.0,
+    coarse_minimum_sigma_voxels=1.75,
+    fine_initial_sigma_voxels=2.0,
+    threshold=1.5,
+)
+
+
+@pytest.mark.parametrize("trigger", ["error", "loss"])
+def test_every_target_that_is_rendered_has_the_sigma_of_the_record(monkeypatch, trigger):
+    """Regression: at 512 x 128 x 128 a schedule of 8 / 6.4 / 5.12 was 8 / 6.4 / 6 and 4 / 4 / 4."""
+    rendered: list[tuple[tuple[int, ...], float]] = []
+
+    def noting(points, shape, sigma):
+        rendered.append((tuple(shape), sigma))
+        return gaussian_factors(points, shape, sigma)
+
+    monkeypatch.setattr("jawloc.training.looks.gaussian_factors", noting)
+    ways = LOOKS_TWICE.looks()
+    sizes = ((4, 3, 3), (8, 8, 8))  # of the coarse heatmap, and of the fine one's window
+    schedule = dataclasses.replace(STAGES, trigger=trigger, threshold=3.0)
+    config = training_config(num_epochs=8, learning_rate=0.02, batch_size=4)
+    state = fresh_state(config, LOOKS_TWICE, schedule)
+    for record in fit(state, TRAIN, VAL, config, schedule, MOVED, ways):
+        own = [{s for shape, s in rendered if shape == size} for size in sizes]
+        assert len(rendered) == 2 * (2 + 3)  # two stages; two steps and three validation scans
+        assert own == [
+            {stage.sigma_voxels / way.heatmap_stride}
+            for stage, way in zip(record.stages, ways, strict=True)
+        ]
+        rendered.clear()
+    coarse, fine = zip(*(r.sigmas_voxels for r in state.records), strict=True)
+    assert (coarse[0], fine[0]) == (4.0, 2.0)
+    assert len(set(coarse)) > 2
+    assert len(set(fine)) > 2
+    assert min(coarse) >= 1.75
+    assert min(fine) >= 0.75
+
+
+def test_each_stage_shrinks_by_its_own_error(monkeypatch):
+    """A coarse stage that is right and a fine one that isn't, and the other way round."""
+    for errors in ([(1.0, 9.0)] * 3, [(9.0, 1.0)] * 3):
+        said = iter([tuple(record(0, error).val for error in pair) for pair in errors])
+        with monkeypatch.context() as patch:
+            patch.setattr("jawloc.training.loop.evaluate", lambda *_, said=said: next(said))
+            config = training_config(num_epochs=3)
+            state = fresh_state(config, LOOKS_TWICE, STAGES)
+            list(fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.looks()))
+        sigmas = [r.sigmas_voxels for r in state.records]
+        if errors[0][0] < errors[0][1]:
+            assert sigmas == [(4.0, 2.0), (pytest.approx(2.8), 2.0), (pytest.approx(1.96), 2.0)]
+        else:
+            assert sigmas == [(4.0, 2.0), (4.0, pytest.approx(1.4)), (4.0, pytest.approx(0.98))]
+
+
+def test_the_threshold_moves_the_stage_that_gives_the_position():
+    """Regression: searched thresholds moved a sigma that the fine stage wasn't trained at."""
+    ends = []
+    for threshold in (1e-6, 1e6):
+        schedule = dataclasses.replace(STAGES, threshold=threshold)
+        config = training_config(num_epochs=4)
+        state = fresh_state(config, LOOKS_TWICE, schedule)
+        list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+        ends.append(state.records[-1].sigmas_voxels)
+    assert ends == [(4.0, 2.0), (1.75, 0.75)]
+
+
+def test_two_stages_log_each_its_sigma_and_the_coarse_one_its_own_numbers():
+    config = training_config(num_epochs=1)
+    state = fresh_state(config, LOOKS_TWICE, STAGES)
+    (only,) = fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.looks())
+    row = only.flat()
+    assert (row["sigma_voxels"], row["sigma_fine_voxels"], row["sigma_coarse_voxels"]) == (2, 2, 4)
+    coarse, fine = only.stages
+    assert (coarse.name, fine.name) == ("coarse", "fine")
+    assert row["val_error_coarse_voxels"] == coarse.val.error_voxels
+    assert row["train_kl_coarse_nats"] == coarse.train.kl_nats
+    assert row["val_kl_coarse_nats"] == coarse.val.kl_nats
+    assert row["val_error_voxels"] == fine.val.error_voxels != coarse.val.error_voxels
+    points = [
+        look(state.average.eval(), LOOKS_TWICE.looks(), VAL.images[i : i + 1], (4.0, 2.0))
+        for i in range(3)
+    ]
+    for stage, number in ((coarse, 0), (fine, 1)):
+        found = torch.cat([seen[number].decode().points for seen in points])
+        error = (found - VAL.points).norm(dim=-1).mean().item()
+        assert stage.val.error_voxels == pytest.approx(error, rel=1e-5)
+
+
+def test_training_ends_by_the_stage_that_gives_the_position(monkeypatch):
+    said = iter([(record(0, coarse).val, record(0, 1.0).val) for coarse in range(90, 0, -1)])
+    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    schedule = dataclasses.replace(STAGES, minimum_sigma_voxels=2.0, stop_patience=3)
+    config = training_config(num_epochs=60, learning_rate_schedule="constant")
+    state = fresh_state(config, LOOKS_TWICE, schedule)
+    records = list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+    assert len(records) == 4  # the coarse error still falls, and its sigma has not begun to shrink
+    assert records[-1].sigmas_voxels == (4.0, 2.0)

@@ -22,15 +22,16 @@ def test_a_scored_step_lets_go_of_its_graph(loss):
     seen = Seen(torch.randn(1, 1, 8, 8, 8) * scale, torch.zeros(1, 1, 3), 1, 2.0, (8, 8, 8))
     scored = score([seen], POINTS, torch.tensor([0]), loss)
     kept = scored.detached()
+    (stage,) = kept.stages
     numbers = {
         "loss": kept.loss,
-        "last": kept.last_loss,
-        "predicted": kept.predicted,
-        **vars(kept.scores),
+        "own": stage.loss,
+        "predicted": stage.predicted,
+        **vars(stage.scores),
     }
     assert [name for name, values in numbers.items() if values.grad_fn is not None] == []
     assert torch.equal(kept.loss, scored.loss)
-    assert torch.equal(kept.scores.dice, scored.scores.dice)
+    assert torch.equal(stage.scores.dice, scored.stages[0].scores.dice)
     scored.loss.sum().backward()
     assert scale.grad is not None and scale.grad != 0
 
@@ -56,13 +57,15 @@ def test_the_loss_is_that_of_the_objects_that_are_present(loss):
     logits = torch.randn(2, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     both = score(looked(logits), TWO, torch.arange(2), loss)
     whole = score(looked(logits), TWO.nan_to_num(4.0), torch.arange(2), loss)
-    for got, expected in ((both.loss, whole.loss), (both.last_loss, whole.last_loss)):
+    pairs = [(s.loss, w.loss) for s, w in zip(both.stages, whole.stages, strict=True)]
+    for got, expected in ((both.loss, whole.loss), *pairs):
         assert got[0, 1] == 0
         present = are_present(TWO)
         assert torch.equal(got[present], expected[present])
-    assert mean_loss([both], ALONE) == pytest.approx(
-        whole.last_loss[are_present(TWO)].mean().item()
-    )
+    means = [mean_loss([both], number, ALONE) for number in range(2)]
+    expected = [stage.loss[are_present(TWO)].mean().item() for stage in whole.stages]
+    assert means == pytest.approx(expected)
+    assert means[0] != means[1]  # each stage's own
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -94,8 +97,8 @@ def test_the_mean_over_processes_weighs_every_object_the_same(sizes):
             return [item for part in gathered for item in part]
 
     gathered: list[list[float]] = []
-    mean_loss(parts[0], Both(0, 2))
-    assert mean_loss(parts[1], Both(1, 2)) == pytest.approx(mean_loss([whole], ALONE))
+    mean_loss(parts[0], 1, Both(0, 2))
+    assert mean_loss(parts[1], 1, Both(1, 2)) == pytest.approx(mean_loss([whole], 1, ALONE))
     # the gradient: shares of one sum, each divided by what the whole batch shows
     shares = sum(s.loss.sum() / 3 for part in parts for s in part)
     torch.testing.assert_close(shares, whole.loss[are_present(TWO)].mean())
