@@ -457,4 +457,6 @@ def test_the_demo_can_be_cross_validated(quick, jawloc, monkeypatch):
     assert not (quick / "dicoms" / "demo").exists()
     result = jawloc("train", "--demo", "--folds", "2")
     assert result.exit_code == 0, result.output
-    assert summary(outputs(quick, "demo"))["brightest_spot_error"]["downsampled_voxels"] > 0
+    # of phantoms that are the same every time, and no network
+    said = summary(outputs(quick, "demo"))["brightest_spot_error"]["downsampled_voxels"]
+    assert said == pytest.approx(3.738, abs=0.01)
