@@ -259,6 +259,11 @@ WRONG = [
         "name must consist of letters, digits, spaces and _ . -; received 'left/upper'",
     ),
     (
+        "objects: {coarse: 1, right: 2}",
+        "objects: where there are several, none may be called coarse, as a stage of the network "
+        "is in the metrics' names; received 'coarse'",
+    ),
+    (
         "initial_kernel_size: 1",
         "curriculum.minimum_sigma must not exceed initial_kernel_size; received 1.5 and 1",
     ),

@@ -194,6 +194,11 @@ def _check_objects(objects: Mapping[str, Sequence[int] | None], source: str) -> 
                 f"after them, so a name must consist of letters, digits, spaces and _ . -; "
                 f"received {name!r}"
             )
+        if name == "coarse":  # val_error_coarse_voxels and the like are the coarse stage's
+            raise InputError(
+                f"{source}: objects: where there are several, none may be called coarse, as a stage "
+                f"of the network is in the metrics' names; received {name!r}"
+            )
         twin = known.setdefault(None if values is None else frozenset(values), name)
         if twin != name:
             raise InputError(

@@ -41,7 +41,8 @@ def target_picture(example: Example, sigma_voxels: float, stage: Look, title: st
     points = to_heatmap_grid(torch.from_numpy(np.stack([*truth.values()]))[None], stride)
     target = render(points, shape, sigma_voxels / stride)[0].numpy()
     of_stage = f" of the {stage.name} stage" if stage.name else ""
-    said = f"scan {example.scan_id}, sigma {sigma_voxels:.2f} voxels{_missing(example)}"
+    size = f", on heatmap voxels {stride} long" if stage.name else ""
+    said = f"scan {example.scan_id}, sigma {sigma_voxels:.2f} voxels{size}{_missing(example)}"
     return plot_slices(
         example.image,
         centre=next(iter(truth.values())),

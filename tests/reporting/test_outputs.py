@@ -116,6 +116,7 @@ def test_a_coarse_stages_target_is_drawn_in_its_own_long_voxels(jaw, shown):
     assert picture["heatmap"].shape == (3, 2, 2)  # of 24 x 12 x 12, in voxels of 8
     assert picture["heatmap_stride"] == 8
     assert "target heatmap of the coarse stage" in picture["title"]
+    assert "sigma 8.00 voxels, on heatmap voxels 8 long" in picture["title"]
     points = (torch.from_numpy(jaw.points_voxels) + 0.5) / 8 - 0.5
     expected = render(points[None], (3, 2, 2), 8.0 / 8)[0, 0]
     np.testing.assert_allclose(picture["heatmap"], expected, atol=1e-6)

@@ -164,10 +164,12 @@ def _stage_curves(records: Sequence[EpochRecord], unit: str) -> dict[str, tuple[
 def _error_curves(records: Sequence[EpochRecord], unit: str) -> dict[str, tuple[np.ndarray, str]]:
     """Return the final error's median and largest, and each of several objects' own mean."""
     objects = list(dict.fromkeys(name for record in records for name in record.val.by_object))
-    own = (BLUE, SKY, GREEN, "0.5") if len(_stage_names(records)) == 1 else (SKY, GREEN, "0.5")
+    stages = _stage_names(records)
+    own = (BLUE, SKY, GREEN, "0.5") if len(stages) == 1 else (SKY, GREEN, "0.5")
+    of = f", {stages[-1]}" if len(stages) > 1 else ""
     curves = {
-        "median error": (_series(records, f"val_error_{unit}_median"), ORANGE),
-        "largest error": (_series(records, f"val_error_{unit}_max"), PURPLE),
+        f"median error{of}": (_series(records, f"val_error_{unit}_median"), ORANGE),
+        f"largest error{of}": (_series(records, f"val_error_{unit}_max"), PURPLE),
     }
     for name, colour in zip(objects, cycle(own), strict=False):
         values = _series(records, f"val_error_{name}_{unit}")
