@@ -1,5 +1,6 @@
 """Area averaging of scan files, and what is learnt of the mask on the way."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -372,3 +373,32 @@ def test_the_blas_gets_its_threads_back():
             assert threads() <= {1}  # those who left have not lifted the limit of the others
         assert threads() == before
     assert all(found <= {1} for found in inside)
+
+
+def test_overlapping_threads_share_one_limit_on_blas_threads():
+    def blas_threads() -> set[int]:
+        pools = threadpoolctl.threadpool_info()
+        return {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+    seen = []
+
+    def second() -> None:
+        with one_blas_thread():
+            second_is_in.set()
+            assert first_is_out.wait(60)
+            seen.append(blas_threads())
+
+    with threadpoolctl.threadpool_limits(3, user_api="blas"):
+        before = blas_threads()
+        with ThreadPoolExecutor(1) as pool:
+            with one_blas_thread():
+                future = pool.submit(second)
+                assert second_is_in.wait(60)
+            seen.append(blas_threads())
+            first_is_out.set()
+            future.result()
+        after = blas_threads()
+    assert 1 not in before
+    assert seen == [{1}, {1}]
+    assert after == before
