@@ -66,6 +66,7 @@ class VolumeAverage:
 
     def __init__(self, source: Shape, target: Shape, dtype: np.dtype) -> None:
         self._average = PlaneAverage(source, target, dtype)
+        self.dtype = self._average.dtype  # of the averages
         self._sizes = source[0], target[0]
         self._plane, self._part = np.empty((2, *source[1:]), self._average.dtype)
         # No more than two target slices, neighbours, are ever incomplete.
