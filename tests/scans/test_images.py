@@ -163,7 +163,7 @@ def test_folder_without_slices_is_refused(tmp_path):
 
 def write_series(folder: Path, image: np.ndarray, **change) -> None:
     """One file a slice, along an oblique normal, named and numbered against their order."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = np.array([1, 0, 0, 0, 0.8, -0.6])
     normal = np.cross(rows[:3], rows[3:])
     series = generate_uid()
