@@ -55,7 +55,8 @@ def read_window(scan: ScanFile, window: Window) -> tuple[np.ndarray, np.ndarray 
     Returns
     -------
     image and mask (None where the scan has none), both of the window's size; outside the scan
-    the image holds the window's lowest grey value and the mask 0.
+    the image holds the window's lowest grey value and the mask 0. Grey values are as
+    `ScanFile.grey_values` gives them.
     """
     inside = [
         slice(max(start, 0), min(start + size, length))
@@ -63,7 +64,7 @@ def read_window(scan: ScanFile, window: Window) -> tuple[np.ndarray, np.ndarray 
             window.start_zyx, window.size_zyx, scan.grid.shape_zyx, strict=True
         )
     ]
-    image = _read_box(scan.read_image, inside)
+    image = scan.grey_values(_read_box(scan.read_image, inside))
     padding = [
         (part.start - start, start + size - part.stop)
         for part, start, size in zip(inside, window.start_zyx, window.size_zyx, strict=True)

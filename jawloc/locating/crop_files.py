@@ -23,7 +23,7 @@ from jawloc.locating.crop import Window
 from jawloc.scans.dicom.writing import write_plain_dicom
 from jawloc.scans.greys import choose_greys
 from jawloc.scans.manifest import record_file
-from jawloc.scans.scan import ScanFile
+from jawloc.scans.scan import ScanFile, scan_in_memory
 
 CROP_ENDINGS = {"tif": ".tif", "nrrd": ".nrrd", "nii.gz": ".nii.gz", "dicom": ".dcm"}
 
@@ -114,11 +114,7 @@ def _write_dicom(
     path: Path, crop: np.ndarray, grid: Grid, place: Placement, note: dict[str, Any]
 ) -> None:
     """Write grey values exactly where 16 bits can hold them, else scaled."""
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return crop[start:stop]
-
-    greys = choose_greys(ScanFile(path.name, path, grid, crop.dtype, read, None))
+    greys = choose_greys(scan_in_memory(path, crop, grid))
     rescale = (greys.slope, greys.intercept)
     write_plain_dicom(path, greys.stored(crop), grid, place, metadata=note, rescale=rescale)
 

@@ -7,8 +7,10 @@ index this is the resampling that moves points by ``t = (s + 0.5) * n_t / n_s - 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import NamedTuple
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import threadpoolctl  # type: ignore[import-untyped]
@@ -64,6 +66,7 @@ class VolumeAverage:
 
     def __init__(self, source: Shape, target: Shape, dtype: np.dtype) -> None:
         self._average = PlaneAverage(source, target, dtype)
+        self.dtype = self._average.dtype  # of the averages
         self._sizes = source[0], target[0]
         self._plane, self._part = np.empty((2, *source[1:]), self._average.dtype)
         # No more than two target slices, neighbours, are ever incomplete.
@@ -134,12 +137,65 @@ def rows_reached(index: int, source_size: int, target_size: int) -> list[RowReac
     return rows
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
-    """Return a context in which the BLAS keeps to one thread.
+class _SharedLimit:
+    """The process's one limit on BLAS threads, shared by all who work under it at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: list[tuple[Any, int]] = []  # libraries and their numbers of threads
+
+    def enter(self, libraries: Sequence[Any]) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = _limit(libraries)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                _restore(self._before)
+
+
+_SHARED = _SharedLimit()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep the BLAS to one thread.
 
     The products here are small and the other cores have hashes or other scans to do; on a busy
     machine BLAS threads that waited for each other made the work up to 100 times slower. The
-    limit holds for the whole process, so whoever averages in several threads takes it round them
-    all as well; then none of them can lift it while another is at work.
+    limit holds for the whole process: it is set when the first thread enters and lifted when the
+    last one leaves, in whatever order they do, so none lifts it while another is at work, and
+    none restores what was itself a limit. Only a BLAS on OpenMP has limits for each thread.
     """
-    return threadpoolctl.threadpool_limits(1, user_api="blas")
+    libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    on_openmp = [one for one in libraries if getattr(one, "threading_layer", "") == "openmp"]
+    _SHARED.enter([one for one in libraries if one not in on_openmp])
+    try:
+        before = _limit(on_openmp)
+        try:
+            yield
+        finally:
+            _restore(before)
+    finally:
+        _SHARED.leave()
+
+
+def _limit(libraries: Sequence[Any]) -> list[tuple[Any, int]]:
+    before = [(library, library.get_num_threads()) for library in libraries]
+    _restore([(library, 1) for library in libraries])
+    return before
+
+
+def _restore(numbers: Sequence[tuple[Any, int]]) -> None:
+    # From version 3.8 on threadpoolctl heeds one thread only until that says that it has done;
+    # the thread that lifts the limit may be another than the one that set it.
+    controller = getattr(threadpoolctl, "OpenBLASController", None)
+    let_go = getattr(controller, "clear_controlling_thread", lambda **_: None)
+    let_go(force=True)
+    for library, number in numbers:
+        library.set_num_threads(number)
+    let_go(force=True)

@@ -147,7 +147,8 @@ def convert(
     Notes
     -----
     Grey values that 8 or 16 bits can't hold exactly are mapped linearly to 0 ... 65535; the file
-    then has the RescaleSlope and RescaleIntercept that lead back.
+    then has the RescaleSlope and RescaleIntercept that lead back. A DICOM's stored values are
+    kept with the rescale that it has.
 
     A scan with an odd number of voxels gets one more frame, a copy of its last one with an empty
     mask, as DICOM values have an even length. jawloc drops that frame on reading; other readers
@@ -168,7 +169,7 @@ def convert(
         spacing, notes = _choose_spacing(image, label, spacing_mm_zyx)
         notes += _orientation_note(conversion.image, conversion.label)
         greys = choose_greys(image)
-        if (greys.slope, greys.intercept) != (1.0, 0.0):
+        if greys.mapped:
             notes += (
                 f"grey values became 16-bit: {greys.slope:.6g} * stored + {greys.intercept:.6g}",
             )
@@ -233,7 +234,7 @@ def _slabs(
     image: ScanFile, label: ScanFile, greys: Greys, label_values: Sequence[int] | None
 ) -> Iterator[Slab]:
     labelled = False
-    read_label = label.read_mask or label.read_image
+    read_label = label.read_mask or label.read_grey_values
     for start, stop in slab_ranges(image):
         mask = _mask(label, read_label(start, stop), label_values)
         labelled = labelled or bool(mask.any())

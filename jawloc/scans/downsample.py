@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from jawloc.scans.labels import Label, MaskBuilder
 from jawloc.scans.scan import ScanFile
 
 SLAB_BYTES = 2**23  # of image read at a time; a thicker slab is no faster
+# Means of integers keep their fractions where 98 % of them span fewer grey values than this: what
+# rounding costs is then below 1/512 of the span, less than a screen's grey level.
+ROUNDED_SPAN = 256
+_SPAN_SAMPLES = 64  # voxels along each axis, at most about, from which the span is taken
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Downsampled:
     Attributes
     ----------
     image : array, shape (z, y, x)
-        Mean grey values. Those of integers are rounded to whole grey values; 8-bit integers
-        become 16-bit, wider ones keep their type. Floats stay floats.
+        Mean grey values. Those of integers are rounded to whole ones, and keep their type, where
+        that is fine enough: where most of them span `ROUNDED_SPAN` or more, as no 8-bit ones do.
+        Otherwise, and with a rescale, they are floats; floats stay floats.
     mask : array of uint8, shape (z, y, x), or None
         For pictures: where labelled voxels fill at least half of a voxel, the label that fills
         most of it. Every label of the source keeps at least one voxel. None without a mask.
@@ -82,7 +87,7 @@ def downsample(
             if on_slab is not None:
                 on_slab(len(image_slab))
         return Downsampled(
-            image.array,
+            image.finished(),
             mask.finished() if scan.read_mask is not None else None,
             mask.labels(),
             hasher.hexdigest(),
@@ -101,11 +106,13 @@ def downsample_image(scan: ScanFile, shape_zyx: Sequence[int]) -> np.ndarray:
         for start, slab, _ in _read_slabs(replace(scan, read_mask=None)):
             for index, plane in enumerate(slab, start):
                 image.add(index, plane)
-        return image.array
+        return image.finished()
 
 
 def hash_content(scan: ScanFile, *, on_slab: Callable[[int], None] | None = None) -> str:
     """Return the SHA-256 of what a scan file says: shape, spacing, voxel type, image and mask.
+
+    The image is hashed as it is stored, with its rescale where it has one.
 
     It depends on neither the file's name nor its format, so a scan that was touched, moved or
     written anew with the same content keeps its hash. Of a mask's slices, those without a label
@@ -140,23 +147,47 @@ class _ImageBuilder:
     """Collects averaged slices into the target image."""
 
     def __init__(self, scan: ScanFile, shape: Shape) -> None:
-        self._name = scan.path.name
+        self._scan = scan
         self._is_float = scan.dtype.kind == "f"
-        dtype = scan.dtype.newbyteorder("=")
-        if not self._is_float and dtype.itemsize == 1:
-            dtype = np.dtype(np.int16 if dtype.kind == "i" else np.uint16)
-        self.array = np.empty(shape, dtype)
         self._average = VolumeAverage(scan.grid.shape_zyx, shape, scan.dtype)
+        own = scan.dtype.newbyteorder("=") if self._is_float else self._average.dtype
+        self._array = np.empty(shape, own)
 
     def add(self, index: int, plane: np.ndarray) -> None:
-        """Add source slice `index`."""
+        """Add source slice `index`, as it is stored."""
         if self._is_float and not np.isfinite(plane).all():
             raise InputError(
-                f"{self._name}: grey values must be finite numbers; "
+                f"{self._scan.path.name}: grey values must be finite numbers; "
                 f"slice {index} holds NaN or infinity"
             )
         for row, mean in self._average.add(index, plane):
-            self.array[row] = mean if self._is_float else np.rint(mean)
+            self._array[row] = mean
+
+    def finished(self) -> np.ndarray:
+        """Return the image's grey values, rounded where they are whole and many."""
+        image, scan = self._array, self._scan
+        if not self._is_float:
+            whole = not scan.is_rescaled and _span(image) >= ROUNDED_SPAN
+            step = 1.0 if whole else _sure_step(image)
+            np.multiply(np.rint(np.divide(image, step, out=image), out=image), step, out=image)
+            if whole:
+                return image.astype(scan.dtype.newbyteorder("="))
+        if scan.is_rescaled:
+            return np.stack([scan.grey_values(plane) for plane in image])
+        return image
+
+
+def _sure_step(image: np.ndarray) -> float:
+    """Return a power of two that no error of the averages reaches, so that a constant stays one."""
+    largest = max(float(np.abs(image).max()), 1.0)
+    return float(8 * np.finfo(image.dtype).eps * 2.0 ** math.ceil(math.log2(largest)))
+
+
+def _span(image: np.ndarray) -> float:
+    """Return how many grey values 98 % of an image span, judged by some of its voxels."""
+    steps = tuple(slice(None, None, max(1, n // _SPAN_SAMPLES)) for n in image.shape)
+    low, high = np.percentile(image[steps], (1, 99))
+    return float(high - low)
 
 
 class _Hasher:
@@ -164,7 +195,9 @@ class _Hasher:
 
     def __init__(self, scan: ScanFile) -> None:
         self._dtype = scan.dtype.newbyteorder("<")
-        about = [scan.grid.shape_zyx, scan.grid.spacing_mm_zyx, self._dtype.str]
+        about: list[object] = [scan.grid.shape_zyx, scan.grid.spacing_mm_zyx, self._dtype.str]
+        if scan.is_rescaled:
+            about += [scan.rescale_slope, scan.rescale_intercept]
         self._about = json.dumps(about).encode()
         self._image, self._mask = hashlib.sha256(), hashlib.sha256()
         self._pending: Future[None] | None = None
@@ -204,7 +237,7 @@ class _Hasher:
 def _read_slabs(scan: ScanFile) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
     """Yield (first slice, image slab, mask slab) from the first slice to the last."""
     size = scan.grid.shape_zyx[0]
-    thickness = max(1, SLAB_BYTES // (prod(scan.grid.shape_zyx[1:]) * scan.dtype.itemsize))
+    thickness = max(1, SLAB_BYTES // (math.prod(scan.grid.shape_zyx[1:]) * scan.dtype.itemsize))
     for start in range(0, size, thickness):
         stop = min(start + thickness, size)
         mask = None if scan.read_mask is None else scan.read_mask(start, stop)

@@ -18,15 +18,27 @@ _LARGEST_STORED = 65535
 
 @dataclass(frozen=True)
 class Greys:
-    """How an image's values become 8- or 16-bit integers: (value - intercept) / slope."""
+    """How an image's values become 8- or 16-bit integers.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of the integers.
+    slope, intercept : float
+        A grey value is slope * integer + intercept.
+    mapped : bool
+        Whether the values that `ScanFile.read_image` returns are mapped to other integers. If
+        not, they are such integers already, and slope and intercept are the scan's own.
+    """
 
     dtype: np.dtype
     slope: float = 1.0
     intercept: float = 0.0
+    mapped: bool = False
 
     def stored(self, slab: np.ndarray) -> np.ndarray:
-        """Return a slab's values as the integers that stand for them, in the type `dtype`."""
-        if (self.slope, self.intercept) == (1.0, 0.0):
+        """Return a slab, as `read_image` returns it, as integers of the type `dtype`."""
+        if not self.mapped:
             return slab.astype(self.dtype, copy=False)
         scaled = np.rint((slab.astype(np.float64) - self.intercept) / self.slope)
         return scaled.clip(0, _LARGEST_STORED).astype(self.dtype)
@@ -43,6 +55,8 @@ def slab_ranges(scan: ScanFile) -> Iterator[tuple[int, int]]:
 def choose_greys(image: ScanFile) -> Greys:
     """Choose how an image is stored: exactly where 8 or 16 bits can, else mapped to 0 ... 65535.
 
+    What is stored in 8 or 16 bits already stays as it is, with the rescale that it has.
+
     Raises
     ------
     InputError
@@ -50,7 +64,7 @@ def choose_greys(image: ScanFile) -> Greys:
     """
     exact = exact_dtype(image.dtype, 0, 0, whole=False)
     if exact is not None:
-        return Greys(exact)
+        return Greys(exact, image.rescale_slope, image.rescale_intercept)
     low, high, whole = np.inf, -np.inf, True
     for start, stop in slab_ranges(image):
         slab = image.read_image(start, stop)
@@ -71,4 +85,4 @@ def choose_greys(image: ScanFile) -> Greys:
         float(str(DSfloat(value, auto_format=True)))
         for value in ((high - low) / _LARGEST_STORED or 1.0, low)
     )
-    return Greys(np.dtype(np.uint16), slope, intercept)
+    return Greys(np.dtype(np.uint16), slope, intercept, mapped=True)

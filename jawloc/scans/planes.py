@@ -80,7 +80,7 @@ def planes_from_scan_file(
     """
     shape = scan_file.grid.shape_zyx
     index = nearest_voxel(point, shape)
-    image = _planes_slab_by_slab(scan_file.read_image, shape, scan_file.dtype, index)
+    image = _planes_slab_by_slab(scan_file.read_grey_values, shape, scan_file.grey_dtype, index)
     if scan_file.read_mask is None:
         return image, None
     return image, _planes_slab_by_slab(scan_file.read_mask, shape, np.dtype(np.uint8), index)

@@ -54,4 +54,4 @@ def read_scan(path: Path) -> Scan:
     scan = open_scan(path)
     slices = scan.grid.shape_zyx[0]
     mask = None if scan.read_mask is None else scan.read_mask(0, slices)
-    return Scan(scan.scan_id, scan.read_image(0, slices), mask, scan.grid)
+    return Scan(scan.scan_id, scan.read_grey_values(0, slices), mask, scan.grid)

@@ -28,7 +28,7 @@ class Scan:
     scan_id : str
         The file's or folder's name without its ending; unique within a data set.
     image : array, shape (z, y, x)
-        Grey values, in the file's own type.
+        Grey values, in the file's own type; float32 where the file has a rescale.
     mask : array of uint8, shape (z, y, x), or None
         Label values; 0 is background.
     grid : Grid
@@ -52,14 +52,17 @@ class ScanFile:
     path : Path
         The file or folder.
     dtype : numpy.dtype
-        Type of the image's voxels.
+        Type of the image's voxels as they are stored.
     read_image : function (start, stop) -> array, shape (stop - start, y, x)
-        Reads the image slices start ... stop - 1.
+        Reads the image slices start ... stop - 1 as they are stored; `grey_values` tells what
+        the values mean. What is counted, hashed or averaged is quickest with stored values.
     read_mask : function (start, stop) -> array of uint8, or None
         Likewise for the mask; None where the file has no mask.
     read_placement : function () -> Placement or None
         Reads where the scan lies in patient space; None where the file doesn't say. A function,
         because a DICOM of two thousand frames takes a quarter of a second to say it.
+    rescale_slope, rescale_intercept : float
+        A grey value is slope * stored value + intercept (DICOM's modality rescale).
     """
 
     scan_id: str
@@ -69,6 +72,41 @@ class ScanFile:
     read_image: Slices
     read_mask: Slices | None
     read_placement: Callable[[], Placement | None] = unplaced
+    rescale_slope: float = 1.0
+    rescale_intercept: float = 0.0
+
+    @property
+    def is_rescaled(self) -> bool:
+        """Say whether grey values differ from stored values."""
+        return (self.rescale_slope, self.rescale_intercept) != (1.0, 0.0)
+
+    @property
+    def grey_dtype(self) -> np.dtype:
+        """Return the type of `grey_values`."""
+        return np.dtype(np.float32) if self.is_rescaled else self.dtype
+
+    def grey_values(self, stored: np.ndarray) -> np.ndarray:
+        """Return the grey values that stored values, or means of them, stand for.
+
+        Returns
+        -------
+        array of float32 of the same shape; without a rescale, `stored` itself
+        """
+        if not self.is_rescaled:
+            return stored
+        # float64 in between: a large intercept would cost single precision its last digits
+        values = np.multiply(stored, self.rescale_slope, dtype=np.float64)
+        values += self.rescale_intercept
+        return values.astype(np.float32)
+
+    def read_grey_values(self, start: int, stop: int) -> np.ndarray:
+        """Read the grey values of the slices start ... stop - 1."""
+        return self.grey_values(self.read_image(start, stop))
+
+
+def scan_in_memory(path: Path, image: np.ndarray, grid: Grid) -> ScanFile:
+    """Return an image in memory as what it would be, read from `path`."""
+    return ScanFile(path.name, path, grid, image.dtype, lambda a, b: image[a:b], None)
 
 
 # The longest first, so that x.nii.gz is x.

@@ -163,7 +163,7 @@ def test_folder_without_slices_is_refused(tmp_path):
 
 def write_series(folder: Path, image: np.ndarray, **change) -> None:
     """One file a slice, along an oblique normal, named and numbered against their order."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = np.array([1, 0, 0, 0, 0.8, -0.6])
     normal = np.cross(rows[:3], rows[3:])
     series = generate_uid()
@@ -198,12 +198,12 @@ def image() -> np.ndarray:
 
 
 def test_series_is_sorted_by_position_and_spaced_by_it(tmp_path, image):
-    """Guards sorting by name or number, spacing from the thickness, and rescaled values."""
+    """Guards sorting by name or number, and spacing from the thickness."""
     write_series(tmp_path / "fish", image)
     scan = read_scan(tmp_path / "fish")
     assert scan.scan_id == "fish"
     assert scan.grid.spacing_mm_zyx == pytest.approx((0.5, 0.02, 0.03), rel=1e-5)
-    np.testing.assert_array_equal(scan.image, image)
+    np.testing.assert_array_equal(scan.image, 2.0 * image - 1000)
 
 
 def test_series_without_endings_is_read(tmp_path, image):
@@ -211,14 +211,14 @@ def test_series_without_endings_is_read(tmp_path, image):
     for path in (tmp_path / "fish").iterdir():
         path.rename(path.with_suffix(""))
     (tmp_path / "fish" / "notes").write_text("x" * 500)
-    np.testing.assert_array_equal(read_scan(tmp_path / "fish").image, image)
+    np.testing.assert_array_equal(read_scan(tmp_path / "fish").image, 2.0 * image - 1000)
 
 
 def test_series_without_positions_goes_by_number_without_spacing(tmp_path, image):
     write_series(tmp_path / "fish", image, ImagePositionPatient=None)
     scan = read_scan(tmp_path / "fish")
     assert scan.grid.spacing_mm_zyx is None
-    np.testing.assert_array_equal(scan.image, image[::-1])
+    np.testing.assert_array_equal(scan.image, 2.0 * image[::-1] - 1000)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")

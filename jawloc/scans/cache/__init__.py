@@ -113,7 +113,7 @@ def build_cache(
     cached = cached_paths(scans, config, base)
     folder = cache_folder(config, base)
     jobs = [
-        _Job(absolute(scan, base), path, lock_path(path, folder), config)
+        _Job(absolute(scan, base), path, lock_path(path, folder), config, folder)
         for scan, path in zip(scans, cached, strict=True)
     ]
     with worker_threads(config.n_workers, len(jobs)) as pool:
@@ -146,6 +146,7 @@ class _Job:
     cached: Path
     lock: Path
     config: CacheConfig
+    folder: Path
 
 
 class _Stopped(Exception):
@@ -253,7 +254,9 @@ def _make(job: _Job, advance: Callable[[_Job, float], None]) -> str:
     # Averaging costs hardly more than the hash alone, so a source that was only touched is read
     # once, as is one that changed.
     result = downsample(scan, shape, on_slab=lambda done: advance(job, done / slices))
-    record = new_record(job.cached, scan, stat, shape, result.labels, result.content_hash)
+    record = new_record(
+        job.cached, job.folder, scan, stat, shape, result.labels, result.content_hash
+    )
     if result.mask is None or not result.labels:
         raise _empty_mask(job.source)
     write_cached(job.cached, record, result.image, result.mask)

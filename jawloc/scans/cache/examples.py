@@ -22,8 +22,8 @@ class Example:
     ----------
     scan_id : str
         Of the full-size scan.
-    image : array of integers, shape (z, y, x)
-        Mean grey values.
+    image : array, shape (z, y, x)
+        Mean grey values: integers where they were cached without a rescale, else float32.
     mask : array of uint8, shape (z, y, x)
         Label values, for pictures only.
     points_voxels : array of float64, shape (object, 3)

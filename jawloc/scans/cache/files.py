@@ -19,12 +19,15 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache.layout import absolute, relative
-from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
+from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
+from jawloc.scans.dicom.rescale import with_rescale
+from jawloc.scans.greys import choose_greys
 from jawloc.scans.labels import Label
-from jawloc.scans.scan import ScanFile
+from jawloc.scans.scan import ScanFile, scan_in_memory
 
 # Raise it whenever the same source would give other voxels, centroids or another content hash.
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
+_NOT_BEFORE_3 = ("rescale_slope", "rescale_intercept", "cached_as")
 RECORD_KEY = "jawloc_cache"
 
 
@@ -53,6 +56,11 @@ class CacheRecord:
         `jawloc.scans.downsample.hash_content` of the full-size file.
     key : str
         SHA-256 of content hash, target shape and algorithm version: all that decides the voxels.
+    cached_as : str
+        The cached file's own path, relative to the cache's folder: a copy of it that somebody
+        put elsewhere into that folder is not jawloc's to remove. Empty before version 3.
+    rescale_slope, rescale_intercept : float
+        A grey value is slope * stored value + intercept.
     checksum : str
         SHA-256 of the rest of this record and of the cached voxels.
     """
@@ -71,6 +79,9 @@ class CacheRecord:
     content_hash: str
     key: str
     checksum: str = ""
+    cached_as: str = ""
+    rescale_slope: float = 1.0
+    rescale_intercept: float = 0.0
 
     @property
     def source_grid(self) -> Grid:
@@ -88,7 +99,10 @@ _RECORD: TypeAdapter[CacheRecord] = TypeAdapter(CacheRecord)
 
 @dataclass(frozen=True)
 class CachedScan:
-    """A cached file whose checksum is right: record, image and mask (z, y, x)."""
+    """A cached file whose checksum is right: record, image and mask (z, y, x).
+
+    The image holds grey values: what is stored, as integers, unless there is a rescale.
+    """
 
     record: CacheRecord
     image: np.ndarray
@@ -122,13 +136,14 @@ def is_current(
 
 def new_record(
     cached: Path,
+    folder: Path,
     scan: ScanFile,
     stat: os.stat_result,
     shape: Shape,
     labels: tuple[Label, ...],
     content_hash: str,
 ) -> CacheRecord:
-    """Describe a cached file that is about to be written, from its source as it was read."""
+    """Describe a file of the cache in `folder` that is about to be written, from its source."""
     spacing = scan.grid.spacing_mm_zyx
     return CacheRecord(
         algorithm_version=ALGORITHM_VERSION,
@@ -142,15 +157,28 @@ def new_record(
         labels=labels,
         content_hash=content_hash,
         key=key_of(content_hash, shape),
+        cached_as=relative(cached, folder),
     )
 
 
 def write_cached(path: Path, record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> None:
-    """Write a cached file with its checksum; it appears whole or not at all."""
-    record = replace(record, checksum=_checksum(record, image, mask))
+    """Write a cached file with its checksum; it appears whole or not at all.
+
+    Parameters
+    ----------
+    image : array, shape (z, y, x)
+        Grey values; what 16 bits can't hold exactly is rounded to 1/65535 of the range.
+    """
+    greys = choose_greys(scan_in_memory(path, image, record.grid))
+    stored, rescale = greys.stored(image), (greys.slope, greys.intercept)
+    record = replace(record, rescale_slope=rescale[0], rescale_intercept=rescale[1])
+    record = replace(record, checksum=_checksum(record, stored, mask))
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {RECORD_KEY: _RECORD.dump_python(record, mode="json")}
-    write_labelled_dicom(path, image, mask, record.grid, metadata=metadata)
+    slabs = [(stored, mask)]
+    write_labelled_dicom_slabs(
+        path, slabs, record.grid, greys.dtype, metadata=metadata, rescale=rescale
+    )
 
 
 def read_cached(path: Path) -> CachedScan:
@@ -183,7 +211,9 @@ def _read_cached(path: Path) -> CachedScan:
     image, mask = scan.read_image(0, slices), scan.read_mask(0, slices)
     if record.checksum != _checksum(record, image, mask):
         raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
-    return CachedScan(record, image, mask)
+    # by the record, which the checksum covers, and not by the file's header
+    scan = with_rescale(scan, [(record.rescale_slope, record.rescale_intercept)])
+    return CachedScan(record, scan.grey_values(image), mask)
 
 
 def is_cached_scan(path: Path) -> bool:
@@ -217,6 +247,9 @@ def read_record(path: Path) -> CacheRecord:
 
 def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> str:
     about: dict[str, Any] = _RECORD.dump_python(replace(record, checksum=""), mode="json")
+    if record.algorithm_version < 3:
+        for later in _NOT_BEFORE_3:
+            del about[later]
     stored = image.dtype.newbyteorder("<")
     digest = hashlib.sha256(json.dumps([about, stored.str], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(image, stored).data)

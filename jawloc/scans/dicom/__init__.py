@@ -37,6 +37,7 @@ from jawloc.scans.dicom.header import (
     read_header,
 )
 from jawloc.scans.dicom.placement import frames_placement
+from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.dicom.spacing import spacing_mm_zyx
 from jawloc.scans.dicom.writing import write_labelled_dicom, write_labelled_dicom_slabs
 from jawloc.scans.scan import ScanFile
@@ -66,15 +67,16 @@ def open_labelled_dicom(path: Path) -> ScanFile:
     Returns
     -------
     ScanFile
-        Slabs come straight from the file; opened files can be sent to other processes. Image
-        values are those stored: a RescaleSlope or RescaleIntercept is not applied, because
-        jawloc normalises intensities anyway.
+        Slabs come straight from the file, as stored; opened files can be sent to other
+        processes. The rescale that turns them into grey values is the file's; where it differs
+        from frame to frame it is applied in reading, and the image is float32.
 
     Raises
     ------
     InputError
         If the file is not DICOM, is truncated, has no mask or one of another shape, has one
-        slice, colour pixels, or a spacing that is not positive and finite.
+        slice, colour pixels, a spacing that is not positive and finite, or a rescale slope
+        or intercept that is no finite number, or a slope of 0.
     """
     scan = open_dicom(path)
     if scan.read_mask is None:
@@ -99,7 +101,8 @@ def open_dicom(path: Path) -> ScanFile:
         read_mask = partial(_read_mask, path, mask, grid.shape_zyx)
     read_image = partial(read_slices, layout, frames)
     place = partial(frames_placement, path)
-    return ScanFile(path.stem, path, grid, layout.dtype, read_image, read_mask, place)
+    scan = ScanFile(path.stem, path, grid, layout.dtype, read_image, read_mask, place)
+    return with_rescale(scan, rescales(header, frames, path))
 
 
 def _mask_bytes(header: Dataset, layout: PixelLayout) -> ByteRange:

@@ -22,6 +22,7 @@ from jawloc.scans.dicom.header import (
     read_header,
 )
 from jawloc.scans.dicom.placement import placement_of_slices
+from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.dicom.spacing import checked_spacing, depths_along_normal, even_distance_mm
 from jawloc.scans.scan import ScanFile, scan_id_of, unplaced
 
@@ -42,8 +43,8 @@ def open_dicom_series(folder: Path, paths: Sequence[Path]) -> ScanFile:
     """Open DICOM slices as one scan, sorted by position along their normal.
 
     Without positions they are sorted by InstanceNumber. The spacing along z is the distance
-    between the positions, never the slice thickness alone. Values are those stored: a
-    RescaleSlope or RescaleIntercept is not applied.
+    between the positions, never the slice thickness alone. The rescale is the slices'; where
+    it differs from slice to slice it is applied in reading, and the image is float32.
 
     Raises
     ------
@@ -70,7 +71,9 @@ def open_dicom_series(folder: Path, paths: Sequence[Path]) -> ScanFile:
     layouts = [item.layout for item in ordered]
     read = partial(_read_series, layouts)
     place = unplaced if spacing is None else partial(_placement, ordered[0], ordered[-1], folder)
-    return ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None, place)
+    scan = ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None, place)
+    every = [rescales(item.header, 1, item.layout.path)[0] for item in ordered]
+    return with_rescale(scan, every)
 
 
 def _open_slice(folder: Path, path: Path) -> _Slice:

@@ -151,8 +151,7 @@ def write_labelled_dicom_slabs(
     metadata : mapping, optional
         As in `write_labelled_dicom`.
     rescale : (slope, intercept)
-        What turns stored values into the original ones, for images that had to be squeezed
-        into 16 bits. Viewers apply it; jawloc reads stored values.
+        What turns stored values into grey values. Readers apply it, as jawloc's does.
 
     Notes
     -----

@@ -1,0 +1,92 @@
+"""The modality rescale of DICOM volumes: from stored values to grey values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from jawloc.errors import InputError
+from jawloc.scans.dicom.header import header_value
+from jawloc.scans.dicom.spacing import first_item
+from jawloc.scans.scan import ScanFile, Slices
+
+Rescale = tuple[float, float]  # slope, intercept
+
+_TRANSFORMATION = "PixelValueTransformationSequence"
+
+
+def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
+    """Return the slope and intercept of each frame; 1 and 0 where the file has none.
+
+    They come from the functional groups that all frames share, else from the top level, else from
+    each frame's own group (a quarter of a second to parse for 2000 frames).
+
+    Parameters
+    ----------
+    frames : int
+        How many frames count.
+
+    Raises
+    ------
+    InputError
+        If one is not a finite number, or a slope is 0.
+    """
+    shared_groups = first_item(header, "SharedFunctionalGroupsSequence", path)
+    shared = None if shared_groups is None else first_item(shared_groups, _TRANSFORMATION, path)
+    every = [_rescale(header if shared is None else shared, path)] * frames
+    if shared is not None or "RescaleSlope" in header or "RescaleIntercept" in header:
+        return every
+    groups = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
+    for number, group in enumerate(groups[:frames]):
+        own = first_item(group, _TRANSFORMATION, path)
+        if own is not None:
+            every[number] = _rescale(own, path)
+    return every
+
+
+def with_rescale(scan: ScanFile, every: Sequence[Rescale]) -> ScanFile:
+    """Return a scan file with the rescale of its slices, one (slope, intercept) each.
+
+    Where it is one for all, stored values stay what is read. Else they have no common meaning, and
+    grey values are read, as float32.
+    """
+    slope, intercept = every[0]
+    if all(own == every[0] for own in every):
+        return replace(scan, rescale_slope=slope, rescale_intercept=intercept)
+    read = partial(_read_rescaled, scan.read_image, tuple(every))
+    return replace(scan, dtype=np.dtype(np.float32), read_image=read)
+
+
+def _read_rescaled(read: Slices, every: Sequence[Rescale], start: int, stop: int) -> np.ndarray:
+    slopes, intercepts = np.array(every[start:stop], np.float64).reshape(-1, 2).T
+    stored = read(start, stop)
+    return (stored * slopes[:, None, None] + intercepts[:, None, None]).astype(np.float32)
+
+
+def _rescale(place: Dataset, path: Path) -> Rescale:
+    slope = _number(header_value(place, "RescaleSlope", path), 1.0)
+    intercept = _number(header_value(place, "RescaleIntercept", path), 0.0)
+    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
+        given = tuple(place.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+        raise InputError(
+            f"{path.name}: RescaleSlope and RescaleIntercept must be one finite number each, the "
+            f"slope not 0; they are {given[0]} and {given[1]}"
+        )
+    return slope, intercept
+
+
+def _number(value: Any, default: float) -> float:
+    """Return a header's value as a number; NaN where it is none, or several."""
+    if value is None:
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

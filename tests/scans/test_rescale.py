@@ -1,0 +1,145 @@
+"""The modality rescale: where it is read from, what is refused, and what it changes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid
+from jawloc.scans.convert import convert, plan_conversion
+from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
+from jawloc.scans.downsample import hash_content
+from jawloc.scans.planes import planes_from_scan_file
+from jawloc.scans.reading import open_scan, read_scan
+from tests.scans.test_downsample import scan_of
+from tests.scans.test_images import write_series
+
+SHAPE = (6, 5, 4)
+IMAGE = np.random.default_rng(0).integers(0, 4000, SHAPE).astype(np.uint16)
+MASK = np.zeros(SHAPE, np.uint8)
+MASK[2:4, 1:3, 1:3] = 1
+
+
+def transformation(slope, intercept) -> Dataset:
+    item, group = Dataset(), Dataset()
+    item.RescaleSlope, item.RescaleIntercept, item.RescaleType = slope, intercept, "US"
+    group.PixelValueTransformationSequence = [item]
+    return group
+
+
+def write_dicom(path: Path, change) -> Path:
+    write_labelled_dicom(path, IMAGE, MASK, Grid(SHAPE))
+    ds = pydicom.dcmread(path)
+    change(ds)
+    ds.save_as(path)
+    return path
+
+
+def at_top(ds: Dataset) -> None:
+    ds.RescaleSlope, ds.RescaleIntercept = "0.5", "-100"
+
+
+def without(ds: Dataset) -> None:
+    del ds.RescaleSlope, ds.RescaleIntercept
+
+
+def only_an_intercept(ds: Dataset) -> None:
+    del ds.RescaleSlope
+    ds.RescaleIntercept = -1000
+
+
+def shared(ds: Dataset) -> None:
+    without(ds)
+    ds.SharedFunctionalGroupsSequence = [transformation("0.5", "-100")]
+
+
+def per_frame(ds: Dataset) -> None:
+    without(ds)
+    ds.PerFrameFunctionalGroupsSequence = [transformation(n + 1, 10 * n) for n in range(6)]
+
+
+def per_frame_alike(ds: Dataset) -> None:
+    without(ds)
+    ds.PerFrameFunctionalGroupsSequence = [transformation("0.5", "-100")] * 6
+
+
+FRAMES = np.arange(6)[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "slope", "intercept"),
+    [
+        (at_top, 0.5, -100),
+        (shared, 0.5, -100),
+        (per_frame_alike, 0.5, -100),
+        (only_an_intercept, 1, -1000),
+        (per_frame, FRAMES + 1, 10 * FRAMES),
+    ],
+)
+def test_grey_values_are_what_the_rescale_leads_to(tmp_path, change, slope, intercept):
+    path = write_dicom(tmp_path / "a.dcm", change)
+    scan = read_scan(path)
+    assert scan.image.dtype == np.float32
+    np.testing.assert_array_equal(scan.image, IMAGE.astype(float) * slope + intercept)
+    planes, _ = planes_from_scan_file(open_scan(path), (3, 2, 1))
+    np.testing.assert_array_equal(planes.axial, scan.image[3])
+    np.testing.assert_array_equal(planes.sagittal, scan.image[:, :, 1])
+
+
+def test_without_a_rescale_grey_values_are_those_stored(tmp_path):
+    scan = read_scan(write_dicom(tmp_path / "a.dcm", without))
+    assert scan.image.dtype == np.uint16
+    np.testing.assert_array_equal(scan.image, IMAGE)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [("0", "1"), ("nan", "0"), ("1", "inf"), (["1", "2"], "0")]
+)
+def test_a_rescale_that_cannot_be_is_refused(tmp_path, slope, intercept):
+    def change(ds: Dataset) -> None:
+        ds.RescaleSlope, ds.RescaleIntercept = slope, intercept
+
+    path = write_dicom(tmp_path / "131.dcm", change)
+    with pytest.raises(InputError, match=r"^131\.dcm: RescaleSlope and .* not 0; they are") as info:
+        open_labelled_dicom(path)
+    assert "\n" not in str(info.value)
+
+
+def test_a_series_whose_slices_differ_in_slope_has_true_grey_values(tmp_path):
+    """As in PET: each slice's own slope counts, and neighbours stay comparable."""
+    write_series(tmp_path / "fish", IMAGE, RescaleSlope=lambda n: n + 1, RescaleIntercept=-5)
+    scan = open_scan(tmp_path / "fish")
+    assert (scan.dtype, scan.is_rescaled) == (np.float32, False)
+    np.testing.assert_array_equal(read_scan(tmp_path / "fish").image, IMAGE * (FRAMES + 1) - 5.0)
+    np.testing.assert_array_equal(scan.read_image(2, 4), (IMAGE * (FRAMES + 1) - 5.0)[2:4])
+
+
+def test_a_converted_series_keeps_what_is_stored_and_its_rescale(tmp_path):
+    write_series(tmp_path / "images" / "fish", IMAGE, RescaleSlope="0.25", RescaleIntercept="-7.5")
+    (tmp_path / "labels").mkdir()
+    write_labelled_dicom(tmp_path / "labels" / "fish.dcm", MASK, MASK, Grid(SHAPE))
+    (item,) = plan_conversion(tmp_path / "images", tmp_path / "labels", tmp_path / "out")
+    done = convert(item)
+    assert (done.skip_reason, done.notes) == (None, ())
+    np.testing.assert_array_equal(read_scan(item.target).image, IMAGE * 0.25 - 7.5)
+    assert pydicom.dcmread(item.target).pixel_array.dtype == np.uint16
+    np.testing.assert_array_equal(pydicom.dcmread(item.target).pixel_array, IMAGE)
+
+
+def test_the_hash_tells_another_rescale_and_stays_without_one():
+    scan = scan_of(IMAGE, MASK, (1.0, 1.0, 1.0))
+    # as jawloc 0.1.0 hashed it: models and caches know scans by it
+    assert hash_content(scan) == (
+        "3a9e972b0dbcd6ba368b7426a5a3a8a922d774e9d4c8cdbb04e11e1931239e0d"
+    )
+    others = [
+        replace(scan, rescale_slope=0.5),
+        replace(scan, rescale_intercept=-1000.0),
+        replace(scan, rescale_slope=0.5, rescale_intercept=-1000.0),
+    ]
+    assert len({hash_content(one) for one in [scan, *others]}) == 4
