@@ -196,8 +196,8 @@ def _check_objects(objects: Mapping[str, Sequence[int] | None], source: str) -> 
             )
         if name == "coarse":  # val_error_coarse_voxels and the like are the coarse stage's
             raise InputError(
-                f"{source}: objects: where there are several, none may be called coarse, as a stage "
-                f"of the network is in the metrics' names; received {name!r}"
+                f"{source}: objects: where there are several, none may be called coarse, as that "
+                f"stands for a stage of the network in the metrics' names; received {name!r}"
             )
         twin = known.setdefault(None if values is None else frozenset(values), name)
         if twin != name:
