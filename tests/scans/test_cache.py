@@ -1,9 +1,11 @@
 """The cache: what is made, what is used again, and what is never used."""
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -621,6 +623,84 @@ def test_clear_removes_what_jawloc_wrote_and_nothing_else(scans, tmp_path):
     assert not (root / "8x8x8").exists()
     assert not (root / ".locks").exists()
     assert all((tmp_path / scan).exists() for scan in scans)
+
+
+def test_clear_leaves_what_a_user_put_into_the_cache(scans, tmp_path):
+    """A copy of a cached file carries jawloc's record, but jawloc didn't put it there."""
+    cached = build(scans, tmp_path).cached
+    root = tmp_path / "dicoms/downsampled_dicoms"
+    mine = [
+        cached[0].with_name("best.dcm"),
+        root / "10x6x5/fish/deep/a.dcm",
+        root / "10x6x5/chosen/a.dcm",
+        root / "8x8x8/fish/a.dcm",
+        root / "a.dcm",
+        root / ".a.dcm.4711-0123abcd.part",
+        root / "10x6x5/.a.dcm.4711-0123abcd.part",
+        root / "parts/fish/.a.dcm.4711-0123abcd.part",
+        root / ".locks/notes.lock",
+        root / ".locks/0123456789abcdef.lock",
+    ]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(cached[0], path)
+    (root / "empty").mkdir()
+    cleared = clear_cache(CONFIG, base=tmp_path)
+    assert (cleared.files, set(cleared.left)) == (3, set(mine))
+    assert {p for p in root.rglob("*") if p.is_file()} == set(mine)
+    assert (root / "empty").is_dir()
+    assert not any(path.exists() for path in cached)
+
+
+def as_version_2(path):
+    """Rewrite a cached file's record as it was before it named its own place and a rescale."""
+    ds = pydicom.dcmread(path)
+    notes = json.loads(ds[0x00BBB010].value)
+    record = notes["jawloc_cache"]
+    for later in ("cached_as", "rescale_slope", "rescale_intercept"):
+        del record[later]
+    record |= {"algorithm_version": 2, "checksum": ""}
+    scan = open_labelled_dicom(path)
+    about = json.dumps([record, scan.dtype.str], sort_keys=True).encode()
+    image, mask = (read(0, SIZE[0]) for read in (scan.read_image, scan.read_mask))
+    record["checksum"] = hashlib.sha256(about + image.tobytes() + mask.tobytes()).hexdigest()
+    ds[0x00BBB010].value = json.dumps(notes)
+    ds.save_as(path)
+
+
+def test_files_of_version_2_are_stale_and_cleared_where_jawloc_put_them(scans, tmp_path):
+    config = dataclasses.replace(CONFIG, cache_dir=str(tmp_path / "shared" / "cache"))
+    project = tmp_path / "project"
+    (tmp_path / "dicoms").rename(tmp_path / "project-dicoms")
+    project.mkdir()
+    (tmp_path / "project-dicoms").rename(project / "dicoms")
+    for own in (CONFIG, config):  # within the project, and shared by several
+        cached = build(scans, project, own).cached
+        for path in cached:
+            as_version_2(path)
+        root = cached[0].parents[2]
+        copies = [
+            cached[0].with_name("best.dcm"),
+            root / "10x6x5/a.dcm",
+            root / "8x8x8/fish/a.dcm",
+            root / "10x6x5/chosen/a.dcm",
+        ]
+        for path in copies:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(cached[0], path)
+        found = {s.path: s for s in verify_cache(own, base=project, progress=False)}
+        assert [found[path].status for path in cached] == ["stale"] * 3
+        assert "version 2" in found[cached[0]].detail
+        cleared = clear_cache(own, base=project)
+        assert (cleared.files, set(cleared.left)) == (3, set(copies))
+
+
+def test_clear_knows_the_files_of_a_moved_project(scans, tmp_path):
+    build(scans, tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "dicoms").rename(tmp_path / "elsewhere/dicoms")
+    assert clear_cache(CONFIG, base=tmp_path / "elsewhere").files == 3
+    assert not (tmp_path / "elsewhere/dicoms/downsampled_dicoms").exists()
 
 
 def test_clear_leaves_a_lock_that_is_held(scans, tmp_path):

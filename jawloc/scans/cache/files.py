@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape
-from jawloc.scans.cache.layout import absolute, relative
+from jawloc.scans.cache.layout import absolute, mirrors, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
 from jawloc.scans.dicom.rescale import with_rescale
 from jawloc.scans.greys import choose_greys
@@ -220,6 +220,22 @@ def is_cached_scan(path: Path) -> bool:
     """Say whether a file carries jawloc's record of a cached scan, whole or not, of any version."""
     try:
         return RECORD_KEY in (read_metadata(path) or {})
+    except Exception:  # as in read_cached; what can't be read can't be recognised either
+        return False
+
+
+def is_own_file(path: Path, folder: Path) -> bool:
+    """Say whether jawloc wrote a file at that very place below the cache's folder.
+
+    A whole record isn't needed: damaged files and those of other versions are jawloc's as well.
+    """
+    try:
+        record = (read_metadata(path) or {})[RECORD_KEY]
+        if record.get("cached_as"):
+            return bool(record["cached_as"] == relative(path, folder))
+        # before version 3 a file didn't say what it is called itself, but what its source is
+        source = absolute(Path(record["source"]), path.parent)
+        return mirrors(path, folder, source, record["target_shape_zyx"])
     except Exception:  # as in read_cached; what can't be read can't be recognised either
         return False
 

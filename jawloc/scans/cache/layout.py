@@ -16,6 +16,8 @@ from jawloc.errors import InputError
 
 LOCKS_FOLDER = ".locks"
 _LEFTOVER = re.compile(r"\.(.+\.dcm)\.\d+-[0-9a-f]{8}\.part")  # as jawloc.scans.dicom names them
+_LOCK = re.compile(r"[0-9a-f]{16}\.lock")
+_SIZE_FOLDER = re.compile(r"[1-9]\d*x[1-9]\d*x[1-9]\d*")
 
 
 def _as_tuple(given: object) -> object:
@@ -132,6 +134,36 @@ def owner_of_leftover(path: Path) -> Path | None:
     """Return the cached file that a killed writer's temporary file was to become, if it is one."""
     match = _LEFTOVER.fullmatch(path.name)
     return path.with_name(match[1]) if match else None
+
+
+def is_lock(path: Path, folder: Path) -> bool:
+    """Say whether a file below the cache's folder is one of its locks, which are empty."""
+    ours = path.parent == folder / LOCKS_FOLDER and _LOCK.fullmatch(path.name) is not None
+    try:
+        return ours and not path.is_symlink() and path.stat().st_size == 0
+    except FileNotFoundError:  # another process has just removed it
+        return False
+
+
+def may_be_cached(path: Path, folder: Path) -> bool:
+    """Say whether a path below the cache's folder is one at which cached files are put."""
+    parts = path.relative_to(folder).parts
+    return len(parts) > 2 and _SIZE_FOLDER.fullmatch(parts[0]) is not None
+
+
+def mirrors(path: Path, folder: Path, source: Path, shape_zyx: Sequence[int]) -> bool:
+    """Say whether a path below the cache's folder is where `source`'s cached file is put.
+
+    The DICOM folder to which the source belonged isn't known, so every folder above it will do.
+    """
+    size, top, *below = path.relative_to(folder).parts if may_be_cached(path, folder) else ("", "")
+    if size != "x".join(str(n) for n in shape_zyx) or len(source.parts) <= len(below):
+        return False
+    *between, name = source.parts[-len(below) :]
+    wanted = name if Path(name).suffix == ".dcm" else f"{name}.dcm"
+    of_folder = source.parts[-len(below) - 1]
+    named_so = re.fullmatch(re.escape(of_folder) + r"(-[0-9a-f]{8})?", top) is not None
+    return named_so and below == [*between, wanted]
 
 
 def leftovers(cached: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.scans.cache import files
-from jawloc.scans.cache.files import is_cached_scan, read_cached, source_of
+from jawloc.scans.cache.files import is_own_file, read_cached, source_of
 from jawloc.scans.cache.layout import (
-    LOCKS_FOLDER,
     CacheConfig,
     cache_folder,
+    is_lock,
     lock_path,
+    may_be_cached,
     owner_of_leftover,
 )
 from jawloc.scans.cache.workers import worker_threads
@@ -125,25 +125,31 @@ def _verify(path: Path) -> CacheStatus:
 
 
 def clear_cache(config: CacheConfig, *, base: Path) -> Cleared:
-    """Remove the cached files of every size, and nothing that jawloc did not write.
+    """Remove the cached files of every size, and nothing that jawloc did not write there.
 
-    A file goes only if it carries jawloc's record or is what a killed run left of one; links are
-    neither followed nor removed. Locks that another process holds stay, and what they guard.
+    A file goes only if it carries jawloc's record and is where that record says, or if it is what
+    a killed run left beside such a place; links are neither followed nor removed. Folders go only
+    where that has emptied them. Locks that another process holds stay, and what they guard.
     """
     folder = cache_folder(config, base)
     sizes: list[int] = []
     left: list[Path] = []
-    for path in [path for path in _files(folder) if not _is_lock(path, folder)]:
+    emptied: set[Path] = set()
+    for path in [path for path in _files(folder) if not is_lock(path, folder)]:
         size = _remove_ours(path, folder)
         if size is None:
             left.append(path)
         else:
             sizes.append(size)
-    for path in [path for path in _files(folder) if _is_lock(path, folder)]:
+            emptied |= {own for own in path.parents if own.is_relative_to(folder)}
+    for path in [path for path in _files(folder) if is_lock(path, folder)]:
         # Without a lock that another process holds, a third one would write beside it.
         with contextlib.suppress(OSError, Timeout), FileLock(path, timeout=0):
             path.unlink(missing_ok=True)
-    _remove_empty_folders(folder)
+            emptied |= {path.parent, folder}
+    for own in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
+        with contextlib.suppress(OSError):  # it holds something that stays
+            own.rmdir()
     return Cleared(len(sizes), sum(sizes), tuple(left))
 
 
@@ -151,7 +157,8 @@ def _remove_ours(path: Path, folder: Path) -> int | None:
     """Remove a file of the cache that nobody is writing; return its size, or None if it stays."""
     owner = owner_of_leftover(path)
     try:
-        if path.is_symlink() or (owner is None and not is_cached_scan(path)):
+        ours = is_own_file(path, folder) if owner is None else may_be_cached(owner, folder)
+        if path.is_symlink() or not ours:
             return None
         lock = lock_path(owner or path, folder)
         lock.parent.mkdir(exist_ok=True)
@@ -161,17 +168,6 @@ def _remove_ours(path: Path, folder: Path) -> int | None:
     except (OSError, Timeout):
         return None
     return size
-
-
-def _is_lock(path: Path, folder: Path) -> bool:
-    named_so = re.fullmatch(r"[0-9a-f]{16}\.lock", path.name) is not None
-    return named_so and path.parent == folder / LOCKS_FOLDER
-
-
-def _remove_empty_folders(folder: Path) -> None:
-    for root, _, _ in os.walk(folder, topdown=False, followlinks=False):
-        with contextlib.suppress(OSError):  # it holds something that stays
-            Path(root).rmdir()
 
 
 def _files(folder: Path) -> Iterator[Path]:

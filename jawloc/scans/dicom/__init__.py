@@ -99,9 +99,8 @@ def open_dicom(path: Path) -> ScanFile:
     if MASK_TAG in header:
         mask = _mask_bytes(header, layout)
         read_mask = partial(_read_mask, path, mask, grid.shape_zyx)
-    read_image = partial(read_slices, layout, frames)
-    place = partial(frames_placement, path)
-    scan = ScanFile(path.stem, path, grid, layout.dtype, read_image, read_mask, place)
+    read, place = partial(read_slices, layout, frames), partial(frames_placement, path)
+    scan = ScanFile(path.stem, path, grid, layout.dtype, read, read_mask, place)
     return with_rescale(scan, rescales(header, frames, path))
 
 
