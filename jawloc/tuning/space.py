@@ -127,7 +127,31 @@ class Space:
     def default(self, config: Config) -> dict[str, Any]:
         """Return the config's own values as the study's parameters, each within its range."""
         params = config.as_params()
-        return {key: each.nearest(params[key]) for key, each in self.parameters.items()}
+        own = dict(params)
+        for key, each in self.parameters.items():
+            if isinstance(each, Choice) and params[key] not in each.values:
+                # perhaps "auto", which comes to the same
+                same = (v for v in each.values if self._params(config, key, v) == params)
+                own[key] = next(same, params[key])
+        return {key: each.nearest(own[key]) for key, each in self.parameters.items()}
+
+    def consequences(self, config: Config) -> dict[str, dict[str, Any]]:
+        """Say which other settings the ends of the space change, as "auto" has it."""
+        params, known = config.as_params(), {}
+        for key, each in self.parameters.items():
+            for value in each.ends:
+                then = self._params(config, key, value) or params
+                differing = {k for k in then if k != key and params.get(k) != then[k]}
+                if differing:
+                    known[f"{key} {value}"] = {k: then[k] for k in sorted(differing)}
+        return known
+
+    def _params(self, config: Config, key: str, value: Any) -> dict[str, Any] | None:
+        """Return the config's settings with one changed; None if it needs others changed too."""
+        try:
+            return self.apply(config, {key: value}).as_params()
+        except InputError:
+            return None
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the space as its file holds it, every key written out."""

@@ -108,6 +108,8 @@ def describe(config: Config, space: Space, study: StudyConfig, data: Mapping[str
     """Say what a study searches and by what it judges: two visits must agree in all of it."""
     settings = {k: v for k, v in config.as_params().items() if k not in FREE_SETTINGS}
     searched = {f"search {key}": value for key, value in space.as_mapping().items()}
+    # what "auto" makes of the settings searched, which differs where another one was set by hand
+    searched |= {f"search {k}, which sets": v for k, v in space.consequences(config).items()}
     scans = {f"{name} scans": ids for name, ids in data.items()}
     # by way of text, as the study keeps it
     every = {**settings, **searched, **scans, "folds": study.folds, "objective": "validation error"}
