@@ -108,6 +108,9 @@ def describe(config: Config, space: Space, study: StudyConfig, data: Mapping[str
     """Say what a study searches and by what it judges: two visits must agree in all of it."""
     settings = {k: v for k, v in config.as_params().items() if k not in FREE_SETTINGS}
     searched = {f"search {key}": value for key, value in space.as_mapping().items()}
+    if any(key.startswith("intensity.") for key in space.parameters):
+        # 0.1.0 loaded them with the study's own, whatever a trial said
+        searched["intensity of the scans"] = "each trial's own"
     # what "auto" makes of the settings searched, which differs where another one was set by hand
     searched |= {f"search {k}, which sets": v for k, v in space.consequences(config).items()}
     scans = {f"{name} scans": ids for name, ids in data.items()}
