@@ -29,6 +29,7 @@ from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.tuning.queue import queue_again
 from jawloc.tuning.space import Space
+from jawloc.tuning.waiting_sqlite import LOCK_SECONDS, connect_arguments
 
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 PrunerName = Literal["none", "median", "hyperband", "wilcoxon"]
@@ -187,10 +188,15 @@ def _storage(study: StudyConfig, base: Path) -> BaseStorage:
         path = Path(study.storage or study.folder(base) / "study.journal")
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(path)))
+    url, grace, connect = _url(study.storage), GRACE_SECONDS, {}
+    if sqlalchemy.make_url(url).get_backend_name() == "sqlite":
+        # while somebody holds the file locked, nothing is heard of trials that go on well
+        grace, connect = grace + int(LOCK_SECONDS), connect_arguments()
     return RDBStorage(
-        _url(study.storage),
+        url,
+        engine_kwargs={"connect_args": connect},
         heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
+        grace_period=grace,
         heartbeat_stale_trial_callback=queue_again,
     )
 
