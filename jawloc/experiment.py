@@ -187,6 +187,7 @@ def finish_locator(
         config.presence,
         seed=config.training.seed,
         device=next(state.network.parameters()).device,
+        memory_budget_gb=config.training.memory_budget_gb,
     )
     pattern = config.split.specimen_pattern
     locator = replace(

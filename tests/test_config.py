@@ -1,12 +1,13 @@
 """userconf.yml: the lab's own file works, and whatever is wrong in one is said in one sentence."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from jawloc.config import LAB_RECIPE, check_config, load_config
+from jawloc.config import LAB_RECIPE, change_config, check_config, load_config
 from jawloc.config.keys import known_keys
 from jawloc.config.sigmas import tell_sigmas
 from jawloc.config.wording import RULES
@@ -719,3 +720,41 @@ def test_a_threshold_that_every_map_meets_is_refused(written, loss):
     )
     settings["curriculum"]["trigger"] = "error"
     assert load_config(written(settings)).curriculum.threshold == 1
+
+
+def test_what_is_auto_is_decided_anew_when_a_setting_changes(written):
+    """Regression: the window that was decided for stride 4 stayed with stride 2."""
+    config = load_config(written({}))
+    assert (config.network.stride, config.network.window) == (4, (64, 64, 64))
+    changed = change_config(config, {"network.stride": 2}, source="x")
+    assert changed.network.window == (32, 32, 32)
+    assert change_config(changed, {"network.stride": 4}, source="x").network == config.network
+    smaller = change_config(config, {"downsampled_dicom_size": [96, 48, 48]}, source="x")
+    network = smaller.network
+    assert (network.stride, network.coarse, network.window) == (2, 2, (32, 32, 32))
+    # what was set by hand stays, in a change too
+    by_hand = load_config(written({"network": {"window": [64, 64, 64]}}))
+    for one in (by_hand, change_config(config, {"network.window": [64, 64, 64]}, source="x")):
+        kept = change_config(one, {"network.stride": 2}, source="x").network
+        assert (kept.stride, kept.window) == (2, (64, 64, 64))
+
+
+def test_a_recipe_goes_with_the_network_and_the_trigger_that_a_change_names(written):
+    config = load_config(written({"weight_decay": 0.5}))
+    lab = change_config(config, {"network.name": "attention-unet"}, source="x")
+    wanted = load_config(written({"weight_decay": 0.5, "network": "attention-unet"}))
+    assert lab.as_params() == wanted.as_params()
+    assert (lab.training.batch_size, lab.training.weight_decay) == (8, 0.5)
+    back = change_config(lab, {"network.name": "unet"}, source="x")
+    assert back.as_params() == config.as_params()
+
+
+def test_a_config_can_be_sent_to_another_process_and_changed_there(written):
+    config = load_config(written({}), overrides=["network.coarse=2"])
+    sent = pickle.loads(pickle.dumps(config))
+    assert sent == config
+    changed = change_config(sent, {"network.stride": 1}, source="x")
+    assert (changed.network.coarse, changed.network.window) == (2, (16, 16, 16))
+    assert (
+        changed.as_params() == change_config(config, {"network.stride": 1}, source="x").as_params()
+    )

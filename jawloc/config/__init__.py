@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from jawloc.config.keys import (
     FLAT,
@@ -23,6 +23,7 @@ from jawloc.config.keys import (
     NESTED,
     OBJECTS,
     SECTION,
+    adapter_of,
     as_plain_values,
     dotted,
     keys_of,
@@ -67,7 +68,14 @@ LAB_SHRINK_FACTOR = 0.9  # of the trigger "loss", which is the lab's
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting of a run, checked."""
+    """Every setting of a run, checked.
+
+    Attributes
+    ----------
+    requested : the settings as files and `--set` gave them, what they leave out or to "auto"
+        undecided. Everything else here is decided; a change begins with these, so that what
+        depends on other settings is decided anew.
+    """
 
     base: Path  # the config's folder: outputs, tracking store and cache lie in it
     cache: CacheConfig
@@ -79,6 +87,7 @@ class Config:
     augmentation: AugmentationConfig
     intensity: IntensityConfig
     presence: PresenceConfig
+    requested: Mapping[str, Any] = field(repr=False, compare=False)
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the settings as `jaw_loc_config` would hold them, every key written out."""
@@ -129,11 +138,14 @@ def check_config(
 
 
 def change_config(config: Config, values: Mapping[str, Any], *, source: str) -> Config:
-    """Return the config with the settings of some dotted keys changed, all checked again."""
+    """Return the config with the settings of some dotted keys changed, all checked again.
+
+    What depends on them, and that nobody set, is what it would be had they been set from the start.
+    """
     changes: dict[str, Any] = {}
     for key, value in values.items():
         changes = merge(changes, nested(key, value))
-    layers = [layer_of("the settings", config.as_mapping(), config.base)]
+    layers = [layer_of("the settings", config.requested, config.base)]
     return _check([*layers, layer_of(source, changes, config.base)], config.base)
 
 
@@ -141,6 +153,7 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
     settings: dict[str, Any] = {}
     for layer in layers:
         settings = merge(settings, layer.settings)
+    requested = settings
     settings = _with_recipe(settings)
     sigma = settings.get(INITIAL_SIGMA, CurriculumConfig.initial_sigma_voxels)
     settings = merge(settings, {"curriculum": {"initial_sigma": sigma}})
@@ -153,7 +166,7 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
         parts[name] = _validate(section, settings.get(name, {}), f"{name}.", layers)
     parts["network"] = parts["network"].for_grid(parts["cache"].downsampled_dicom_size)
     parts["curriculum"] = decide_sigmas(parts["curriculum"], parts["network"])
-    config = Config(base=base, **parts)
+    config = Config(base=base, **parts, requested=requested)
     _check_together(config, layers)
     return config
 
@@ -175,7 +188,7 @@ def _with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _validate(section: Any, values: Mapping[str, Any], prefix: str, layers: Sequence[Layer]) -> Any:
     """Check by way of JSON, where a list may become a tuple but a text never a number."""
     try:
-        return TypeAdapter(section).validate_json(json.dumps(values, default=str), strict=True)
+        return adapter_of(section).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         key, mistake = describe_mistake(error, prefix, values)
         key = INITIAL_SIGMA if key == "curriculum.initial_sigma" else key

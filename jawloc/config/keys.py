@@ -69,7 +69,13 @@ def check_known(key: str, source: str) -> None:
 
 def as_plain_values(section: Any, value: Any) -> dict[str, Any]:
     """Return a dataclass's fields as YAML would hold them."""
-    return TypeAdapter(section).dump_python(value, mode="json", by_alias=True)
+    return adapter_of(section).dump_python(value, mode="json", by_alias=True)
+
+
+@functools.cache
+def adapter_of(section: Any) -> TypeAdapter[Any]:
+    """Return what reads and writes a dataclass; it takes milliseconds to make."""
+    return TypeAdapter(section)
 
 
 def dotted(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

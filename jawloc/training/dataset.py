@@ -31,12 +31,14 @@ class ScanTensors:
     Attributes
     ----------
     ids : scan ids, in the order of the tensors
-    images : tensor, shape (scan, 1, z, y, x); or a function that reads one scan, (1, z, y, x)
+    images : tensor, shape (row, 1, z, y, x); or a function that reads the scan of one row,
+        (1, z, y, x)
     points : tensor, shape (scan, object, 3), voxels of the downsampled grid; NaN where a scan lacks
         an object
     voxel_sizes : tensor, shape (scan, 3), proportions of a voxel's edges along (z, y, x)
     grids : the downsampled grid of each scan
     object_names : in the order of the points
+    rows : the row of each scan among the images, which others may share; None: as they come
     """
 
     ids: tuple[str, ...]
@@ -45,6 +47,7 @@ class ScanTensors:
     voxel_sizes: Tensor
     grids: tuple[Grid, ...]
     object_names: tuple[str, ...] = ("jaw",)
+    rows: tuple[int, ...] | None = None
 
     @property
     def shape_zyx(self) -> Shape:
@@ -57,6 +60,8 @@ class ScanTensors:
         Scans that are not in memory are read ahead in other threads while the last batch is
         worked on.
         """
+        rows = torch.tensor(self._rows, dtype=torch.long)
+        batches = [rows[batch.cpu()] for batch in batches]
         if isinstance(self.images, Tensor):
             for batch in batches:
                 yield self.images[batch.to(self.images.device)]
@@ -74,22 +79,20 @@ class ScanTensors:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    @property
+    def _rows(self) -> Sequence[int]:
+        return range(len(self.ids)) if self.rows is None else self.rows
+
     def of(self, ids: Sequence[str]) -> ScanTensors:
-        """Return the scans of these ids, in this order; a copy where they are in memory."""
+        """Return the scans of these ids, in this order; the images stay where they are, shared."""
         numbers = [self.ids.index(scan_id) for scan_id in ids]
-        images = self.images
-        if isinstance(images, Tensor):
-            chosen: Tensor | ReadImage = images[numbers]
-        else:
-            read = images
-            chosen = lambda i: read(numbers[i])  # noqa: E731
-        return ScanTensors(
+        return replace(
+            self,
             ids=tuple(ids),
-            images=chosen,
             points=self.points[numbers],
             voxel_sizes=self.voxel_sizes[numbers],
             grids=tuple(self.grids[i] for i in numbers),
-            object_names=self.object_names,
+            rows=tuple(self._rows[i] for i in numbers),
         )
 
     def on(self, device: torch.device) -> ScanTensors:
@@ -97,9 +100,14 @@ class ScanTensors:
         if not isinstance(self.images, Tensor) or device.type != "cuda":
             return self
         free, _ = torch.cuda.mem_get_info(device)
-        if self.images.nbytes > DEVICE_SHARE * free:
+        one = self.images[0]
+        if len(self.ids) * one.nbytes > DEVICE_SHARE * free:
             return self
-        return replace(self, images=self.images.to(device))
+        # scan by scan: chosen first and moved then, they would be in main memory twice
+        images = torch.empty(len(self.ids), *one.shape, device=device)
+        for moved, row in zip(images, self._rows, strict=True):
+            moved.copy_(self.images[row])
+        return replace(self, images=images, rows=None)
 
 
 def load_scans(

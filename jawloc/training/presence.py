@@ -9,6 +9,7 @@ scans, with the same changes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -27,6 +28,7 @@ from jawloc.training.augmentation import AugmentationConfig, change_intensities,
 from jawloc.training.dataset import voxel_proportions
 from jawloc.training.erasing import Outline, erase
 from jawloc.training.intensity import IntensityConfig, normalise
+from jawloc.training.presence_budget import Extent, scans_that_fit
 
 AXES = "zyx"
 SIDE = 24  # samples along each edge of a neighbourhood, which is a cube
@@ -36,7 +38,7 @@ GROUPS = 4  # of channels that are normalised together
 BATCH_SIZE = 16
 LEARNING_RATE, WEIGHT_DECAY, GRADIENT_NORM = 2e-3, 0.05, 1.0
 INTENSITY = IntensityConfig()  # whatever the locator's rule is
-MOST_SCANS = 128  # to learn from: they are held in memory
+MOST_SCANS = 128  # to learn from: they are held in memory, as far as the budget goes
 ABSENT, ELSEWHERE = 0.5, 0.25  # share of neighbourhoods without the object; of these, elsewhere
 JITTER = 1.5  # samples by which a neighbourhood is off the object's centroid, as what is found is
 FAR = 0.5  # of a neighbourhood's edge: what is at least so far from the object is elsewhere
@@ -207,6 +209,7 @@ def learn_presence(
     *,
     seed: int,
     device: torch.device,
+    memory_budget_gb: float = math.inf,
 ) -> PresenceNetwork | None:
     """Learn from labelled scans to tell whether a place shows an object.
 
@@ -214,6 +217,9 @@ def learn_presence(
     ----------
     files : the training scans
     objects : label values by name; None stands for every non-zero one
+    memory_budget_gb : float
+        Of 10^9 bytes. It learns from no more scans than fit into it, pooled and with the outlines
+        of their objects; from one that shows each object at least.
 
     Returns
     -------
@@ -222,15 +228,19 @@ def learn_presence(
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(files), generator=generator)[:MOST_SCANS].sort().values
-    masks = [_masks(files[i].read().mask, objects) for i in chosen.tolist()]
-    if config.steps == 0 or not any(mask.any() for of_scan in masks for mask in of_scan):
+    if config.steps == 0:
+        return None
+    kept = [files[i] for i in chosen.tolist()]
+    extents = [_extents(file, objects) for file in kept]
+    if not any(extent for of_scan in extents for extent in of_scan):
         return None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = PresenceNetwork(len(objects))
-    kept = [files[i] for i in chosen.tolist()]
-    network.pitch_voxels.copy_(_pitch(kept, masks))
-    scans = _load(kept, masks, network.pool_zyx)
+    network.pitch_voxels.copy_(_pitch(kept, extents))
+    shape, budget = kept[0].grid.shape_zyx, memory_budget_gb * 1e9
+    fitting = scans_that_fit(extents, shape, network.pool_zyx, budget, seed)
+    scans = _load([kept[i] for i in fitting], objects, network.pool_zyx)
     network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -252,35 +262,43 @@ def _masks(mask: np.ndarray, objects: Mapping[str, Sequence[int] | None]) -> lis
     return [mask != 0 if v is None else np.isin(mask, list(v)) for v in objects.values()]
 
 
-def _pitch(files: Sequence[ExampleFile], masks: Sequence[Sequence[np.ndarray]]) -> Tensor:
+def _extents(file: ExampleFile, objects: Mapping[str, Sequence[int] | None]) -> list[Extent | None]:
+    """Return the lengths along (z, y, x) of each object in a scan, voxels; None: it isn't there."""
+    return [
+        tuple(int(n) + 1 for n in np.ptp(np.argwhere(mask), axis=0)) if mask.any() else None
+        for mask in _masks(file.read().mask, objects)
+    ]
+
+
+def _pitch(files: Sequence[ExampleFile], extents: Sequence[Sequence[Extent | None]]) -> Tensor:
     """Return the voxels between samples, (object, 3): cubes that hold the median object."""
     every = [voxel_proportions(file) for file in files]
     # each as a voxel of volume 1, since some may be in mm and some not
     proportions = np.mean([own / np.prod(own) ** (1 / 3) for own in every], axis=0)
     pitch = []
-    for number in range(len(masks[0])):
-        extents = [
-            (np.ptp(np.argwhere(of_scan[number]), axis=0) + 1) * proportions
-            for of_scan in masks
-            if of_scan[number].any()
-        ]
+    for of_object in zip(*extents, strict=True):
+        lengths = [np.array(extent) * proportions for extent in of_object if extent]
         # an object that no scan shows here is never asked about
-        edge = EXTENTS * float(np.median(np.max(extents, axis=1))) if extents else SIDE
+        edge = EXTENTS * float(np.median(np.max(lengths, axis=1))) if lengths else SIDE
         pitch.append(edge / SIDE / proportions)
     return torch.from_numpy(np.array(pitch)).float()
 
 
 def _load(
-    files: Sequence[ExampleFile], masks: Sequence[Sequence[np.ndarray]], pool: Shape
+    files: Sequence[ExampleFile], objects: Mapping[str, Sequence[int] | None], pool: Shape
 ) -> _Scans:
-    images, outlines = [], []
-    for file, of_scan in zip(files, masks, strict=True):
-        values = normalise(file.read().image, INTENSITY)
-        images.append(_pooled(torch.from_numpy(values), pool))
-        small = [_pooled(torch.from_numpy(mask).float(), pool) > 0 for mask in of_scan]
+    images, outlines = torch.empty(0), []
+    for number, file in enumerate(files):
+        example = file.read()
+        image = _pooled(torch.from_numpy(normalise(example.image, INTENSITY)), pool)
+        if number == 0:  # finished ones would otherwise wait for the last, held twice
+            images = torch.empty(len(files), *image.shape)
+        images[number] = image
+        masks = _masks(example.mask, objects)
+        small = [_pooled(torch.from_numpy(mask).float(), pool) > 0 for mask in masks]
         outlines.append([Outline.of(m.numpy()) if m.any() else None for m in small])
     points = torch.from_numpy(np.stack([file.points_voxels for file in files])).float()
-    return _Scans(torch.stack(images), outlines, points)
+    return _Scans(images, outlines, points)
 
 
 def _draw(

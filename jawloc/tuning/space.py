@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,14 @@ from jawloc.config.keys import check_known
 from jawloc.config.layers import read_yaml
 from jawloc.config.wording import shown
 from jawloc.errors import InputError
+from jawloc.tuning.effects import check_conditions, check_searchable
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 SECTION = "search"
-# Trials share one cache, one split and one measure of success.
-SHARED = (
-    *("dicom_dirs", "downsampled_dicom_size", "cache_dir", "n_workers", "objects"),
-    *("validation_scans", "test_scans", "crop_size", "device", "cpu_threads", "memory_budget_gb"),
-    *("num_epochs", "best_epoch_from", "specimen_pattern"),
-)
-MOST_CORNERS = 4096  # of the space that are tried before the first trial
+# What is tried of a space before its first trial: combinations of ends, whole numbers between two.
+MOST_CORNERS, MOST_BETWEEN = 4096, 64
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,14 @@ class Range:
         """Return the lowest and the highest value."""
         return self.low, self.high
 
+    @property
+    def between(self) -> Sequence[Any]:
+        """Return whole numbers between the ends: a setting may know only some."""
+        if not self.is_whole:
+            return ()
+        step = int(self.step or 1)
+        return range(int(self.low) + step, int(self.high), step)[:MOST_BETWEEN]
+
     def suggest(self, trial: Trial, key: str) -> Any:
         """Return this trial's value."""
         if self.is_whole:
@@ -91,6 +95,11 @@ class Choice:
     def ends(self) -> tuple[Any, ...]:
         """Return all values."""
         return self.values
+
+    @property
+    def between(self) -> Sequence[Any]:
+        """Return the values that may not be among those tried as ends."""
+        return self.values[1:-1]
 
     def suggest(self, trial: Trial, key: str) -> Any:
         """Return this trial's value."""
@@ -127,7 +136,31 @@ class Space:
     def default(self, config: Config) -> dict[str, Any]:
         """Return the config's own values as the study's parameters, each within its range."""
         params = config.as_params()
-        return {key: each.nearest(params[key]) for key, each in self.parameters.items()}
+        own = dict(params)
+        for key, each in self.parameters.items():
+            if isinstance(each, Choice) and params[key] not in each.values:
+                # perhaps "auto", which comes to the same
+                same = (v for v in each.values if self._params(config, key, v) == params)
+                own[key] = next(same, params[key])
+        return {key: each.nearest(own[key]) for key, each in self.parameters.items()}
+
+    def consequences(self, config: Config) -> dict[str, dict[str, Any]]:
+        """Say which other settings the ends of the space change, as "auto" has it."""
+        params, known = config.as_params(), {}
+        for key, each in self.parameters.items():
+            for value in each.ends:
+                then = self._params(config, key, value) or params
+                differing = {k for k in then if k != key and params.get(k) != then[k]}
+                if differing:
+                    known[f"{key} {value}"] = {k: then[k] for k in sorted(differing)}
+        return known
+
+    def _params(self, config: Config, key: str, value: Any) -> dict[str, Any] | None:
+        """Return the config's settings with one changed; None if it needs others changed too."""
+        try:
+            return self.apply(config, {key: value}).as_params()
+        except InputError:
+            return None
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the space as its file holds it, every key written out."""
@@ -142,19 +175,29 @@ class Space:
         Raises
         ------
         InputError
-            A value that no training can have, or values that don't go together.
+            A value that no training can have, values that don't go together, or a setting that
+            makes no difference to any trial.
         """
-        ends = [each.ends for each in self.parameters.values()]
-        if math.prod(map(len, ends)) > MOST_CORNERS:
-            ends = [(each[0], each[-1]) for each in ends]
-        for corner in itertools.islice(itertools.product(*ends), MOST_CORNERS):
-            values = dict(zip(self.parameters, corner, strict=True))
+        configs = []
+        for values in self._to_try():
             try:
-                self.apply(config, values)
+                configs.append(self.apply(config, values))
             except InputError as error:
                 tried = ", ".join(f"{key} {value}" for key, value in values.items())
                 _, _, mistake = str(error).partition(": ")
                 raise InputError(f"{self.source}: with {tried}, {mistake}") from None
+        check_conditions(self.parameters, configs, self.source)
+
+    def _to_try(self) -> Iterator[dict[str, Any]]:
+        """Yield the corners, then from the first of them on the values between, one by one."""
+        ends = [each.ends for each in self.parameters.values()]
+        if math.prod(map(len, ends)) > MOST_CORNERS:
+            ends = [(each[0], each[-1]) for each in ends]
+        for corner in itertools.islice(itertools.product(*ends), MOST_CORNERS):
+            yield dict(zip(self.parameters, corner, strict=True))
+        first = {key: each.ends[0] for key, each in self.parameters.items()}
+        for key, each in self.parameters.items():
+            yield from (first | {key: value} for value in each.between)
 
 
 def read_space(path: Path) -> Space:
@@ -173,13 +216,18 @@ def read_space(path: Path) -> Space:
             f"{path}: a space must hold a mapping {SECTION} of at least one setting; received "
             f"{shown(content if searched is None else searched)}"
         )
-    return Space(path.name, {key: _parameter(path.name, key, searched[key]) for key in searched})
+    return Space(path.name, {key: parameter(path.name, key, searched[key]) for key in searched})
 
 
-def _parameter(source: str, key: Any, value: Any) -> Range | Choice:
+def parameter(source: str, key: Any, value: Any) -> Range | Choice:
+    """Check what a space says of a key.
+
+    Raises
+    ------
+    InputError
+    """
     check_known(str(key), source)
-    if key.split(".")[0] in SHARED:
-        raise InputError(f"{source}: {key} is the same for all trials; change it with --set")
+    check_searchable(key, source)
     if isinstance(value, list):
         if not value:
             raise InputError(f"{source}: {key} must be a choice of at least one value; received []")

@@ -29,6 +29,7 @@ from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.tuning.queue import queue_again
 from jawloc.tuning.space import Space
+from jawloc.tuning.waiting_sqlite import LOCK_SECONDS, connect_arguments
 
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 PrunerName = Literal["none", "median", "hyperband", "wilcoxon"]
@@ -108,6 +109,11 @@ def describe(config: Config, space: Space, study: StudyConfig, data: Mapping[str
     """Say what a study searches and by what it judges: two visits must agree in all of it."""
     settings = {k: v for k, v in config.as_params().items() if k not in FREE_SETTINGS}
     searched = {f"search {key}": value for key, value in space.as_mapping().items()}
+    if any(key.startswith("intensity.") for key in space.parameters):
+        # 0.1.0 loaded them with the study's own, whatever a trial said
+        searched["intensity of the scans"] = "each trial's own"
+    # what "auto" makes of the settings searched, which differs where another one was set by hand
+    searched |= {f"search {k}, which sets": v for k, v in space.consequences(config).items()}
     scans = {f"{name} scans": ids for name, ids in data.items()}
     # by way of text, as the study keeps it
     every = {**settings, **searched, **scans, "folds": study.folds, "objective": "validation error"}
@@ -182,10 +188,15 @@ def _storage(study: StudyConfig, base: Path) -> BaseStorage:
         path = Path(study.storage or study.folder(base) / "study.journal")
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(path)))
+    url, grace, connect = _url(study.storage), GRACE_SECONDS, {}
+    if sqlalchemy.make_url(url).get_backend_name() == "sqlite":
+        # while somebody holds the file locked, nothing is heard of trials that go on well
+        grace, connect = grace + int(LOCK_SECONDS), connect_arguments()
     return RDBStorage(
-        _url(study.storage),
+        url,
+        engine_kwargs={"connect_args": connect},
         heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
+        grace_period=grace,
         heartbeat_stale_trial_callback=queue_again,
     )
 

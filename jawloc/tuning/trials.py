@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from jawloc.experiment import log_epoch, log_inputs, start_state, train
 from jawloc.heatmaps.curriculum import at_the_end
 from jawloc.reporting.tracking import TrackedRun, tracked_run
 from jawloc.training.dataset import ScanTensors, load_scans
+from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingState
 from jawloc.training.network import choose_device
 from jawloc.training.splits import choose_folds
@@ -48,23 +50,35 @@ class Task:
 
 @dataclass
 class Bench:
-    """What a worker keeps between its trials: the scans, loaded once."""
+    """What a worker keeps between its trials: the scans, as the last trial wanted them."""
 
     task: Task
     data: Data
-    scans: ScanTensors
     full_size_scans_read: int
     token: str
     tell: Callable[[str], object]  # what is being done
+    loaded: tuple[IntensityConfig, ScanTensors] | None = None
+
+    def scans(self, intensity: IntensityConfig) -> ScanTensors:
+        """Return all that trials train and validate on; loaded anew for another intensity."""
+        if self.loaded is None or self.loaded[0] != intensity:
+            # first, or both would be in memory; a trial that was pruned or failed is still held
+            # by its exception, in a cycle
+            self.loaded = None
+            gc.collect()
+            split, training = self.data.split, self.task.config.training
+            examples = self.data.of(sorted((*split.train_ids, *split.val_ids)))
+            scans = load_scans(examples, intensity, training.memory_budget_gb)
+            self.loaded = intensity, scans
+        return self.loaded[1]
 
 
 def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Bench:
     """Find the examples in the cache and load all that trials train and validate on."""
     data = prepare_data(task.config, folds=task.study.folds, warn=False)
-    split, training = data.split, task.config.training
-    ids = sorted((*split.train_ids, *split.val_ids))
-    scans = load_scans(data.of(ids), task.config.intensity, training.memory_budget_gb)
-    return Bench(task, data, scans, data.full_size_scans_read, token, tell)
+    bench = Bench(task, data, data.full_size_scans_read, token, tell)
+    bench.scans(task.config.intensity)  # what is wrong with them is no trial's fault
+    return bench
 
 
 def run_trial(study: optuna.Study, bench: Bench, asked: Callable[[], None]) -> None:
@@ -175,7 +189,8 @@ def _train(
     earlier = trial.user_attrs.get("epochs", 0)
     with TemporaryDirectory() as folder:
         log_inputs(run, Path(folder), config, data)
-        for record in train(state, config, data, loaded=bench.scans, progress=False):
+        scans = bench.scans(config.intensity)
+        for record in train(state, config, data, loaded=scans, progress=False):
             log_epoch(run, Path(folder), config, data, state)
             trial.set_user_attr("epochs", earlier + record.epoch)
             bench.tell(

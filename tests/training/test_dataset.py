@@ -81,6 +81,27 @@ def test_the_budget_is_what_float32_voxels_take(budget_gb, in_memory):
     assert isinstance(images, torch.Tensor) is in_memory
 
 
+@pytest.mark.parametrize("budget_gb", [1.0, 0.0], ids=["in memory", "read when needed"])
+def test_parts_of_the_scans_are_theirs_and_take_no_memory_of_their_own(budget_gb):
+    """Regression: they were copied, so that a tuning worker held all its scans twice."""
+    scans = load_scans(FIFTEEN, PERCENTILE, budget_gb)
+    train, val = scans.of(["7", "2", "11"]), scans.of(["14", "0"])
+    part = train.of(["11", "7"])
+    for some, numbers in ((train, [7, 2, 11]), (val, [14, 0]), (part, [11, 7])):
+        assert some.ids == tuple(map(str, numbers))
+        assert torch.equal(some.points, scans.points[numbers])
+        order = torch.arange(len(numbers)).flip(0).split(2)
+        for batch, images in zip(order, some.batches(order), strict=True):
+            for number, image in zip(batch.tolist(), images, strict=True):
+                wanted = normalise(grey_image(numbers[number]), PERCENTILE)
+                np.testing.assert_array_equal(image[0], wanted)
+        if budget_gb:
+            assert some.images.untyped_storage().data_ptr() == (
+                scans.images.untyped_storage().data_ptr()
+            )
+            assert scans.images.nbytes == 15 * 5280
+
+
 def test_reading_stays_a_few_batches_ahead():
     """A cache of any size costs the memory of a few batches."""
     read = []

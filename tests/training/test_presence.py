@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -152,3 +154,83 @@ def test_a_neighbourhoods_middle_is_the_point():
     # the samples beside the middle lie half a step from it
     assert float(seen[SIDE // 2 - 1, SIDE // 2 - 1, SIDE // 2 - 1]) == pytest.approx(1, abs=1e-4)
     assert float(seen.sum()) == pytest.approx(1, abs=1e-4)
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def one_scan_bytes(file) -> int:
+    """An image of 4 bytes a voxel, and a byte for each voxel of the box round its object."""
+    box = np.ptp(np.argwhere(file.bow), axis=0) + 1
+    return 4 * int(np.prod(SHAPE)) + int(np.prod(box))
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Note what each network learns from, and that masks of the scans are gone by then."""
+    seen, load = [], module._load
+
+    def noted(*arguments):
+        scans = load(*arguments)
+        seen.append(scans)
+        return scans
+
+    monkeypatch.setattr(module, "_load", noted)
+    return seen
+
+
+@pytest.mark.parametrize(("fit", "expected"), [(0.0, 1), (1.5, 1), (3.0, 3), (7.9, 7), (8.0, 8)])
+def test_what_is_learned_from_stays_within_the_memory_budget(held, fit, expected):
+    """Regression: up to 128 scans and their masks were held, whatever the budget said."""
+    files = [hooks(seed) for seed in range(8)]
+    budget = fit * max(map(one_scan_bytes, files))
+    assert learn(files, steps=1, memory_budget_gb=budget / 1e9) is not None
+    (scans,) = held
+    outlines = [outline for own in scans.outlines for outline in own]
+    taken = scans.images.nbytes + sum(outline.inside.nbytes for outline in outlines)
+    assert len(scans.images) == len(scans.outlines) == len(scans.points) == expected
+    assert taken <= max(budget, max(map(one_scan_bytes, files)))
+
+
+def test_masks_are_not_held_while_others_are_read(monkeypatch):
+    """Regression: those of all scans were in memory at once, beside the images."""
+    live, whole, counts = [], module._masks, []
+
+    def watched(mask, objects):
+        counts.append(sum(reference() is not None for reference in live))
+        masks = whole(mask, objects)
+        live.extend(map(weakref.ref, masks))
+        return masks
+
+    monkeypatch.setattr(module, "_masks", watched)
+    assert learn([hooks(seed) for seed in range(5)], steps=1) is not None
+    assert len(counts) >= 5
+    assert max(counts) <= 1
+
+
+def test_an_ample_budget_changes_nothing(held):
+    files = [hooks(seed) for seed in range(5)]
+    empty = hooks(9)
+    empty.read().mask[:] = 0
+    files.insert(2, empty)
+    first, second = (learn(files, steps=3, memory_budget_gb=gb) for gb in (math.inf, 0.01))
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    # as it was before there was a budget
+    assert float(first.head.weight.detach().double().sum()) == pytest.approx(0.51919753, rel=1e-5)
+    assert [len(scans.images) for scans in held] == [5, 5]  # what shows nothing teaches nothing
+
+
+def test_each_object_is_shown_by_a_scan_that_fits(held):
+    files = [hooks(seed, label=2 if seed == 5 else 1) for seed in range(6)]
+    for file in files:
+        points = np.full((2, 3), np.nan)
+        points[int(file.read().mask.max()) - 1] = file.points_voxels[0]
+        file.points_voxels = points
+    budget = 3 * max(map(one_scan_bytes, files)) / 1e9
+    options = {"steps": 1, "objects": {"one": [1], "two": [2]}, "memory_budget_gb": budget}
+    for seed in range(4):
+        learn(files, seed=seed, **options)
+    for scans in held:
+        assert len(scans.images) == 3
+        assert {k for _, k in scans.shown()} == {0, 1}

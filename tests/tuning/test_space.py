@@ -9,6 +9,7 @@ from optuna.trial import FixedTrial
 from jawloc.config import load_config
 from jawloc.errors import InputError
 from jawloc.tuning.space import Choice, Range, read_space
+from jawloc.tuning.study import StudyConfig, describe
 from tests.lab import write_config
 
 CHECKOUT = Path(__file__).parents[2]
@@ -142,3 +143,55 @@ def test_a_space_is_known_by_all_that_it_says(space):
         "curriculum.threshold": {"low": 1.0, "high": 2.5, "log": False, "step": None},
         "loss": ["kl", "dice"],
     }
+
+
+@pytest.mark.parametrize(
+    ("searched", "settings", "default", "kept"),
+    [
+        # (stride, coarse, window) are (2, 1, (32, 32, 32)) by the grid
+        ({"network.stride": [1, 2, 4]}, {}, {"network.stride": 2}, True),
+        ({"network.stride": [1, "auto"]}, {}, {"network.stride": "auto"}, True),
+        ({"network.window": [[64, 64, 64], "auto"]}, {}, {"network.window": "auto"}, True),
+        ({"network.stride": [1, 4]}, {}, {"network.stride": 1}, False),
+        (
+            {"network.stride": [1, 2], "network.window": ["auto", [16, 16, 16]]},
+            {"window": [16, 16, 16]},
+            {"network.stride": 2, "network.window": "[16, 16, 16]"},
+            True,
+        ),
+    ],
+)
+def test_the_default_trial_is_the_config_where_the_space_has_it(
+    space, tmp_path, searched, settings, default, kept
+):
+    """Regression: "auto" among the choices wasn't known again once it was decided."""
+    config = load_config(write_config(tmp_path, network=settings))
+    searched = space(searched)
+    assert searched.default(config) == default
+    tried = searched.apply(config, searched.suggest(FixedTrial(default)))
+    assert (tried.as_params() == config.as_params()) is kept
+
+
+def test_a_trial_of_another_stride_gets_the_window_that_goes_with_it(space, config):
+    searched = space({"network.stride": [1, 2, 4]})
+    found = []
+    for stride in (1, 2, 4):
+        network = searched.apply(config, {"network.stride": stride}).network
+        found.append((network.stride, network.window))
+    assert found == [(1, (16, 16, 16)), (2, (32, 32, 32)), (4, (64, 64, 64))]
+    # best.yml says what was decided
+    text = yaml.safe_load(searched.apply(config, {"network.stride": 4}).as_yaml())
+    assert text["jaw_loc_config"]["network"]["window"] == [64, 64, 64]
+
+
+def test_a_study_knows_what_goes_with_a_setting(space, config, tmp_path):
+    """Two visits search the same only if "auto" means the same in both."""
+    searched, study = space({"network.stride": [1, 2]}), StudyConfig("s")
+    by_hand = {"channels": [4, 8], "stride": 2, "window": [32, 32, 32]}
+    other = load_config(write_config(tmp_path, network=by_hand))
+    assert other.as_params() == config.as_params()
+    first, second = (describe(c, searched, study, {}) for c in (config, other))
+    assert first != second
+    set_by_auto = {"network.window": [16, 16, 16]}
+    assert set(first) - set(second) == {"search network.stride 1, which sets"}
+    assert first["search network.stride 1, which sets"] == set_by_auto

@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import optuna
@@ -11,6 +13,7 @@ from optuna.trial import TrialState
 
 from jawloc.config import load_config
 from jawloc.errors import InputError
+from jawloc.tuning import waiting_sqlite
 from jawloc.tuning.queue import (
     finished,
     is_under_way,
@@ -20,7 +23,7 @@ from jawloc.tuning.queue import (
     worker_token,
 )
 from jawloc.tuning.space import Range, Space
-from jawloc.tuning.study import StudyConfig, describe, load, open_study
+from jawloc.tuning.study import StudyConfig, describe, load, open_study, reachable
 from tests.lab import write_config
 
 SPACE = Space("space.yml", {"curriculum.threshold": Range(0.5, 2.0)})
@@ -182,3 +185,69 @@ with worker_token(Path(sys.argv[1])) as token:
         optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(opened.trials[-1])
         == lost.number
     )
+
+
+HOLD = """
+import sqlite3, sys, time
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute(sys.argv[2])
+if sys.argv[2] == "BEGIN":
+    held.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    reading = held.execute("SELECT * FROM sqlite_master")
+    reading.fetchone()
+print("held", flush=True)
+time.sleep(float(sys.argv[3]))
+"""
+
+
+@contextmanager
+def held(path, how, seconds):
+    """Have another process hold an SQLite file for some seconds."""
+    words = [sys.executable, "-c", HOLD, str(path), how, str(seconds)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        began = time.monotonic()
+        try:
+            yield lambda: time.monotonic() - began
+        finally:
+            holder.kill()
+
+
+@pytest.mark.parametrize("how", ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE", "BEGIN"])
+def test_an_sqlite_file_that_another_process_holds_is_waited_for(config, tmp_path, how):
+    """Regression: it was given up after 5 to 8 seconds, at the beginning and on the way."""
+    path, seconds = tmp_path / "study.db", 12.0
+    study = replace(STUDY, storage=f"sqlite:///{path}")
+    described = describe(config, SPACE, study, {})
+    if how == "BEGIN EXCLUSIVE":
+        with held(path, how, seconds) as waited:
+            opened = open_study(study, config, described, DEFAULT)
+            assert waited() >= seconds - 1
+    else:  # who writes or reads lets others look, and there must be something to read
+        opened = open_study(study, config, described, DEFAULT)
+    with held(path, how, seconds) as waited:
+        with reachable(study):
+            trial, value = ask(opened)
+            trial.report(0.75, 1)
+            opened.tell(trial, 0.5)
+        assert waited() >= seconds - 1
+    (kept,) = load(study, config).trials
+    assert (kept.value, kept.params) == (0.5, {"curriculum.threshold": value})
+    assert kept.intermediate_values == {1: 0.75}
+
+
+def test_an_sqlite_file_that_stays_locked_is_given_up_in_a_sentence(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting_sqlite, "LOCK_SECONDS", 0.1)
+    path = tmp_path / "study.db"
+    study = replace(STUDY, storage=f"sqlite:///{path}")
+    with held(path, "BEGIN EXCLUSIVE", 600), pytest.raises(InputError) as error:
+        load(study, config)
+    assert str(error.value).startswith(f"--storage: {study.storage} can't be reached; ")
+    assert "database is locked" in str(error.value)
+
+
+def test_a_trial_is_not_lost_while_its_sqlite_file_is_locked(config, tmp_path):
+    """Others wait as long as its worker does, and then must not be the first to judge."""
+    study = replace(STUDY, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    storage = load(study, config)._storage
+    assert storage._backend.grace_period > waiting_sqlite.LOCK_SECONDS
