@@ -261,8 +261,8 @@ WRONG = [
     ),
     (
         "objects: {coarse: 1, right: 2}",
-        "objects: where there are several, none may be called coarse, as a stage of the network "
-        "is in the metrics' names; received 'coarse'",
+        "objects: where there are several, none may be called coarse, as that stands for a "
+        "stage of the network in the metrics' names; received 'coarse'",
     ),
     (
         "initial_kernel_size: 1",

@@ -41,7 +41,7 @@ from jawloc.config.layers import (
 from jawloc.config.sigmas import decide_sigmas, sigma_mistake
 from jawloc.config.wording import describe_mistake
 from jawloc.errors import InputError
-from jawloc.heatmaps.curriculum import LOSS_OF_NOTHING, LOSS_THRESHOLDS, CurriculumConfig
+from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.locating.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
@@ -178,8 +178,9 @@ def _with_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
         result = merge(LAB_RECIPE, result)
     if result["curriculum"].get("trigger") == "loss":
         loss = result.get("loss", TrainingConfig.loss)
-        known = isinstance(loss, str) and loss in LOSS_THRESHOLDS  # else refused with its own words
-        threshold = LOSS_THRESHOLDS[loss if known else TrainingConfig.loss]
+        thresholds = CurriculumConfig.loss_thresholds
+        known = isinstance(loss, str) and loss in thresholds  # else refused with its own words
+        threshold = thresholds[loss if known else TrainingConfig.loss]
         lab = {"threshold": threshold, "shrink_factor": LAB_SHRINK_FACTOR}
         result["curriculum"] = lab | result["curriculum"]
     return result
@@ -227,7 +228,7 @@ def _check_curriculum(config: Config, layers: Sequence[Layer]) -> None:
         keys, sentence = mistake
         raise InputError(f"{source_of(keys, layers)}: {sentence}")
     loss, threshold = config.training.loss, config.curriculum.threshold
-    most = LOSS_OF_NOTHING.get(loss)
+    most = CurriculumConfig.losses_of_nothing.get(loss)
     if config.curriculum.trigger == "loss" and most is not None and threshold >= most:
         source = source_of(("curriculum.threshold", "curriculum.trigger", "loss"), layers)
         raise InputError(

@@ -17,8 +17,9 @@ small for wide ones.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -42,6 +43,8 @@ class CurriculumConfig:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    loss_thresholds: ClassVar[Mapping[str, float]] = LOSS_THRESHOLDS
+    losses_of_nothing: ClassVar[Mapping[str, float]] = LOSS_OF_NOTHING
 
     initial_sigma_voxels: Annotated[float, Field(gt=0, alias="initial_sigma")] = 8.0
     minimum_sigma_voxels: Annotated[float, Field(gt=0, alias="minimum_sigma")] = 1.5

@@ -709,6 +709,21 @@ def test_each_stage_shrinks_by_its_own_error(monkeypatch):
             assert sigmas == [(4.0, 2.0), (4.0, pytest.approx(1.4)), (4.0, pytest.approx(0.98))]
 
 
+def test_each_stage_shrinks_by_its_own_loss():
+    """A threshold between the two stages' losses shrinks the sigma of one of them only."""
+    schedule = dataclasses.replace(STAGES, trigger="loss", threshold=1e-9)
+    config = training_config(num_epochs=2, batch_size=8)
+    state = fresh_state(config, LOOKS_TWICE, schedule)
+    first = next(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+    coarse, fine = (stage.train.kl_nats for stage in first.stages)
+    assert abs(coarse - fine) > 0.01
+    schedule = dataclasses.replace(schedule, threshold=(coarse + fine) / 2)
+    state = fresh_state(config, LOOKS_TWICE, schedule)
+    list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+    (coarse_0, fine_0), (coarse_1, fine_1) = (r.sigmas_voxels for r in state.records)
+    assert (coarse_1 < coarse_0, fine_1 < fine_0) == (coarse < fine, fine < coarse)
+
+
 def test_the_threshold_moves_the_stage_that_gives_the_position():
     """Regression: searched thresholds moved a sigma that the fine stage wasn't trained at."""
     ends = []
