@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,9 +16,11 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
+from jawloc.scans.dicom.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of
 
 TIFF_ENDINGS = (".tif", ".tiff")
+_STRAIGHT_LINE = 0  # ImageJ's number of the calibration function c0 + c1 * stored value
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class _Layout:
     dtype: np.dtype  # in the file's byte order
     offset: int | None
     pages: int
+    rescale: Rescale = (1.0, 0.0)
 
 
 def open_tiff(path: Path) -> ScanFile:
@@ -37,10 +40,14 @@ def open_tiff(path: Path) -> ScanFile:
     Values come page by page, but for one page that holds a whole volume in compressed tiles:
     that is read whole, and stays in memory while the opened scan does.
 
+    Where ImageJ or Fiji saved the file, its linear calibration of grey values is the scan's
+    rescale: they save signed 16-bit scans as unsigned ones with an intercept of -32768.
+
     Raises
     ------
     InputError
-        If the file is not TIFF, has colours, or is not one volume of at least two slices.
+        If the file is not TIFF, has colours, is not one volume of at least two slices, or has a
+        calibration that can't be.
     """
     layout = _read_layout(path)
     if len(layout.shape) != 3 or layout.shape[0] < 2:
@@ -61,7 +68,8 @@ def open_tiff(path: Path) -> ScanFile:
             return whole()[start:stop]
 
     dtype = layout.dtype.newbyteorder("=")
-    return ScanFile(scan_id_of(path), path, Grid((frames, rows, columns)), dtype, read, None)
+    scan = ScanFile(scan_id_of(path), path, Grid((frames, rows, columns)), dtype, read, None)
+    return with_rescale(scan, [layout.rescale])
 
 
 def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
@@ -81,8 +89,10 @@ def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
             f"{folder.name}: its TIFFs must be 2-D slices; {paths[0].name} has shape {first.shape}"
         )
     dtype = first.dtype.newbyteorder("=")
+    every = [first.rescale]
     for path in paths[1:]:
         layout = _read_layout(path)
+        every.append(layout.rescale)
         if layout.shape != first.shape or layout.dtype.newbyteorder("=") != dtype:
             raise InputError(
                 f"{folder.name}: slices must be alike; {paths[0].name} is {dtype} "
@@ -90,7 +100,8 @@ def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
             )
     rows, columns = first.shape
     grid = Grid((len(paths), rows, columns))
-    return ScanFile(scan_id_of(folder), folder, grid, dtype, partial(_read_files, paths), None)
+    read = partial(_read_files, paths)
+    return with_rescale(ScanFile(scan_id_of(folder), folder, grid, dtype, read, None), every)
 
 
 def tiff_dimensions(path: Path) -> int:
@@ -120,7 +131,9 @@ def _read_layout(path: Path) -> _Layout:
                     f"the TIFF has colours, shape {series.shape} ({series.axes})"
                 )
             dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
-            layout = _Layout(tuple(series.shape), dtype, series.dataoffset, len(tiff.pages))
+            rescale = _calibration(tiff.imagej_metadata or {}, dtype, path)
+            shape, pages = tuple(series.shape), len(tiff.pages)
+            layout = _Layout(shape, dtype, series.dataoffset, pages, rescale)
     except InputError:
         raise
     except Exception as error:  # tifffile raises a dozen kinds for damaged files
@@ -136,6 +149,24 @@ def _read_layout(path: Path) -> _Layout:
             f"{layout.offset + needed}, the file at byte {path.stat().st_size}"
         )
     return layout
+
+
+def _calibration(notes: Mapping[str, Any], dtype: np.dtype, path: Path) -> Rescale:
+    """Return the slope and intercept of ImageJ's calibration; 1 and 0 where it has no linear one.
+
+    Its other functions are those of optical densities, and it heeds none for floats.
+    """
+    if notes.get("cf") != _STRAIGHT_LINE or dtype.kind == "f":
+        return 1.0, 0.0
+    intercept, slope = notes.get("c0", math.nan), notes.get("c1", math.nan)
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in (slope, intercept)) or (
+        slope == 0
+    ):
+        raise InputError(
+            f"{path.name}: ImageJ's calibration c1 * stored value + c0 must be of finite numbers, "
+            f"c1 not 0; they are {slope} and {intercept}"
+        )
+    return float(slope), float(intercept)
 
 
 @contextmanager

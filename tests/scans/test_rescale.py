@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
-from jawloc.scans.downsample import hash_content
+from jawloc.scans.downsample import downsample_image, hash_content
 from jawloc.scans.planes import planes_from_scan_file
 from jawloc.scans.reading import open_scan, read_scan
 from tests.scans.test_downsample import scan_of
@@ -108,6 +109,60 @@ def test_a_rescale_that_cannot_be_is_refused(tmp_path, slope, intercept):
     with pytest.raises(InputError, match=r"^131\.dcm: RescaleSlope and .* not 0; they are") as info:
         open_labelled_dicom(path)
     assert "\n" not in str(info.value)
+
+
+def test_a_table_of_grey_values_is_refused(tmp_path):
+    """Stored values would be taken for grey values, which they are not."""
+
+    def change(ds: Dataset) -> None:
+        without(ds)
+        table = Dataset()
+        table.LUTDescriptor, table.ModalityLUTType = [4, 0, 16], "US"
+        table.LUTData = np.arange(0, 400, 100, np.uint16).tobytes()
+        ds.ModalityLUTSequence = [table]
+
+    path = write_dicom(tmp_path / "131.dcm", change)
+    with pytest.raises(InputError, match=r"^131\.dcm: .* has a table of them \(ModalityLUTSeq"):
+        open_scan(path)
+
+
+SIGNED = IMAGE.astype(np.int32) - 1000
+CALIBRATION = {"cf": 0, "c0": -32768.0, "c1": 1.0, "vunit": "Gray Value"}  # of signed 16-bit scans
+
+
+def save_as_imagej(path: Path, values: np.ndarray, **changes) -> None:
+    tifffile.imwrite(path, values, imagej=True, metadata={**CALIBRATION, **changes})
+
+
+def test_a_tiff_has_the_grey_values_of_its_calibration_by_imagej(tmp_path):
+    """ImageJ and Fiji have no signed 16-bit type: such scans are saved with an intercept."""
+    save_as_imagej(tmp_path / "a.tif", (SIGNED + 32768).astype(np.uint16), axes="ZYX")
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.tif").image, SIGNED)
+    folder = tmp_path / "slices"
+    folder.mkdir()
+    for number, plane in enumerate((SIGNED + 32768).astype(np.uint16)):
+        save_as_imagej(folder / f"{number}.tif", plane, axes="YX")
+    np.testing.assert_array_equal(read_scan(folder).image, SIGNED)
+    small = downsample_image(open_scan(folder), (3, 5, 4))
+    np.testing.assert_allclose(small, SIGNED.reshape(3, 2, 5, 4).mean(1), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("values", "changes"),
+    [(IMAGE, {"cf": 20}), (IMAGE, {"cf": 1, "c2": 0.5}), (IMAGE.astype(np.float32), {})],
+)
+def test_what_imagej_does_not_calibrate_linearly_stays(tmp_path, values, changes):
+    save_as_imagej(tmp_path / "a.tif", values, axes="ZYX", **changes)
+    found = read_scan(tmp_path / "a.tif").image
+    assert found.dtype == values.dtype
+    np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("changes", [{"c1": 0.0}, {"c1": "nan"}, {"c0": "none"}])
+def test_a_calibration_that_cannot_be_is_refused(tmp_path, changes):
+    save_as_imagej(tmp_path / "fish.tif", IMAGE, axes="ZYX", **changes)
+    with pytest.raises(InputError, match=r"^fish\.tif: ImageJ's calibration .*, c1 not 0; they"):
+        open_scan(tmp_path / "fish.tif")
 
 
 def test_a_series_whose_slices_differ_in_slope_has_true_grey_values(tmp_path):

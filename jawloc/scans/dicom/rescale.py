@@ -36,8 +36,13 @@ def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
     Raises
     ------
     InputError
-        If one is not a finite number, or a slope is 0.
+        If one is not a finite number, or a slope is 0; or if the file has a table instead.
     """
+    if header_value(header, "ModalityLUTSequence", path):
+        raise InputError(
+            f"{path.name}: grey values must be stored values times a slope plus an intercept; "
+            "the file has a table of them (ModalityLUTSequence)"
+        )
     shared_groups = first_item(header, "SharedFunctionalGroupsSequence", path)
     shared = None if shared_groups is None else first_item(shared_groups, _TRANSFORMATION, path)
     every = [_rescale(header if shared is None else shared, path)] * frames
