@@ -108,4 +108,10 @@ def _load(model: str, config_path: Path, asked: Asked, device: str) -> tuple[Loc
 
     with model_file(model, config_path.resolve().parent) as path:
         locator = load_model(path, asked, device)
+        if locator.provenance is None:
+            click.echo(
+                f"note: {model} is of unknown provenance: its file does not say which scans it "
+                f"learned from",
+                err=True,
+            )
         return locator, f"{file_digest(path)} {asked}"
