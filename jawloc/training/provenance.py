@@ -110,13 +110,19 @@ class Provenance:
     def identify(self, scan_id: str, content_hash: str, image: np.ndarray) -> ScanIdentity:
         """Return a scan's identity; a recorded image keeps the specimen that the record says.
 
+        Another image under a recorded scan's name is of a specimen of its own.
+
         Parameters
         ----------
         image : array, shape (z, y, x), downsampled
         """
         found = identify(scan_id, content_hash, image, self.specimen_pattern)
         recorded = self.known_as(found)
-        return found if recorded is None else replace(found, specimen=recorded.specimen)
+        if recorded is not None:
+            return replace(found, specimen=recorded.specimen)
+        if scan_id in self.scans:
+            return replace(found, specimen=f"{found.specimen} (another scan of this name)")
+        return found
 
     def use_of(self, scan: ScanIdentity) -> ScanUse:
         """Say what the model has to do with a scan.

@@ -87,6 +87,12 @@ def test_other_scans_of_a_specimen():
         assert record(**{use: [left]}).use_of(right) == sibling
     # a calibration scan whose other side was trained on is not fair either
     assert record(train=[left], calibration=[right]).use_of(right) == "specimen"
+    # what has another image has nothing to do with the scan whose name it bears
+    namesake = record(train=[left]).identify("fish1_left", "x", image_of(7))
+    assert (namesake.specimen, record(train=[left]).use_of(namesake)) == (
+        "fish1 (another scan of this name)",
+        "new",
+    )
     # a copy of the left side under a name of its own is known, with its specimen
     known = record(train=[left])
     assert known.identify("copy", "x", image_of(1)).specimen == "fish1"
