@@ -169,6 +169,7 @@ def test_the_summary_says_how_good_the_locator_is(smoke):
         "validation_error",
         "test_error",
         "mean_position_error",
+        "radius",
         "test_scans",
         "run_id",
     ]
