@@ -46,7 +46,10 @@ def claimed_folder(
     """
     _check_name(model_name)
     folder = base / OUTPUT_FOLDER / model_name
-    with only_process(lock_place(folder), f"--model-name: {model_name!r} ({folder})"):
+    with (
+        _nothing_left_behind(base),
+        only_process(lock_place(folder), f"--model-name: {model_name!r} ({folder})"),
+    ):
         _recover(folder)
         output_folder(base, model_name, overwrite=overwrite, resume=resume)
         names = [folder.name, *(f"fold_{number}" for number in range(1, folds + 1))]
@@ -59,6 +62,19 @@ def claimed_folder(
             writes = run_names(name, objects)
             refuse_foreign(place, "--model-name", writes, own_names(place, run=True))
         yield folder
+
+
+@contextmanager
+def _nothing_left_behind(base: Path) -> Iterator[None]:
+    """Take away the folders that only a lock needed, where a run was refused."""
+    output = base / OUTPUT_FOLDER
+    made = [f for f in (output / LOCKS_FOLDER, output, output.parent) if not f.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # there is something in it, or another process uses it
+                folder.rmdir()
 
 
 @contextmanager
