@@ -131,10 +131,9 @@ def _lock_file(place: Path) -> int | None:
         _descriptors.add(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except FileNotFoundError:  # it went with its last holder: that lock guards nothing
-            pass
+            with suppress(FileNotFoundError):  # it went with its last holder, and guards nothing
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
         except OSError as error:
             _close(descriptor)
             if error.errno in _NO_LOCKS:

@@ -87,6 +87,11 @@ def another_process(place, mode="locks", machine="here", script=HOLDING):
         process.communicate()
 
 
+def holder_of(place):
+    """Return the number of the process that the claim's file names."""
+    return lease.read_lease(place.with_name(f"{place.name}.lease")).pid
+
+
 @pytest.fixture
 def place(tmp_path):
     return tmp_path / "runs" / ".locks" / "x"
@@ -140,17 +145,19 @@ def test_a_killed_process_that_its_parent_was_not_told_of_holds_nothing(place):
     with another_process(place, "ENOLCK") as first:
         os.kill(first.pid, signal.SIGKILL)
         os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # it stays as a zombie
+        assert holder_of(place) == first.pid
         with only_process(place, "x"):
-            pass
+            assert holder_of(place) == os.getpid()
 
 
 def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(place, monkeypatch):
     with another_process(place, "ENOTSUP") as first, monkeypatch.context() as patch:
         first.kill()
         first.wait()
+        assert holder_of(place) == first.pid
         patch.setattr(lease, "_born", lambda pid: "later")
         with only_process(place, "x"):
-            pass
+            assert holder_of(place) == os.getpid()
 
 
 @pytest.mark.parametrize("mode", ["locks", "ENOTSUP"])  # of this process; the other has none
@@ -178,8 +185,9 @@ def test_what_a_killed_process_has_started_does_not_hold_its_lock(place):
         first.wait()
         os.kill(int(first.said), 0)  # the copy lives
         try:
+            assert holder_of(place) == first.pid
             with only_process(place, "x"):
-                pass
+                assert holder_of(place) == os.getpid()
         finally:
             os.kill(int(first.said), signal.SIGKILL)
 
