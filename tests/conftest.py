@@ -1,5 +1,6 @@
 """A lab's project folder with tiny phantom scans, and the command line to use it with."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -7,10 +8,18 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from click.testing import CliRunner
 
 from tests.lab import SCAN_IDS, SCAN_SHAPE, write_config
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes one process minutes, beside which the other does the rest."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture(scope="session")

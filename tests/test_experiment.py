@@ -525,6 +525,7 @@ def test_the_labs_own_files_and_settings_work_unchanged(
         place = lab / ("more" if seed > 2 else "dicoms/Training set 2")
         write_lab_dicom(place / f"{name}.dcm", scan.image, scan.mask)
     small = ["downsampled_dicom_size=[24, 12, 12]", "num_epochs=2", "network.channels=[4, 8]"]
+    small += ["presence.steps=5"]
     result = jawloc("train", "--model-name", "LAB_1", *[a for s in small for a in ("--set", s)])
     assert result.exit_code == 0, result.output
     assert "warning: device 'cuda' is set, but this machine has no CUDA GPUs" in result.stderr

@@ -174,8 +174,8 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
             load_if_exists=True,
         )
     except Exception as error:  # of a database's driver: one of dozens of types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--storage: {study.storage} can't be reached; {reason}") from error
+        said = _reason(error)
+        raise InputError(f"--storage: {study.storage} can't be reached; {said}") from error
     # other machines share a database, and would all try the same values
     host = socket.gethostname() if study.is_in_a_database else ""
     seed = _seed(opened, config.training.seed, f"{host} {worker}")
@@ -248,8 +248,16 @@ def reachable(study: StudyConfig) -> Iterator[None]:
     except optuna.exceptions.StorageInternalError as error:
         raise InputError(
             f"--storage: {study.storage} could not be reached any more; once it can, the same "
-            f"command goes on with the study ({str(error).splitlines()[0]})"
+            f"command goes on with the study ({_reason(error)})"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what the database itself said, which Optuna's words hide."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 def as_plain(study: StudyConfig) -> dict[str, Any]:

@@ -18,12 +18,14 @@ from pathlib import Path
 import optuna
 import pytest
 from mlflow import MlflowClient
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.pool import NullPool
 
 from tests.tuning.test_tune import CHECKOUT, tune_words
 
 SECONDS = 240  # a machine's patience
+pytestmark = pytest.mark.xdist_group("database")  # all in one process, which starts it once
 
 
 def free_port():
@@ -234,7 +236,10 @@ def ends_with(machine, exit_code):
 
 def study_in(storage, name="space"):
     if "://" in storage:
-        where = storage.replace("postgresql://", "postgresql+psycopg://")
+        url = storage.replace("postgresql://", "postgresql+psycopg://")
+        # a pool would hold its connection until the garbage is collected, and who asks five times
+        # a second would soon have all hundred of the server's
+        where = RDBStorage(url, engine_kwargs={"poolclass": NullPool})
     else:
         where = JournalStorage(JournalFileBackend(storage))
     return optuna.load_study(study_name=name, storage=where)
