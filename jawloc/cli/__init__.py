@@ -30,7 +30,7 @@ from jawloc.errors import InputError
 # program wants a core (measured: a training step 15 times slower); waiting asleep costs nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-DEFAULT_SPACE = Path("experiments") / "tune" / "curriculum.yml"
+DEFAULT_SPACE = Path(__file__).parents[1] / "tuning" / "curriculum.yml"  # in a wheel too
 PORT = click.IntRange(1, 65535)
 
 
@@ -112,8 +112,8 @@ def _check_folds(folds: int) -> None:
     "space_path",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_SPACE,
-    show_default=True,
-    help="What is searched: a YAML file of ranges and choices.",
+    help="What is searched: a YAML file of ranges and choices.  [default: the curriculum's "
+    "threshold and minimum sigma]",
 )
 @click.option("--study-name", help="Name of the study and of its run.  [default: the space's]")
 @click.option(
@@ -170,8 +170,6 @@ def tune(
         timeout_seconds=None if timeout is None else 3600 * timeout,
     )
     study.check()
-    if space_path == DEFAULT_SPACE and not space_path.exists():
-        space_path = Path(__file__).parents[2] / DEFAULT_SPACE  # where jawloc is a checkout
     space = read_space(space_path)
     config = load_settings(config_path, experiment, overrides)
     click.echo(tune(config, space, study).describe())
