@@ -397,7 +397,7 @@ def save_and_wait(path, state, *rest):
     save(path, state, *rest)
     if len(state.records) == 2:
         print("two epochs are done", flush=True)
-        time.sleep(120)
+        time.sleep(600)
 experiment.save_checkpoint = save_and_wait
 jawloc()
 """
@@ -409,7 +409,7 @@ def interrupt(lab, number, *arguments):
     try:
         assert running.stdout.readline() == "two epochs are done\n"
         running.send_signal(number)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=240)
     finally:
         running.kill()
     return running.returncode, said

@@ -21,7 +21,7 @@ from jawloc.reporting.tracking import tracked_run
 from tests.lab import SCAN_IDS, write_model
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
-LONGEST_START = 120  # seconds
+LONGEST_START = 300  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def ask(address, content):
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=240) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refusal:
         return refusal.code, json.load(refusal)

@@ -263,7 +263,7 @@ def test_two_workers_and_the_death_of_one(make_lab, tmp_path):
     ) as process:
         killed = wait_for_a_worker(lab, process)
         os.kill(killed, signal.SIGKILL)
-        said = process.communicate(timeout=300)[0]
+        said = process.communicate(timeout=600)[0]
     assert process.returncode == 0, said
     trials = study(lab).trials
     states = [trial.state.name for trial in trials]
