@@ -566,7 +566,15 @@ def test_a_scan_that_fails_later_loses_jawlocs_files_only(locate, here):
 @pytest.mark.parametrize("way", ["--resume", "--overwrite"])
 def test_results_of_0_1_0_are_gone_on_with_and_replaced(locate, here, way):
     assert locate("a", "c.nii.gz").exit_code == 0
-    Path("out", MANIFEST).unlink()  # which 0.1.0 didn't write
+    Path("out", MANIFEST).unlink()  # which 0.1.0 didn't write, nor two of the columns
+    with Path("out/locations.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [name for name in rows[0] if name not in ("radius_note", "heatmap_width_voxels")]
+    assert len(columns) == len(rows[0]) - 2
+    with Path("out/locations.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
     result = locate("a", "c.nii.gz", "b", options=(*PLAIN, way))
     assert result.exit_code == 0, result.output
     assert ("2 done before" in result.stdout) is (way == "--resume")

@@ -122,13 +122,30 @@ class Calibration:
     scans: UsualScans
     objects: Mapping[str, UsualPositions]
 
-    def judge(self, name: str, look: ScanLook, full: Grid, of_position: Signs) -> Verdict:
-        """Say how far to trust one object's position in a scan, `full` its full-size grid."""
+    def judge(
+        self,
+        name: str,
+        look: ScanLook,
+        full: Grid,
+        of_position: Signs,
+        *,
+        sees_grey_scale: bool = False,
+    ) -> Verdict:
+        """Say how far to trust one object's position in a scan.
+
+        Parameters
+        ----------
+        full : the scan's full-size grid
+        sees_grey_scale : whether the network's input changes with the scale of grey values
+        """
         usual = {**self.scans.signs, **self.objects[name].signs}
-        return judge(usual, {**self.scans.of(look, full), **of_position})
+        signs = {**self.scans.of(look, full), **of_position}
+        return judge(usual, signs, sees_grey_scale=sees_grey_scale)
 
 
-def judge(usual: Mapping[str, UsualRange], signs: Signs) -> Verdict:
+def judge(
+    usual: Mapping[str, UsualRange], signs: Signs, *, sees_grey_scale: bool = False
+) -> Verdict:
     """Compare signs with the usual ones; what is known of too few scans counts as usual."""
     known = {name: value for name, value in signs.items() if name in usual}
     chances = {
@@ -142,7 +159,8 @@ def judge(usual: Mapping[str, UsualRange], signs: Signs) -> Verdict:
     if chance >= ALARM:
         return Verdict("ok", chance)
     missing = {name: c for name, c in chances.items() if c < NOT_FOUND}
-    missing = {name: c for name, c in missing.items() if not is_of_grey_scale(name)}
+    if not sees_grey_scale:
+        missing = {name: c for name, c in missing.items() if not is_of_grey_scale(name)}
     if missing:
         return Verdict("not found", chance, in_words(min(missing, key=lambda name: missing[name])))
     return Verdict("uncertain", chance, in_words(oddest))

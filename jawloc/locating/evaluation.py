@@ -125,15 +125,21 @@ def calibrate(
 
     Parameters
     ----------
-    tested : scans that had no part in training: only their errors are fair
+    tested : scans that had no part in training: only their errors are fair, and not those of a
+        specimen, or copy of a scan, that trained the network or chose its weights
     chosen_by : scans by which the weights were chosen: what positions look like in them is usual
     trained_on : scans that the network knows by heart: only what they themselves look like counts
     specimen_pattern : tells which scans are of one specimen
     """
     scans = [(look_of_scan(file.read().image), file.source_grid) for file in trained_on]
     held_out: list[_HeldOutScan] = []
+    learned = (*trained_on, *chosen_by)
+    specimens = {specimen_name(file.scan_id, specimen_pattern) for file in learned}
+    copies = {file.content_hash for file in learned} - {""}
     for number, file in enumerate((*tested, *chosen_by)):
-        held = _hold_out(locator, file, specimen_pattern, fair=number < len(tested))
+        is_new = specimen_name(file.scan_id, specimen_pattern) not in specimens
+        fair = number < len(tested) and is_new and file.content_hash not in copies
+        held = _hold_out(locator, file, specimen_pattern, fair=fair)
         scans.append((held.look, file.source_grid))
         held_out.append(held)
     objects = {name: learn_positions(_of_object(held_out, name)) for name in locator.objects}

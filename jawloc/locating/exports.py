@@ -23,6 +23,9 @@ SLICER_SCHEMA = (
 )
 
 
+SINCE_0_1_0 = ("radius_note", "heatmap_width_voxels")  # columns that its tables lack
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of the table: one object of one scan, or a scan that failed (object None).
@@ -161,6 +164,8 @@ def read_rows(path: Path) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = list(csv.DictReader(file))
+        for row in table:
+            row.update({name: "" for name in SINCE_0_1_0 if name not in row})
         return [Row(**{name: _value(row[name], types[name]) for name in COLUMNS}) for row in table]
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(

@@ -196,7 +196,13 @@ class Locator:
         if self.calibration is None:
             unknown = "nothing is known of this model's errors"
             return {"status": "uncertain", "reason": unknown, "radius_note": f"unknown: {unknown}"}
-        verdict = self.calibration.judge(name, prediction.look, full, prediction.signs[index])
+        verdict = self.calibration.judge(
+            name,
+            prediction.look,
+            full,
+            prediction.signs[index],
+            sees_grey_scale=self.intensity.rule == "raw",
+        )
         known = self.calibration.objects[name]
         trust = {"status": verdict.status, "reason": verdict.reason}
         if known.ball is None:

@@ -155,7 +155,9 @@ class ModelEvaluation:
                 f"was calibrated: how often it holds the truth there says nothing new, the errors "
                 f"are fair"
             )
-        namesakes = sorted({m.error.scan_id for m in self.measured if m.only_the_name_is_known})
+        namesakes = sorted(
+            {m.error.scan_id for m in self.measured if m.only_the_name_is_known and m.use == "new"}
+        )
         if namesakes:
             said.append(
                 f"the model learned from other scans of the same name as {', '.join(namesakes)}; "

@@ -110,7 +110,8 @@ class Provenance:
     def identify(self, scan_id: str, content_hash: str, image: np.ndarray) -> ScanIdentity:
         """Return a scan's identity; a recorded image keeps the specimen that the record says.
 
-        Another image under a recorded scan's name is of a specimen of its own.
+        Another image under a recorded scan's name is of a specimen of its own, unless the name
+        itself says which specimen it is of.
 
         Parameters
         ----------
@@ -120,7 +121,7 @@ class Provenance:
         recorded = self.known_as(found)
         if recorded is not None:
             return replace(found, specimen=recorded.specimen)
-        if scan_id in self.scans:
+        if scan_id in self.scans and found.specimen == scan_id:
             return replace(found, specimen=f"{found.specimen} (another scan of this name)")
         return found
 
@@ -129,18 +130,19 @@ class Provenance:
 
         The image decides, never the name alone: a copy under another name is the same scan, and
         another image under a known scan's name is a new one. Names count only where they say that
-        two scans are of one specimen.
+        two scans are of one specimen. Of several recorded copies, the use nearest to training
+        counts.
         """
-        recorded = self.known_as(scan)
-        if recorded is not None:
-            purposes = [p for p in PURPOSES if recorded.scan_id in self.ids(p)]
+        copies = {s.scan_id for s in self.scans.values() if s.is_same_image(scan)}
+        if copies:
+            purposes = [p for p in PURPOSES if copies & {*self.ids(p)}]
             own: ScanUse = purposes[0] if purposes else "new"
             if own in ("train", "validation"):
                 return own
         else:
             own = "new"
         learned = {*self.ids("train"), *self.ids("validation")}
-        if self._has_sibling(scan, learned):
+        if self._has_sibling(scan, learned - copies):
             return "specimen"
         if own == "new" and self._has_sibling(scan, self.ids("calibration")):
             return "calibration"
@@ -152,7 +154,8 @@ class Provenance:
         return scan.scan_id in learned and self.known_as(scan) is None
 
     def _has_sibling(self, scan: ScanIdentity, ids: Iterable[str]) -> bool:
-        others = (self.scans[i] for i in ids if i != scan.scan_id)
+        named_after_itself = {scan.scan_id} if scan.specimen == scan.scan_id else set()
+        others = (self.scans[i] for i in {*ids} - named_after_itself)
         return any(other.specimen == scan.specimen for other in others)
 
 

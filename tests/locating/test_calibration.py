@@ -54,6 +54,10 @@ def test_good_scans_are_ok_and_bad_ones_are_not(calibration):
         other = verdict(gain * upright_scan(100).astype(float) + offset)
         assert other.status == "uncertain"
         assert "grey values" in other.reason
+    # to a network that sees raw values it is another scan
+    look = look_of_scan(10 * upright_scan(100).astype(float))
+    raw = calibration.judge("jaw", look, FULL, held_out(99).signs, sees_grey_scale=True)
+    assert raw.status == "not found"
     assert verdict(upright_scan(100)[::-1] * 10).status == "not found"
     assert "turned over" in verdict(upright_scan(100)[::-1] * 10).reason
     lost = verdict(upright_scan(101), spread=20.0)

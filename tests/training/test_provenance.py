@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,11 +90,18 @@ def test_other_scans_of_a_specimen():
     # a calibration scan whose other side was trained on is not fair either
     assert record(train=[left], calibration=[right]).use_of(right) == "specimen"
     # what has another image has nothing to do with the scan whose name it bears
-    namesake = record(train=[left]).identify("fish1_left", "x", image_of(7))
-    assert (namesake.specimen, record(train=[left]).use_of(namesake)) == (
-        "fish1 (another scan of this name)",
+    namesake = record(train=[A]).identify("a1", "x", image_of(7))
+    assert (namesake.specimen, record(train=[A]).use_of(namesake)) == (
+        "a1 (another scan of this name)",
         "new",
     )
+    # but where the name says which fish it is of, it is of that fish
+    namesake = record(train=[left]).identify("fish1_left", "x", image_of(7))
+    assert (namesake.specimen, record(train=[left]).use_of(namesake)) == ("fish1", "specimen")
+    # of two copies, one of which trained, neither is fair
+    twin = replace(left, scan_id="backup", specimen="backup")
+    both = record(test=[twin], train=[left])
+    assert (both.use_of(twin), both.use_of(left)) == ("train", "train")
     # a copy of the left side under a name of its own is known, with its specimen
     known = record(train=[left])
     assert known.identify("copy", "x", image_of(1)).specimen == "fish1"
