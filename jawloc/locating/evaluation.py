@@ -133,17 +133,29 @@ def calibrate(
     """
     scans = [(look_of_scan(file.read().image), file.source_grid) for file in trained_on]
     held_out: list[_HeldOutScan] = []
-    learned = (*trained_on, *chosen_by)
-    specimens = {specimen_name(file.scan_id, specimen_pattern) for file in learned}
-    copies = {file.content_hash for file in learned} - {""}
-    for number, file in enumerate((*tested, *chosen_by)):
-        is_new = specimen_name(file.scan_id, specimen_pattern) not in specimens
-        fair = number < len(tested) and is_new and file.content_hash not in copies
-        held = _hold_out(locator, file, specimen_pattern, fair=fair)
+    fair = fairly_tested(tested, (*trained_on, *chosen_by), specimen_pattern)
+    for file in (*tested, *chosen_by):
+        held = _hold_out(locator, file, specimen_pattern, fair=file.scan_id in fair)
         scans.append((held.look, file.source_grid))
         held_out.append(held)
     objects = {name: learn_positions(_of_object(held_out, name)) for name in locator.objects}
     return _calibrated(locator, scans, objects)
+
+
+def fairly_tested(
+    tested: Iterable[ExampleFile],
+    learned: Sequence[ExampleFile],
+    specimen_pattern: str = SPECIMEN_PATTERN,
+) -> frozenset[str]:
+    """Return the ids of the tested scans of whose specimens, and images, nothing was learned."""
+    specimens = {specimen_name(file.scan_id, specimen_pattern) for file in learned}
+    copies = {file.content_hash for file in learned} - {""}
+    return frozenset(
+        file.scan_id
+        for file in tested
+        if specimen_name(file.scan_id, specimen_pattern) not in specimens
+        and file.content_hash not in copies
+    )
 
 
 def join_folds(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jawloc.geometry import Grid, map_points
-from jawloc.locating.evaluation import evaluate_positions, mean_position
+from jawloc.locating.evaluation import evaluate_positions, fairly_tested, mean_position
 from jawloc.scans.cache import Example
 
 FULL, SIZE = (40, 30, 20), (20, 10, 5)  # 2, 3 and 4 full-size voxels make one
@@ -142,3 +143,14 @@ def test_the_mean_position_is_as_wrong_as_the_test_scan_is_unusual():
     result = evaluate_positions([example("c", [(9, 5, 2)])], mean_position(training), ["jaw"])
     assert result.mean("downsampled_voxels") == pytest.approx(3)
     assert result.mean("mm") == pytest.approx(3)
+
+
+def test_scans_of_a_specimen_or_image_that_was_learned_from_are_not_tested_fairly():
+    """Regression: lists of ids that divide a fish, and copies, calibrated the radius."""
+
+    def file(scan_id, content_hash):
+        return SimpleNamespace(scan_id=scan_id, content_hash=content_hash)
+
+    learned = [file("fish1_left", "a"), file("fish2", "b"), file("old", "")]
+    tested = [file("fish1_right", "c"), file("backup", "b"), file("fish3", "d"), file("x", "")]
+    assert fairly_tested(tested, learned) == {"fish3", "x"}
