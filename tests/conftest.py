@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def phantom_folder(tmp_path_factory):
     """Five phantoms with spacing, labels 1 and 2 for the two jaw arches."""
-    from jawloc.scans.phantom import write_phantoms
+    from jawloc.phantom import write_phantoms
 
     folder = tmp_path_factory.mktemp("phantoms")
     write_phantoms(folder, len(SCAN_IDS), SCAN_SHAPE, progress=False, arch_labels=True)
@@ -41,7 +41,7 @@ def no_store_of_others(monkeypatch):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """The database of a tracking store without any experiment: making one takes seconds."""
-    from jawloc.reporting.store import prepare_store
+    from jawloc.reporting.tracking.store import prepare_store
 
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
@@ -108,7 +108,7 @@ def no_epoch_pictures(monkeypatch):
     """Leave out the pictures of a run's beginning and of its epochs."""
     import numpy as np
 
-    import jawloc.experiment as experiment
+    import jawloc.workflows.train as experiment
     from jawloc.reporting.outputs import write_text
 
     blank, save = np.zeros((4, 4, 3), np.uint8), experiment.save_figure
@@ -125,11 +125,11 @@ def no_pictures(monkeypatch, no_epoch_pictures):
     """Leave out all pictures, which take most of a run's time, where a test is about others."""
     import numpy as np
 
-    import jawloc.experiment as experiment
+    import jawloc.workflows.train as experiment
 
     blank = np.zeros((4, 4, 3), np.uint8)
     monkeypatch.setattr(experiment, "predicted_picture", lambda *_: blank)
-    monkeypatch.setattr(experiment, "write_pictures", lambda *_: None)
+    monkeypatch.setattr(experiment, "write_pictures", lambda *_, **__: None)
 
 
 @pytest.fixture

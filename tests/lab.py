@@ -22,7 +22,7 @@ TINY_SETTINGS = {
     "crop_size": [20, 20, 20],
     "learning_rate": 0.003,
     "network": {"channels": [4, 8], "stride": 2},
-    "presence": {"steps": 2},
+    "presence_classifier": {"steps": 2},
     # so large that every epoch is good enough for a narrower heatmap
     "curriculum": {"threshold": 100.0, "minimum_sigma": 1.5},
 }
@@ -112,7 +112,7 @@ def write_model(path: Path, objects: Sequence[str] = ("jaw",), seed: int = 0) ->
     """Write a locator with fresh weights for scans of at least 24x12x12 voxels."""
     import torch
 
-    from jawloc.locating.locator import Locator, save_locator
+    from jawloc.inference.locator import Locator, save_locator
     from jawloc.training.intensity import IntensityConfig
     from jawloc.training.network import NetworkConfig, build_network
     from jawloc.training.provenance import NetworkRecord, Provenance

@@ -31,8 +31,8 @@ from downsampling import (
 from reporting import RESULTS, ROOT, Bars, Row, Table, report
 from smooth_density import NOISE, write_smooth_scan
 
+from jawloc.phantom import write_phantoms
 from jawloc.scans.cores import usable_cores
-from jawloc.scans.phantom import write_phantoms
 
 FULL_SIZE, TARGET = (2000, 600, 600), (512, 128, 128)
 QUICK_SIZE, QUICK_TARGET = (250, 150, 150), (64, 32, 32)

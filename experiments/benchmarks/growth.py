@@ -28,9 +28,9 @@ from downsampling import Shape, jawloc_cache, read_bytes
 from locate import locating
 from reporting import RESULTS, ROOT, Lines, Row, Table, report
 
+from jawloc.phantom import write_phantoms
 from jawloc.scans.cache import CacheConfig, build_cache
 from jawloc.scans.cores import usable_cores
-from jawloc.scans.phantom import write_phantoms
 
 if TYPE_CHECKING:
     from jawloc.config import Config
@@ -202,10 +202,10 @@ def training(cached: Sequence[Path], grid: Shape, epochs: int, *, memory_budget_
     """Train for a few epochs; an epoch's seconds are the median of all but the first's."""
     import torch
 
-    from jawloc.data import Data
-    from jawloc.experiment import start_state, train
     from jawloc.scans.cache import open_example
     from jawloc.training.splits import Split
+    from jawloc.workflows.prepare_data import Data
+    from jawloc.workflows.train import start_state, train
 
     config = _config(cached[0].parent, grid, memory_budget_gb)
     examples = {e.scan_id: e for e in (open_example(p, config.cache.objects) for p in cached)}
@@ -237,11 +237,11 @@ def opening(scans: Sequence[Path], config: CacheConfig, base: Path) -> Work:
 
 def write_locator(path: Path, grid: Shape) -> None:
     """Write an untrained default locator: it is only the time and the memory that count."""
-    from jawloc.locating.locator import Locator, save_locator
+    from jawloc.inference.locator import Locator, save_locator
     from jawloc.training.network import build_network
 
     config = _config(path.parent, grid, memory_budget_gb=0.0)
-    schedules = config.curriculum.of_stages(len(config.network.looks()))
+    schedules = config.curriculum.per_stage(len(config.network.stages()))
     locator = Locator(
         networks=(build_network(config.network, len(config.cache.objects)),),
         network_config=config.network,
@@ -249,7 +249,7 @@ def write_locator(path: Path, grid: Shape) -> None:
         intensity=config.intensity,
         objects=config.cache.objects,
         sigma_voxels=(tuple(schedule.minimum_sigma_voxels for schedule in schedules),),
-        turned_axes=config.augmentation.flip_axes,
+        flipped_axes=config.augmentation.flip_axes,
     )
     save_locator(locator, path)
 

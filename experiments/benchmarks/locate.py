@@ -30,7 +30,7 @@ SHRINK_ALL = "downsampling for the cache"  # of image and mask, with centroids a
 IMPORTS = "importing torch, a whole process"
 JAWLOC_PROCESS, LAB_PROCESS = "jawloc's, a whole process", "the lab's, a whole process"
 JAWLOC_CODE = (
-    "from pathlib import Path; from jawloc.locating.locator import load_locator; "
+    "from pathlib import Path; from jawloc.inference.locator import load_locator; "
     "print(load_locator(Path({model!r})).locate(Path({scan!r})))"
 )
 LAB_CODE = (
@@ -103,9 +103,9 @@ def _write_scan_and_model(
     import torch
 
     from jawloc.config import check_config
-    from jawloc.experiment import best_locator, start_state
-    from jawloc.locating.locator import save_locator
-    from jawloc.scans.phantom import write_phantom
+    from jawloc.inference.locator import save_locator
+    from jawloc.phantom import write_phantom
+    from jawloc.workflows.train import best_locator, start_state
 
     if not scan.exists():
         write_phantom(scan, 0, shape)
@@ -114,7 +114,7 @@ def _write_scan_and_model(
     state = start_state(config, torch.device("cpu"))
     # as if one epoch had been trained, at the sigma that training ends with
     state.best_weights, state.best_epoch = state.network.state_dict(), 1
-    schedules = config.curriculum.of_stages(len(state.curricula))
+    schedules = config.curriculum.per_stage(len(state.curricula))
     sigmas = tuple(schedule.minimum_sigma_voxels for schedule in schedules)
     state.records = [SimpleNamespace(sigmas_voxels=sigmas)]  # type: ignore[list-item]
     save_locator(best_locator(state, config), model)
@@ -187,7 +187,7 @@ def downsampling_for_the_cache(scan: Path, grid: Sequence[int]) -> Work:
 
 
 def locating(scan: Path, model: Path) -> Work:
-    from jawloc.locating.locator import load_locator
+    from jawloc.inference.locator import load_locator
 
     locator = load_locator(model)
 

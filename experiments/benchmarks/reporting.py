@@ -97,7 +97,7 @@ def _log(
     files: Sequence[Path],
     root: Path,
 ) -> None:
-    from jawloc.reporting.tracking import tracked_run
+    from jawloc.reporting.tracking.runs import tracked_run
 
     with tracked_run(
         root, name, params=params, tags={"machine": caption}, experiment=EXPERIMENT

@@ -35,9 +35,9 @@ BIG_STEPS = 3  # the first warms up
 def make_task(folder: Path, scans: int, size: Size) -> Path:
     """Draw phantoms, write a config beside them and fill the cache; return the config's path."""
     from jawloc.config import load_config
-    from jawloc.data import find_scans
+    from jawloc.phantom import write_phantoms
     from jawloc.scans.cache import build_cache
-    from jawloc.scans.phantom import write_phantoms
+    from jawloc.workflows.prepare_data import find_scans
 
     base = folder / f"{scans}_phantoms_{'x'.join(map(str, size))}"
     write_phantoms(base / "scans", scans, SCAN_SHAPES[size])
@@ -63,8 +63,8 @@ def jawloc_curve(path: Path, curve: Path, epochs: int | None) -> Work:
     import torch
 
     from jawloc.config import load_config
-    from jawloc.data import prepare_data
-    from jawloc.experiment import best_locator, start_state, test, train
+    from jawloc.workflows.prepare_data import prepare_data
+    from jawloc.workflows.train import best_locator, start_state, test, train
 
     config = load_config(path, overrides=[] if epochs is None else [f"num_epochs={epochs}"])
     data = prepare_data(config)
@@ -108,12 +108,12 @@ def lab_curve(path: Path, curve: Path, epochs: int) -> Work:
 
 def _examples(path: Path) -> dict[str, list[ExampleFile]]:
     from jawloc.config import load_config
-    from jawloc.data import prepare_data
+    from jawloc.workflows.prepare_data import prepare_data
 
     data = prepare_data(load_config(path))
     split = data.split
     ids = {"train": split.train_ids, "val": split.val_ids, "test": split.test_ids}
-    return {use: data.of(some) for use, some in ids.items()}
+    return {use: data.select(some) for use, some in ids.items()}
 
 
 def _lab_scans(examples: Sequence[ExampleFile]) -> list[LabScan]:
@@ -133,8 +133,8 @@ def jawloc_epochs(path: Path, epochs: int = BIG_STEPS) -> Work:
     import torch
 
     from jawloc.config import load_config
-    from jawloc.data import prepare_data
-    from jawloc.experiment import start_state, train
+    from jawloc.workflows.prepare_data import prepare_data
+    from jawloc.workflows.train import start_state, train
 
     config = load_config(path)
     data = prepare_data(config)
@@ -190,8 +190,8 @@ def arithmetic(path: Path) -> Work:
     from torch.utils.flop_counter import FlopCounterMode
 
     from jawloc.config import load_config
-    from jawloc.data import prepare_data
-    from jawloc.experiment import start_state, train
+    from jawloc.workflows.prepare_data import prepare_data
+    from jawloc.workflows.train import start_state, train
 
     config = load_config(path)
     data = prepare_data(config)

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from jawloc.cli.options import config_option, experiment_option, plain_errors, set_option
 from jawloc.config import Config, change_config, load_config
-from jawloc.data import prepare_data
-from jawloc.experiment import run_experiment
+from jawloc.reporting.folders.run_folder import OUTPUT_FOLDER
 from jawloc.reporting.outputs import write_text
-from jawloc.reporting.run_folder import OUTPUT_FOLDER
 from jawloc.scans.cores import usable_cores
+from jawloc.workflows.prepare_data import prepare_data
+from jawloc.workflows.train import run_training
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
@@ -88,7 +88,7 @@ def run_one(arm: str, seed: int, config: Config, name: str) -> Row:
     if path.is_file() and kept.read_text() == config.as_yaml():
         summary = json.loads(path.read_text())
     else:
-        result = run_experiment(config, model, overwrite=True)
+        result = run_training(config, model, overwrite=True)
         assert result is not None  # this process leads
         summary = result.summary
     errors = [scan["error_downsampled_voxels"] for scan in summary["test_scans"]]

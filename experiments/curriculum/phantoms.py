@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jawloc.scans.phantom import write_phantoms
+from jawloc.phantom import write_phantoms
 
 if __name__ == "__main__":  # the processes that draw phantoms read this file again
     write_phantoms(Path("dicoms") / "phantoms", 68, (288, 96, 96))

@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from jawloc.cli.options import plain_errors
 from jawloc.geometry import Grid
-from jawloc.locating.evaluation import calibrate
-from jawloc.locating.locator import Locator, load_locator
+from jawloc.inference.calibrate import calibrate
+from jawloc.inference.locator import Locator, load_locator
+from jawloc.phantom import make_phantom, write_phantoms
 from jawloc.reporting.outputs import write_text
 from jawloc.scans.cache import CacheConfig, ExampleFile, build_cache, open_example
 from jawloc.scans.downsample import downsample_image
-from jawloc.scans.phantom import make_phantom, write_phantoms
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
 

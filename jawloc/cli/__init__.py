@@ -30,7 +30,9 @@ from jawloc.errors import InputError
 # program wants a core (measured: a training step 15 times slower); waiting asleep costs nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-DEFAULT_SPACE = Path(__file__).parents[1] / "tuning" / "curriculum.yml"  # in a wheel too
+DEFAULT_SPACE = (
+    Path(__file__).parents[1] / "workflows" / "tune" / "curriculum.yml"
+)  # in a wheel too
 PORT = click.IntRange(1, 65535)
 
 
@@ -72,22 +74,24 @@ def train(
         raise InputError("--demo has settings of its own; change them with --set, not with a file")
     if folds is not None:
         _check_folds(folds)
-    from jawloc.cross_validation import run_cross_validation
-    from jawloc.demo import run_demo
-    from jawloc.experiment import run_experiment
-    from jawloc.training.team import joined_team
+    from jawloc.training.distributed import distributed_training
+    from jawloc.workflows.cross_validate import run_cross_validation
+    from jawloc.workflows.demo import run_demo
+    from jawloc.workflows.train import run_training
 
     if no_shrink_heatmap:
         overrides = (*overrides, "curriculum.shrink_factor=1.0")
-    with joined_team() as team:
+    with distributed_training() as processes:
         how: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
         if demo:
-            result = run_demo(Path.cwd(), model_name, overrides, folds=folds, team=team, **how)
+            result = run_demo(
+                Path.cwd(), model_name, overrides, folds=folds, processes=processes, **how
+            )
         else:
             config = load_settings(config_path, experiment, overrides)
             name = "locator" if model_name is None else model_name
             if folds is None:
-                result = run_experiment(config, name, team=team, **how)
+                result = run_training(config, name, processes=processes, **how)
             else:
                 result = run_cross_validation(config, name, folds, **how)
     if result is not None:
@@ -150,8 +154,8 @@ def tune(
     overrides: tuple[str, ...],
 ) -> None:
     """Search the curriculum's settings: a study of many trainings on the one cache."""
-    from jawloc.tuning import StudyConfig, tune
-    from jawloc.tuning.space import read_space
+    from jawloc.workflows.tune import StudyConfig, tune
+    from jawloc.workflows.tune.search_space import read_space
 
     if epochs is not None:
         if epochs < 1:
@@ -181,7 +185,7 @@ def tune(
 @plain_errors
 def ui(config_path: Path, port: int) -> None:
     """Open the MLflow pages where runs are compared."""
-    from jawloc.reporting.tracking import open_ui
+    from jawloc.reporting.tracking.runs import open_ui
 
     if config_path != DEFAULT_CONFIG and not config_path.is_file():
         raise InputError(f"{config_path}: no such config file")

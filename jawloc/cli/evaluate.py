@@ -20,7 +20,7 @@ from jawloc.cli.options import (
 from jawloc.errors import InputError
 
 if TYPE_CHECKING:
-    from jawloc.locating.models import Asked
+    from jawloc.inference.models import ModelOptions
 
 DEFAULT_OUTPUT = Path("script_output") / "evaluations"
 
@@ -72,7 +72,7 @@ def evaluate(
     register: bool,
     promote: bool,
     config_path: Path,
-    asked: Asked,
+    model_options: ModelOptions,
     device: str,
 ) -> None:
     """Say how well a trained MODEL finds the jaw in labelled DICOMs.
@@ -83,15 +83,15 @@ def evaluate(
     if not all(0 < radius < float("inf") for radius in radii):
         said = ", ".join(f"{radius:g}" for radius in radii)
         raise InputError(f"--radius: must be above 0 and finite; received {said}")
-    from jawloc.evaluate_model import Request, evaluate_model, plain_name
-    from jawloc.locating.measuring import list_labelled
+    from jawloc.scans.labelled import list_labelled
+    from jawloc.workflows.evaluate import EvaluateRequest, evaluate_model, plain_name
 
     crop = crop_option(crop_size)
     folder = DEFAULT_OUTPUT / plain_name(model) if folder is None else folder
-    request = Request(
+    request = EvaluateRequest(
         model=model,
         base=config_path.resolve().parent,
-        asked=asked,
+        model_options=model_options,
         device=device,
         folder=folder,
         crop_size=crop,

@@ -20,8 +20,8 @@ from jawloc.cli.options import (
 from jawloc.errors import InputError
 
 if TYPE_CHECKING:
-    from jawloc.locating.locator import Locator
-    from jawloc.locating.models import Asked
+    from jawloc.inference.locator import Locator
+    from jawloc.inference.models import ModelOptions
 
 DEFAULT_OUTPUT = Path("script_output") / "locations"
 
@@ -65,7 +65,7 @@ def locate(
     no_crops: bool,
     no_pictures: bool,
     config_path: Path,
-    asked: Asked,
+    model_options: ModelOptions,
     device: str,
 ) -> None:
     """Find the jaw in SCANs with a trained MODEL.
@@ -76,42 +76,44 @@ def locate(
     """
     if resume and overwrite:
         raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
-    from jawloc.locate_scans import locate_scans
-    from jawloc.locating.search import Search, earlier_rows
+    from jawloc.reporting.location_files import LocateRequest, earlier_rows
     from jawloc.scans.listing import list_scans
+    from jawloc.workflows.locate import locate_scans
 
     crop = crop_option(crop_size)
     rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
     known = {Path(of_scan[0].path): name for name, of_scan in rows.items()}
     listed = list_scans(scans, exclude=folder, known=known)
-    locator, digest = _load(model, config_path, asked, device)
-    search = Search(
+    locator, digest = _load(model, config_path, model_options, device)
+    request = LocateRequest(
         locator=locator,
         model=model,
         digest=digest,
-        asked=asked,
+        model_options=model_options,
         folder=folder,
         crop_size=crop or locator.crop_size or config_crop_size(config_path),
         crop_format=None if no_crops else crop_format,
         pictures=not no_pictures,
     )
-    outcome = locate_scans(search, listed, rows)
+    outcome = locate_scans(request, listed, rows)
     click.echo(outcome.describe())
     if outcome.failed:
         sys.exit(1)
 
 
-def _load(model: str, config_path: Path, asked: Asked, device: str) -> tuple[Locator, str]:
+def _load(
+    model: str, config_path: Path, model_options: ModelOptions, device: str
+) -> tuple[Locator, str]:
     """Return the locator and a text that changes with its weights and what they are taken for."""
-    from jawloc.locating.models import file_digest, load_model
-    from jawloc.reporting.model_files import model_file
+    from jawloc.inference.models import file_digest, load_model
+    from jawloc.reporting.tracking.model_files import model_file
 
     with model_file(model, config_path.resolve().parent) as path:
-        locator = load_model(path, asked, device)
+        locator = load_model(path, model_options, device)
         if locator.provenance is None:
             click.echo(
                 f"note: {model} is of unknown provenance: its file does not say which scans it "
                 f"learned from",
                 err=True,
             )
-        return locator, f"{file_digest(path)} {asked}"
+        return locator, f"{file_digest(path)} {model_options}"

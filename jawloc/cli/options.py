@@ -80,7 +80,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def takes_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say what is asked of a model, and hand over `asked` and `device`."""
+    """Add the options that say what is asked of a model, and hand over `model_options` and `device`."""
 
     @functools.wraps(command)
     def run(
@@ -91,13 +91,13 @@ def takes_model(command: Callable[..., None]) -> Callable[..., None]:
         downsampled_size: str | None,
         **kwargs: Any,
     ) -> None:
-        from jawloc.locating.models import Asked
+        from jawloc.inference.models import ModelOptions
         from jawloc.training.network import choose_device
 
         option = "--downsampled-size"
         size = None if downsampled_size is None else sizes_zyx(downsampled_size, option)
-        asked = Asked(network, size, tuple(dict.fromkeys(objects)))
-        command(*args, asked=asked, device=str(choose_device(device)), **kwargs)
+        model_options = ModelOptions(network, size, tuple(dict.fromkeys(objects)))
+        command(*args, model_options=model_options, device=str(choose_device(device)), **kwargs)
 
     options = (
         click.option(
@@ -152,7 +152,7 @@ def crop_option(crop_size: str | None) -> Shape | None:
 
 def config_crop_size(config_path: Path) -> Shape:
     """Return the config's size of crops, for models that don't say; without a config, the usual."""
-    from jawloc.locating.crop import CropConfig
+    from jawloc.inference.crop import CropConfig
 
     if config_path == DEFAULT_CONFIG and not config_path.exists():
         return CropConfig().crop_size

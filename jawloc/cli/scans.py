@@ -83,8 +83,8 @@ def cache() -> None:
 @takes_config
 def cache_build(config: Config) -> None:
     """Downsample the scans that aren't in the cache yet."""
-    from jawloc.data import find_scans
     from jawloc.scans.cache import build_cache
+    from jawloc.workflows.prepare_data import find_scans
 
     report = build_cache(find_scans(config), config.cache, base=config.base)
     click.echo(

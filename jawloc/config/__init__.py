@@ -38,17 +38,17 @@ from jawloc.config.layers import (
     source_of,
     with_absolute_paths,
 )
+from jawloc.config.messages import describe_mistake
 from jawloc.config.sigmas import decide_sigmas, sigma_mistake
-from jawloc.config.wording import describe_mistake
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumConfig
-from jawloc.locating.crop import CropConfig
+from jawloc.inference.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
 from jawloc.training.network import NetworkConfig
-from jawloc.training.presence import PresenceConfig
+from jawloc.training.presence_classifier import PresenceClassifierConfig
 from jawloc.training.splits import SplitConfig
 
 # What the lab trained its network with; used where a config that names it doesn't say otherwise.
@@ -86,7 +86,7 @@ class Config:
     network: NetworkConfig
     augmentation: AugmentationConfig
     intensity: IntensityConfig
-    presence: PresenceConfig
+    presence_classifier: PresenceClassifierConfig
     requested: Mapping[str, Any] = field(repr=False, compare=False)
 
     def as_mapping(self) -> dict[str, Any]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from jawloc.config.wording import nearest_key
+from jawloc.config.messages import nearest_key
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumConfig
-from jawloc.locating.crop import CropConfig
+from jawloc.inference.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
 from jawloc.training.network import NetworkConfig
-from jawloc.training.presence import PresenceConfig
+from jawloc.training.presence_classifier import PresenceClassifierConfig
 from jawloc.training.splits import SplitConfig
 
 SECTION = "jaw_loc_config"
@@ -32,8 +33,10 @@ NESTED: dict[str, Any] = {
     "network": NetworkConfig,
     "augmentation": AugmentationConfig,
     "intensity": IntensityConfig,
-    "presence": PresenceConfig,
+    "presence_classifier": PresenceClassifierConfig,
 }
+# Keys of earlier versions, sections or settings in them, that are still accepted.
+RENAMED = {"presence": "presence_classifier"}
 INITIAL_SIGMA = "initial_kernel_size"  # the lab's name for curriculum.initial_sigma
 OBJECTS = "objects"  # below it the keys are the user's own
 # What people write for a key, to be told the right one.
@@ -56,6 +59,16 @@ def known_keys() -> frozenset[str]:
     flat = [key for section in FLAT.values() for key in keys_of(section)]
     nested = [f"{name}.{key}" for name, section in NESTED.items() for key in keys_of(section)]
     return frozenset([INITIAL_SIGMA, *flat, *NESTED, *nested]) - {"curriculum.initial_sigma"}
+
+
+def current_key(key: str, source: str) -> str:
+    """Return the present name of a dotted key, and warn where an earlier one was given."""
+    section, dot, rest = key.partition(".")
+    if section not in RENAMED:
+        return key
+    new = f"{RENAMED[section]}{dot}{rest}"
+    warnings.warn(f"{source}: {key} is now called {new}; the old name still works", stacklevel=2)
+    return new
 
 
 def check_known(key: str, source: str) -> None:

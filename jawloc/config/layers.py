@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from jawloc.config.keys import NESTED, OBJECTS, SECTION, check_known, dotted
-from jawloc.config.wording import shown
+from jawloc.config.keys import NESTED, OBJECTS, SECTION, check_known, current_key, dotted
+from jawloc.config.messages import shown
 from jawloc.errors import InputError
 
 
@@ -71,6 +71,7 @@ def parse_override(text: str) -> Layer:
     key = key.strip()
     if not equals or not key:
         raise InputError(f"--set: the form is KEY=VALUE; received {text!r}")
+    key = current_key(key, "--set")
     check_known(key, "--set")
     try:
         parsed = yaml.safe_load(value)
@@ -94,7 +95,7 @@ def layer_of(source: str, settings: Mapping[str, Any], folder: Path) -> Layer:
     InputError
         An unknown key, a section that is no mapping, a number that is not finite.
     """
-    result = dict(settings)
+    result = {current_key(str(key), source): value for key, value in settings.items()}
     if isinstance(result.get("network"), str):  # `network: attention-unet` for short
         result["network"] = {"name": result["network"]}
     for name in NESTED.keys() & result.keys():

@@ -33,7 +33,7 @@ def decide_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> Curri
     ----------
     network : itself decided for a grid
     """
-    if len(network.looks()) == 1:
+    if len(network.stages()) == 1:
         return curriculum
     wanted, least = curriculum.initial_sigma_voxels, curriculum.minimum_sigma_voxels
     coarse_least = curriculum.coarse_minimum_sigma_voxels
@@ -62,7 +62,7 @@ def sigma_mistake(
     curriculum, network : both decided
     """
     given = {key: getattr(curriculum, f"{key}_voxels") for key in OF_STAGES}
-    if len(network.looks()) == 1:
+    if len(network.stages()) == 1:
         for key, value in given.items():
             if value != "auto":
                 return (f"curriculum.{key}",), (
@@ -76,7 +76,7 @@ def sigma_mistake(
     end = curriculum.minimum_sigma_voxels
     at_least = (
         f"at least {least:g} where the coarse stage's heatmap voxels are "
-        f"{network.looks()[0].heatmap_stride} long"
+        f"{network.stages()[0].heatmap_stride} long"
     )
     at_most = (
         f"at most {most:g} with a network.window of {_window(network)}, or its heatmaps don't fit "
@@ -106,9 +106,9 @@ def describe_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> str
     ----------
     curriculum, network : both decided
     """
-    if len(network.looks()) == 1:
+    if len(network.stages()) == 1:
         return ""
-    voxel, window = network.looks()[0].heatmap_stride, _window(network)
+    voxel, window = network.stages()[0].heatmap_stride, _window(network)
     coarse = f"the coarse stage's heatmap voxels are {voxel} long"
     fine = f"the fine stage's window is {window} long"
     begin = f"initial_kernel_size {curriculum.initial_sigma_voxels:g}"
@@ -136,11 +136,11 @@ def tell_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> None:
 
 
 def _least_coarse_sigma(network: NetworkConfig) -> float:
-    return COARSE_SIGMA_PER_STRIDE * network.looks()[0].heatmap_stride
+    return COARSE_SIGMA_PER_STRIDE * network.stages()[0].heatmap_stride
 
 
 def _window(network: NetworkConfig) -> int:
-    window = network.looks()[-1].window
+    window = network.stages()[-1].window
     if window is None:
         raise ValueError("a network of one stage has no window")
     return min(window)

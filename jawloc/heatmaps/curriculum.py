@@ -58,7 +58,7 @@ class CurriculumConfig:
     coarse_minimum_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_minimum_sigma")] = "auto"
     fine_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="fine_initial_sigma")] = "auto"
 
-    def of_stages(self, count: int) -> tuple[CurriculumConfig, ...]:
+    def per_stage(self, count: int) -> tuple[CurriculumConfig, ...]:
         """Return the schedule of each stage, in order; the last one's gives the position.
 
         Parameters

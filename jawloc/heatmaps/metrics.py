@@ -71,7 +71,7 @@ class HeatmapSample:
         shown: np.ndarray = ~np.isnan(self.truth).any(axis=-1)
         return shown
 
-    def of(self, objects: slice | np.ndarray) -> HeatmapSample:
+    def select(self, objects: slice | np.ndarray) -> HeatmapSample:
         """Return what some of the objects contribute."""
         numbers = {key: value[objects] for key, value in vars(self).items() if key != "grid"}
         return HeatmapSample(**numbers, grid=self.grid)
@@ -95,7 +95,7 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
     ----------
     names : of the objects; of several each gets its own numbers too.
     """
-    shown = [s.of(s.present) for s in samples]
+    shown = [s.select(s.present) for s in samples]
     voxels = np.concatenate([radial_errors_voxels(s.predicted, s.truth) for s in shown])
     mm_parts = [radial_errors_mm(s.predicted, s.truth, s.grid) for s in shown]
     known = [part for part in mm_parts if part is not None]
@@ -118,7 +118,7 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
 def _by_object(samples: Sequence[HeatmapSample], names: Sequence[str]) -> dict[str, HeatmapMetrics]:
     every = {}
     for number, name in enumerate(names):
-        own = [s.of(slice(number, number + 1)) for s in samples if s.present[number]]
+        own = [s.select(slice(number, number + 1)) for s in samples if s.present[number]]
         if own:
             every[name] = summarise(own)
     return every

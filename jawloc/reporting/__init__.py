@@ -1,12 +1,1 @@
-"""What people look at: pictures and MLflow."""
-
-import os
-
-# A server that is started anew is waited for, about a minute (MLflow's own choice is four).
-MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-
-# MLflow reads these when it is imported; a user's own choice stays.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault(MLFLOW_RETRIES, "5")
+"""What people look at: figures, tables, the HTML report, and runs in MLflow."""

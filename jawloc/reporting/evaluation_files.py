@@ -10,9 +10,16 @@ from typing import Any
 
 from jawloc import __version__
 from jawloc.geometry import Shape
-from jawloc.locating.comparison import Comparison
-from jawloc.locating.measuring import Measured
-from jawloc.locating.scores import AXES, Scores, common_unit, coverage, ranked, score
+from jawloc.inference.comparison import Comparison
+from jawloc.inference.evaluate_scan import ScanEvaluation
+from jawloc.inference.metrics import (
+    AXES,
+    ObjectMetrics,
+    common_unit,
+    object_metrics,
+    radius_coverage,
+    ranked,
+)
 from jawloc.training.provenance import LEARNED_FROM, ScanUse
 
 JSON_FILE, CSV_FILE, HTML_FILE = "evaluation.json", "evaluation.csv", "evaluation.html"
@@ -69,7 +76,7 @@ class ModelEvaluation:
     model, digest : what the user calls it, and the SHA-256 of its file
     crop_size : (z, y, x) in voxels of the full-size scan
     objects : that were looked for
-    measured : every object of every scan that could be read
+    evaluated : every object of every scan that could be read
     radii : that the user asked for; empty: the usual ones
     """
 
@@ -77,7 +84,7 @@ class ModelEvaluation:
     digest: str
     crop_size: Shape
     objects: tuple[str, ...]
-    measured: tuple[Measured, ...]
+    evaluated: tuple[ScanEvaluation, ...]
     failed: tuple[Failure, ...]
     radii: tuple[float, ...]
     run_id: str | None = None
@@ -86,48 +93,52 @@ class ModelEvaluation:
     @property
     def unit(self) -> str:
         """Return the unit of radii and ranks: mm where every scan's spacing is known."""
-        return common_unit(self.measured)
+        return common_unit(self.evaluated)
 
     @property
     def scans(self) -> list[str]:
         """Return the names of the scans that were evaluated."""
-        return list(dict.fromkeys(m.error.scan_id for m in self.measured))
+        return list(dict.fromkeys(m.error.scan_id for m in self.evaluated))
 
     @property
     def provenance_is_unknown(self) -> bool:
         """Say whether the model's file doesn't tell which scans it learned from."""
-        return any(m.use == "unknown" for m in self.measured)
+        return any(m.use == "unknown" for m in self.evaluated)
 
-    def of(self, name: str, *, fair: bool = False) -> list[Measured]:
+    def select(self, name: str, *, fair: bool = False) -> list[ScanEvaluation]:
         """Return one object's scans, the worst first; `fair`: only those whose errors are."""
-        own = [m for m in self.measured if m.error.object_name == name]
+        own = [m for m in self.evaluated if m.error.object_name == name]
         return ranked([m for m in own if m.is_fair or not fair])
 
     def fair_scans(self) -> int:
         """Count the scans on which the model's errors are fair."""
-        return len({m.path for m in self.measured if m.is_fair})
+        return len({m.path for m in self.evaluated if m.is_fair})
 
     def fair_specimens(self) -> int:
         """Count the specimens of which these scans are."""
-        return len({m.specimen for m in self.measured if m.is_fair})
+        return len({m.specimen for m in self.evaluated if m.is_fair})
 
-    def scores(self) -> dict[str, Scores]:
+    def metrics(self) -> dict[str, ObjectMetrics]:
         """Return the scores of each object that any of the scans shows."""
-        every = {name: self.of(name) for name in self.objects}
-        return {name: score(own, self.radii, self.unit) for name, own in every.items() if own}
+        every = {name: self.select(name) for name in self.objects}
+        return {
+            name: object_metrics(own, self.radii, self.unit) for name, own in every.items() if own
+        }
 
-    def fair_scores(self) -> dict[str, Scores]:
+    def fair_metrics(self) -> dict[str, ObjectMetrics]:
         """Return the scores in the fair scans, where others are among them.
 
         Their coverage is that of the scans that the radius was not calibrated on either.
         """
-        if all(m.is_fair for m in self.measured):
+        if all(m.is_fair for m in self.evaluated):
             return {}
-        every = {name: self.of(name, fair=True) for name in self.objects}
-        scored = {name: score(own, self.radii, self.unit) for name, own in every.items() if own}
+        every = {name: self.select(name, fair=True) for name in self.objects}
+        scored = {
+            name: object_metrics(own, self.radii, self.unit) for name, own in every.items() if own
+        }
         return {
             name: replace(
-                scores, coverage=coverage([m for m in every[name] if m.use in SAYS_COVERAGE])
+                scores, coverage=radius_coverage([m for m in every[name] if m.use in SAYS_COVERAGE])
             )
             for name, scores in scored.items()
         }
@@ -156,7 +167,7 @@ class ModelEvaluation:
                 f"are fair"
             )
         namesakes = sorted(
-            {m.error.scan_id for m in self.measured if m.only_the_name_is_known and m.use == "new"}
+            {m.error.scan_id for m in self.evaluated if m.only_the_name_is_known and m.use == "new"}
         )
         if namesakes:
             said.append(
@@ -168,7 +179,7 @@ class ModelEvaluation:
     def scans_by_use(self) -> dict[ScanUse, list[str]]:
         """Return the names of the scans by what the model has to do with them."""
         found: dict[ScanUse, dict[str, None]] = {}
-        for m in self.measured:
+        for m in self.evaluated:
             found.setdefault(m.use, {})[m.error.scan_id] = None
         return {use: list(found[use]) for use in USE_WORDS if use in found}
 
@@ -176,8 +187,8 @@ class ModelEvaluation:
 def plain_content(evaluation: ModelEvaluation) -> dict[str, Any]:
     """Return what `evaluation.json` holds."""
     used = evaluation.scans_by_use()
-    fair = evaluation.fair_scores()
-    without_mm = evaluation.measured and evaluation.unit != "mm"
+    fair = evaluation.fair_metrics()
+    without_mm = evaluation.evaluated and evaluation.unit != "mm"
     return {
         "model": evaluation.model,
         "weights_sha256": evaluation.digest,
@@ -190,7 +201,7 @@ def plain_content(evaluation: ModelEvaluation) -> dict[str, Any]:
         "fair_specimens": evaluation.fair_specimens(),
         "radius_unit": evaluation.unit,
         "why_no_mm": NO_MM if without_mm else None,
-        "objects": {name: asdict(scores) for name, scores in evaluation.scores().items()},
+        "objects": {name: asdict(scores) for name, scores in evaluation.metrics().items()},
         "seen_scans": {
             USE_WORDS[use]: names for use, names in used.items() if use not in SAYS_COVERAGE
         },
@@ -206,7 +217,7 @@ def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
     every = [
         _row(rank, m)
         for name in evaluation.objects
-        for rank, m in enumerate(evaluation.of(name), 1)
+        for rank, m in enumerate(evaluation.select(name), 1)
     ]
     columns = list(every[0]) if every else ["scan", "status", "reason", "path"]
     for failure in evaluation.failed:
@@ -216,7 +227,7 @@ def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
     return every
 
 
-def _row(rank: int, m: Measured) -> dict[str, Any]:
+def _row(rank: int, m: ScanEvaluation) -> dict[str, Any]:
     error, found = m.error, m.found
     mm = [None] * 3 if m.offset_mm is None else m.offset_mm.tolist()
     numbers: dict[str, Any] = {
@@ -278,14 +289,14 @@ def flat_numbers(evaluation: ModelEvaluation) -> dict[str, float]:
         "failed_scans": len(evaluation.failed),
     }
     several = len(evaluation.objects) > 1
-    for kind, every in (("", evaluation.scores()), ("unseen_", evaluation.fair_scores())):
+    for kind, every in (("", evaluation.metrics()), ("unseen_", evaluation.fair_metrics())):
         for name, scores in every.items():
             prefix = kind + (f"{name}_" if several else "")
             numbers |= {f"{prefix}{key}": value for key, value in _flat(scores).items()}
     return {f"evaluation_{key}": float(value) for key, value in numbers.items()}
 
 
-def _flat(scores: Scores) -> dict[str, float]:
+def _flat(scores: ObjectMetrics) -> dict[str, float]:
     flat: dict[str, float] = {"rows": scores.scans}
     for unit, errors in scores.errors.items():
         flat |= {f"error_{unit}_{key}": value for key, value in asdict(errors).items()}

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jawloc.locating.crop import read_window
-from jawloc.locating.locator import Locator
-from jawloc.locating.measuring import Measured
-from jawloc.locating.scores import errors_in
+from jawloc.inference.crop import read_crop
+from jawloc.inference.evaluate_scan import ScanEvaluation
+from jawloc.inference.locator import Locator
+from jawloc.inference.metrics import errors_in
 from jawloc.reporting.evaluation_files import ModelEvaluation
 from jawloc.reporting.figures import Figure, plot_bias, plot_success, plot_trust, save_figure
+from jawloc.reporting.folders.own_files import evaluation_pictures, picture_endings
 from jawloc.reporting.outputs import location_picture
-from jawloc.reporting.own_files import evaluation_pictures, picture_endings
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.manifest import forget_files
 from jawloc.scans.reading import open_scan
@@ -35,8 +35,8 @@ def write_pictures(
     forget_files(folder, [path.name for path in earlier])
     endings = picture_endings(evaluation.objects)
     pictures: Pictures = {}
-    for name, scores in evaluation.scores().items():
-        own = evaluation.of(name)
+    for name, scores in evaluation.metrics().items():
+        own = evaluation.select(name)
         ending = endings[name]
         radii = [rate.radius for rate in scores.success]
         pictures[name] = []
@@ -50,16 +50,16 @@ def write_pictures(
 
 
 def figures(
-    measured: Sequence[Measured], unit: str, radii: Sequence[float], name: str
+    evaluated: Sequence[ScanEvaluation], unit: str, radii: Sequence[float], name: str
 ) -> dict[str, Figure]:
     """Draw what the scans of one object show together."""
-    offsets = [m.offset_mm if unit == "mm" else m.offset_voxels for m in measured]
-    known = [m for m in measured if m.found.radius_voxels is not None]
+    offsets = [m.offset_mm if unit == "mm" else m.offset_voxels for m in evaluated]
+    known = [m for m in evaluated if m.found.radius_voxels is not None]
     what = "stated radius" if known else "width of the map"
-    shown = known or measured
+    shown = known or evaluated
     foretold = [m.found.radius_voxels if known else m.found.width_voxels for m in shown]
     return {
-        "success": plot_success(errors_in(measured, unit), unit, radii, name),
+        "success": plot_success(errors_in(evaluated, unit), unit, radii, name),
         "trust": plot_trust(
             errors_in(shown, "full_size_voxels"),
             np.array(foretold, float),
@@ -71,9 +71,11 @@ def figures(
     }
 
 
-def scan_picture(locator: Locator, measured: Measured) -> Figure:
+def scan_picture(locator: Locator, evaluated: ScanEvaluation) -> Figure:
     """Show where an object was found and where it is, in a scan that is read once more."""
-    scan = open_scan(measured.path)
+    scan = open_scan(evaluated.path)
     image = downsample_image(scan, locator.downsampled_size)
-    crop, _ = read_window(scan, measured.window)
-    return location_picture(measured.found, scan.grid, image, crop, measured.window, measured.error)
+    crop, _ = read_crop(scan, evaluated.window)
+    return location_picture(
+        evaluated.found, scan.grid, image, crop, evaluated.window, evaluated.error
+    )

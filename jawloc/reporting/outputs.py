@@ -14,9 +14,9 @@ import torch
 
 from jawloc.geometry import Grid, Triple, map_points
 from jawloc.heatmaps.target import render
-from jawloc.locating.crop import Window, read_window, window_round
-from jawloc.locating.evaluation import ScanError
-from jawloc.locating.locator import Localisation, Locator
+from jawloc.inference.crop import CropBox, crop_box_around, read_crop
+from jawloc.inference.evaluate_scan import ScanError
+from jawloc.inference.locator import Localisation, Locator
 from jawloc.reporting.figures import (
     Figure,
     Panel,
@@ -27,13 +27,13 @@ from jawloc.reporting.figures import (
 )
 from jawloc.scans.cache import Example
 from jawloc.scans.manifest import record_file
-from jawloc.scans.planes import planes_from_scan_file, silhouettes
+from jawloc.scans.orthogonal_slices import read_orthogonal_slices, silhouettes
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
-from jawloc.training.network import Look, heatmap_shape, to_heatmap_grid
+from jawloc.training.network import Stage, heatmap_shape, to_heatmap_grid
 
 
-def target_picture(example: Example, sigma_voxels: float, stage: Look, title: str) -> Figure:
+def target_picture(example: Example, sigma_voxels: float, stage: Stage, title: str) -> Figure:
     """Show the heatmap that a stage is to learn at this sigma, in its own heatmap voxels."""
     stride = stage.heatmap_stride
     shape = heatmap_shape(example.image.shape, stride)
@@ -134,7 +134,7 @@ def location_picture(
     grid: Grid,
     image: np.ndarray,
     crop: np.ndarray,
-    window: Window,
+    window: CropBox,
     error: ScanError | None = None,
 ) -> Figure:
     """Show where an object was found, in the whole scan and in the crop round it.
@@ -216,8 +216,8 @@ def _full_size_picture(
     scan: ScanFile, mark: Mapping[str, np.ndarray], name: str, crop_size: Sequence[int], title: str
 ) -> Figure:
     (point,) = mark.values()
-    image, mask = planes_from_scan_file(scan, point)
-    window = window_round(point.tolist(), crop_size, scan.grid.shape_zyx)
+    image, mask = read_orthogonal_slices(scan, point)
+    window = crop_box_around(point.tolist(), crop_size, scan.grid.shape_zyx)
     start = np.asarray(window.start_zyx)
     return plot_slices(
         image,
@@ -235,8 +235,8 @@ def _crop_picture(
     scan: ScanFile, mark: Mapping[str, np.ndarray], name: str, crop_size: Sequence[int], said: str
 ) -> Figure:
     ((label, point),) = mark.items()
-    window = window_round(point.tolist(), crop_size, scan.grid.shape_zyx)
-    image, mask = read_window(scan, window)
+    window = crop_box_around(point.tolist(), crop_size, scan.grid.shape_zyx)
+    image, mask = read_crop(scan, window)
     size = "×".join(str(n) for n in window.size_zyx)
     return plot_crop(
         image,

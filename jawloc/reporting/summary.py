@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.locating.calibration import Calibration
-from jawloc.locating.evaluation import Evaluation, ScanError
+from jawloc.inference.evaluate_scan import ScanError
+from jawloc.inference.metrics import UNITS, PositionErrors
+from jawloc.inference.quality import Calibration
 from jawloc.training.loop import EpochRecord, TrainingState
 from jawloc.training.splits import Split
 
 OUT_OF_FOLD = "out_of_fold"
-UNITS = ("downsampled_voxels", "full_size_voxels", "mm")
 
 
 def summarise_run(
     name: str,
     split: Split,
     state: TrainingState,
-    evaluations: Mapping[str, Evaluation],
+    evaluations: Mapping[str, PositionErrors],
     seconds: float,
     specimens: Mapping[str, str],
     calibration: Calibration | None = None,
@@ -68,7 +68,7 @@ def radius_summary(calibration: Calibration | None) -> dict[str, dict[str, Any]]
         return {}
     return {
         name: {
-            "confidence": None if known.ball is None else known.ball.confidence,
+            "confidence": None if known.conformal is None else known.conformal.confidence,
             "specimens": known.specimens,
             "note": known.why_no_radius,
         }
@@ -80,7 +80,7 @@ def summarise_folds(
     name: str,
     splits: Sequence[Split],
     specimens: Mapping[str, str],
-    evaluations: Mapping[str, Evaluation],
+    evaluations: Mapping[str, PositionErrors],
     folds: Sequence[Mapping[str, Any]],
     calibration: Calibration | None = None,
 ) -> dict[str, Any]:
@@ -99,8 +99,11 @@ def summarise_folds(
     names = list(dict.fromkeys(e.object_name for e in every.errors))
     by_object = {
         name: {
-            f"{OUT_OF_FOLD}_scans": len(every.of(name).errors),
-            **{f"{key}_error": _error_range(value.of(name)) for key, value in evaluations.items()},
+            f"{OUT_OF_FOLD}_scans": len(every.select(name).errors),
+            **{
+                f"{key}_error": _error_range(value.select(name))
+                for key, value in evaluations.items()
+            },
         }
         for name in names
     }
@@ -146,21 +149,18 @@ def _row(error: ScanError) -> dict[str, Any]:
     }
 
 
-def _error_range(evaluation: Evaluation) -> dict[str, float | None]:
+def _error_range(errors: PositionErrors) -> dict[str, float | None]:
     """Return mean, median and largest error in every unit, named as those of an epoch are."""
+    found = {unit: errors.summary(unit) for unit in UNITS}
     return {
-        f"{unit}{name}": of(unit)
-        for name, of in {
-            "": evaluation.mean,
-            "_median": evaluation.median,
-            "_max": evaluation.largest,
-        }.items()
-        for unit in UNITS
+        f"{unit}{ending}": None if known is None else getattr(known, key)
+        for ending, key in (("", "mean"), ("_median", "median"), ("_max", "worst"))
+        for unit, known in found.items()
     }
 
 
 def _errors(
-    validation: HeatmapMetrics | None, evaluations: Mapping[str, Evaluation]
+    validation: HeatmapMetrics | None, evaluations: Mapping[str, PositionErrors]
 ) -> dict[str, dict[str, float | None]]:
     return {
         "validation_error": {
@@ -172,24 +172,25 @@ def _errors(
 
 
 def _by_object(
-    best: EpochRecord, evaluations: Mapping[str, Evaluation]
+    best: EpochRecord, evaluations: Mapping[str, PositionErrors]
 ) -> dict[str, dict[str, Any]]:
     names = dict.fromkeys(e.object_name for e in evaluations["test"].errors)
     return {
         name: {
-            "test_scans": len(evaluations["test"].of(name).errors),
+            "test_scans": len(evaluations["test"].select(name).errors),
             **_errors(
                 best.val.by_object.get(name),
-                {key: value.of(name) for key, value in evaluations.items()},
+                {key: value.select(name) for key, value in evaluations.items()},
             ),
         }
         for name in names
     }
 
 
-def mean_errors(evaluation: Evaluation) -> dict[str, float | None]:
+def mean_errors(evaluation: PositionErrors) -> dict[str, float | None]:
     """Return the mean radial error in every unit; None for mm without spacing."""
-    return {unit: evaluation.mean(unit) for unit in UNITS}
+    found = {unit: evaluation.summary(unit) for unit in UNITS}
+    return {unit: None if known is None else known.mean for unit, known in found.items()}
 
 
 def flat_numbers(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -16,11 +16,11 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
-from jawloc.scans.greys import Greys, choose_greys, slab_ranges
-from jawloc.scans.images import VOLUME_ENDINGS, volume_direction
 from jawloc.scans.pairing import LABEL_SUFFIXES, images_and_labels, labels_of
+from jawloc.scans.quantisation import Quantisation, choose_quantisation, slab_ranges
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, scan_id_of
+from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
 
 
 @dataclass(frozen=True)
@@ -168,23 +168,23 @@ def convert(
         image, label = _open_pair(conversion.image, conversion.label)
         spacing, notes = _choose_spacing(image, label, spacing_mm_zyx)
         notes += _orientation_note(conversion.image, conversion.label)
-        greys = choose_greys(image)
-        if greys.mapped:
+        quantisation = choose_quantisation(image)
+        if quantisation.mapped:
             notes += (
-                f"grey values became 16-bit: {greys.slope:.6g} * stored + {greys.intercept:.6g}",
+                f"grey values became 16-bit: {quantisation.slope:.6g} * stored + {quantisation.intercept:.6g}",
             )
         conversion.target.parent.mkdir(parents=True, exist_ok=True)
         write_labelled_dicom_slabs(
             conversion.target,
-            _slabs(image, label, greys, label_values),
+            _slabs(image, label, quantisation, label_values),
             Grid(image.grid.shape_zyx, spacing),
-            greys.dtype,
+            quantisation.dtype,
             metadata={
                 "image": conversion.image.name,
                 "label": conversion.label.name,
                 "label_values": None if label_values is None else [int(v) for v in label_values],
             },
-            rescale=(greys.slope, greys.intercept),
+            rescale=(quantisation.slope, quantisation.intercept),
         )
     except InputError as error:
         return replace(conversion, skip_reason=str(error))
@@ -231,14 +231,14 @@ def _orientation_note(image: Path, label: Path) -> tuple[str, ...]:
 
 
 def _slabs(
-    image: ScanFile, label: ScanFile, greys: Greys, label_values: Sequence[int] | None
+    image: ScanFile, label: ScanFile, quantisation: Quantisation, label_values: Sequence[int] | None
 ) -> Iterator[Slab]:
     labelled = False
     read_label = label.read_mask or label.read_grey_values
     for start, stop in slab_ranges(image):
         mask = _mask(label, read_label(start, stop), label_values)
         labelled = labelled or bool(mask.any())
-        yield greys.stored(image.read_image(start, stop)), mask
+        yield quantisation.stored(image.read_image(start, stop)), mask
     if not labelled:
         kept = "" if label_values is None else f" with the label values {list(label_values)}"
         raise InputError(

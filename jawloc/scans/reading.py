@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jawloc.errors import InputError
 from jawloc.scans.dicom import open_dicom
-from jawloc.scans.images import open_folder, open_volume
 from jawloc.scans.scan import SCAN_ENDINGS, Scan, ScanFile, scan_ending
 from jawloc.scans.tiff import open_tiff
+from jawloc.scans.volumes import open_folder, open_volume
 
 
 def open_scan(path: Path) -> ScanFile:

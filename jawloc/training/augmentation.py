@@ -59,7 +59,7 @@ class Augmentation:
     noise: Tensor
     noise_seeds: Tensor
 
-    def of(self, scans: slice) -> Augmentation:
+    def select(self, scans: slice) -> Augmentation:
         """Return the changes of some scans of the batch."""
         return Augmentation(**{name: value[scans] for name, value in vars(self).items()})
 

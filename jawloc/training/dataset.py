@@ -83,7 +83,7 @@ class ScanTensors:
     def _rows(self) -> Sequence[int]:
         return range(len(self.ids)) if self.rows is None else self.rows
 
-    def of(self, ids: Sequence[str]) -> ScanTensors:
+    def select(self, ids: Sequence[str]) -> ScanTensors:
         """Return the scans of these ids, in this order; the images stay where they are, shared."""
         numbers = [self.ids.index(scan_id) for scan_id in ids]
         return replace(

@@ -23,12 +23,19 @@ from jawloc.training.augmentation import (
     draw_augmentation,
     move_points,
 )
+from jawloc.training.coarse_to_fine import forward_training_batch
 from jawloc.training.dataset import ScanTensors
-from jawloc.training.finite import FiniteWatch
-from jawloc.training.looks import look_and_learn
-from jawloc.training.network import CoarseToFine, Look
-from jawloc.training.scoring import Scored, evaluate, mean_loss, metrics_of_stages, score
-from jawloc.training.team import ALONE, Team
+from jawloc.training.distributed import SINGLE_PROCESS, Processes
+from jawloc.training.finite_check import FiniteCheck
+from jawloc.training.network import CoarseToFine, Stage
+from jawloc.training.scoring import (
+    PredictStages,
+    Scored,
+    mean_loss,
+    metrics_of_stages,
+    score,
+    validate,
+)
 
 GRADIENT_NORM = 1.0  # larger gradients are scaled down: one odd batch can't throw the network off
 
@@ -161,7 +168,7 @@ def start_training(
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(config.seed)
     stages = len(network.parts) if isinstance(network, CoarseToFine) else 1
-    curricula = tuple(map(start, sigma.of_stages(stages)))
+    curricula = tuple(map(start, sigma.per_stage(stages)))
     return TrainingState(network, copy.deepcopy(network), optimizer, curricula, generator)
 
 
@@ -172,8 +179,9 @@ def fit(
     config: TrainingConfig,
     curriculum: CurriculumConfig,
     augmentation: AugmentationConfig,
-    looks: Sequence[Look],
-    team: Team = ALONE,
+    stages: Sequence[Stage],
+    predict: PredictStages,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Iterator[EpochRecord]:
     """Train, one yielded record an epoch, until the epochs are used up or the error has settled.
 
@@ -182,9 +190,10 @@ def fit(
     state : TrainingState
         Fresh, or as a checkpoint left it; updated epoch by epoch. After any record it is whole,
         so that a caller may save it, or stop.
-    looks : sequence of Look
-        How the state's network looks at a scan.
-    team : Team
+    stages : sequence of Stage
+        Of the state's network.
+    predict : predicts the validation scans' positions
+    processes : Processes
         The processes that train together; each of them yields the same records.
 
     Raises
@@ -192,46 +201,50 @@ def fit(
     TrainingError
         A loss that is not finite, with the epoch and the scans of the batch.
     """
-    schedules = curriculum.of_stages(len(looks))
+    schedules = curriculum.per_stage(len(stages))
     while not is_finished(state, config):
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
         scored: list[Scored] = []
         device = next(state.network.parameters()).device
-        watch = FiniteWatch(len(state.records) + 1, train.ids, device)
+        finite = FiniteCheck(len(state.records) + 1, train.ids, device)
 
         state.network.train()
         order = torch.randperm(len(train.ids), generator=state.generator)
         batches = order.split(config.batch_size)
-        shares = [batch[team.share(len(batch))] for batch in batches]
+        shares = [batch[processes.shard(len(batch))] for batch in batches]
         for step, images in enumerate(train.batches(shares)):
             rate = learning_rate(config, state, (step + 1) / len(batches))
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             state.optimizer.zero_grad(set_to_none=True)
             loss = torch.zeros(())
-            points, change, jitter = _drawn(train, batches[step], augmentation, looks, state, team)
+            points, change, jitter = _drawn(
+                train, batches[step], augmentation, stages, state, processes
+            )
             if len(images):
                 images, points = images.to(device), points.to(device)
-                seen = look_and_learn(state.network, looks, images, points, sigmas, change, jitter)
-                scores = score(seen, points, shares[step], config.loss)
+                predictions = forward_training_batch(
+                    state.network, stages, images, points, sigmas, change, jitter
+                )
+                scores = score(predictions, points, shares[step], config.loss)
                 # a share of the mean over the objects that the whole batch shows, so that the
                 # team's sum is the mean
                 loss = scores.loss.sum() / _objects_shown(train, batches[step])
                 loss.backward()
                 scored.append(scores.detached())
-            team.sum_gradients(state.network.parameters())
+            processes.sum_gradients(state.network.parameters())
             norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
-            watch.add(batches[step], loss.detach(), norm)
+            finite.add(batches[step], loss.detach(), norm)
             state.optimizer.step()
             _update_average(state, config, len(batches))
-        watch.check()
-        team.average_statistics(state.network)
-        team.average_statistics(state.average)
+        finite.check()
+        processes.average_statistics(state.network)
+        processes.average_statistics(state.average)
 
-        trained = metrics_of_stages(scored, len(looks), train, team)
-        validated = evaluate(state.average, val, sigmas, looks, team)
-        names = [look.name for look in looks]
+        trained = metrics_of_stages(scored, len(stages), train, processes)
+        validated = validate(state.average, val, sigmas, stages, predict, processes)
+        names = [stage.name for stage in stages]
         *earlier, last = map(StageRecord, names, sigmas, trained, validated)
         record = EpochRecord(
             epoch=len(state.records) + 1,
@@ -244,7 +257,7 @@ def fit(
         )
         _keep_best(state, record)
         state.records.append(record)
-        losses = [mean_loss(scored, number, team) for number in range(len(looks))]
+        losses = [mean_loss(scored, number, processes) for number in range(len(stages))]
         errors = [stage.val.error_voxels for stage in record.stages]
         state.curricula = tuple(
             advance(schedule, before, train_loss=loss, val_error_voxels=error)
@@ -302,18 +315,18 @@ def _drawn(
     scans: ScanTensors,
     batch: Tensor,
     augmentation: AugmentationConfig,
-    looks: Sequence[Look],
+    stages: Sequence[Stage],
     state: TrainingState,
-    team: Team,
+    processes: Processes,
 ) -> tuple[Tensor, Augmentation | None, Tensor | None]:
     """Draw what happens to a batch; return this process's part of points, changes and jitter."""
-    own, points = team.share(len(batch)), scans.points[batch]
+    own, points = processes.shard(len(batch)), scans.points[batch]
     change, jitter = None, None
     if augmentation.enabled:
         sizes, shape = scans.voxel_sizes[batch], scans.shape_zyx
         drawn = draw_augmentation(augmentation, points, shape, sizes, state.generator)
-        points, change = move_points(points, drawn, shape), drawn.of(own)
-    if any(look.window is not None for look in looks):
+        points, change = move_points(points, drawn, shape), drawn.select(own)
+    if any(stage.window is not None for stage in stages):
         jitter = (torch.rand(points.shape, generator=state.generator) * 2 - 1)[own]
     return points[own], change, jitter
 

@@ -87,7 +87,7 @@ class NetworkConfig:
             window = (WINDOW_SIZE * stride,) * 3
         return replace(self, coarse=coarse, stride=stride, window=window)
 
-    def looks(self) -> tuple[Look, ...]:
+    def stages(self) -> tuple[Stage, ...]:
         """Return how the network looks at a scan, in order; the last gives the position.
 
         Raises
@@ -97,17 +97,17 @@ class NetworkConfig:
         """
         stride = self.heatmap_stride
         if self.name != "unet" or self.coarse == 1:
-            return (Look(stride),)
+            return (Stage(stride),)
         if self.coarse == "auto" or self.window == "auto":
             raise ValueError("how a network looks depends on the grid; call for_grid() first")
         return (
-            Look(stride, pool=self.coarse, name="coarse"),
-            Look(stride, window=self.window, name="fine"),
+            Stage(stride, pool=self.coarse, name="coarse"),
+            Stage(stride, window=self.window, name="fine"),
         )
 
 
 @dataclass(frozen=True)
-class Look:
+class Stage:
     """How one network, a stage of a whole one, looks at a scan; lengths in image voxels."""
 
     stride: int  # input voxels per heatmap voxel
@@ -141,7 +141,7 @@ def build_network(config: NetworkConfig, n_objects: int) -> nn.Module:
     """Make the network with fresh weights (from torch's current random state)."""
     if config.name == "attention-unet":
         return _lab_network(n_objects)
-    parts = [UNet(config.channels, look.stride, n_objects) for look in config.looks()]
+    parts = [UNet(config.channels, stage.stride, n_objects) for stage in config.stages()]
     return parts[0] if len(parts) == 1 else CoarseToFine(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,10 +11,15 @@ from torch import Tensor, nn
 from jawloc.heatmaps.losses import HeatmapScores, LossName
 from jawloc.heatmaps.metrics import HeatmapMetrics, HeatmapSample, summarise
 from jawloc.heatmaps.target import are_present, with_stand_ins
+from jawloc.training.coarse_to_fine import StagePrediction
 from jawloc.training.dataset import ScanTensors
-from jawloc.training.looks import Seen, look
-from jawloc.training.network import Look
-from jawloc.training.team import ALONE, Team
+from jawloc.training.distributed import SINGLE_PROCESS, Processes
+from jawloc.training.network import Stage
+
+# jawloc.inference.predict.predict_stages: training lies below inference, so that it is handed over
+PredictStages = Callable[
+    [nn.Module, Sequence[Stage], Tensor, Sequence[float]], list[StagePrediction]
+]
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,12 @@ class Scored:
         return replace(self, stages=tuple(stages))
 
 
-def score(seen: Sequence[Seen], points: Tensor, scans: Tensor, loss: LossName) -> Scored:
+def score(
+    predictions: Sequence[StagePrediction], points: Tensor, scans: Tensor, loss: LossName
+) -> Scored:
     """Compare what each stage says of a batch with its true points (batch, object, 3; or NaN)."""
     present, stages = are_present(points), []
-    for view in seen:
+    for view in predictions:
         scores = view.score(with_stand_ins(points))
         own_loss = torch.where(present, scores.loss(loss), 0.0)
         stages.append(StageScored(view.decode().points, scores, own_loss))
@@ -83,15 +90,17 @@ def score(seen: Sequence[Seen], points: Tensor, scans: Tensor, loss: LossName) -
 
 
 def metrics_of_stages(
-    scored: Sequence[Scored], count: int, scans: ScanTensors, team: Team
+    scored: Sequence[Scored], count: int, scans: ScanTensors, processes: Processes
 ) -> tuple[HeatmapMetrics, ...]:
     """Return the metrics of a split, of all processes, for each of `count` stages."""
     names = scans.object_names
-    return tuple(summarise(samples(scored, stage, scans, team), names) for stage in range(count))
+    return tuple(
+        summarise(samples(scored, stage, scans, processes), names) for stage in range(count)
+    )
 
 
 def samples(
-    scored: Sequence[Scored], stage: int, scans: ScanTensors, team: Team
+    scored: Sequence[Scored], stage: int, scans: ScanTensors, processes: Processes
 ) -> list[HeatmapSample]:
     """Return what each scan contributes, of all processes, in the order of the split."""
     own: list[tuple[int, HeatmapSample]] = []
@@ -112,10 +121,10 @@ def samples(
             grid = scans.grids[scan]
             sample = HeatmapSample(kl, dice, mse, relative, predicted[i], truth[i], grid)
             own.append((scan, sample))
-    return [sample for _, sample in sorted(team.gather(own), key=lambda pair: pair[0])]
+    return [sample for _, sample in sorted(processes.gather(own), key=lambda pair: pair[0])]
 
 
-def mean_loss(scored: Sequence[Scored], stage: int, team: Team) -> float:
+def mean_loss(scored: Sequence[Scored], stage: int, processes: Processes) -> float:
     """Return the mean over the objects of all scans, of all processes, of a stage's own loss.
 
     The stage's curriculum goes by this one: it says what the stage has learned.
@@ -124,17 +133,18 @@ def mean_loss(scored: Sequence[Scored], stage: int, team: Team) -> float:
     if scored:
         present = are_present(torch.cat([part.truth for part in scored]))
         own = torch.cat([part.stages[stage].loss for part in scored])[present].tolist()
-    every = team.gather(own)
+    every = processes.gather(own)
     return sum(every) / len(every)
 
 
 @torch.no_grad()
-def evaluate(
+def validate(
     network: nn.Module,
     scans: ScanTensors,
     sigmas_voxels: Sequence[float],
-    looks: Sequence[Look],
-    team: Team = ALONE,
+    stages: Sequence[Stage],
+    predict: PredictStages,
+    processes: Processes = SINGLE_PROCESS,
 ) -> tuple[HeatmapMetrics, ...]:
     """Score a network on scans, one at a time, without dropout and without augmentation.
 
@@ -142,8 +152,9 @@ def evaluate(
     ----------
     sigmas_voxels : sequence of float
         Of each stage's targets, in image voxels.
-    team : Team
-        The processes that share the scans out; each returns the metrics of all scans.
+    predict : the prediction that `locate` and `evaluate` use too
+    processes : Processes
+        The processes that share the scans; each returns the metrics of all scans.
 
     Returns
     -------
@@ -151,9 +162,9 @@ def evaluate(
     """
     network.eval()
     device = next(network.parameters()).device
-    numbers = [torch.tensor([i]) for i in range(team.rank, len(scans.ids), team.size)]
+    numbers = [torch.tensor([i]) for i in range(processes.rank, len(scans.ids), processes.size)]
     scored = []
     for number, images in zip(numbers, scans.batches(numbers), strict=True):
-        seen = look(network, looks, images.to(device), sigmas_voxels)
-        scored.append(score(seen, scans.points[number].to(device), number, "kl"))
-    return metrics_of_stages(scored, len(looks), scans, team)
+        predictions = predict(network, stages, images.to(device), sigmas_voxels)
+        scored.append(score(predictions, scans.points[number].to(device), number, "kl"))
+    return metrics_of_stages(scored, len(stages), scans, processes)

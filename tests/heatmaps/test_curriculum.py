@@ -208,16 +208,16 @@ def test_each_of_two_stages_has_a_schedule_with_sigmas_of_its_own():
         coarse_minimum_sigma_voxels=6.0,
         fine_initial_sigma_voxels=4.0,
     )
-    coarse, fine = both.of_stages(2)
+    coarse, fine = both.per_stage(2)
     assert (coarse.initial_sigma_voxels, coarse.minimum_sigma_voxels) == (8.0, 6.0)
     assert (fine.initial_sigma_voxels, fine.minimum_sigma_voxels) == (4.0, 1.5)
     assert (coarse.threshold, fine.threshold) == (both.threshold,) * 2
-    assert both.of_stages(1) == (both,)
+    assert both.per_stage(1) == (both,)
 
 
 def test_sigmas_that_nobody_decided_are_not_guessed():
     with pytest.raises(ValueError, match="depend on the network"):
-        config().of_stages(2)
+        config().per_stage(2)
 
 
 @pytest.mark.parametrize("sigma", [2.5, 4.0])

@@ -11,9 +11,9 @@ import torch
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.heatmaps.target import render
-from jawloc.locating.evaluation import ScanError, evaluate_positions
-from jawloc.locating.locator import Locator, Prediction
-from jawloc.locating.signs import look_of_scan
+from jawloc.inference.evaluate_scan import ScanError, evaluate_positions
+from jawloc.inference.locator import Locator, Prediction
+from jawloc.inference.out_of_distribution import image_features
 from jawloc.reporting import outputs
 from jawloc.reporting.outputs import (
     describe_error,
@@ -28,7 +28,7 @@ from jawloc.scans.cache import CacheConfig, build_cache, load_example
 from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.loop import EpochRecord
-from jawloc.training.network import Look, NetworkConfig
+from jawloc.training.network import NetworkConfig, Stage
 
 SIZE = (24, 12, 12)
 ARCHES = {"left": (1,), "right": (2,)}
@@ -67,8 +67,10 @@ def known_locator(points, objects, stride=2):
             probability = np.zeros((len(points), *(n // stride for n in SIZE)))
             for row, point in enumerate(points):
                 probability[(row, *np.rint((point + 0.5) / stride - 0.5).astype(int))] = 1
-            look, signs = look_of_scan(image), ({},) * len(points)
-            return Prediction(points, *np.ones((2, len(points))), probability, SIZE, signs, look)
+            look, ood_scores = image_features(image), ({},) * len(points)
+            return Prediction(
+                points, *np.ones((2, len(points))), probability, SIZE, ood_scores, look
+            )
 
     network = torch.nn.Identity()
     config = NetworkConfig(coarse=1, stride=stride)
@@ -95,7 +97,7 @@ def shown(monkeypatch):
 
 
 def test_a_target_peaks_at_the_truth_and_is_as_wide_as_sigma(jaw, shown):
-    target_picture(jaw, 3.0, Look(stride=2), "Epoch 4")
+    target_picture(jaw, 3.0, Stage(stride=2), "Epoch 4")
     (picture,) = shown
     heatmap = picture["heatmap"]
     assert heatmap.shape == (12, 6, 6)
@@ -110,7 +112,7 @@ def test_a_target_peaks_at_the_truth_and_is_as_wide_as_sigma(jaw, shown):
 
 def test_a_coarse_stages_target_is_drawn_in_its_own_long_voxels(jaw, shown):
     """Regression: sigma 8 was drawn at the fine stage's stride, which nobody trained on."""
-    coarse = NetworkConfig(coarse=4, stride=2, window=(16, 16, 16)).looks()[0]
+    coarse = NetworkConfig(coarse=4, stride=2, window=(16, 16, 16)).stages()[0]
     target_picture(jaw, 8.0, coarse, "Epoch 1")
     (picture,) = shown
     assert picture["heatmap"].shape == (3, 2, 2)  # of 24 x 12 x 12, in voxels of 8
@@ -153,7 +155,7 @@ def test_without_spacing_no_mm_is_invented(jaw, shown):
 
 
 def test_several_objects_are_marked_in_one_picture(arches, shown):
-    target_picture(arches, 2.0, Look(stride=2), "t")
+    target_picture(arches, 2.0, Stage(stride=2), "t")
     predicted_picture(arches, known_locator(arches.points_voxels, ARCHES), "t")
     true, found = (
         [f"{kind} centre of {name}" for name in ARCHES] for kind in ("true", "predicted")
@@ -175,7 +177,7 @@ def test_an_object_that_a_scan_lacks_is_said_to_be_missing(arches, shown, lackin
     points = arches.points_voxels.copy()
     points[lacking] = np.nan
     one = replace(arches, points_voxels=points)
-    target_picture(one, 2.0, Look(stride=2), "t")
+    target_picture(one, 2.0, Stage(stride=2), "t")
     predicted_picture(one, known_locator(np.add(arches.points_voxels, (0, 3, 4)), ARCHES), "t")
     missing, other = (list(ARCHES)[n] for n in (lacking, 1 - lacking))
     target, predicted = shown
@@ -194,7 +196,7 @@ def test_an_object_that_a_scan_lacks_is_said_to_be_missing(arches, shown, lackin
 def test_the_test_scans_pictures_are_of_the_full_size_scan(jaw, shown, tmp_path):
     found = jaw.points_voxels + np.array([1.0, 0.5, -1.0])
     locator = known_locator(found, {"jaw": None})
-    (error,) = evaluate_positions([jaw], lambda _: found, ["jaw"]).errors
+    (error,) = evaluate_positions([jaw], lambda _: found, ["jaw"])
     paths = write_test_pictures(tmp_path, locator, jaw, error, (20, 10, 10))
     files = {picture["file"]: picture for picture in shown}
     assert set(files) == {path.name for path in paths} == set(TEST_PICTURES)
@@ -232,7 +234,7 @@ def test_the_test_scans_pictures_are_of_the_full_size_scan(jaw, shown, tmp_path)
 def test_only_the_object_that_is_shown_is_red(arches, shown, tmp_path):
     """Regression: the crop was said to cut the jaw off where another label reached its border."""
     locator = known_locator(arches.points_voxels, ARCHES)
-    errors = evaluate_positions([arches], lambda e: e.points_voxels, list(ARCHES)).errors
+    errors = evaluate_positions([arches], lambda e: e.points_voxels, list(ARCHES))
     paths = write_test_pictures(tmp_path, locator, arches, errors[1], (20, 10, 10))
     assert {p.name for p in paths} == {n.replace(".png", "_right.png") for n in TEST_PICTURES}
     for picture in shown[1:]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.locating.evaluation import Evaluation, ScanError
+from jawloc.inference.evaluate_scan import ScanError
+from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.summary import (
     describe_run,
     flat_numbers,
@@ -24,7 +25,7 @@ SPECIMENS = {scan_id: scan_id for scan_id in "abcde"}
 
 
 def evaluation(*errors, mm=True):
-    return Evaluation(
+    return PositionErrors(
         tuple(
             ScanError(
                 scan_id=scan_id,
@@ -86,12 +87,12 @@ def test_every_field_says_what_its_name_says():
 
 
 def test_the_summary_says_what_the_radius_rests_on_or_how_many_scans_it_takes():
-    from jawloc.heatmaps.uncertainty import Conformal
-    from jawloc.locating.calibration import UsualPositions
+    from jawloc.inference.conformal import Conformal
+    from jawloc.inference.quality import PositionReference
 
     known = {
-        "jaw": UsualPositions(Conformal(1.0, 0.9, 12), {}, 12),
-        "gill": UsualPositions(None, {}, 1),
+        "jaw": PositionReference(Conformal(1.0, 0.9, 12), {}, 12),
+        "gill": PositionReference(None, {}, 1),
     }
     said = radius_summary(SimpleNamespace(objects=known))
     assert said["jaw"] == {"confidence": 0.9, "specimens": 12, "note": ""}
@@ -120,7 +121,7 @@ def test_two_stages_have_a_sigma_each():
 
 def test_one_scan_without_spacing_leaves_no_mean_in_mm():
     known, unknown = evaluation(1.0, 3.0).errors[0], evaluation(1.0, 3.0, mm=False).errors[1]
-    assert mean_errors(Evaluation((known, unknown))) == {
+    assert mean_errors(PositionErrors((known, unknown))) == {
         "downsampled_voxels": 2.0,
         "full_size_voxels": 8.0,
         "mm": None,
@@ -192,7 +193,7 @@ def of_two(mm=True):
     def found(*errors):
         keys = (("d", "upper"), ("d", "lower"), ("e", "upper"))
         point = np.zeros(3)
-        return Evaluation(
+        return PositionErrors(
             tuple(
                 ScanError(scan, name, point, point, e, 4 * e, e / 10 if mm else None)
                 for (scan, name), e in zip(keys, errors, strict=True)

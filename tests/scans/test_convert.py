@@ -23,7 +23,7 @@ SHARED = Path(
 )
 
 
-def greys(dtype: str = "uint16", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+def quantisation(dtype: str = "uint16", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 250, shape).astype(dtype)
 
 
@@ -68,7 +68,7 @@ def reasons(plan) -> dict[str, str | None]:
 )
 def test_scans_pair_by_name(folders, image, label):
     images, label_folder, out = folders
-    save(images / image, greys())
+    save(images / image, quantisation())
     save(label_folder / label, labels())
     (item,) = plan_conversion(images, label_folder, out)
     assert (item.image, item.label, item.skip_reason) == (
@@ -81,14 +81,14 @@ def test_scans_pair_by_name(folders, image, label):
 
 def test_one_folder_for_images_and_labels(tmp_path):
     """Guards against an image that is taken for its own label."""
-    save(tmp_path / "a.nii", greys())
+    save(tmp_path / "a.nii", quantisation())
     save(tmp_path / "a_mask.nii", labels())
     (item,) = plan_conversion(tmp_path, tmp_path, tmp_path / "out")
     assert (item.image, item.label) == (tmp_path / "a.nii", tmp_path / "a_mask.nii")
 
 
 def test_one_file_each(tmp_path):
-    save(tmp_path / "a.nii", greys())
+    save(tmp_path / "a.nii", quantisation())
     save(tmp_path / "a_seg.nii", labels())
     (item,) = plan_conversion(tmp_path / "a.nii", tmp_path / "a_seg.nii", tmp_path / "out")
     assert item.skip_reason is None
@@ -98,7 +98,7 @@ def test_plan_is_sorted_writes_nothing_and_says_each_skip_and_why(folders):
     """Guards the dry run: every reason by name, and no file or folder made."""
     images, label_folder, out = folders
     for name in ("good", "alone", "twice", "shape", "broken"):
-        save(images / f"{name}.nii", greys())
+        save(images / f"{name}.nii", quantisation())
     for name in ("good", "orphan", "twice", "twice_seg", "broken"):
         save(label_folder / f"{name}.nii", labels())
     save(label_folder / "shape.nii", labels(shape=(6, 5, 3)))
@@ -122,7 +122,7 @@ def test_suffixed_label_of_another_image_is_not_borrowed(folders):
     """Guards `a_seg` being an image of its own: its label must not serve `a` as well."""
     images, label_folder, out = folders
     for name in ("a", "a_seg"):
-        save(images / f"{name}.nii", greys())
+        save(images / f"{name}.nii", quantisation())
         save(label_folder / f"{name}.nii", labels())
     plan = plan_conversion(images, label_folder, out)
     assert [(item.scan_id, item.label.name) for item in plan] == [
@@ -134,7 +134,7 @@ def test_suffixed_label_of_another_image_is_not_borrowed(folders):
 def test_two_images_with_one_id_are_refused(folders):
     images, label_folder, out = folders
     for ending in ("nii", "nrrd"):
-        save(images / f"a.{ending}", greys())
+        save(images / f"a.{ending}", quantisation())
     save(label_folder / "a.nii", labels())
     with pytest.raises(InputError, match=r"a: two images must not share .*a\.nii and a\.nrrd"):
         plan_conversion(images, label_folder, out)
@@ -142,7 +142,7 @@ def test_two_images_with_one_id_are_refused(folders):
 
 def test_nothing_to_pair_is_refused(folders):
     images, label_folder, out = folders
-    save(images / "a.nii", greys())
+    save(images / "a.nii", quantisation())
     save(label_folder / "b.nii", labels())
     with pytest.raises(InputError, match="a label must be named like its image"):
         plan_conversion(images, label_folder, out)
@@ -150,7 +150,7 @@ def test_nothing_to_pair_is_refused(folders):
 
 def test_empty_folder_is_refused(folders):
     images, label_folder, out = folders
-    save(images / "a.nii", greys())
+    save(images / "a.nii", quantisation())
     with pytest.raises(InputError, match="labels must hold scans"):
         plan_conversion(images, label_folder, out)
 
@@ -183,7 +183,7 @@ def convert_one(folders, image, label, **options):
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "float32"])
 def test_conversion_is_exact_for_every_reader(folders, shape, dtype):
     """Guards values, mask and spacing from NIfTI to jawloc, pydicom, SimpleITK and the lab."""
-    image = greys("int16", shape).clip(0, 120).astype(dtype)
+    image = quantisation("int16", shape).clip(0, 120).astype(dtype)
     mask = labels(shape=shape)
     done, out = convert_one(folders, image, mask)
     assert (done.skip_reason, done.notes) == (None, ())
@@ -231,7 +231,7 @@ def test_other_greys_are_rescaled_to_16_bits_with_a_note(folders, image):
 
 def test_folder_of_slices_becomes_one_scan(folders):
     images, label_folder, out = folders
-    image, mask = greys(shape=(12, 5, 4)), labels(shape=(12, 5, 4))
+    image, mask = quantisation(shape=(12, 5, 4)), labels(shape=(12, 5, 4))
     for n in range(12):
         save(images / "fish" / f"slice_{n}.tif", image[n])
         save(label_folder / "fish_mask" / f"{n}.tif", mask[n])
@@ -245,8 +245,8 @@ def test_folder_of_slices_becomes_one_scan(folders):
 
 def test_slabs_join_without_a_seam(folders, monkeypatch):
     """Guards streaming: many slabs give the volume that one gives."""
-    monkeypatch.setattr("jawloc.scans.greys._SLAB_BYTES", 100)
-    image, mask = greys("float32", (11, 5, 3)), labels(shape=(11, 5, 3))
+    monkeypatch.setattr("jawloc.scans.quantisation._SLAB_BYTES", 100)
+    image, mask = quantisation("float32", (11, 5, 3)), labels(shape=(11, 5, 3))
     _, out = convert_one(folders, image, mask)
     scan = read_scan(out / "a.dcm")
     np.testing.assert_array_equal(scan.image, image)
@@ -255,9 +255,9 @@ def test_slabs_join_without_a_seam(folders, monkeypatch):
 
 def test_labelled_dicom_as_label_gives_its_mask(folders):
     images, label_folder, out = folders
-    save(images / "a.nii", greys())
+    save(images / "a.nii", quantisation())
     grid = open_scan(images / "a.nii").grid
-    write_labelled_dicom(label_folder / "a.dcm", greys("uint8"), labels(), grid)
+    write_labelled_dicom(label_folder / "a.dcm", quantisation("uint8"), labels(), grid)
     (item,) = plan_conversion(images, label_folder, out)
     convert(item)
     np.testing.assert_array_equal(read_scan(out / "a.dcm").mask, labels())
@@ -268,7 +268,7 @@ def test_labelled_dicom_as_label_gives_its_mask(folders):
 
 @pytest.mark.parametrize("keep", [[1], [2, 255]])
 def test_only_the_wanted_label_values_stay(folders, keep):
-    done, out = convert_one(folders, greys(), labels(), label_values=keep)
+    done, out = convert_one(folders, quantisation(), labels(), label_values=keep)
     assert done.skip_reason is None
     expected = np.where(np.isin(labels(), keep), labels(), 0)
     np.testing.assert_array_equal(read_scan(out / "a.dcm").mask, expected)
@@ -278,13 +278,13 @@ def test_only_the_wanted_label_values_stay(folders, keep):
 @pytest.mark.parametrize("keep", [[], [0], [256], [-1], [1.5]])
 def test_impossible_label_values_are_refused(folders, keep):
     with pytest.raises(InputError, match="label values: must be whole numbers 1 to 255"):
-        convert_one(folders, greys(), labels(), label_values=keep)
+        convert_one(folders, quantisation(), labels(), label_values=keep)
 
 
 @pytest.mark.parametrize("spacing", [(1, 1), (0, 1, 1), (1, -1, 1), (1, 1, float("nan"))])
 def test_impossible_spacing_is_refused(folders, spacing):
     with pytest.raises(InputError, match="spacing: must be three positive numbers"):
-        convert_one(folders, greys(), labels(), spacing_mm_zyx=spacing)
+        convert_one(folders, quantisation(), labels(), spacing_mm_zyx=spacing)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_spacing_comes_from_the_option_the_image_or_the_label(
     folders, image, label, given, expected, note
 ):
     images, label_folder, out = folders
-    save(images / image, greys())
+    save(images / image, quantisation())
     save(label_folder / label, labels())
     (item,) = plan_conversion(images, label_folder, out)
     done = convert(item, spacing_mm_zyx=given)
@@ -315,7 +315,7 @@ def test_spacing_comes_from_the_option_the_image_or_the_label(
 def test_label_in_another_orientation_is_noted(folders, turned):
     """Guards against labels stored mirrored: voxels are paired by index."""
     images, label_folder, out = folders
-    save(images / "a.mha", greys())
+    save(images / "a.mha", quantisation())
     itk = SimpleITK.GetImageFromArray(labels())
     if turned:
         itk.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
@@ -328,13 +328,13 @@ def test_label_in_another_orientation_is_noted(folders, turned):
 
 
 def test_empty_mask_is_skipped_by_name(folders):
-    done, out = convert_one(folders, greys(), np.zeros(SHAPE, np.uint8))
+    done, out = convert_one(folders, quantisation(), np.zeros(SHAPE, np.uint8))
     assert done.skip_reason.startswith("a.nii.gz: the mask is empty; ")
     assert list(out.iterdir()) == []
 
 
 def test_mask_without_the_wanted_values_is_skipped(folders):
-    done, out = convert_one(folders, greys(), labels(), label_values=[7])
+    done, out = convert_one(folders, quantisation(), labels(), label_values=[7])
     assert "the mask is empty with the label values [7]" in done.skip_reason
     assert list(out.iterdir()) == []
 
@@ -353,7 +353,7 @@ def test_label_values_must_be_whole_and_fit_a_byte(folders, value, keep, fine):
     """Guards float labels (fine if whole) and values that would wrap to another label."""
     mask = np.ones(SHAPE, np.float32)
     mask[3] = value
-    done, out = convert_one(folders, greys(), mask, label_values=keep)
+    done, out = convert_one(folders, quantisation(), mask, label_values=keep)
     if fine:
         assert done.skip_reason is None
     else:
@@ -368,9 +368,9 @@ def test_image_with_values_that_are_no_numbers_is_skipped(
     folders, monkeypatch, value, place, slab_bytes
 ):
     """Guards every slab: a NaN after the first one was once stored as a grey value."""
-    monkeypatch.setattr("jawloc.scans.greys._SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("jawloc.scans.quantisation._SLAB_BYTES", slab_bytes)
     images, label_folder, out = folders
-    image = greys("float32")
+    image = quantisation("float32")
     image[place, 2, 2] = value
     save(images / "a.mha", image)
     save(label_folder / "a.mha", labels())
@@ -381,7 +381,7 @@ def test_image_with_values_that_are_no_numbers_is_skipped(
 
 def test_label_that_breaks_off_is_skipped(folders):
     images, label_folder, out = folders
-    save(images / "a.nii", greys())
+    save(images / "a.nii", quantisation())
     save(label_folder / "a.mha", labels())
     content = (label_folder / "a.mha").read_bytes()
     (label_folder / "a.mha").write_bytes(content[:-60])
@@ -392,7 +392,7 @@ def test_label_that_breaks_off_is_skipped(folders):
 
 def test_existing_file_is_left_alone(folders):
     """Guards a second run: it converts nothing again, and says so."""
-    done, out = convert_one(folders, greys(), labels())
+    done, out = convert_one(folders, quantisation(), labels())
     before = (out / "a.dcm").read_bytes()
     again = plan_conversion(*folders[:2], out)
     assert reasons(again) == {"a": "a.dcm exists"}
@@ -403,7 +403,7 @@ def test_existing_file_is_left_alone(folders):
 
 def test_target_that_cannot_be_written_is_skipped(folders):
     images, label_folder, out = folders
-    save(images / "a.nii", greys())
+    save(images / "a.nii", quantisation())
     save(label_folder / "a.nii", labels())
     (item,) = plan_conversion(images, label_folder, out)
     out.write_text("a file where the folder should be")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jawloc.geometry import Grid
-from jawloc.locating.crop import window_round
-from jawloc.locating.crop_files import write_crop
+from jawloc.inference.crop import crop_box_around
+from jawloc.inference.crop_files import write_crop
 from jawloc.reporting.figures import Figure, save_figure
 from jawloc.reporting.outputs import write_text
 from jawloc.scans.manifest import (
@@ -30,7 +30,7 @@ def write_small_crop(path):
     crop = np.zeros((4, 4, 4), np.uint16)
     grid = Grid(crop.shape)
     scan = ScanFile("a", Path("a.tif"), grid, crop.dtype, lambda a, b: crop[a:b], None)
-    write_crop(path, crop, window_round((2, 2, 2), (4, 4, 4), crop.shape), scan)
+    write_crop(path, crop, crop_box_around((2, 2, 2), (4, 4, 4), crop.shape), scan)
 
 
 WRITERS = {

@@ -14,10 +14,10 @@ from jawloc.geometry import Grid
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.downsample import downsample_image, hash_content
-from jawloc.scans.planes import planes_from_scan_file
+from jawloc.scans.orthogonal_slices import read_orthogonal_slices
 from jawloc.scans.reading import open_scan, read_scan
 from tests.scans.test_downsample import scan_of
-from tests.scans.test_images import write_series
+from tests.scans.test_volumes import write_series
 
 SHAPE = (6, 5, 4)
 IMAGE = np.random.default_rng(0).integers(0, 4000, SHAPE).astype(np.uint16)
@@ -86,7 +86,7 @@ def test_grey_values_are_what_the_rescale_leads_to(tmp_path, change, slope, inte
     scan = read_scan(path)
     assert scan.image.dtype == np.float32
     np.testing.assert_array_equal(scan.image, IMAGE.astype(float) * slope + intercept)
-    planes, _ = planes_from_scan_file(open_scan(path), (3, 2, 1))
+    planes, _ = read_orthogonal_slices(open_scan(path), (3, 2, 1))
     np.testing.assert_array_equal(planes.axial, scan.image[3])
     np.testing.assert_array_equal(planes.sagittal, scan.image[:, :, 1])
 

@@ -11,6 +11,8 @@ import torch
 from jawloc.geometry import Grid
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.target import render
+from jawloc.inference.predict import predict_stages
+from jawloc.training import loop, scoring
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.loop import TrainingConfig, TrainingState, start_training
@@ -104,3 +106,13 @@ def fresh_state(
     """Return a state with weights drawn from the configuration's seed."""
     torch.manual_seed(config.seed)
     return start_training(build_network(network, objects), config, curriculum)
+
+
+def fit(*args, **settings):
+    """Train as `jawloc.training.loop.fit`, validated by the prediction that users get."""
+    return loop.fit(*args, predict_stages, **settings)
+
+
+def validate(*args):
+    """Score as `jawloc.training.scoring.validate`, likewise."""
+    return scoring.validate(*args, predict_stages)

@@ -19,13 +19,14 @@ from jawloc.training.checkpoint import (
     save_atomically,
     save_checkpoint,
 )
-from jawloc.training.loop import EpochRecord, TrainingState, fit
+from jawloc.training.loop import EpochRecord, TrainingState
 from jawloc.training.network import NetworkConfig
 from tests.training.blobs import (
     CURRICULUM,
     MOVED,
     NETWORK,
     blob_scans,
+    fit,
     fresh_state,
     training_config,
 )
@@ -43,7 +44,7 @@ TWO_STAGES = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 
 def go_on(state: TrainingState, config, network=NETWORK, epochs: int | None = None) -> None:
     """Train so many epochs (by default until it is finished) from where the state is."""
     sigmas = decide_sigmas(CURRICULUM, network)
-    run = fit(state, TRAIN, VAL, config, sigmas, MOVED, network.looks())
+    run = fit(state, TRAIN, VAL, config, sigmas, MOVED, network.stages())
     for _ in run if epochs is None else zip(range(epochs), run, strict=False):
         pass
 
@@ -104,7 +105,7 @@ def test_saving_does_not_disturb_the_run(tmp_path):
     config = training_config(num_epochs=3)
     quiet, saved = fresh_state(config), fresh_state(config)
     go_on(quiet, config)
-    for _ in fit(saved, TRAIN, VAL, config, CURRICULUM, MOVED, NETWORK.looks()):
+    for _ in fit(saved, TRAIN, VAL, config, CURRICULUM, MOVED, NETWORK.stages()):
         save_checkpoint(tmp_path / "checkpoint.pt", saved, SETTINGS, "run")
     assert without_seconds(quiet.records) == without_seconds(saved.records)
 

@@ -85,8 +85,8 @@ def test_the_budget_is_what_float32_voxels_take(budget_gb, in_memory):
 def test_parts_of_the_scans_are_theirs_and_take_no_memory_of_their_own(budget_gb):
     """Regression: they were copied, so that a tuning worker held all its scans twice."""
     scans = load_scans(FIFTEEN, PERCENTILE, budget_gb)
-    train, val = scans.of(["7", "2", "11"]), scans.of(["14", "0"])
-    part = train.of(["11", "7"])
+    train, val = scans.select(["7", "2", "11"]), scans.select(["14", "0"])
+    part = train.select(["11", "7"])
     for some, numbers in ((train, [7, 2, 11]), (val, [14, 0]), (part, [11, 7])):
         assert some.ids == tuple(map(str, numbers))
         assert torch.equal(some.points, scans.points[numbers])
@@ -144,7 +144,7 @@ def test_voxel_proportions_are_those_of_the_downsampled_grid(source, spacing, pr
 def test_a_missing_object_is_nan_among_the_tensors():
     scans = load_scans([lacking("a")], RAW, 1.0)
     assert scans.object_names == ("upper", "lower")
-    assert scans.of(["a"]).object_names == ("upper", "lower")
+    assert scans.select(["a"]).object_names == ("upper", "lower")
     assert scans.points[0].isnan().tolist() == [[False] * 3, [True] * 3]
 
 

@@ -15,15 +15,14 @@ from jawloc.errors import TrainingError
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.heatmaps.target import are_present, gaussian_factors, with_stand_ins
+from jawloc.inference.predict import predict_stages
 from jawloc.training.augmentation import AugmentationConfig
-from jawloc.training.looks import look, look_and_learn
+from jawloc.training.coarse_to_fine import forward_training_batch
 from jawloc.training.loop import (
     GRADIENT_NORM,
     EpochRecord,
     TrainingConfig,
     TrainingState,
-    evaluate,
-    fit,
     is_finished,
     learning_rate,
     start_training,
@@ -37,16 +36,18 @@ from tests.training.blobs import (
     STILL,
     STRIDE,
     blob_scans,
+    fit,
     fresh_state,
     pair_scans,
     training_config,
+    validate,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAIN, VAL = blob_scans(8, seed=1), blob_scans(3, seed=2)
 LAB = NetworkConfig(name="attention-unet")
-LOOKS, FINE = NETWORK.looks(), LAB.looks()
+LOOKS, FINE = NETWORK.stages(), LAB.stages()
 
 
 def train(
@@ -178,7 +179,7 @@ def lab_network_with_statistics() -> nn.Module:
     torch.manual_seed(0)
     network = build_network(LAB, 1).train()
     network(torch.randn(2, 1, *SHAPE))
-    return network  # left in training mode: evaluate() has to see to it
+    return network  # left in training mode: validate() has to see to it
 
 
 def test_validation_leaves_batchnorm_statistics_alone():
@@ -186,7 +187,7 @@ def test_validation_leaves_batchnorm_statistics_alone():
     network = lab_network_with_statistics()
     before = copy.deepcopy(network.state_dict())
     assert any("running_mean" in key for key in before)
-    evaluate(network, VAL, (4.0,), FINE)
+    validate(network, VAL, (4.0,), FINE)
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -195,12 +196,12 @@ def test_validation_is_deterministic_though_the_network_has_dropout():
     network = lab_network_with_statistics()
     with torch.no_grad():  # the network does drop out in training mode
         assert not torch.equal(network(VAL.images), network(VAL.images))
-    assert evaluate(network, VAL, (4.0,), FINE) == evaluate(network, VAL, (4.0,), FINE)
+    assert validate(network, VAL, (4.0,), FINE) == validate(network, VAL, (4.0,), FINE)
 
 
 def test_validation_does_not_depend_on_which_scans_are_validated_together():
     network = lab_network_with_statistics()
-    alone = [evaluate(network, blob_scans(1, seed), (4.0,), FINE)[0].kl_nats for seed in (5, 6)]
+    alone = [validate(network, blob_scans(1, seed), (4.0,), FINE)[0].kl_nats for seed in (5, 6)]
     both = blob_scans(1, 5), blob_scans(1, 6)
     together = dataclasses.replace(
         both[0],
@@ -209,7 +210,7 @@ def test_validation_does_not_depend_on_which_scans_are_validated_together():
         points=torch.cat([scans.points for scans in both]),
         grids=both[0].grids + both[1].grids,
     )
-    assert evaluate(network, together, (4.0,), FINE)[0].kl_nats == pytest.approx(
+    assert validate(network, together, (4.0,), FINE)[0].kl_nats == pytest.approx(
         sum(alone) / 2, rel=1e-6
     )
 
@@ -217,13 +218,13 @@ def test_validation_does_not_depend_on_which_scans_are_validated_together():
 @pytest.mark.parametrize("network", [NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), LAB])
 def test_what_is_trained_does_not_depend_on_the_validation_scans(network):
     """Not even through random numbers that validation draws."""
-    config, looks = training_config(num_epochs=2, batch_size=2), network.looks()
+    config, stages = training_config(num_epochs=2, batch_size=2), network.stages()
     never_shrinks = dataclasses.replace(CURRICULUM, shrink_factor=1.0)
     states = []
     for seed in (2, 3):
         state = fresh_state(config, network, never_shrinks)
         scans, val = blob_scans(2, 1), blob_scans(2, seed)
-        list(fit(state, scans, val, config, never_shrinks, MOVED, looks))
+        list(fit(state, scans, val, config, never_shrinks, MOVED, stages))
         states.append(state)
     weights = [state.network.state_dict() for state in states]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -258,7 +259,7 @@ def test_training_goes_on_in_training_mode_after_validation():
 def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors, best):
     """The lab's script kept the last epoch's, whatever they were worth."""
     said = iter([(record(0, error).val,) for error in errors])
-    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    monkeypatch.setattr("jawloc.training.loop.validate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors))
     state = fresh_state(config)
     after_each = []
@@ -280,7 +281,7 @@ def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors
 )
 def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, share, errors, best):
     said = iter([(record(0, error).val,) for error in errors])
-    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    monkeypatch.setattr("jawloc.training.loop.validate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors), cooldown_share=share, best_epoch_from=begin)
     state = fresh_state(config)
     for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS):
@@ -293,7 +294,7 @@ def test_the_kept_weights_give_the_recorded_error_again():
     network = build_network(NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    assert evaluate(network, VAL, best.sigmas_voxels, LOOKS) == (best.val,)
+    assert validate(network, VAL, best.sigmas_voxels, LOOKS) == (best.val,)
 
 
 def test_later_epochs_do_not_reach_into_the_kept_weights():
@@ -353,7 +354,7 @@ def test_statistics_of_batchnorm_are_averaged_like_the_weights(epochs):
 def test_the_best_error_is_known_also_where_the_cooldown_begins_with_the_end(monkeypatch):
     """Regression: it was forgotten after the last epoch, and a study got an infinite error."""
     said = iter([(record(0, error).val,) for error in (5, 1, 4)])
-    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    monkeypatch.setattr("jawloc.training.loop.validate", lambda *_: next(said))
     config = training_config(num_epochs=3, cooldown_share=0.0, best_epoch_from="cooldown")
     state = fresh_state(config)
     list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS))
@@ -581,10 +582,10 @@ def train_pairs(scans, val, network=NETWORK, **changes) -> TrainingState:
     narrow = dataclasses.replace(
         CURRICULUM, minimum_sigma_voxels=1.0, coarse_minimum_sigma_voxels=2.0
     )
-    two = len(network.looks()) == 2
+    two = len(network.stages()) == 2
     sigmas = decide_sigmas(narrow if two else CURRICULUM, network)
     state = fresh_state(config, network, sigmas, objects=2)
-    for _ in fit(state, scans, val, config, sigmas, MOVED, network.looks()):
+    for _ in fit(state, scans, val, config, sigmas, MOVED, network.stages()):
         pass
     return state
 
@@ -610,7 +611,7 @@ def test_an_object_that_no_scan_shows_leaves_its_channels_alone(network):
     sigmas = decide_sigmas(CURRICULUM, network)
     state = fresh_state(config, network, sigmas, objects=2)
     before = copy.deepcopy(state.network.state_dict())
-    for record in fit(state, scans, scans, config, sigmas, MOVED, network.looks()):
+    for record in fit(state, scans, scans, config, sigmas, MOVED, network.stages()):
         assert all(math.isfinite(value) for value in record.flat().values())
         assert not [name for name in record.flat() if "dark" in name]
     outputs = {k: v for k, v in state.network.state_dict().items() if len(v) == 2}
@@ -638,7 +639,7 @@ def test_a_step_weighs_every_object_that_its_batch_shows_the_same():
     config = training_config(batch_size=4, num_epochs=1)
     state = fresh_state(config, objects=2)
     expected = copy.deepcopy(state.network)
-    seen = look_and_learn(expected, LOOKS, scans.images, scans.points, (4.0,), None, None)
+    seen = forward_training_batch(expected, LOOKS, scans.images, scans.points, (4.0,), None, None)
     kl = seen[0].score(with_stand_ins(scans.points)).kl_nats
     kl[are_present(scans.points)].mean().backward()
     nn.utils.clip_grad_norm_(expected.parameters(), GRADIENT_NORM)
@@ -671,8 +672,8 @@ def test_every_target_that_is_rendered_has_the_sigma_of_the_record(monkeypatch, 
         rendered.append((tuple(shape), sigma))
         return gaussian_factors(points, shape, sigma)
 
-    monkeypatch.setattr("jawloc.training.looks.gaussian_factors", noting)
-    ways = LOOKS_TWICE.looks()
+    monkeypatch.setattr("jawloc.training.coarse_to_fine.gaussian_factors", noting)
+    ways = LOOKS_TWICE.stages()
     sizes = ((4, 3, 3), (8, 8, 8))  # of the coarse heatmap, and of the fine one's window
     schedule = dataclasses.replace(STAGES, trigger=trigger, threshold=3.0)
     config = training_config(num_epochs=8, learning_rate=0.02, batch_size=4)
@@ -698,10 +699,10 @@ def test_each_stage_shrinks_by_its_own_error(monkeypatch):
     for errors in ([(1.0, 9.0)] * 3, [(9.0, 1.0)] * 3):
         said = iter([tuple(record(0, error).val for error in pair) for pair in errors])
         with monkeypatch.context() as patch:
-            patch.setattr("jawloc.training.loop.evaluate", lambda *_, said=said: next(said))
+            patch.setattr("jawloc.training.loop.validate", lambda *_, said=said: next(said))
             config = training_config(num_epochs=3)
             state = fresh_state(config, LOOKS_TWICE, STAGES)
-            list(fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.looks()))
+            list(fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.stages()))
         sigmas = [r.sigmas_voxels for r in state.records]
         if errors[0][0] < errors[0][1]:
             assert sigmas == [(4.0, 2.0), (pytest.approx(2.8), 2.0), (pytest.approx(1.96), 2.0)]
@@ -714,12 +715,12 @@ def test_each_stage_shrinks_by_its_own_loss():
     schedule = dataclasses.replace(STAGES, trigger="loss", threshold=1e-9)
     config = training_config(num_epochs=2, batch_size=8)
     state = fresh_state(config, LOOKS_TWICE, schedule)
-    first = next(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+    first = next(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
     coarse, fine = (stage.train.kl_nats for stage in first.stages)
     assert abs(coarse - fine) > 0.01
     schedule = dataclasses.replace(schedule, threshold=(coarse + fine) / 2)
     state = fresh_state(config, LOOKS_TWICE, schedule)
-    list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+    list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
     (coarse_0, fine_0), (coarse_1, fine_1) = (r.sigmas_voxels for r in state.records)
     assert (coarse_1 < coarse_0, fine_1 < fine_0) == (coarse < fine, fine < coarse)
 
@@ -731,7 +732,7 @@ def test_the_threshold_moves_the_stage_that_gives_the_position():
         schedule = dataclasses.replace(STAGES, threshold=threshold)
         config = training_config(num_epochs=4)
         state = fresh_state(config, LOOKS_TWICE, schedule)
-        list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+        list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
         ends.append(state.records[-1].sigmas_voxels)
     assert ends == [(4.0, 2.0), (1.75, 0.75)]
 
@@ -739,7 +740,7 @@ def test_the_threshold_moves_the_stage_that_gives_the_position():
 def test_two_stages_log_each_its_sigma_and_the_coarse_one_its_own_numbers():
     config = training_config(num_epochs=1)
     state = fresh_state(config, LOOKS_TWICE, STAGES)
-    (only,) = fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.looks())
+    (only,) = fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.stages())
     row = only.flat()
     assert (row["sigma_voxels"], row["sigma_fine_voxels"], row["sigma_coarse_voxels"]) == (2, 2, 4)
     coarse, fine = only.stages
@@ -749,7 +750,9 @@ def test_two_stages_log_each_its_sigma_and_the_coarse_one_its_own_numbers():
     assert row["val_kl_coarse_nats"] == coarse.val.kl_nats
     assert row["val_error_voxels"] == fine.val.error_voxels != coarse.val.error_voxels
     points = [
-        look(state.average.eval(), LOOKS_TWICE.looks(), VAL.images[i : i + 1], (4.0, 2.0))
+        predict_stages(
+            state.average.eval(), LOOKS_TWICE.stages(), VAL.images[i : i + 1], (4.0, 2.0)
+        )
         for i in range(3)
     ]
     for stage, number in ((coarse, 0), (fine, 1)):
@@ -760,10 +763,10 @@ def test_two_stages_log_each_its_sigma_and_the_coarse_one_its_own_numbers():
 
 def test_training_ends_by_the_stage_that_gives_the_position(monkeypatch):
     said = iter([(record(0, coarse).val, record(0, 1.0).val) for coarse in range(90, 0, -1)])
-    monkeypatch.setattr("jawloc.training.loop.evaluate", lambda *_: next(said))
+    monkeypatch.setattr("jawloc.training.loop.validate", lambda *_: next(said))
     schedule = dataclasses.replace(STAGES, minimum_sigma_voxels=2.0, stop_patience=3)
     config = training_config(num_epochs=60, learning_rate_schedule="constant")
     state = fresh_state(config, LOOKS_TWICE, schedule)
-    records = list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.looks()))
+    records = list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
     assert len(records) == 4  # the coarse error still falls, and its sigma has not begun to shrink
     assert records[-1].sigmas_voxels == (4.0, 2.0)

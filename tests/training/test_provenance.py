@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from jawloc import __version__
+from jawloc.phantom import make_phantom
 from jawloc.scans.downsample import downsample_image
-from jawloc.scans.phantom import make_phantom
 from jawloc.training.provenance import (
     FINGERPRINT_SHAPE,
     SAME_IMAGE,

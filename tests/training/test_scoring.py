@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from jawloc.heatmaps.target import are_present
-from jawloc.training.looks import Seen
+from jawloc.training.coarse_to_fine import StagePrediction
+from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.scoring import mean_loss, score
-from jawloc.training.team import ALONE, Team
 
 POINTS = torch.tensor([[[3.0, 4.0, 5.0]]])
 
@@ -19,8 +19,10 @@ POINTS = torch.tensor([[[3.0, 4.0, 5.0]]])
 def test_a_scored_step_lets_go_of_its_graph(loss):
     """Regression: an epoch's memory grew by every step's maps, which the graph holds."""
     scale = torch.tensor(1.0, requires_grad=True)
-    seen = Seen(torch.randn(1, 1, 8, 8, 8) * scale, torch.zeros(1, 1, 3), 1, 2.0, (8, 8, 8))
-    scored = score([seen], POINTS, torch.tensor([0]), loss)
+    predictions = StagePrediction(
+        torch.randn(1, 1, 8, 8, 8) * scale, torch.zeros(1, 1, 3), 1, 2.0, (8, 8, 8)
+    )
+    scored = score([predictions], POINTS, torch.tensor([0]), loss)
     kept = scored.detached()
     (stage,) = kept.stages
     numbers = {
@@ -47,8 +49,8 @@ def looked(logits):
     """Return what two looks saw, the second at windows of their own."""
     start = torch.tensor([[(0.0, 2.0, 0.0), (0.0, 0.0, 0.0)]]).expand(2, 2, 3)
     return [
-        Seen(logits, torch.zeros(2, 2, 3), 1, 2.0, (8, 10, 8)),
-        Seen(logits.flip(2), start, 1, 1.5, (8, 10, 8)),
+        StagePrediction(logits, torch.zeros(2, 2, 3), 1, 2.0, (8, 10, 8)),
+        StagePrediction(logits.flip(2), start, 1, 1.5, (8, 10, 8)),
     ]
 
 
@@ -62,7 +64,7 @@ def test_the_loss_is_that_of_the_objects_that_are_present(loss):
         assert got[0, 1] == 0
         present = are_present(TWO)
         assert torch.equal(got[present], expected[present])
-    means = [mean_loss([both], number, ALONE) for number in range(2)]
+    means = [mean_loss([both], number, SINGLE_PROCESS) for number in range(2)]
     expected = [stage.loss[are_present(TWO)].mean().item() for stage in whole.stages]
     assert means == pytest.approx(expected)
     assert means[0] != means[1]  # each stage's own
@@ -87,10 +89,12 @@ def test_the_mean_over_processes_weighs_every_object_the_same(sizes):
     whole = score(looked(logits), TWO, torch.arange(2), "kl")
     parts = []
     for part in torch.arange(2).split(list(sizes)):
-        seen = [replace(s, logits=s.logits[part], start=s.start[part]) for s in looked(logits)]
-        parts.append([score(seen, TWO[part], part, "kl")] if len(part) else [])
+        predictions = [
+            replace(s, logits=s.logits[part], start=s.start[part]) for s in looked(logits)
+        ]
+        parts.append([score(predictions, TWO[part], part, "kl")] if len(part) else [])
 
-    class Both(Team):
+    class Both(Processes):
         def gather(self, items):
             """Return one's own items and what the other process has gathered."""
             gathered.append(list(items))
@@ -98,7 +102,9 @@ def test_the_mean_over_processes_weighs_every_object_the_same(sizes):
 
     gathered: list[list[float]] = []
     mean_loss(parts[0], 1, Both(0, 2))
-    assert mean_loss(parts[1], 1, Both(1, 2)) == pytest.approx(mean_loss([whole], 1, ALONE))
+    assert mean_loss(parts[1], 1, Both(1, 2)) == pytest.approx(
+        mean_loss([whole], 1, SINGLE_PROCESS)
+    )
     # the gradient: shares of one sum, each divided by what the whole batch shows
     shares = sum(s.loss.sum() / 3 for part in parts for s in part)
     torch.testing.assert_close(shares, whole.loss[are_present(TWO)].mean())

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jawloc.geometry import Triple
-from jawloc.scans.planes import Planes
+from jawloc.scans.orthogonal_slices import OrthogonalSlices
 
 Box = tuple[float, float, float, float]  # left, bottom, width, height
 
@@ -29,7 +29,7 @@ class View(NamedTuple):
     rows: int
     columns: int
 
-    def cut(self, planes: Planes) -> np.ndarray:
+    def cut(self, planes: OrthogonalSlices) -> np.ndarray:
         """Return this view's slice."""
         plane: np.ndarray = getattr(planes, self.name)
         return plane
@@ -97,7 +97,7 @@ def lay_out(
     return Layout((WIDTH, full), panels, legend_box, bar_box)
 
 
-def describe(title: str, planes: Planes, spacing_mm_zyx: Triple | None) -> list[str]:
+def title_lines(title: str, planes: OrthogonalSlices, spacing_mm_zyx: Triple | None) -> list[str]:
     """Return the title, wrapped, and a last line that says how large the volume is."""
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_CHARACTERS)]
     voxels = " × ".join(str(n) for n in planes.shape_zyx)

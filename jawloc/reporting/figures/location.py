@@ -27,7 +27,7 @@ from jawloc.reporting.figures.style import (
     YELLOW,
     Style,
 )
-from jawloc.scans.planes import Planes, planes_through
+from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices
 
 WIDTH, COLUMN = 12.0, 4.0  # inches
 WIDEST, TALLEST = 3.0, 5.5  # inches of a panel
@@ -68,11 +68,11 @@ class Panel:
         """Return the box's size (z, y, x) in full-size voxels."""
         return np.asarray(self.stop, float) - np.asarray(self.start, float)
 
-    def planes(self, point: Sequence[float]) -> Planes:
+    def planes(self, point: Sequence[float]) -> OrthogonalSlices:
         """Cut three planes through the voxels that hold a point of the full-size scan."""
         ratio = np.asarray(self.image.shape) / self.size
         inside = (np.asarray(point) + 0.5 - np.asarray(self.start)) * ratio - 0.5
-        return planes_through(self.image, inside)
+        return orthogonal_slices(self.image, inside)
 
 
 def plot_location(

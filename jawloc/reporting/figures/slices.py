@@ -25,9 +25,9 @@ from jawloc.reporting.figures.layout import (
     Box,
     View,
     crop_verdict,
-    describe,
     lay_out,
     scale_bar_mm,
+    title_lines,
 )
 from jawloc.reporting.figures.style import (
     DOTS_PER_INCH,
@@ -41,9 +41,9 @@ from jawloc.reporting.figures.style import (
     YELLOW,
     Style,
 )
-from jawloc.scans.planes import Planes, planes_through, silhouettes
+from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
-Volume = np.ndarray | Planes
+Volume = np.ndarray | OrthogonalSlices
 Point = Sequence[float] | np.ndarray
 JAW_RED = "#FF2A2A"
 # for what is known
@@ -78,10 +78,10 @@ def plot_slices(
 
     Parameters
     ----------
-    image : array, shape (z, y, x), or Planes
-        Grey values; `Planes` where the scan is too large to be in memory.
+    image : array, shape (z, y, x), or OrthogonalSlices
+        Grey values; `OrthogonalSlices` where the scan is too large to be in memory.
     centre : (z, y, x) in voxels
-        The point that the slices of arrays go through (`Planes` are cut already).
+        The point that the slices of arrays go through (`OrthogonalSlices` are cut already).
     title : str
         Any number of lines; long ones are wrapped.
     points : mapping from a name to (z, y, x) in voxels
@@ -89,9 +89,9 @@ def plot_slices(
         name has "predict" in it, else with a ring.
     spacing_mm_zyx : tuple of float or None
         Gives the panels their aspect and a scale bar; None draws voxels as cubes and says so.
-    mask : array or Planes on the image's grid
+    mask : array or OrthogonalSlices on the image's grid
         Everything but 0 is drawn in red.
-    heatmap : array or Planes
+    heatmap : array or OrthogonalSlices
         Drawn over the image; each of its voxels covers `heatmap_stride` image voxels.
     window : (start, stop), each (z, y, x) in voxels
         A box, `start` inside and `stop` outside, drawn as a dashed rectangle.
@@ -102,7 +102,7 @@ def plot_slices(
     heat = None if heatmap is None else _as_planes(heatmap, in_heatmap)
     jaw = None if mask is None else _as_planes(mask, centre)
     marks = _marks(points or {})
-    lines = describe(title, base, spacing_mm_zyx)
+    lines = title_lines(title, base, spacing_mm_zyx)
     extent = np.asarray(base.shape_zyx) * (spacing_mm_zyx or (1, 1, 1))
     with rc_context(STYLE):
         handles = _legend_handles(marks, None if jaw is None else mask_label, window is not None)
@@ -160,8 +160,8 @@ def plot_crop(
     )
 
 
-def _as_planes(volume: Volume, point: Point) -> Planes:
-    return volume if isinstance(volume, Planes) else planes_through(volume, point)
+def _as_planes(volume: Volume, point: Point) -> OrthogonalSlices:
+    return volume if isinstance(volume, OrthogonalSlices) else orthogonal_slices(volume, point)
 
 
 def _marks(points: Mapping[str, Point]) -> list[tuple[str, Point, Style]]:
@@ -183,7 +183,7 @@ def _write_title(figure: Figure, lines: Sequence[str]) -> None:
         figure.text(0.02, y, line, va="top", parse_math=False, **style)
 
 
-def _draw_grey(axes: Axes, view: View, base: Planes, spacing: Triple | None) -> None:
+def _draw_grey(axes: Axes, view: View, base: OrthogonalSlices, spacing: Triple | None) -> None:
     """Draw a slice with axes in voxels; the three share a grey window that outliers don't move."""
     values = np.concatenate([v.cut(base).ravel()[::5] for v in VIEWS]).astype(np.float32)
     low, high = np.nanpercentile(values, (1, 99.5))
@@ -211,11 +211,11 @@ def _heat_colours() -> ListedColormap:
     return ListedColormap(colours)
 
 
-def _highest(heat: Planes) -> float:
+def _highest(heat: OrthogonalSlices) -> float:
     return max(float(max(np.nanmax(view.cut(heat)) for view in VIEWS)), 1e-12)
 
 
-def _draw_heatmap(axes: Axes, view: View, heat: Planes, stride: np.ndarray) -> None:
+def _draw_heatmap(axes: Axes, view: View, heat: OrthogonalSlices, stride: np.ndarray) -> None:
     """Lay a heatmap over a slice: its voxel j covers the voxels s * j ... s * j + s - 1."""
     rows, columns = view.cut(heat).shape
     right, bottom = columns * stride[view.columns] - 0.5, rows * stride[view.rows] - 0.5
@@ -231,7 +231,7 @@ def _draw_heatmap(axes: Axes, view: View, heat: Planes, stride: np.ndarray) -> N
 
 
 def _draw_mask(axes: Axes, inside: np.ndarray, opacity: float) -> None:
-    """Outline a mask in red and fill it, unless a heatmap is to be seen under it."""
+    """ObjectRegion a mask in red and fill it, unless a heatmap is to be seen under it."""
     fill = np.zeros((*inside.shape, 4), np.float32)
     fill[inside] = (*to_rgb(JAW_RED), opacity)
     axes.imshow(fill, interpolation="nearest", aspect=axes.get_aspect())
@@ -271,7 +271,7 @@ def _legend_handles(
     return handles
 
 
-def _draw_colour_bar(figure: Figure, box: Box, heat: Planes, label: str) -> None:
+def _draw_colour_bar(figure: Figure, box: Box, heat: OrthogonalSlices, label: str) -> None:
     """Draw the heatmap's scale, on grey, since its low end is transparent."""
     highest = _highest(heat)
     bar = figure.add_axes(box, facecolor="0.3")

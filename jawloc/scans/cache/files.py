@@ -21,8 +21,8 @@ from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache.layout import absolute, mirrors, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
 from jawloc.scans.dicom.rescale import with_rescale
-from jawloc.scans.greys import choose_greys
 from jawloc.scans.labels import Label
+from jawloc.scans.quantisation import choose_quantisation
 from jawloc.scans.scan import ScanFile, scan_in_memory
 
 # Raise it whenever the same source would give other voxels, centroids or another content hash.
@@ -169,15 +169,15 @@ def write_cached(path: Path, record: CacheRecord, image: np.ndarray, mask: np.nd
     image : array, shape (z, y, x)
         Grey values; what 16 bits can't hold exactly is rounded to 1/65535 of the range.
     """
-    greys = choose_greys(scan_in_memory(path, image, record.grid))
-    stored, rescale = greys.stored(image), (greys.slope, greys.intercept)
+    quantisation = choose_quantisation(scan_in_memory(path, image, record.grid))
+    stored, rescale = quantisation.stored(image), (quantisation.slope, quantisation.intercept)
     record = replace(record, rescale_slope=rescale[0], rescale_intercept=rescale[1])
     record = replace(record, checksum=_checksum(record, stored, mask))
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {RECORD_KEY: _RECORD.dump_python(record, mode="json")}
     slabs = [(stored, mask)]
     write_labelled_dicom_slabs(
-        path, slabs, record.grid, greys.dtype, metadata=metadata, rescale=rescale
+        path, slabs, record.grid, quantisation.dtype, metadata=metadata, rescale=rescale
     )
 
 

@@ -1,0 +1,1 @@
+"""Folders of results: which files in them are jawloc's, and which process may write."""

@@ -1,0 +1,187 @@
+"""What is looked for and where its results go: names of files, room for them, what is done."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from jawloc.errors import InputError
+from jawloc.geometry import Shape
+from jawloc.inference.crop_files import CROP_ENDINGS
+from jawloc.inference.exports import Row, read_rows
+from jawloc.inference.locator import Locator
+from jawloc.inference.models import ModelOptions
+from jawloc.scans.manifest import forget_files, written_files
+
+TABLE = "locations.csv"
+TABLES = (TABLE, "locations.json", "napari_points.csv")
+CROPS, MARKUPS, PICTURES = "imgs", "markups", "pictures"
+LEAST_FREE_BYTES = 4_000_000  # beside a crop: a picture, the tables twice
+
+Table = dict[str, list[Row]]  # by the scan's name
+
+
+@dataclass(frozen=True)
+class LocateRequest:
+    """Which model looks for what, and what is written of it.
+
+    Attributes
+    ----------
+    model, digest : str
+        What the user calls the model, and what changes with its weights.
+    model_options : ModelOptions
+        Which of the model's objects count.
+    folder : Path
+        Where results go.
+    crop_size : (z, y, x) in voxels of the full-size scan
+    crop_format : str or None
+        One of CROP_ENDINGS; None writes no crops.
+    """
+
+    locator: Locator
+    model: str
+    digest: str
+    model_options: ModelOptions
+    folder: Path
+    crop_size: Shape
+    crop_format: str | None = "tif"
+    pictures: bool = True
+
+    def objects(self) -> tuple[str, ...]:
+        """Return the names of the objects that are looked for."""
+        return self.model_options.objects or tuple(self.locator.objects)
+
+    def outputs(self, scan: str, object_name: str) -> dict[str, str | None]:
+        """Return the names of an object's own files, relative to the folder, by their column."""
+        several = len(self.objects()) > 1
+        stem = f"{scan}_{object_name}".replace("/", "_") if several else scan
+        crop = None if self.crop_format is None else f"{stem}{CROP_ENDINGS[self.crop_format]}"
+        return {
+            "crop_file": None if crop is None else f"{CROPS}/{crop}",
+            "picture_file": f"{PICTURES}/{stem}.png" if self.pictures else None,
+        }
+
+    def markups(self, scan: str) -> Path:
+        """Return the path of a scan's file for 3D Slicer."""
+        return self.folder / MARKUPS / f"{scan}.mrk.json"
+
+    def key(self, path: Path) -> str:
+        """Return a text that changes with the scan's files, the model and what is written."""
+        about = [self.digest, self.objects(), self.crop_size, self.crop_format, self.pictures]
+        return hashlib.sha256(repr([*about, str(path), _state(path)]).encode()).hexdigest()[:16]
+
+
+def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
+    """Return what a folder of results has already, by the scan's name.
+
+    Raises
+    ------
+    InputError
+        If there are results, and neither `resume` nor `overwrite` says what to do with them.
+    """
+    path, table = folder / TABLE, Table()
+    if not path.exists() or overwrite:
+        return table
+    if not resume:
+        raise InputError(
+            f"--output-dir: {folder} has results already; --resume goes on with them and skips "
+            f"what is done, --overwrite replaces them, or choose another folder"
+        )
+    for row in read_rows(path):
+        table.setdefault(row.scan, []).append(row)
+    return table
+
+
+def make_folders(request: LocateRequest) -> None:
+    """Make the folders of results, and see that there is room in them.
+
+    Raises
+    ------
+    InputError
+        If they can't be written to, or the disk is too full for one scan's results.
+    """
+    crops = 0 if request.crop_format is None else len(request.objects())
+    needed = LEAST_FREE_BYTES + 2 * prod(request.crop_size) * crops
+    names = [(MARKUPS, True), (CROPS, request.crop_format), (PICTURES, request.pictures)]
+    try:
+        free = _free_bytes(request.folder)
+        for name in [name for name, wanted in names if wanted and free >= needed]:
+            (request.folder / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=request.folder / name) as file:
+                file.write(bytes(4096))
+                file.flush()
+    except OSError as error:
+        raise InputError(
+            f"--output-dir: {request.folder} must be a folder that can be written to; "
+            f"{error.strerror}"
+        ) from error
+    if free < needed:
+        raise InputError(
+            f"--output-dir: {request.folder} needs room for at least one scan's results, "
+            f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return how much room there is in a folder, which need not be there yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def is_done(request: LocateRequest, rows: Sequence[Row], key: str) -> bool:
+    """Say whether rows are of the same file and search, and all their files are there."""
+    files = [f for row in rows for f in (row.crop_file, row.picture_file) if f is not None]
+    return (
+        tuple(row.object for row in rows) == request.objects()
+        and all(row.key == key for row in rows)
+        and request.markups(rows[0].scan).is_file()
+        and all((request.folder / file).is_file() for file in files)
+    )
+
+
+def files_of(request: LocateRequest, scan: str) -> list[str]:
+    """Return the names, relative to the folder, of a scan's own files."""
+    names = [file for name in request.objects() for file in request.outputs(scan, name).values()]
+    markups = request.markups(scan).relative_to(request.folder).as_posix()
+    return [*filter(None, names), markups]
+
+
+def remove_files(request: LocateRequest, scan: str) -> None:
+    """Leave no file of a scan that failed: those of an earlier search would be taken for its.
+
+    Only files on the folder's list of what jawloc wrote are removed.
+    """
+    own = (written_files(request.folder) or set()).intersection(files_of(request, scan))
+    for name in own:
+        (request.folder / name).unlink(missing_ok=True)
+    forget_files(request.folder, own)
+
+
+def files_of_earlier(folder: Path) -> set[str]:
+    """Return the files that the table in a folder is about, itself included; none without one."""
+    try:
+        rows = read_rows(folder / TABLE)
+    except (OSError, InputError):
+        return set()
+    files = {file for row in rows for file in (row.crop_file, row.picture_file) if file}
+    return {*TABLES, *files, *(f"{MARKUPS}/{row.scan}.mrk.json" for row in rows)}
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of a scan's files; none where they can't be read."""
+    files = [path]
+    try:
+        if path.is_dir():
+            files = sorted(path.iterdir())
+        elif path.suffix.lower() in (".mhd", ".nhdr"):  # headers whose voxels lie beside them
+            files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+        states = [(file.name, file.stat()) for file in files if file.exists()]
+    except OSError:  # opening the scan says why
+        return []
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

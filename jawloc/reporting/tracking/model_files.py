@@ -1,0 +1,78 @@
+"""What a user calls a model (its name, a file, an MLflow URI) -> its `.pth`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jawloc.errors import InputError
+from jawloc.reporting.folders.run_folder import OUTPUT_FOLDER
+
+WEIGHTS_ENDING = ".pth"
+STORE_SCHEMES = ("models:/", "runs:/")
+
+
+@contextmanager
+def model_file(model: str, base: Path) -> Iterator[Path]:
+    """Give the `.pth` of a model, for as long as the block lasts.
+
+    Parameters
+    ----------
+    model : str
+        A path of a `.pth`, or of the folder that jawloc-train put it into; an MLflow URI
+        (`models:/...`, `runs:/...`); or the name of a model that jawloc-train made, which is then
+        looked for below `base / script_output`.
+    base : Path
+        The folder of the config.
+
+    Raises
+    ------
+    InputError
+        If there is no such model, or several of this name.
+    """
+    if model.startswith(STORE_SCHEMES):
+        from jawloc.reporting.tracking.store import download_model  # MLflow takes seconds to import
+
+        with tempfile.TemporaryDirectory(prefix="jawloc-") as folder:
+            yield _weights_in(download_model(base, model, Path(folder)), model)
+    elif Path(model).is_file() or model.endswith(WEIGHTS_ENDING) or Path(model).name != model:
+        path = Path(os.path.expanduser(model))  # noqa: PTH111 - "~name" of nobody stays
+        own = path / f"{path.name}{WEIGHTS_ENDING}"  # of a folder that jawloc-train made
+        yield own if own.is_file() else path
+    else:
+        yield _named_model(model, base)
+
+
+def _weights_in(downloaded: Path, uri: str) -> Path:
+    """Return the one `.pth` of a downloaded model (jawloc's has it among its artifacts)."""
+    if downloaded.is_file():
+        return downloaded
+    found = sorted(downloaded.rglob(f"*{WEIGHTS_ENDING}"))
+    if len(found) != 1:
+        raise InputError(
+            f"{uri}: a model that jawloc logged has one {WEIGHTS_ENDING} file; "
+            f"this has {len(found)}"
+        )
+    return found[0]
+
+
+def _named_model(name: str, base: Path) -> Path:
+    usual = base / OUTPUT_FOLDER / name / f"{name}{WEIGHTS_ENDING}"
+    if usual.is_file():
+        return usual
+    outputs = base / OUTPUT_FOLDER.parts[0]
+    models = [path for path in outputs.rglob(f"*{WEIGHTS_ENDING}") if path.parent.name == path.stem]
+    found = [path for path in models if path.stem == name]
+    if len(found) > 1:
+        places = ", ".join(str(path) for path in sorted(found))
+        raise InputError(f"{name}: several models have this name, name the file; {places}")
+    if not found:
+        names = sorted({path.stem for path in models})
+        close = difflib.get_close_matches(name, names, n=3) or names[:5]
+        others = f"; there are {', '.join(close)}" if close else ""
+        raise InputError(f"{name}: no model of this name below {outputs}{others}")
+    return found[0]

@@ -1,0 +1,75 @@
+"""A locator as an MLflow model; tracking.py imports this once it has told MLflow how to behave."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import mlflow.pyfunc
+from mlflow import MlflowClient, entities
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
+
+from jawloc.reporting.tracking.source import PACKAGE, locator_requirements
+
+MODEL_NAME = "locator"
+
+
+def log_locator(client: MlflowClient, run_id: str, weights: Path) -> str:
+    """Log the `.pth` of a run's locator as its model, and return the model's URI."""
+    run = client.get_run(run_id)
+    model = client.create_logged_model(
+        run.info.experiment_id, MODEL_NAME, run_id, params=run.data.params
+    )
+    description = Model(
+        artifact_path=model.artifact_location,
+        run_id=run_id,
+        model_uuid=model.model_id,
+        model_id=model.model_id,
+    )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _save_model(Path(folder) / "model", weights, description)
+            client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    except BaseException:
+        client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, step=0)])
+    histories = [client.get_metric_history(run_id, key) for key in run.data.metrics]
+    summary = [
+        entities.Metric(m.key, m.value, m.timestamp, m.step, model_id=model.model_id, run_id=run_id)
+        for (*_, m) in histories
+        if m.step == 0
+    ]
+    client.log_batch(run_id, metrics=summary)
+    return f"models:/{model.model_id}"
+
+
+def _save_model(folder: Path, weights: Path, description: Model) -> None:
+    signature = ModelSignature(
+        # a nameless column, since MLflow then takes lists as well as tables
+        inputs=Schema([ColSpec("string")]),
+        outputs=Schema(
+            [ColSpec("string", name) for name in ("scan", "object")]
+            + [ColSpec("double", f"{axis}_voxels") for axis in "zyx"]
+            + [ColSpec("double", f"{axis}_mm", required=False) for axis in "zyx"]
+            + [ColSpec("double", "spread_voxels")]
+            + [ColSpec("double", name, required=False) for name in ("radius_voxels", "confidence")]
+            + [ColSpec("string", name) for name in ("status", "radius_note")]
+        ),
+    )
+    with warnings.catch_warnings():
+        # an example would be a path on this machine, and checking it would read a whole scan
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            mlflow_model=description,
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"weights": str(weights)},
+            code_paths=[str(PACKAGE)],
+            pip_requirements=locator_requirements(),
+            signature=signature,
+            model_config={"allowed_folder": None},
+        )

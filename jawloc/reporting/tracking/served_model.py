@@ -1,0 +1,110 @@
+"""The model that MLflow serves: scan paths in, positions out.
+
+MLflow runs this file to get the model ("models from code"), so that nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd  # type: ignore[import-untyped]
+from mlflow import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from jawloc.errors import InputError
+from jawloc.inference.locator import Localisation, load_locator
+
+FOLDER_VARIABLE = "JAWLOC_SCAN_FOLDER"
+SERVING_VARIABLE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's scoring server
+IN_VOXELS, IN_MM = ("z_voxels", "y_voxels", "x_voxels"), ("z_mm", "y_mm", "x_mm")
+TRUST = ["spread_voxels", "radius_voxels", "confidence", "status", "radius_note"]
+COLUMNS = ["scan", "object", *IN_VOXELS, *IN_MM, *TRUST]
+
+
+class ServedLocator(PythonModel):
+    """A locator behind MLflow's `predict`.
+
+    It reads scans only inside the folder that the environment variable JAWLOC_SCAN_FOLDER names,
+    or the setting `allowed_folder` of `mlflow.pyfunc.load_model(..., model_config=...)`. Served
+    over HTTP it needs one of them; otherwise any caller could probe the server's files.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the weights (MLflow calls this once)."""
+        self.locator = load_locator(Path(context.artifacts["weights"]), device="cpu")
+        self.allowed_folder = (context.model_config or {}).get("allowed_folder")
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
+        """Locate every object in every scan.
+
+        Parameters
+        ----------
+        model_input : DataFrame with one column, `scan` (MLflow also makes it from a list)
+            Paths of scan files or folders; relative ones are relative to the allowed folder.
+
+        Returns
+        -------
+        DataFrame, one row an object of a scan: scan (as given), object, the position in voxels of
+        the full-size scan and in mm (None where the spacing is unknown), and how far to trust it,
+        spread and radius in voxels of the full-size scan (see `Localisation`).
+
+        Raises
+        ------
+        MlflowException
+            A scan outside the allowed folder or that can't be read, with the reason: over HTTP,
+            status 400. Then none of the scans is answered for.
+        """
+        folder = os.environ.get(FOLDER_VARIABLE) or self.allowed_folder
+        rows = []
+        try:
+            for given in model_input.iloc[:, 0]:
+                found = self.locator.locate(checked_path(str(given), folder))
+                rows += [_row(str(given), localisation) for localisation in found]
+        except InputError as error:  # MLflow hands only its own errors' messages to an HTTP caller
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        mm = table[list(IN_MM)]
+        return table.assign(**mm.astype(object).where(mm.notna(), None))  # NaN isn't JSON
+
+
+def checked_path(given: str, folder: str | None) -> Path:
+    """Return the path of a scan, if it may be read.
+
+    Raises
+    ------
+    InputError
+        If it lies, once links and `..` are followed, outside `folder`; or if there is no folder
+        though the model is served.
+    """
+    if folder is None:
+        if os.environ.get(SERVING_VARIABLE) == "true":
+            raise InputError(
+                f"{given}: a served locator reads scans only inside the folder that the server's "
+                f"environment variable {FOLDER_VARIABLE} names; it is not set"
+            )
+        return Path(given)
+    allowed = Path(folder).resolve()
+    path = (allowed / given).resolve()
+    if not path.is_relative_to(allowed):
+        # which folder that is, is no caller's business
+        raise InputError(
+            f"{given}: scans are read only inside the folder that {FOLDER_VARIABLE} names; this "
+            f"path leads out of it"
+        )
+    return path
+
+
+def _row(given: str, found: Localisation) -> list[object]:
+    mm = found.point_mm or (None, None, None)
+    return [
+        given,
+        found.object_name,
+        *found.point_voxels,
+        *mm,
+        *(getattr(found, name) for name in TRUST),
+    ]
+
+
+set_model(ServedLocator())

@@ -1,0 +1,233 @@
+"""One locator over many scans, from their files to positions, crops and pictures.
+
+The main path of `jawloc locate`, read top to bottom. Reading a scan may fail, and is then a row
+of the table; writing may not, and ends the work with all that was written so far in order.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jawloc.errors import InputError
+from jawloc.geometry import voxels_to_lps_mm
+from jawloc.inference.crop import CropBox, crop_box_around, read_crop
+from jawloc.inference.crop_files import write_crop
+from jawloc.inference.exports import (
+    FAILED,
+    Row,
+    csv_text,
+    failed_row,
+    json_text,
+    located_row,
+    napari_text,
+    slicer_text,
+)
+from jawloc.inference.locator import Localisation
+from jawloc.reporting.figures import save_figure
+from jawloc.reporting.folders.own_files import own_names, refuse_foreign
+from jawloc.reporting.folders.run_folder import claimed_output, is_run_folder
+from jawloc.reporting.location_files import (
+    TABLE,
+    TABLES,
+    LocateRequest,
+    Table,
+    files_of,
+    is_done,
+    make_folders,
+    remove_files,
+)
+from jawloc.reporting.outputs import location_picture, write_text
+from jawloc.scans.downsample import downsample_image
+from jawloc.scans.listing import ListedScan, describe_failure
+from jawloc.scans.manifest import start_manifest
+from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import ScanFile
+
+
+@dataclass(frozen=True)
+class LocateResult:
+    """How many scans were located, of these without trust, had been located before, and failed."""
+
+    located: int
+    doubtful: int
+    skipped: int
+    failed: int
+    table: Path
+
+    def describe(self) -> str:
+        """Say it in a line."""
+        parts = [f"{self.located} scan{'' if self.located == 1 else 's'} located"]
+        if self.doubtful:
+            parts[0] += f" ({self.doubtful} not to be trusted: see status and reason)"
+        parts += [f"{self.skipped} done before"] if self.skipped else []
+        parts += [f"{self.failed} failed (the table says why)"] if self.failed else []
+        return f"{', '.join(parts)}: {self.table}"
+
+
+@dataclass(frozen=True)
+class LocatedScan:
+    """All that was read of a scan: what was found, and the window round each object."""
+
+    scan: ScanFile
+    image: np.ndarray  # downsampled
+    found: list[Localisation]
+    windows: list[CropBox]
+    crops: list[np.ndarray]  # none where nothing is made of them
+
+
+def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Table) -> LocateResult:
+    """Locate scan after scan; the tables are up to date after each.
+
+    Parameters
+    ----------
+    table : the rows that are there already; those of scans that aren't listed stay as they are.
+
+    Raises
+    ------
+    InputError
+        If the folder can't be made or written to, its disk is full, another process writes into
+        it, or it holds a file of others that would be overwritten; before any work.
+    OSError
+        If results can't be written any more; says how to go on.
+    KeyboardInterrupt
+        Likewise.
+    """
+    table = dict(table)
+    count = {"located": 0, "doubtful": 0, "skipped": 0, "failed": 0}
+    with (
+        _claimed_folder(request, scans),
+        _saying_how_to_go_on(request.folder, count, len(scans)),
+        tqdm(scans, desc="locate", unit="scan", disable=None) as bar,
+    ):
+        for scan in bar:
+            key = request.key(scan.path)
+            if is_done(request, table.get(scan.name, []), key):
+                count["skipped"] += 1
+                continue
+            rows = table[scan.name] = locate_one(request, scan, key)
+            write_tables(request.folder, table)
+            failed = rows[0].status == FAILED
+            count["failed" if failed else "located"] += 1
+            count["doubtful"] += not failed and any(row.status != "ok" for row in rows)
+            if failed:
+                bar.write(describe_failure(scan, rows[0].reason or ""), file=sys.stderr)
+    return LocateResult(**count, table=request.folder / TABLE)
+
+
+@contextmanager
+def _claimed_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Iterator[None]:
+    """Hold the folder of results, which then has a list of jawloc's files and room for more."""
+    written = {*TABLES, *(name for scan in scans for name in files_of(request, scan.name))}
+    with claimed_output(request.folder):
+        own = own_names(request.folder, run=is_run_folder(request.folder))
+        refuse_foreign(request.folder, "--output-dir", written.__contains__, own)
+        make_folders(request)
+        start_manifest(request.folder, own)
+        yield
+
+
+def locate_one(request: LocateRequest, listed: ListedScan, key: str) -> list[Row]:
+    """Locate one scan, write the files of its own, and return its rows."""
+    started = time.perf_counter()
+    about: dict[str, Any] = {"path": str(listed.path), "model": request.model, "key": key}
+    try:
+        located = read_and_locate(request, listed)
+        files = [request.outputs(listed.name, one.object_name) for one in located.found]
+        for index, names in enumerate(files):
+            write_object(request, located, index, names)
+        about["seconds"] = round(time.perf_counter() - started, 3)
+        rows = [row_of(located, index, {**about, **names}) for index, names in enumerate(files)]
+        with _writing():
+            write_text(request.markups(listed.name), slicer_text(rows))
+        return rows
+    except _WritingError:
+        remove_files(request, listed.name)
+        raise
+    except Exception as error:  # a night's list must not end with one scan, whatever is wrong
+        remove_files(request, listed.name)
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        about["seconds"] = round(time.perf_counter() - started, 3)
+        return [failed_row(listed.name, said, about)]
+
+
+def read_and_locate(request: LocateRequest, listed: ListedScan) -> LocatedScan:
+    """Read a scan, slab by slab, find the objects in it, and read the crops round them."""
+    scan = open_scan(listed.path)
+    placement = scan.read_placement()  # once, and where an error is the scan's
+    scan = replace(scan, read_placement=lambda: placement)
+    image = downsample_image(scan, request.locator.downsampled_size)
+    prediction = request.locator.predict(image)
+    found = request.model_options.select(
+        request.locator.localise(listed.name, prediction, scan.grid)
+    )
+    windows = [
+        crop_box_around(one.point_voxels, request.crop_size, scan.grid.shape_zyx) for one in found
+    ]
+    wanted = request.pictures or request.crop_format is not None
+    crops = [read_crop(scan, window)[0] for window in windows] if wanted else []
+    return LocatedScan(scan, image, found, windows, crops)
+
+
+def write_object(
+    request: LocateRequest, located: LocatedScan, index: int, files: Mapping[str, str | None]
+) -> None:
+    """Write the crop and the picture of one object."""
+    crop_file, picture_file = files["crop_file"], files["picture_file"]
+    found, window, grid = located.found[index], located.windows[index], located.scan.grid
+    with _writing():
+        if crop_file is not None:
+            write_crop(request.folder / crop_file, located.crops[index], window, located.scan)
+        if picture_file is not None:
+            picture = location_picture(found, grid, located.image, located.crops[index], window)
+            save_figure(picture, request.folder / picture_file)
+
+
+def row_of(located: LocatedScan, index: int, about: Mapping[str, Any]) -> Row:
+    """Return the row of one object; `about` as for `located_row`."""
+    found, window, scan = located.found[index], located.windows[index], located.scan
+    lps = voxels_to_lps_mm(np.asarray(found.point_voxels), scan.grid, scan.read_placement())
+    return located_row(found, window, None if lps is None else lps.tolist(), about)
+
+
+def write_tables(folder: Path, table: Table) -> None:
+    """Write the tables of all scans, each whole or not at all."""
+    rows = [row for of_scan in table.values() for row in of_scan]
+    with _writing():
+        write_text(folder / "locations.json", json_text(rows))
+        write_text(folder / "napari_points.csv", napari_text(rows))
+        write_text(folder / TABLE, csv_text(rows))  # the last, since it says what is done
+
+
+class _WritingError(OSError):
+    """Results can't be written: unlike a scan that can't be read, this ends the work."""
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _WritingError(error.errno, error.strerror or str(error)) from error
+
+
+@contextmanager
+def _saying_how_to_go_on(folder: Path, count: Mapping[str, int], total: int) -> Iterator[None]:
+    try:
+        yield
+    except (_WritingError, KeyboardInterrupt) as error:
+        ended = sum(n for what, n in count.items() if what != "doubtful")
+        done = f"{ended} of {total} scans are done; the same command with --resume"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; {done} goes on") from None
+        raise OSError(
+            f"{folder}: results can't be written ({error.strerror}); {done} goes on once they can"
+        ) from error

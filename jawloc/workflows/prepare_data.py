@@ -1,0 +1,106 @@
+"""The scans of a run: found, checked, brought into the cache, and divided by their use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jawloc.config import Config
+from jawloc.errors import InputError
+from jawloc.scans.cache import ExampleFile, build_cache, open_example
+from jawloc.scans.dicom import find_labelled_dicoms
+from jawloc.training.distributed import SINGLE_PROCESS, Processes
+from jawloc.training.splits import (
+    Split,
+    check_objects,
+    choose_folds,
+    choose_split,
+    cross_validation_splits,
+    warn_of_divided_specimens,
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The examples of a run and what each is used for."""
+
+    split: Split
+    examples: dict[str, ExampleFile]  # by scan id
+    full_size_scans_read: int = 0  # to bring the cache up to date
+
+    def select(self, ids: Sequence[str]) -> list[ExampleFile]:
+        """Return the examples of these scan ids."""
+        return [self.examples[scan_id] for scan_id in ids]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Say which scans, with which content, are used for what: one text a split."""
+        return {
+            name: " ".join(f"{e.scan_id}:{e.key[:12]}" for e in self.select(ids))
+            for name, ids in vars(self.split).items()
+        }
+
+
+def find_scans(config: Config) -> list[Path]:
+    """Return the labelled DICOMs that the config names, without looking inside them."""
+    folders = [config.base / d for d in config.cache.dicom_dirs]
+    if not folders:
+        raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")
+    return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
+
+
+def prepare_data(
+    config: Config,
+    processes: Processes = SINGLE_PROCESS,
+    *,
+    folds: int | None = None,
+    warn: bool = True,
+) -> Data:
+    """Check the scans, bring the cache up to date, and find the examples in it.
+
+    Parameters
+    ----------
+    folds : how many folds will train, where that is not the split itself.
+    warn : whether to warn of specimens that lists of ids divide; once a command is enough.
+    """
+    scans = find_scans(config)
+    split = choose_split([path.stem for path in scans], config.split)
+    pattern = config.split.specimen_pattern
+    splits = (split,) if folds is None else choose_folds(split, folds, pattern)
+    if warn and processes.is_main:
+        # folds divide no specimens but between the test scans and all others: one shows it
+        warn_of_divided_specimens(splits[0], pattern)
+    examples, read = _examples(config, scans, splits, processes, folds=folds is not None)
+    return Data(split, examples, read)
+
+
+def prepare_folds(config: Config, folds: int) -> tuple[Data, ...]:
+    """Do as `prepare_data` for a cross-validation over all scans; return the data of each fold."""
+    scans = find_scans(config)
+    splits = cross_validation_splits([path.stem for path in scans], folds, config.split)
+    examples, read = _examples(config, scans, splits, SINGLE_PROCESS, folds=True)
+    return tuple(Data(split, examples, read) for split in splits)
+
+
+def _examples(
+    config: Config,
+    scans: Sequence[Path],
+    splits: Sequence[Split],
+    processes: Processes,
+    *,
+    folds: bool,
+) -> tuple[dict[str, ExampleFile], int]:
+    """Return the examples by scan id, and how many full-size scans had to be read for them."""
+    ids = [path.stem for path in scans]
+
+    def check(shown: Sequence[frozenset[str]]) -> None:
+        by_id = dict(zip(ids, shown, strict=True))
+        for each in splits:
+            check_objects(each, by_id, list(config.cache.objects), fold=folds)
+
+    with processes.main_process_first():
+        report = build_cache(
+            scans, config.cache, base=config.base, progress=processes.is_main, check=check
+        )
+    examples = [open_example(path, config.cache.objects) for path in report.cached]
+    return {example.scan_id: example for example in examples}, report.full_size_scans_read

@@ -1,0 +1,139 @@
+"""Tuning: a study of many short trainings that differ in a few settings; only here is optuna.
+
+The main path, read top to bottom. What is searched is in space.py, where the study is kept in
+study.py, which trials count in queue.py, one trial in trials.py, processes in workers.py, and what
+people look at in report.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack
+
+import optuna
+from optuna.trial import TrialState
+from tqdm import tqdm
+
+from jawloc.config import Config, change_config
+from jawloc.config.sigmas import tell_sigmas
+from jawloc.errors import TrainingError
+from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.scans.cores import usable_cores
+from jawloc.training.network import choose_device
+from jawloc.workflows.prepare_data import prepare_data
+from jawloc.workflows.tune.lost_trials import finished
+from jawloc.workflows.tune.search_space import Space
+from jawloc.workflows.tune.study import (
+    StudyConfig,
+    as_plain,
+    known_threads,
+    one_at_a_time,
+    open_study,
+    reachable,
+    search_definition,
+)
+from jawloc.workflows.tune.study_report import TuneResult, report_study
+from jawloc.workflows.tune.trial import Task
+from jawloc.workflows.tune.workers import recover, supervise, work
+
+PARENT = "mlflow_run_id"  # the study's attribute that names its run
+
+
+def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
+    """Search a space: begin a study or go on with it, until it has as many trials as wanted.
+
+    Raises
+    ------
+    InputError
+        Anything wrong with the options, the space, the scans or the storage, before the first
+        trial; a study of this name that searches something else.
+    TrainingError
+        Workers that die one after the other.
+    """
+    study.check()
+    space.check(config)
+    tell_sigmas(config.curriculum, config.network)
+    # the one cache of all trials is full before the first
+    data = prepare_data(config, folds=study.folds)
+    with ExitStack() as stack:
+        with one_at_a_time(study, config):
+            config = _with_threads(config, study)
+            described = search_definition(config, space, study, data.fingerprint())
+            params = {**config.as_params(), **as_plain(study)}
+            opened = open_study(study, config, described, space.default(config))
+            tracked = tracked_run(
+                config.base,
+                study.name,
+                params=params,
+                tags={"optuna.study": study.name},
+                run_id=opened.user_attrs.get(PARENT),
+            )
+            run = stack.enter_context(tracked)
+            opened.set_user_attr(PARENT, run.run_id)
+        task = Task(config, space, study, run.run_id)
+        with reachable(study):
+            recover(task)
+            try:
+                _run(task, opened)
+            except (KeyboardInterrupt, TrainingError):
+                _close(task, opened, run)
+                raise
+            return _close(task, opened, run)
+
+
+def _close(task: Task, opened: optuna.Study, run: TrackedRun) -> TuneResult:
+    """Report what is known by now; of several machines one after the other, the last knows most."""
+    with one_at_a_time(task.study, task.config):
+        recover(task)
+        return report_study(opened, task, run)
+
+
+def _with_threads(config: Config, study: StudyConfig) -> Config:
+    """Share the cores out, in the same way for all trials of a study.
+
+    How many threads share a sum decides how it is rounded, and small differences grow while a
+    network is trained: trials with other numbers of threads can't be compared.
+    """
+    threads = known_threads(study, config)
+    if config.training.cpu_threads or threads == 0:
+        return config
+    if threads is None:
+        if choose_device(config.training.device).type != "cpu":
+            return config
+        threads = max(1, usable_cores() // study.workers)
+    return change_config(config, {"cpu_threads": threads}, source="--workers")
+
+
+def _run(task: Task, opened: optuna.Study) -> None:
+    """Run what is left of the study, here or in processes of their own, beside a bar."""
+    wanted, timeout = task.study.trials, task.study.timeout_seconds
+    deadline = math.inf if timeout is None else time.time() + timeout
+    done = len(finished(opened))
+    with tqdm(total=wanted, initial=done, unit="trial", desc="tune", disable=None) as bar:
+        told = done
+
+        def tell(doing: str) -> None:
+            nonlocal told
+            trials = finished(opened)
+            complete = [t for t in trials if t.state == TrialState.COMPLETE]
+            best = f"best {min(t.value for t in complete):.3f} voxels" if complete else ""
+            bar.update(len(trials) - bar.n)
+            bar.set_postfix_str(", ".join(filter(None, (best, doing))))
+            if bar.disable and len(trials) > told:  # a file can't show a bar
+                print(f"{len(trials)} of {wanted} trials, {best or 'none complete'}", flush=True)
+            told = len(trials)
+
+        tell("")
+        if done >= wanted:
+            return
+        try:
+            if task.study.workers == 1:
+                work(task, deadline, tell=tell)
+            else:
+                supervise(task, deadline, tell)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "interrupted; the same command goes on with the study, the interrupted trial "
+                "included"
+            ) from None

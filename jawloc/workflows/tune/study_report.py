@@ -1,0 +1,193 @@
+"""What a study showed: the best settings as a file, all trials as a table, and pictures."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd  # type: ignore[import-untyped]
+from optuna.trial import FrozenTrial, TrialState
+
+from jawloc.config import Config
+from jawloc.reporting.figures import save_drawn
+from jawloc.reporting.outputs import write_text
+from jawloc.reporting.tracking.runs import TrackedRun
+from jawloc.workflows.tune.lost_trials import counting, finished
+from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task
+
+ERROR = "validation error (voxels)"
+PLOTS = {
+    "history": ("plot_optimization_history", "Validation error of each trial, and the best so far"),
+    "importances": ("plot_param_importances", "How much each setting matters"),
+    "slice": ("plot_slice", "Validation error over each setting"),
+    "parallel_coordinates": ("plot_parallel_coordinate", "Each trial's settings and error"),
+    "contour": ("plot_contour", "Validation error over two settings, filled in between the trials"),
+    "intermediate_values": (
+        "plot_intermediate_values",
+        "Best validation error (voxels) so far, over epochs (or of folds)",
+    ),
+}
+# What the contour shows, if both are searched; else the first two settings.
+PAIR = ["curriculum.threshold", "curriculum.minimum_sigma"]
+PANEL_INCHES = 4.0
+LABELS = {
+    "Step": "epoch (or fold)",
+    "Intermediate Value": ERROR,
+    "Trial": "trial",
+    "Hyperparameter": "",
+    "Hyperparameter Importance": "share of what makes trials good or bad",
+}
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What a study has shown until now.
+
+    Attributes
+    ----------
+    folder : where `best.yml`, `trials.csv` and the pictures lie
+    best : the best trial, or None if none is complete
+    states : number of trials by state
+    tied : numbers of the other trials with the best one's error, to the last digit
+    """
+
+    folder: Path
+    best: FrozenTrial | None
+    states: dict[str, int]
+    tied: tuple[int, ...] = ()
+
+    def describe(self) -> str:
+        """Say it in a few lines."""
+        counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
+        if self.best is None:
+            return f"no trial is complete yet ({counts or 'none begun'}): {self.folder}"
+        number = sum(self.states.values())
+        tied = ""
+        if self.tied:
+            others = ", ".join(map(str, self.tied))
+            tied = f"\n  Trial {others} gave the very same: what differs between them had no effect"
+        settings = ", ".join(f"{key} {_short(value)}" for key, value in self.best.params.items())
+        return (
+            f"best of {number} trial{'s' if number > 1 else ''} ({counts}): "
+            f"number {self.best.number} with a validation error of {self.best.value:.3f} "
+            "downsampled voxels\n"
+            f"  {settings}{tied}\n"
+            f"Table, pictures and settings: {self.folder}\n"
+            f"Train with them: jawloc-train --model-name best-{self.folder.name} --experiment "
+            f"{self.folder / 'best.yml'}"
+        )
+
+
+def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult:
+    """Write and log what is known of the study by now."""
+    folder = task.study.folder(task.config.base)
+    trials = finished(study)
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    best = min(complete, key=lambda t: (t.value, t.number), default=None)
+    states = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
+    states["failed"] = states.pop("fail")
+    _write_table(counting(study.get_trials(deepcopy=False)), folder / "trials.csv")
+    files = [folder / "trials.csv"]
+    numbers: dict[str, float] = {f"trials_{state}": n for state, n in states.items()}
+    # of the trials, not of the cache's building before them
+    numbers["full_size_scans_read_during_trials"] = sum(
+        t.user_attrs.get(FULL_SIZE_READ, 0) for t in study.get_trials(deepcopy=False)
+    )
+    numbers["epochs_of_all_trials"] = sum(t.user_attrs.get("epochs", 0) for t in trials)
+    if best is not None:
+        config = task.space.apply(task.config, task.space.suggest(_fixed(best)))
+        write_text(folder / "best.yml", _best_yaml(config, best, task))
+        numbers |= {"best_trial": best.number, "objective_error_voxels": float(best.value or 0)}
+        numbers |= {
+            f"best.{key}": value
+            for key, value in best.params.items()
+            if isinstance(value, int | float)
+        }
+        run.tag({f"best.{key}": str(value) for key, value in best.params.items()})
+        files += [folder / "best.yml", *_write_pictures(study, folder)]
+    run.log_summary(numbers)
+    for path in files:
+        run.log_file(path)
+    tied = [t.number for t in complete if best and t.value == best.value and t != best]
+    return TuneResult(folder, best, states, tuple(tied))
+
+
+def _fixed(trial: FrozenTrial) -> Any:
+    """Return the trial in the form in which it is asked for its values."""
+    return optuna.trial.FixedTrial(trial.params)
+
+
+def _best_yaml(config: Config, best: FrozenTrial, task: Task) -> str:
+    folds = task.study.folds
+    over = "" if folds is None else f", the mean over {folds} folds"
+    return (
+        f"# Trial {best.number} of the study {task.study.name!r}: validation error "
+        f"{best.value:.6g} downsampled voxels{over}.\n"
+        f"# jawloc-train --model-name best-{task.study.name} --experiment best.yml\n"
+        f"{config.as_yaml()}"
+    )
+
+
+def _write_table(trials: list[FrozenTrial], path: Path) -> None:
+    rows = [
+        {
+            "trial": trial.number,
+            "state": "failed" if trial.state == TrialState.FAIL else trial.state.name.lower(),
+            "error_voxels": trial.value if trial.state == TrialState.COMPLETE else None,
+            **trial.params,
+            "epochs": trial.user_attrs.get("epochs"),
+            "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+            "retry_of": trial.system_attrs.get("failed_trial"),
+            "reason": trial.user_attrs.get("reason"),
+            "mlflow_run_id": trial.user_attrs.get("mlflow_run_id"),
+        }
+        for trial in trials
+    ]
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
+
+
+def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
+    """Draw each picture as PNG, and all of them to be moved about in one HTML page."""
+    import optuna.visualization as interactive
+    from optuna.visualization import matplotlib as still
+
+    written: list[Path] = []
+    # one panel beside the other for each setting
+    size = (max(10.0, PANEL_INCHES * len(study.best_params)), 6.0)
+    pages: list[str] = []
+    for name, (function, title) in PLOTS.items():
+        options, path = _options(study, name), folder / f"{name}.png"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that some trials are left out
+                draw = partial(getattr(still, function), study, **options)
+                save_drawn(draw, path, size, title, LABELS)
+                figure = getattr(interactive, function)(study, **options)
+        except (ValueError, RuntimeError):  # too few trials for it
+            continue
+        written.append(path)
+        pages.append(figure.to_html(full_html=False, include_plotlyjs=not pages))
+    if pages:
+        page = folder / "study.html"
+        title = f"<title>{study.study_name}</title>"
+        write_text(page, f"<!doctype html><meta charset=utf-8>{title}{''.join(pages)}")
+        written.append(page)
+    return written
+
+
+def _options(study: optuna.Study, name: str) -> dict[str, Any]:
+    if name == "intermediate_values":
+        return {}
+    options: dict[str, Any] = {"target_name": ERROR}
+    if name == "contour":
+        searched = list(study.best_params)
+        options["params"] = PAIR if set(PAIR) <= set(searched) else searched[:2]
+    return options
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,156 @@
+"""Workers: processes that run one study's trials, and the one that looks after them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NoReturn
+
+from filelock import FileLock
+
+from jawloc.errors import InputError, TrainingError
+from jawloc.reporting.tracking.runs import end_lost_run
+from jawloc.workflows.tune.lost_trials import (
+    finished,
+    is_under_way,
+    queue_unheard_of,
+    recover_lost,
+    replaced,
+    to_start,
+    worker_token,
+)
+from jawloc.workflows.tune.study import load, reachable
+from jawloc.workflows.tune.trial import STATE, Task, run_trial, set_up
+
+LOOK_SECONDS = 0.5  # between two looks at how far the workers are
+MOST_LOSSES = 3  # of workers, in a row without a finished trial between them, until it is given up
+
+
+def work(
+    task: Task, deadline: float, number: int = 0, tell: Callable[[str], object] = lambda _: None
+) -> None:
+    """Run trials until the study has as many as wanted, or no time is left to begin another.
+
+    Parameters
+    ----------
+    deadline : seconds since the epoch
+    number : the worker's among this machine's
+    tell : is called after every epoch, with what is being done, and after every trial, with nothing
+    """
+    study, folder = load(task.study, task.config, number), task.study.folder(task.config.base)
+    asking = FileLock(folder / "asking.lock")  # of two workers, none may take the last trial twice
+    with reachable(task.study), worker_token(folder) as token:
+        worker = set_up(task, token, tell)
+        while time.time() < deadline:
+            asking.acquire()
+            try:
+                queue_unheard_of(study)
+                if to_start(study, task.study.trials) > 0:
+                    run_trial(study, worker, asked=asking.release)
+                    tell("")
+                    continue
+            finally:
+                asking.release(force=True)
+            # another machine may be lost with a trial; on this one, somebody looks after workers
+            if not (task.study.is_in_a_database and is_under_way(study)):
+                return
+            time.sleep(LOOK_SECONDS)
+
+
+def supervise(task: Task, deadline: float, tell: Callable[[str], object]) -> None:
+    """Start workers, replace those that die, and return when all have come to their end.
+
+    Raises
+    ------
+    InputError, TrainingError
+        What a worker ended with; or that workers die one after the other.
+    """
+    workers = [_start(task, deadline, number) for number in range(task.study.workers)]
+    study = load(task.study, task.config)
+    losses, done = 0, len(finished(study))
+    try:
+        while workers:
+            time.sleep(LOOK_SECONDS)
+            tell("")
+            for place, worker in reversed(list(enumerate(workers))):
+                if worker.process.is_alive():
+                    continue
+                workers.pop(place)
+                _raise_what_it_said(worker)
+                if worker.process.exitcode == 0:
+                    continue
+                recover(task)
+                now = len(finished(study))
+                losses, done = (1 if now > done else losses + 1), now
+                if losses >= MOST_LOSSES:
+                    raise TrainingError(
+                        f"{losses} workers in a row died without a finished trial (the last with "
+                        f"exit code {worker.process.exitcode}); is there enough memory for "
+                        f"--workers {task.study.workers}?"
+                    )
+                workers.append(_start(task, deadline, worker.number + task.study.workers))
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+    tell("")
+
+
+def recover(task: Task) -> None:
+    """Queue the trials of dead workers again, and end their runs as failed."""
+    study = load(task.study, task.config)
+    recover_lost(study, task.study.folder(task.config.base))
+    trials = study.get_trials(deepcopy=False)
+    for number in replaced(trials):  # some by another machine, which heard no more of a worker
+        if (run_id := trials[number].user_attrs.get("mlflow_run_id")) is not None:
+            end_lost_run(task.config.base, run_id, {STATE: "lost", "optuna.reason": "worker died"})
+
+
+@dataclass(frozen=True)
+class _Worker:
+    number: int
+    process: BaseProcess
+    words: Connection  # what ended it, if something did
+
+
+def _start(task: Task, deadline: float, number: int) -> _Worker:
+    # a fresh interpreter: torch's threads and open databases don't survive a fork
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_work_here, args=(task, deadline, number, send))
+    process.start()
+    send.close()
+    return _Worker(number, process, receive)
+
+
+def _work_here(task: Task, deadline: float, number: int, words: Any) -> None:
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _stop_once)
+    try:
+        work(task, deadline, number)
+    except KeyboardInterrupt:
+        os._exit(0)  # the trial is queued again, and the terminal hears of it once
+    except (InputError, TrainingError, OSError) as error:
+        words.send((type(error).__name__, str(error)))
+        raise SystemExit(1) from None
+
+
+def _stop_once(_signum: int, _frame: object) -> NoReturn:
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _raise_what_it_said(worker: _Worker) -> None:
+    try:
+        kind, sentence = worker.words.recv()
+    except EOFError:
+        return
+    raise (TrainingError if kind == "TrainingError" else InputError)(sentence)

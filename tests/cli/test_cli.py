@@ -1,0 +1,472 @@
+"""The terminal: quick help, every command's words and exit code, and runs that are interrupted."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+import torch
+from click.testing import CliRunner
+from mlflow import MlflowClient
+
+from jawloc import __version__, cli
+from jawloc.config import load_config
+from jawloc.reporting.tracking.store import tracking_uri
+from jawloc.scans.dicom import open_labelled_dicom
+from tests.lab import SCAN_IDS, files_below, only_sentence, write_config
+
+CHECKOUT = Path(__file__).parents[2]
+COMMANDS = ["train", "locate", "dicoms", "cache", "ui"]
+EVERY_COMMAND = [
+    [],
+    *([c] for c in COMMANDS),
+    *(["cache", c] for c in ("build", "verify", "clear")),
+]
+
+
+def process(*arguments, cwd, code=None, **settings):
+    """Return the arguments with which subprocess starts jawloc, or code that starts it."""
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    environment |= {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    start = ["-m", "jawloc"] if code is None else ["-c", code]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return {"args": [sys.executable, *start, *arguments], "cwd": cwd, "env": environment, **pipes}
+
+
+# --- help and completion -------------------------------------------------------------------------
+
+
+def test_help_of_every_command_imports_nothing_heavy(tmp_path):
+    """Regression guard: `--help` answers in a tenth of a second, not after torch and mlflow."""
+    code = f"""
+import sys
+from jawloc.cli import jawloc
+for command in {EVERY_COMMAND}:
+    jawloc([*command, "--help"], standalone_mode=False)
+heavy = "torch mlflow numpy matplotlib pydicom scipy SimpleITK monai pandas pydantic yaml tqdm"
+print("imported:", [name for name in heavy.split() if name in sys.modules])
+"""
+    ended = subprocess.run(**process(cwd=tmp_path, code=code))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Usage: ") == len(EVERY_COMMAND)
+    assert ended.stdout.endswith("imported: []\n")
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_help_describes_every_option(jawloc, command):
+    result = jawloc(*command, "-h")
+    assert result.exit_code == 0
+    found = cli.jawloc
+    for name in command:
+        found = found.commands[name]
+    for option in found.params:
+        if option.param_type_name == "option":
+            assert option.help, option.name
+            assert max(option.opts, key=len) in result.output
+
+
+def test_jawloc_train_is_jawloc_train():
+    scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["jawloc"] == "jawloc.cli:jawloc"
+    assert scripts["jawloc-train"] == "jawloc.cli:train"
+    assert cli.jawloc.commands["train"] is cli.train
+
+
+def test_python_m_jawloc_is_jawloc(tmp_path):
+    ended = subprocess.run(**process("--version", cwd=tmp_path))
+    assert ended.stdout.strip().endswith(__version__)
+    ended = subprocess.run(**process("nonsense", cwd=tmp_path))
+    assert ended.returncode == 2
+    assert "No such command 'nonsense'" in ended.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_switched_on_and_completes_commands(shell):
+    if shell == "bash" and shutil.which("bash") is None:
+        pytest.skip("click asks bash itself for its version")
+
+    def ask(task, **words):
+        environment = {"_JAWLOC_COMPLETE": f"{shell}_{task}", **words}
+        return CliRunner().invoke(cli.jawloc, env=environment, prog_name="jawloc").output
+
+    assert "_JAWLOC_COMPLETE" in ask("source")
+    line = {"COMP_WORDS": "jawloc tr", "COMP_CWORD": "tr" if shell == "fish" else "1"}
+    assert "train" in ask("complete", **line)
+    assert "dicoms" not in ask("complete", **line)
+    line = {"COMP_WORDS": "jawloc train --over", "COMP_CWORD": "--over" if shell == "fish" else "2"}
+    assert "--overwrite" in ask("complete", **line)
+
+
+# --- train: what reaches the experiment ----------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Return what `jawloc train` asks for, instead of doing it."""
+    import jawloc.workflows.train
+
+    seen = {}
+
+    class Done:
+        def describe(self):
+            return "done"
+
+    def run_training(config, name, **flags):
+        seen.update(config=config, name=name, **flags)
+        return Done()
+
+    monkeypatch.setattr(jawloc.workflows.train, "run_training", run_training)
+    return seen
+
+
+def test_train_hands_its_options_on(lab, jawloc, asked):
+    (lab / "experiments").mkdir()
+    write_config(lab / "experiments", "e.yml", seed=3, dicom_dirs=["../dicoms/labelled"])
+    result = jawloc(
+        *["train", "--model-name", "blue", "--experiment", "experiments/e.yml", "--overwrite"],
+        *["--set", "num_epochs=7", "--set", "curriculum.threshold=0.4"],
+    )
+    assert (result.exit_code, result.stdout) == (0, "done\n"), result.output
+    config = asked["config"]
+    assert (asked["name"], asked["overwrite"], asked["resume"]) == ("blue", True, False)
+    assert (config.training.seed, config.training.num_epochs) == (3, 7)
+    assert config.curriculum.threshold == 0.4
+    assert config.base == lab
+
+
+def test_train_without_options_is_called_locator_with_the_folders_config(lab, jawloc, asked):
+    assert jawloc("train").exit_code == 0
+    assert asked["name"] == "locator"
+    assert asked["config"] == load_config(lab / "userconf.yml")
+
+
+def test_outputs_lie_beside_the_config_wherever_it_is(lab, jawloc, asked, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert jawloc("train", "--config", "lab/userconf.yml").exit_code == 0
+    assert asked["config"].base == lab
+    assert asked["config"].cache.dicom_dirs == (str(lab / "dicoms" / "labelled"),)
+
+
+def test_no_shrink_heatmap_keeps_sigma_as_it_is(lab, jawloc, asked):
+    assert jawloc("train", "--set", "curriculum.shrink_factor=0.5").exit_code == 0
+    assert asked["config"].curriculum.shrink_factor == 0.5
+    result = jawloc("train", "--set", "curriculum.shrink_factor=0.5", "--no-shrink-heatmap")
+    assert result.exit_code == 0
+    assert asked["config"].curriculum.shrink_factor == 1
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_system_is_a_sentence_too(lab, jawloc, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "x.dcm")
+
+    monkeypatch.setattr("jawloc.scans.cache.build_cache", full)
+    assert only_sentence(jawloc("cache", "build")) == "[Errno 28] No space left on device: 'x.dcm'"
+
+
+def test_a_bug_is_not_hidden(lab, jawloc, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("bug")
+
+    monkeypatch.setattr("jawloc.scans.cache.build_cache", broken)
+    assert isinstance(jawloc("cache", "build").exception, KeyError)
+
+
+def test_an_interruption_before_a_run_has_begun_is_one_word(lab, jawloc, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jawloc.workflows.prepare_data.build_cache", interrupted)
+    before = files_below(lab)
+    result = jawloc("train")
+    assert (result.exit_code, result.stderr) == (130, "Error: interrupted\n")
+    assert files_below(lab) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_closed_terminal_ends_a_run_unless_nohup_said_otherwise(lab, monkeypatch):
+    """Regression: jawloc's handler took the place of nohup's, and logging out ended the run."""
+    seen = []
+    monkeypatch.setattr(
+        "jawloc.scans.cache.build_cache", lambda *_, **__: seen.append(signal.getsignal(1)) or 1 / 0
+    )
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        for handler in (signal.SIG_DFL, signal.SIG_IGN):
+            signal.signal(signal.SIGHUP, handler)
+            CliRunner().invoke(cli.jawloc, ["cache", "build"])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert callable(seen[0])
+    assert seen[1] == signal.SIG_IGN
+
+
+# --- dicoms --------------------------------------------------------------------------------------
+
+IMAGE = np.arange(6 * 5 * 4, dtype=np.uint16).reshape(6, 5, 4)
+LABEL = np.zeros((6, 5, 4), np.uint8)
+LABEL[1, 1, 1], LABEL[4, 3, 2] = 1, 2
+
+
+@pytest.fixture
+def volumes(tmp_path, monkeypatch):
+    """Images a to d in one folder and labels in another; d has no label, e no image."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "labels", "tiffs"):
+        (tmp_path / folder).mkdir()
+    for name in "abcd":
+        write_mha(tmp_path / "images" / f"{name}.mha", IMAGE)
+    for name in ("a", "b_mask", "e"):
+        write_mha(tmp_path / "labels" / f"{name}.mha", LABEL)
+    write_mha(tmp_path / "labels" / "c_seg.mha", LABEL[1:])
+    tifffile.imwrite(tmp_path / "tiffs" / "t.tif", IMAGE, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "tiffs" / "t_label.tif", LABEL, photometric="minisblack")
+    return tmp_path
+
+
+def write_mha(path, array):
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing((0.2, 0.3, 0.5))  # x, y, z
+    SimpleITK.WriteImage(image, str(path))
+
+
+def test_dicoms_pairs_by_name_and_says_what_it_skipped_and_why(volumes, jawloc):
+    result = jawloc("dicoms", "images", "labels", "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "skipped c: c_seg.mha: a label must have its image's shape (z, y, x), (6, 5, 4); "
+        "it has (5, 5, 4)",
+        "skipped d: no label for d",
+        "skipped e: no image for e.mha",
+        "2 labelled DICOMs written to out, 3 skipped",
+    ]
+    assert sorted(path.name for path in (volumes / "out").iterdir()) == ["a.dcm", "b.dcm"]
+    scan = open_labelled_dicom(volumes / "out" / "b.dcm")
+    assert scan.grid.spacing_mm_zyx == pytest.approx((0.5, 0.3, 0.2))
+    np.testing.assert_array_equal(scan.read_image(0, 6), IMAGE)
+    np.testing.assert_array_equal(scan.read_mask(0, 6), LABEL)
+
+    before = files_below(volumes / "out")
+    again = jawloc("dicoms", "images", "labels", "out")
+    assert again.exit_code == 0
+    assert "skipped a: a.dcm exists" in again.stdout
+    assert "0 labelled DICOMs written to out, 5 skipped" in again.stdout
+    assert files_below(volumes / "out") == before
+
+
+def test_dicoms_on_trial_writes_nothing(volumes, jawloc):
+    result = jawloc("dicoms", "images", "labels", "out", "--dry-run")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[:2] == [
+        "would write out/a.dcm from images/a.mha and labels/a.mha",
+        "would write out/b.dcm from images/b.mha and labels/b_mask.mha",
+    ]
+    assert "skipped d: no label for d" in lines
+    assert lines[-1] == "2 labelled DICOMs would be written to out, 3 skipped"
+    assert not (volumes / "out").exists()
+
+
+def test_dicoms_keeps_the_label_values_that_are_asked_for(volumes, jawloc):
+    assert jawloc("dicoms", "images", "labels", "out", "--label-values", "2,7").exit_code == 0
+    mask = open_labelled_dicom(volumes / "out" / "a.dcm").read_mask(0, 6)
+    np.testing.assert_array_equal(mask, np.where(LABEL == 2, 2, 0))
+
+    result = jawloc("dicoms", "images", "labels", "none", "--label-values", "7")
+    assert "skipped a: a.mha: the mask is empty with the label values [7]" in result.stdout
+    assert "0 labelled DICOMs written" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "spacing"), [("0.02", (0.02,) * 3), ("0.5,0.2,0.1", (0.5, 0.2, 0.1)), (None, None)]
+)
+def test_dicoms_takes_the_spacing_that_a_format_loses(volumes, jawloc, given, spacing):
+    options = [] if given is None else ["--spacing", given]
+    result = jawloc("dicoms", "tiffs", "tiffs", "out", *options)
+    assert "1 labelled DICOMs written" in result.stdout, result.output
+    found = open_labelled_dicom(volumes / "out" / "t.dcm").grid.spacing_mm_zyx
+    assert found == (spacing if spacing is None else pytest.approx(spacing))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["missing", "labels"], "missing: the images must be in an existing folder; there is none"),
+        (["images", "missing"], "missing: the labels must be in an existing folder; there is none"),
+        (
+            ["images", "labels", "--label-values", "1,x"],
+            "--label-values: whole numbers from 1 to 255, separated by commas; received '1,x'",
+        ),
+        (
+            ["images", "labels", "--label-values", "300"],
+            "--label-values: whole numbers from 1 to 255, separated by commas; received '300'",
+        ),
+        (
+            ["images", "labels", "--spacing", "1,2"],
+            "--spacing: one positive number or three (z,y,x), in mm; received '1,2'",
+        ),
+        (
+            ["images", "labels", "--spacing", "1,nan,2"],
+            "--spacing: one positive number or three (z,y,x), in mm; received '1,nan,2'",
+        ),
+    ],
+)
+def test_dicoms_refuses_what_it_cannot_do(volumes, jawloc, arguments, sentence):
+    images, labels, *options = arguments
+    for trial in ([], ["--dry-run"]):
+        assert only_sentence(jawloc("dicoms", images, labels, "out", *options, *trial)) == sentence
+        assert not (volumes / "out").exists()
+
+
+# --- cache and ui --------------------------------------------------------------------------------
+
+
+def test_cache_is_built_verified_and_cleared(lab, jawloc):
+    result = jawloc("cache", "build")
+    assert result.stdout == "5 scans in the cache: 5 built, 0 refreshed, 0 already there\n"
+    assert jawloc("cache", "build").stdout.endswith("0 built, 0 refreshed, 5 already there\n")
+    result = jawloc("cache", "verify")
+    assert (result.exit_code, result.stdout) == (0, "5 cached files checked, 0 not in order\n")
+
+    folder = lab / "dicoms" / "downsampled_dicoms" / "24x12x12" / "labelled"
+    damaged = folder / f"{SCAN_IDS[1]}.dcm"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    (folder / "notes.txt").write_text("mine")
+    result = jawloc("cache", "verify")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"{damaged}: damaged; {damaged.name}: a cached scan must fit its checksum; it is damaged",
+        "5 cached files checked, 1 not in order",
+        "jawloc cache build makes them again",
+    ]
+    assert "1 built, 0 refreshed, 4 already there" in jawloc("cache", "build").stdout
+
+    result = jawloc("cache", "clear")
+    assert result.exit_code == 0
+    assert f"left alone, not written by jawloc: {folder / 'notes.txt'}" in result.stdout
+    assert "5 files removed" in result.stdout
+    assert list(files_below(lab / "dicoms" / "downsampled_dicoms")) == [
+        "24x12x12/labelled/notes.txt"
+    ]
+
+
+def test_cache_takes_another_size_by_set_or_experiment(lab, jawloc):
+    assert jawloc("cache", "build", "--set", "downsampled_dicom_size=[12, 6, 6]").exit_code == 0
+    write_config(lab, "e.yml", downsampled_dicom_size=[6, 6, 6])
+    assert jawloc("cache", "build", "--experiment", "e.yml").exit_code == 0
+    sizes = {path.name for path in (lab / "dicoms" / "downsampled_dicoms").glob("*x*")}
+    assert sizes == {"12x6x6", "6x6x6"}
+
+
+def test_ui_opens_the_store_that_the_config_names(lab, jawloc, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(
+        "jawloc.reporting.tracking.runs.open_ui", lambda root, port: opened.append((root, port))
+    )
+    assert jawloc("ui").exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    assert jawloc("ui", "--config", "lab/userconf.yml", "--port", "6001").exit_code == 0
+    assert opened == [(lab, 5000), (lab, 6001)]
+    sentence = only_sentence(jawloc("ui", "--config", "lab/other.yml"))
+    assert sentence.startswith("lab/other.yml: no such config file")
+
+
+# --- Ctrl-C and --resume, in a process of its own ------------------------------------------------
+
+# waits after the second epoch, long enough to be interrupted
+WAITING = """
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+import jawloc.workflows.train as experiment
+from jawloc.cli import jawloc
+save = experiment.save_checkpoint
+def save_and_wait(path, state, *rest):
+    save(path, state, *rest)
+    if len(state.records) == 2:
+        print("two epochs are done", flush=True)
+        time.sleep(600)
+experiment.save_checkpoint = save_and_wait
+jawloc()
+"""
+
+
+def interrupt(lab, number, *arguments):
+    """Train until two epochs are done, send a signal; return the process's code and words."""
+    running = subprocess.Popen(**process("train", *arguments, cwd=lab, code=WAITING))
+    try:
+        assert running.stdout.readline() == "two epochs are done\n"
+        running.send_signal(number)
+        _, said = running.communicate(timeout=240)
+    finally:
+        running.kill()
+    return running.returncode, said
+
+
+def numbers(lab, name):
+    with (lab / "script_output" / "jaw_location" / name / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_is_killed_in_the_store_and_can_be_gone_on_with(
+    lab, jawloc, no_pictures, one_thread, name
+):
+    """Regression: the lab's Ctrl-C saved a partial model as if it were finished."""
+    write_config(lab, num_epochs=4)
+    code, said = interrupt(lab, getattr(signal, name), "--model-name", "blue")
+    assert code == 130
+    assert said.rstrip().splitlines()[-1] == (
+        "Error: interrupted; the same command with --resume goes on from its last whole epoch"
+    )
+    assert "Traceback" not in said
+    folder = lab / "script_output" / "jaw_location" / "blue"
+    assert (folder / "checkpoint.pt").is_file()
+    assert not list(folder.glob("*.pth"))
+    client = MlflowClient(tracking_uri(lab))
+    experiment_id = client.get_experiment_by_name("jaw_location").experiment_id
+    (run,) = client.search_runs([experiment_id])
+    assert run.info.status == "KILLED"
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val_kl_nats")] == [1, 2]
+    if name == "SIGTERM":
+        return  # both leave the same, which one test of going on is enough for
+
+    assert jawloc("train", "--model-name", "blue", "--resume").exit_code == 0
+    (again,) = client.search_runs([experiment_id])  # the same run
+    assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
+    history = client.get_metric_history(run.info.run_id, "val_kl_nats")
+    assert [m.step for m in history] == [1, 2, 3, 4]
+    assert len(again.inputs.dataset_inputs) == 3
+    assert (folder / "blue.pth").is_file()
+    assert not (folder / "checkpoint.pt").exists()
+
+    assert jawloc("train", "--model-name", "whole").exit_code == 0
+    assert numbers(lab, "blue") == numbers(lab, "whole")
+    states = [
+        torch.load(folder.parent / n / f"{n}.pth", weights_only=True)["state_dicts"][0]
+        for n in ("blue", "whole")
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+
+
+def test_dicoms_ends_with_1_if_no_labelled_dicom_comes_of_it(volumes, jawloc):
+    """A script should not go on to train."""
+    for path in (volumes / "labels").iterdir():
+        if path.name.startswith(("a", "b")):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    result = jawloc("dicoms", "images", "labels", "out")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].startswith("0 labelled DICOMs written to out")

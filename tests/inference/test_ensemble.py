@@ -1,0 +1,66 @@
+"""Changed copies of an image are carried back to it."""
+
+import pytest
+import torch
+
+from jawloc.geometry import Shape
+from jawloc.heatmaps.target import gaussian_factors
+from jawloc.inference.ensemble import combine_copies
+from jawloc.inference.test_time_augmentation import AugmentedCopy, augmented_copies
+from jawloc.training.coarse_to_fine import StagePrediction
+
+SHAPE: Shape = (12, 10, 8)
+
+
+def marked(point):
+    image = torch.zeros(1, 1, *SHAPE)
+    image[0, 0, *point] = 1
+    return image
+
+
+@pytest.mark.parametrize("turned", [(), ("y",), ("z", "x"), ("z", "y", "x")])
+def test_points_of_every_copy_come_back_to_the_image(turned):
+    point = (7, 4, 2)
+    images, copies = augmented_copies(marked(point), turned)
+    assert len(images) == len(copies) == (3 if turned else 2)
+    for image, copy in zip(images, copies, strict=True):
+        (found,) = torch.nonzero(image[0])
+        assert copy.back(found.float()).tolist() == list(point)
+
+
+def test_beyond_the_first_voxels_a_moved_copy_repeats_them():
+    image = torch.arange(12.0 * 10 * 8).view(1, 1, *SHAPE)
+    moved = augmented_copies(image, ())[0][1, 0]
+    assert torch.equal(moved[0, 0, :2], image[0, 0, 0, 0, [0, 0]])
+    assert torch.equal(moved[:, 0, 0], image[0, 0, [0, *range(11)], 0, 0])
+
+
+def seen_at(points, sigma=1.5):
+    """What a network would see that draws a Gaussian at each point (one a copy)."""
+    where = torch.tensor(points, dtype=torch.float32)[:, None]
+    z, y, x = gaussian_factors(where, SHAPE, sigma)
+    maps = z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
+    start = torch.zeros(len(points), 1, 3)
+    return StagePrediction(maps.clamp_min(1e-30).log(), start, 1, sigma, SHAPE)
+
+
+def test_copies_that_agree_leave_the_spread_alone_and_others_widen_it():
+    _, copies = augmented_copies(torch.zeros(1, 1, *SHAPE), ("y", "x"))
+    same = combine_copies([seen_at([(6, 5, 4), (7, 6, 5), (6, 4, 3)])], copies, SHAPE)
+    torch.testing.assert_close(torch.tensor(same.points), torch.tensor([[6.0, 5, 4]]).double())
+    other = combine_copies([seen_at([(6, 5, 4), (7, 6, 5), (9, 4, 3)])], copies, SHAPE)
+    assert other.points[0, 0] == pytest.approx(7, abs=1e-3)
+    assert other.width[0] ** 2 == pytest.approx(same.width[0] ** 2 + 2 / 3, rel=0.1)
+    # a map that is just the rendered Gaussian has no spread of its own
+    assert same.width[0] == pytest.approx(1.5, rel=0.05)
+    assert same.spread[0] < 0.1
+    assert other.spread[0] == pytest.approx((2 / 3) ** 0.5, rel=0.05)
+
+
+def test_a_second_peak_counts_as_elsewhere():
+    one, far = seen_at([(2, 2, 2)], 0.8), seen_at([(10, 8, 6)], 0.8)
+    both = StagePrediction(torch.logaddexp(one.logits, far.logits - 0.5), one.start, 1, 0.8, SHAPE)
+    copies = [AugmentedCopy(SHAPE)]
+    share = torch.sigmoid(torch.tensor(-0.5)).item()
+    assert combine_copies([both], copies, SHAPE).elsewhere[0] == pytest.approx(share, abs=0.01)
+    assert combine_copies([one], copies, SHAPE).elsewhere[0] < 0.01

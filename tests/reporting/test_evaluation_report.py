@@ -1,0 +1,155 @@
+"""The report and its tables: what a reader finds in them, and in which order."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from jawloc.reporting.evaluation_files import (
+    Failure,
+    ModelEvaluation,
+    csv_text,
+    flat_numbers,
+    plain_content,
+)
+from jawloc.reporting.evaluation_report import html_report, write_files
+from tests.inference.evaluated import evaluated
+
+TRUST = {"radius_voxels": 4.0, "confidence": 0.9}
+
+
+def evaluation(use=(("between", "train"),), **changes) -> ModelEvaluation:
+    """Return an evaluation; `use`: scan -> what the model has to do with it, if anything."""
+    uses = dict(use)
+    about = {
+        "model": "m<1>",
+        "digest": "abc" * 20,
+        "crop_size": (20, 20, 20),
+        "objects": ("jaw",),
+        "evaluated": (
+            evaluated("near", (1, 0, 0), use=uses.get("near", "new"), **TRUST),
+            evaluated(
+                "far",
+                (0, 9, 0),
+                inside=50,
+                use=uses.get("far", "new"),
+                status="uncertain",
+                reason="odd & old",
+                **TRUST,
+            ),
+            evaluated("between", (0, 0, -3), use=uses.get("between", "new"), **TRUST),
+        ),
+        "failed": (Failure("bad", "bad.dcm", "the mask\nis <empty>"),),
+        "radii": (3.0,),
+    }
+    return ModelEvaluation(**(about | changes))
+
+
+def test_rows_are_ranked_by_error_and_failures_come_last():
+    table = list(csv.DictReader(io.StringIO(csv_text(evaluation()))))
+    assert [row["scan"] for row in table] == ["far", "between", "near", "bad"]
+    assert [row["rank"] for row in table] == ["1", "2", "3", ""]
+    far, between, near, bad = table
+    assert float(far["error_full_size_voxels"]) == 9.0
+    assert float(far["bias_y_voxels"]) == 9.0
+    assert (far["truth_inside_radius"], near["truth_inside_radius"]) == ("False", "True")
+    assert (far["share_inside_crop"], near["error_mm"]) == ("0.5", "")
+    assert (between["model_has_seen"], near["model_has_seen"]) == ("trained on", "")
+    assert (bad["status"], bad["reason"]) == ("failed", "the mask is <empty>")
+
+
+def test_the_json_has_every_number_and_the_unseen_scans_on_their_own():
+    said = json.loads(json.dumps(plain_content(evaluation()), allow_nan=False))
+    jaw, unseen = said["objects"]["jaw"], said["objects_in_unseen_scans"]["jaw"]
+    assert jaw["errors"]["full_size_voxels"]["mean"] == pytest.approx(13 / 3)
+    assert unseen["errors"]["full_size_voxels"]["mean"] == 5.0
+    assert said["seen_scans"] == {"trained on": ["between"]}
+    assert jaw["success"] == [{"radius": 3.0, "scans": 2, "share": pytest.approx(2 / 3)}]
+    assert (jaw["coverage"]["inside"], jaw["coverage"]["stated"]) == (2, 0.9)
+    assert (jaw["crops"]["whole"], jaw["crops"]["least_share"]) == (2, 0.5)
+    assert jaw["statuses"]["uncertain"]["worst_error"] == {"full_size_voxels": 9.0}
+    assert (said["provenance"], said["fair_scans"]) == ("recorded in the model", 2)
+    assert plain_content(evaluation({}))["objects_in_unseen_scans"] == {}
+
+
+def test_without_a_record_nothing_is_called_fair():
+    unknown = evaluation(dict.fromkeys(("near", "far", "between"), "unknown"))
+    said = plain_content(unknown)
+    assert (said["provenance"], said["fair_scans"], said["fair_specimens"]) == ("unknown", 0, 0)
+    assert said["objects_in_unseen_scans"] == {}
+    (note,) = unknown.optimism()
+    assert "unknown provenance" in note
+    assert {row["model_has_seen"] for row in said["rows"][:3]} == {"unknown"}
+    assert {row["fair"] for row in said["rows"][:3]} == {None}
+    assert "is of unknown provenance" in html_report(unknown, {})
+
+
+def test_a_scan_of_a_specimen_that_the_model_learned_from_is_not_fair():
+    said = plain_content(evaluation({"far": "specimen"}))
+    assert said["objects_in_unseen_scans"]["jaw"]["errors"]["full_size_voxels"]["mean"] == 2.0
+    assert said["seen_scans"] == {"of a specimen learned from": ["far"]}
+
+
+def test_errors_are_fair_where_only_the_radius_was_calibrated_and_coverage_is_not():
+    uses = {"far": "calibration", "between": "validation"}
+    said = plain_content(evaluation(uses))
+    fair = said["objects_in_unseen_scans"]["jaw"]
+    assert fair["scans"] == 2
+    assert fair["errors"]["full_size_voxels"]["mean"] == 5.0  # near and far
+    assert (fair["coverage"]["scans"], fair["coverage"]["inside"]) == (1, 1)  # near alone
+    first, second = evaluation(uses).optimism()
+    assert "1 weights chosen by" in first
+    assert (
+        "on 1 of these 3 scans (or others of their specimens) the radius was calibrated" in second
+    )
+    assert evaluation({"far": "calibration"}).fair_metrics() == {}  # all errors are fair
+
+
+def test_flat_numbers_for_the_run():
+    numbers = flat_numbers(evaluation())
+    assert numbers["evaluation_scans"] == 3
+    assert numbers["evaluation_failed_scans"] == 1
+    assert numbers["evaluation_error_full_size_voxels_worst"] == 9.0
+    assert numbers["evaluation_sdr_3_full_size_voxels"] == pytest.approx(2 / 3)
+    assert numbers["evaluation_bias_x_full_size_voxels"] == -1.0
+    assert numbers["evaluation_coverage"] == pytest.approx(2 / 3)
+    assert numbers["evaluation_unseen_error_full_size_voxels_mean"] == 5.0
+    several = evaluation(
+        objects=("a", "b"), evaluated=(evaluated("s", name="a"), evaluated("s", name="b"))
+    )
+    assert "evaluation_b_error_full_size_voxels_mean" in flat_numbers(several)
+
+
+def test_the_page_says_it_in_words(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "worst_01_far.png")
+    page = html_report(evaluation(), {"jaw": [tmp_path / "worst_01_far.png"]})
+    for part in (
+        "How well m&lt;1&gt; finds the jaw",
+        "3 labelled scans were evaluated, 1 could not be",
+        "2 of 3 crops hold all of the labelled voxels",
+        "inside the stated radius in 2 of 3 scans of 3 specimens",
+        "the model states at least 90 %",
+        "Of these 3 scans the model has used 1 trained on: its errors there are optimistic.",
+        "The 2 scans on which the model&#x27;s errors are fair",
+        "Radii and ranks are in voxels of the full-size scan: the files of some scans don",
+        "odd &amp; old",
+        "is &lt;empty&gt;",
+        "What the worst look like",
+    ):
+        assert part in page, part
+    assert "<empty>" not in page
+    assert page.count("<img") == page.count("data:image/png;base64,") == 1
+
+
+def test_without_any_scan_there_is_still_a_report(tmp_path):
+    files = write_files(tmp_path, evaluation(evaluated=()), {})
+    assert [path.name for path in files] == [
+        f"evaluation.{kind}" for kind in ("json", "csv", "html")
+    ]
+    assert "Scans that failed: 1" in files[2].read_text()
+    assert "bad.dcm" in files[1].read_text()
+    assert json.loads(files[0].read_text())["objects"] == {}

@@ -1,0 +1,238 @@
+"""Whether a place shows the object: what the second network learns, and how it is asked."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from jawloc.geometry import Grid
+from jawloc.training import presence_classifier as module
+from jawloc.training.augmentation import AugmentationConfig
+from jawloc.training.intensity import normalise
+from jawloc.training.presence_classifier import (
+    SIDE,
+    PresenceClassifier,
+    PresenceClassifierConfig,
+    presence_logits,
+    train_presence_classifier,
+)
+
+SHAPE = (52, 24, 24)
+JAW = {"jaw": None}
+STILL = AugmentationConfig(flip_axes=("y", "x"), rotation_degrees_zyx=(180.0, 0.0, 0.0))
+
+
+def hooks(seed: int, spacing=(0.1, 0.1, 0.1), label: int = 1):
+    """A noisy scan with a bright bow in it that is labelled, and two bright balls that aren't."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(SHAPE)
+    at = rng.uniform([20, 9, 9], [32, 15, 15])
+    flat = np.hypot(y - at[1], x - at[2])
+    bow = (abs(z - at[0]) < 1.2) & (abs(flat - 3.5) < 1.0)
+    image = rng.normal(200, 20, SHAPE) + 600 * bow
+    for ball in ((at[0] - 6, at[1], at[2]), (at[0] + 6, at[1], at[2])):
+        image += 600 * (((z - ball[0]) ** 2 + (y - ball[1]) ** 2 + (x - ball[2]) ** 2) < 5)
+    mask = (label * bow).astype(np.uint8)
+    point = np.argwhere(bow).mean(axis=0)
+    example = SimpleNamespace(image=image.clip(0).astype(np.uint16), mask=mask)
+    return SimpleNamespace(
+        read=lambda: example,
+        points_voxels=point[None],
+        grid=Grid(SHAPE, spacing),
+        source_grid=Grid((104, 48, 48), spacing),
+        bow=bow,
+    )
+
+
+def without(file) -> np.ndarray:
+    image = file.read().image.copy()
+    image[file.bow] = 200
+    return image
+
+
+def ask(network, image, points, flipped_axes):
+    values = torch.from_numpy(normalise(image, module.INTENSITY))
+    return presence_logits(network, values, points, flipped_axes)
+
+
+def learn(files, steps=120, objects=JAW, **changes):
+    options = {"seed": 0, "device": torch.device("cpu")} | changes
+    return train_presence_classifier(
+        files, objects, STILL, PresenceClassifierConfig(steps), **options
+    )
+
+
+@pytest.fixture(scope="module")
+def network():
+    return learn([hooks(seed) for seed in range(8)])
+
+
+def test_new_scans_without_the_object_are_told_from_those_with_it(network):
+    new = [hooks(seed) for seed in range(100, 120)]
+    asked = [(f, f.points_voxels + 0.7) for f in new]  # about as far off as what is found
+    there = [ask(network, f.read().image, p, ("y", "x"))[0] for f, p in asked]
+    gone = [ask(network, without(f), p, ("y", "x"))[0] for f, p in asked]
+    assert np.mean(np.array(there) > 0) >= 0.95
+    assert np.mean(np.array(gone) < 0) >= 0.95
+
+
+def test_another_place_does_not_show_it_either(network):
+    file = hooks(100)
+    for place in ([4.0, 12.0, 12.0], [48.0, 12.0, 12.0]):
+        assert ask(network, file.read().image, np.array([place]), ())[0] < 0
+
+
+def test_the_same_seed_learns_the_same_whatever_was_drawn_before():
+    files = [hooks(seed) for seed in range(3)]
+    first = learn(files, steps=2)
+    torch.rand(7)
+    state = torch.get_rng_state()
+    second = learn(files, steps=2)
+    assert torch.equal(torch.get_rng_state(), state)  # training's own draws go on as they were
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    other = learn(files, steps=2, seed=1)
+    assert not torch.equal(other.head.weight, first.head.weight)
+
+
+def test_without_steps_or_labelled_voxels_nothing_is_learned():
+    assert learn([hooks(0)], steps=0) is None
+    empty = hooks(0)
+    empty.read().mask[:] = 0
+    assert learn([empty]) is None
+
+
+def test_an_object_that_some_scans_lack_is_learned_from_the_others():
+    files = [hooks(0, label=1), hooks(1, label=2)]
+    for number, file in enumerate(files):
+        points = np.full((2, 3), np.nan)
+        points[number] = file.points_voxels[0]
+        file.points_voxels = points
+    network = learn(files, steps=3, objects={"one": [1], "two": [2]})
+    assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
+    logits = ask(network, files[0].read().image, np.full((2, 3), 9.0), ())
+    assert logits.shape == (2,)
+    assert np.isfinite(logits).all()
+
+
+def test_the_neighbourhood_is_a_cube_in_space_2_and_a_half_times_as_long_as_the_object():
+    thick = [hooks(seed, spacing=(0.2, 0.1, 0.1)) for seed in range(3)]
+    pitch = learn(thick, steps=1).pitch_voxels[0] * torch.tensor([0.2, 0.1, 0.1])
+    assert pitch.numpy() == pytest.approx([float(pitch[0])] * 3, rel=1e-5)
+    lengths = [(np.ptp(np.argwhere(f.bow), axis=0) + 1) * (0.2, 0.1, 0.1) for f in thick]
+    edge = 2.5 * np.median(np.max(lengths, axis=1))
+    assert float(pitch[0]) * SIDE == pytest.approx(edge, rel=1e-5)
+    # the unit that sizes are given in is no matter, nor that some scans don't say any
+    thick[0].grid = Grid(SHAPE, (200.0, 100.0, 100.0))
+    assert learn(thick, steps=1).pitch_voxels.numpy() == pytest.approx(
+        (pitch / torch.tensor([0.2, 0.1, 0.1]))[None].numpy(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("pitch", [(0.7, 0.7, 0.7), (3.6, 2.4, 2.5)])
+@pytest.mark.parametrize("point", [(40.0, 30.0, 30.0), (1.0, 58.0, 2.5), (79.4, -0.4, 59.4)])
+def test_what_is_cut_out_for_a_point_is_what_the_whole_scan_gives(pitch, point):
+    """Locating pools a small part only; learning pools whole scans."""
+    network = PresenceClassifier(1)
+    network.pitch_voxels.copy_(torch.tensor([pitch]))
+    image = torch.rand(80, 60, 60, generator=torch.Generator().manual_seed(0))
+    place, step, pool = torch.tensor(point), torch.tensor(pitch), network.pool_zyx
+    near, inside = module._crop(image, place, step, pool)
+    few = module._sample(module._pooled(near, pool)[None, None], inside[None], step, pool, None)
+    every = module._sample(module._pooled(image, pool)[None, None], place[None], step, pool, None)
+    assert torch.allclose(few, every, atol=1e-5)
+
+
+def test_a_neighbourhoods_middle_is_the_point():
+    image = torch.zeros(40, 40, 40)
+    image[20, 22, 18] = 1.0
+    one, point = (1, 1, 1), torch.tensor([[20.5, 22.5, 18.5]])
+    seen = module._sample(image[None, None], point, torch.ones(3), one, None)[0, 0]
+    # the samples beside the middle lie half a step from it
+    assert float(seen[SIDE // 2 - 1, SIDE // 2 - 1, SIDE // 2 - 1]) == pytest.approx(1, abs=1e-4)
+    assert float(seen.sum()) == pytest.approx(1, abs=1e-4)
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def one_scan_bytes(file) -> int:
+    """An image of 4 bytes a voxel, and a byte for each voxel of the box round its object."""
+    box = np.ptp(np.argwhere(file.bow), axis=0) + 1
+    return 4 * int(np.prod(SHAPE)) + int(np.prod(box))
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Note what each network learns from, and that masks of the scans are gone by then."""
+    seen, load = [], module._load
+
+    def noted(*arguments):
+        scans = load(*arguments)
+        seen.append(scans)
+        return scans
+
+    monkeypatch.setattr(module, "_load", noted)
+    return seen
+
+
+@pytest.mark.parametrize(("fit", "expected"), [(0.0, 1), (1.5, 1), (3.0, 3), (7.9, 7), (8.0, 8)])
+def test_what_is_learned_from_stays_within_the_memory_budget(held, fit, expected):
+    """Regression: up to 128 scans and their masks were held, whatever the budget said."""
+    files = [hooks(seed) for seed in range(8)]
+    budget = fit * max(map(one_scan_bytes, files))
+    assert learn(files, steps=1, memory_budget_gb=budget / 1e9) is not None
+    (scans,) = held
+    outlines = [outline for own in scans.outlines for outline in own]
+    taken = scans.images.nbytes + sum(outline.inside.nbytes for outline in outlines)
+    assert len(scans.images) == len(scans.outlines) == len(scans.points) == expected
+    assert taken <= max(budget, max(map(one_scan_bytes, files)))
+
+
+def test_masks_are_not_held_while_others_are_read(monkeypatch):
+    """Regression: those of all scans were in memory at once, beside the images."""
+    live, whole, counts = [], module._masks, []
+
+    def watched(mask, objects):
+        counts.append(sum(reference() is not None for reference in live))
+        masks = whole(mask, objects)
+        live.extend(map(weakref.ref, masks))
+        return masks
+
+    monkeypatch.setattr(module, "_masks", watched)
+    assert learn([hooks(seed) for seed in range(5)], steps=1) is not None
+    assert len(counts) >= 5
+    assert max(counts) <= 1
+
+
+def test_an_ample_budget_changes_nothing(held):
+    files = [hooks(seed) for seed in range(5)]
+    empty = hooks(9)
+    empty.read().mask[:] = 0
+    files.insert(2, empty)
+    first, second = (learn(files, steps=3, memory_budget_gb=gb) for gb in (math.inf, 0.01))
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    # as it was before there was a budget
+    assert float(first.head.weight.detach().double().sum()) == pytest.approx(0.51919753, rel=1e-5)
+    assert [len(scans.images) for scans in held] == [5, 5]  # what shows nothing teaches nothing
+
+
+def test_each_object_is_shown_by_a_scan_that_fits(held):
+    files = [hooks(seed, label=2 if seed == 5 else 1) for seed in range(6)]
+    for file in files:
+        points = np.full((2, 3), np.nan)
+        points[int(file.read().mask.max()) - 1] = file.points_voxels[0]
+        file.points_voxels = points
+    budget = 3 * max(map(one_scan_bytes, files)) / 1e9
+    options = {"steps": 1, "objects": {"one": [1], "two": [2]}, "memory_budget_gb": budget}
+    for seed in range(4):
+        learn(files, seed=seed, **options)
+    for scans in held:
+        assert len(scans.images) == 3
+        assert {k for _, k in scans.shown()} == {0, 1}

@@ -1,0 +1,589 @@
+"""`jawloc locate`: scans in; tables, crops and pictures out, whatever happens on the way."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+import torch
+from PIL import Image
+
+import jawloc.workflows.locate as driver
+from jawloc.inference.crop_files import CROP_ENDINGS
+from jawloc.inference.exports import COLUMNS
+from jawloc.inference.locator import load_locator, save_locator
+from jawloc.phantom import make_phantom, write_phantom
+from jawloc.scans.manifest import MANIFEST
+from jawloc.scans.reading import read_scan
+from tests.lab import SCAN_SHAPE, files_below, only_sentence, write_lab_dicom, write_model
+from tests.scans.test_placement import write_series
+
+CROP = (20, 10, 12)
+PLAIN = ("--no-pictures", "--crop-size", "20,10,12")
+RESUME = ("--resume", *PLAIN)
+
+
+# by a model without calibration
+DOUBTFUL = "2 scans located (2 not to be trusted: see status and reason)"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a model, three scans (one with a place in patient space), and no config."""
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "m.pth")
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        write_phantom(tmp_path / name / "fish.dcm", seed, SCAN_SHAPE)
+    image = SimpleITK.GetImageFromArray(make_phantom(2, SCAN_SHAPE).image)
+    image.SetSpacing((0.5, 0.25, 2.0))
+    image.SetOrigin((-12.5, 30.0, 7.75))
+    image.SetDirection((0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, tmp_path / "c.nii.gz")
+    return tmp_path
+
+
+@pytest.fixture
+def locate(jawloc, here):
+    """Return a function that runs `jawloc locate` with small crops into `out`."""
+
+    def run(*scans, model="m.pth", options=PLAIN):
+        return jawloc("locate", model, *scans, "--output-dir", "out", *options)
+
+    return run
+
+
+def table(folder: Path = Path("out")) -> list[dict[str, str]]:
+    with (folder / "locations.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def numbers(row, *columns) -> list[float]:
+    return [float(row[column]) for column in columns]
+
+
+def point(row) -> list[float]:
+    return numbers(row, "z_voxels", "y_voxels", "x_voxels")
+
+
+# --- what is written -------------------------------------------------------------------
+
+
+def test_positions_are_the_locators_in_every_table(locate, here):
+    result = locate("a/fish.dcm", "c.nii.gz")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{DOUBTFUL}: out/locations.csv\n"
+    fish, c = table()
+    assert list(fish) == list(COLUMNS)
+    locator = load_locator(here / "m.pth")
+    for row, path in ((fish, "a/fish.dcm"), (c, "c.nii.gz")):
+        (found,) = locator.locate(here / path)
+        assert point(row) == pytest.approx(found.point_voxels, abs=1e-6)
+        assert numbers(row, "z_mm", "y_mm", "x_mm") == pytest.approx(found.point_mm, abs=1e-6)
+        assert numbers(row, "spread_voxels") == pytest.approx([found.spread_voxels], abs=1e-6)
+        assert (row["object"], row["status"], row["path"]) == ("jaw", "uncertain", str(here / path))
+        assert float(row["seconds"]) > 0
+    as_json = json.loads(Path("out/locations.json").read_text())
+    assert [row["scan"] for row in as_json] == ["fish", "c"]
+    assert [row["z_voxels"] for row in as_json] == [point(fish)[0], point(c)[0]]
+    assert as_json[0]["radius_mm"] is None
+    with Path("out/napari_points.csv").open() as file:
+        points = list(csv.DictReader(file))
+    assert [[float(p[f"axis-{n}"]) for n in range(3)] for p in points] == [point(fish), point(c)]
+
+
+def test_the_place_in_patient_space_is_simpleitks(locate, here):
+    assert locate("c.nii.gz").exit_code == 0
+    (row,) = table()
+    image = SimpleITK.ReadImage(here / "c.nii.gz")
+    expected = image.TransformContinuousIndexToPhysicalPoint(point(row)[::-1])
+    assert numbers(row, "x_lps_mm", "y_lps_mm", "z_lps_mm") == pytest.approx(expected, abs=1e-5)
+    markups = json.loads(Path("out/markups/c.mrk.json").read_text())["markups"][0]
+    assert markups["controlPoints"][0]["position"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("crop_format", CROP_ENDINGS)
+def test_a_point_in_a_crop_maps_back_to_the_full_size_voxel(locate, here, crop_format):
+    """By the table's crop origin for every format, and by the file's own place where it has one."""
+    options = (*PLAIN, "--crop-format", crop_format)
+    assert locate("c.nii.gz", "a/fish.dcm", options=options).exit_code == 0
+    for row in table():
+        full = read_scan(Path(row["path"])).image
+        path = Path("out") / row["crop_file"]
+        assert path.name == row["scan"] + CROP_ENDINGS[crop_format]
+        crop = read_scan(path).image
+        start = np.array(numbers(row, "crop_z", "crop_y", "crop_x"), int)
+        assert crop.shape == CROP
+        z, y, x = (slice(s, s + n) for s, n in zip(start, CROP, strict=True))
+        np.testing.assert_array_equal(crop, full[z, y, x])
+        assert row["crop_fit"] in ("centred", "shifted")
+        assert ((start <= point(row)) & (point(row) <= start + CROP)).all()
+    if crop_format in ("nrrd", "nii.gz"):
+        whole = SimpleITK.ReadImage(here / "c.nii.gz")
+        cut = SimpleITK.ReadImage(f"out/imgs/c.{crop_format}")
+        index = cut.TransformPhysicalPointToContinuousIndex(
+            whole.TransformIndexToPhysicalPoint((11, 9, 30))
+        )
+        origin = numbers(table()[0], "crop_x", "crop_y", "crop_z")
+        assert np.add(index, origin) == pytest.approx((11, 9, 30), abs=1e-4)
+
+
+def test_a_crop_larger_than_the_scan_is_padded_and_the_table_says_so(locate):
+    options = ("--no-pictures", "--crop-size", "20,40,12")
+    assert locate("c.nii.gz", options=options).exit_code == 0
+    (row,) = table()
+    assert row["crop_fit"] == "padded"
+    start = np.array(numbers(row, "crop_z", "crop_y", "crop_x"), int)
+    assert start[1] < 0
+    crop, full = tifffile.imread("out/imgs/c.tif"), read_scan(Path("c.nii.gz")).image
+    assert crop.shape == (20, 40, 12)
+    voxel = np.array([5, 20, 6])
+    assert crop[tuple(voxel)] == full[tuple(voxel + start)]
+
+
+def test_every_object_has_a_row_and_files_of_its_own(locate, here):
+    write_model(here / "two.pth", ("upper jaw", "otolith"))
+    assert locate("c.nii.gz", model="two.pth").exit_code == 0
+    assert [row["object"] for row in table()] == ["upper jaw", "otolith"]
+    assert [row["crop_file"] for row in table()] == ["imgs/c_upper jaw.tif", "imgs/c_otolith.tif"]
+    markups = json.loads(Path("out/markups/c.mrk.json").read_text())["markups"][0]
+    assert [p["label"] for p in markups["controlPoints"]] == ["upper jaw", "otolith"]
+
+
+def test_one_object_of_several_can_be_asked_for(locate, here):
+    write_model(here / "two.pth", ("upper jaw", "otolith"))
+    assert locate("c.nii.gz", model="two.pth", options=("--object", "otolith")).exit_code == 0
+    (row,) = table()
+    assert (row["object"], row["crop_file"]) == ("otolith", "imgs/c.tif")
+
+
+def test_a_picture_a_scan(locate, here):
+    tifffile.imwrite("t.tif", make_phantom(3, SCAN_SHAPE).image, photometric="minisblack")
+    assert locate("c.nii.gz", "t.tif", options=("--crop-size", "30")).exit_code == 0
+    for row in table():
+        with Image.open(Path("out") / row["picture_file"]) as picture:
+            assert picture.width == 1200
+    assert {p.name for p in Path("out/pictures").iterdir()} == {"c.png", "t.png"}
+
+
+def test_without_crops_and_pictures_there_are_tables_only(locate):
+    assert locate("c.nii.gz", options=("--no-crops", "--no-pictures")).exit_code == 0
+    assert {p.name for p in Path("out").iterdir()} == {
+        MANIFEST,
+        *("locations.csv", "locations.json", "napari_points.csv", "markups"),
+    }
+    (row,) = table()
+    assert row["crop_file"] == row["picture_file"] == ""
+    assert row["crop_fit"] == "padded"  # where the crop of 192 would be
+
+
+def test_the_configs_crop_size_and_a_model_by_its_name(locate, here):
+    write_model(here / "script_output" / "jaw_location" / "mine" / "mine.pth")
+    (here / "userconf.yml").write_text("jaw_loc_config:\n  crop_size: [8, 9, 10]\n")
+    assert locate("c.nii.gz", model="mine", options=("--no-pictures",)).exit_code == 0
+    assert tifffile.imread("out/imgs/c.tif").shape == (8, 9, 10)
+
+
+def test_the_crop_is_as_large_as_the_model_says_unless_the_user_says_otherwise(locate, here):
+    path = write_model(here / "own.pth")
+    save_locator(replace(load_locator(path), crop_size=(7, 6, 5)), path)
+    (here / "userconf.yml").write_text("jaw_loc_config:\n  crop_size: [8, 9, 10]\n")
+    for options, size in (((), (7, 6, 5)), (("--crop-size", "4,3,2", "--overwrite"), (4, 3, 2))):
+        result = locate("c.nii.gz", model=path, options=("--no-pictures", *options))
+        assert result.exit_code == 0, result.output
+        assert tifffile.imread("out/imgs/c.tif").shape == size
+
+
+# --- scans of every kind -----------------------------------------------------------------
+
+
+def test_files_series_slices_folders_and_lists_are_all_scans(locate, here):
+    image = make_phantom(4, SCAN_SHAPE).image
+    write_series(here / "series", SimpleITK.GetImageFromArray(image))
+    (here / "slices").mkdir()
+    for number, plane in enumerate(image):
+        tifffile.imwrite(here / "slices" / f"{number}.tif", plane)
+    write_lab_dicom(here / "b" / "lab.dcm", image, np.zeros_like(image))
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(image), here / "n.nrrd")
+    (here / "list.txt").write_text("# mine\nslices  # 2-D\nn.nrrd\n")
+    result = locate("series", "list.txt", "b")
+    assert result.exit_code == 0, result.output
+    assert [row["scan"] for row in table()] == ["series", "slices", "n", "fish", "lab"]
+    points = [point(row) for row in table() if row["scan"] != "fish"]
+    assert all(p == pytest.approx(points[0], abs=1e-3) for p in points)
+
+
+def test_scans_of_one_name_do_not_overwrite_each_other(locate):
+    assert locate("a", "b").exit_code == 0
+    assert [row["scan"] for row in table()] == ["a_fish", "b_fish"]
+    assert {p.name for p in Path("out/imgs").iterdir()} == {"a_fish.tif", "b_fish.tif"}
+    first, second = (tifffile.imread(f"out/imgs/{n}_fish.tif") for n in "ab")
+    assert not np.array_equal(first, second)
+
+
+# --- failures ------------------------------------------------------------------------------
+
+
+def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
+    (here / "junk.tif").write_bytes(b"junk")
+    tifffile.imwrite(here / "flat.tif", np.zeros((20, 30), np.uint8))
+    tifffile.imwrite(here / "4d.tif", np.zeros((3, 20, 9, 9), np.uint16), imagej=True)
+    tifffile.imwrite(here / "small.tif", np.zeros((10, 9, 9), np.uint16), photometric="minisblack")
+    (here / "notes.pdf").touch()
+    bad = ["junk.tif", "flat.tif", "4d.tif", "small.tif", "notes.pdf", "gone.nii.gz"]
+    result = locate(*bad[:3], "a/fish.dcm", *bad[3:], "c.nii.gz")
+    assert result.exit_code == 1
+    assert result.stdout == f"{DOUBTFUL}, 6 failed (the table says why): out/locations.csv\n"
+    rows = {row["scan"]: row for row in table()}
+    assert [name for name, row in rows.items() if row["status"] == "uncertain"] == [
+        "fish",
+        "c",
+    ]
+    for path, said in zip(
+        bad,
+        [
+            *("can't be read", "must be one volume", "must be one volume"),
+            *("no larger than the scan", "ending must be one of", "there is none at"),
+        ],
+        strict=True,
+    ):
+        row = rows[path.split(".")[0] if path != "notes.pdf" else path]
+        assert (row["status"], row["object"], row["z_voxels"]) == ("failed", "", "")
+        assert row["reason"].startswith(f"{path}: ")
+        assert said in row["reason"]
+        assert f"failed: {row['reason']}\n" in result.stderr  # which names the file
+    assert len(json.loads(Path("out/locations.json").read_text())) == 8
+    assert {p.name for p in Path("out/imgs").iterdir()} == {"fish.tif", "c.tif"}
+    assert {p.name for p in Path("out/markups").iterdir()} == {"fish.mrk.json", "c.mrk.json"}
+
+
+def test_an_error_that_nobody_thought_of_fails_one_scan(locate, monkeypatch):
+    read = driver.open_scan
+
+    def broken(path):
+        if path.parent.name == "a":
+            raise ZeroDivisionError("by zero")
+        return read(path)
+
+    monkeypatch.setattr(driver, "open_scan", broken)
+    assert locate("a", "b").exit_code == 1
+    assert [row["status"] for row in table()] == ["failed", "uncertain"]
+    assert table()[0]["reason"] == "ZeroDivisionError: by zero"
+
+
+def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypatch):
+    write = driver.write_crop
+
+    def full(path, *arguments):
+        if path.name == "b_fish.tif":
+            raise OSError(28, "No space left on device")
+        write(path, *arguments)
+
+    monkeypatch.setattr(driver, "write_crop", full)
+    said = only_sentence(locate("a", "b", "c.nii.gz"))
+    assert said == (
+        "out: results can't be written (No space left on device); 1 of 3 scans are done; the same "
+        "command with --resume goes on once they can"
+    )
+    assert [row["scan"] for row in table()] == ["a_fish"]
+    assert {p.name for p in Path("out/imgs").iterdir()} == {"a_fish.tif"}
+    monkeypatch.setattr(driver, "write_crop", write)
+    result = locate("a", "b", "c.nii.gz", options=RESUME)
+    assert result.stdout.startswith(f"{DOUBTFUL}, 1 done before")
+
+
+# --- going on ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def located(monkeypatch):
+    """Return the list of the scans that are looked at from now on."""
+    seen = []
+    look = driver.look_at
+
+    def watched(search, scan):
+        seen.append(scan.name)
+        return look(search, scan)
+
+    monkeypatch.setattr(driver, "look_at", watched)
+    return seen
+
+
+def test_ctrl_c_loses_nothing_and_resume_goes_on(locate, monkeypatch, located):
+    with monkeypatch.context() as patch:
+
+        def interrupted(search, scan):
+            if scan.name == "c":
+                raise KeyboardInterrupt
+            return look(search, scan)
+
+        look = driver.look_at
+        patch.setattr(driver, "look_at", interrupted)
+        result = locate("a", "c.nii.gz", "b")
+    assert result.exit_code == 130
+    assert result.stderr == (
+        "Error: interrupted; 1 of 3 scans are done; the same command with --resume goes on\n"
+    )
+    before = table()
+    assert [row["scan"] for row in before] == ["a_fish"]
+    located.clear()
+    result = locate("a", "c.nii.gz", "b", options=RESUME)
+    assert result.stdout == f"{DOUBTFUL}, 1 done before: out/locations.csv\n"
+    assert located == ["c", "b_fish"]
+    assert table()[0] == before[0]
+    assert [row["scan"] for row in table()] == ["a_fish", "c", "b_fish"]
+
+
+def test_what_has_changed_is_done_again(locate, here, located):
+    assert locate("a/fish.dcm", "c.nii.gz").exit_code == 0
+    located.clear()
+    assert locate("a/fish.dcm", "c.nii.gz", options=RESUME).exit_code == 0
+    assert located == []
+    write_phantom(here / "a" / "fish.dcm", 5, SCAN_SHAPE)  # another scan of the same name
+    locate("a/fish.dcm", "c.nii.gz", options=RESUME)
+    assert located == ["fish"]
+    Path("out/imgs/c.tif").unlink()  # an output is gone
+    locate("a/fish.dcm", "c.nii.gz", options=RESUME)
+    assert located == ["fish", "c"]
+    write_model(here / "m.pth", seed=9)  # another model of the same name
+    locate("a/fish.dcm", "c.nii.gz", options=RESUME)
+    assert located == ["fish", "c", "fish", "c"]
+    locate("c.nii.gz", options=("--resume", "--no-pictures", "--crop-size", "9"))  # other crops
+    assert located == ["fish", "c", "fish", "c", "c"]
+    assert tifffile.imread("out/imgs/c.tif").shape == (9, 9, 9)
+    assert [row["scan"] for row in table()] == ["fish", "c"]
+
+
+def test_what_failed_is_tried_again_and_new_scans_are_added(locate, here, located):
+    (here / "x.tif").write_bytes(b"junk")
+    assert locate("x.tif").exit_code == 1
+    tifffile.imwrite("x.tif", make_phantom(3, SCAN_SHAPE).image, photometric="minisblack")
+    assert locate("x.tif", "c.nii.gz", options=RESUME).exit_code == 0
+    assert locate("a/fish.dcm", options=RESUME).exit_code == 0
+    assert locate("b/fish.dcm", options=RESUME).exit_code == 0
+    assert located == ["x", "x", "c", "fish", "b_fish"]
+    assert [row["scan"] for row in table()] == ["x", "c", "fish", "b_fish"]
+    assert {row["status"] for row in table()} == {"uncertain"}
+
+
+def test_results_are_not_replaced_unless_asked_to(locate, here):
+    assert locate("c.nii.gz").exit_code == 0
+    before = files_below(here)
+    said = only_sentence(locate("a/fish.dcm"))
+    assert said.startswith("--output-dir: out has results already; --resume goes on with them")
+    assert files_below(here) == before
+    assert locate("a/fish.dcm", options=("--overwrite", *PLAIN)).exit_code == 0
+    assert [row["scan"] for row in table()] == ["fish"]
+
+
+# --- refused before any work ---------------------------------------------------------------
+
+
+class Bomb:
+    def __reduce__(self):
+        return Path.touch, (Path("exploded"),)
+
+
+@pytest.fixture
+def refused(jawloc, here, monkeypatch):
+    """Return a function that sees that a command is refused in a sentence and leaves no trace."""
+    monkeypatch.setattr(driver, "look_at", lambda *_: pytest.fail("the work began"))
+
+    def run(*arguments):
+        before = files_below(here)
+        said = only_sentence(jawloc("locate", *arguments, "--output-dir", "out"))
+        assert files_below(here) == before
+        assert not Path("out").exists()
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nobody"], "nobody: no model of this name below"),
+        (["gone.pth"], "gone.pth: no such model file"),
+        (["models:/jaw@champion"], "models:/jaw@champion: there are no runs in"),
+        (["code.pth"], "code.pth: not a model file of plain weights"),
+        (["c.nii.gz"], "c.nii.gz: not a model file"),
+        (["lab.pth"], "lab.pth: bare weights don't say which network and grid they need"),
+        (["m.pth", "--downsampled-size", "512,128,128"], "m.pth: --downsampled-size asks for"),
+        (["m.pth", "--downsampled-size", "5,5"], "--downsampled-size: one positive whole"),
+        (["m.pth", "--network", "attention-unet"], "m.pth: --network asks for attention-unet"),
+        (["m.pth", "--object", "otolith"], "m.pth: --object must name what the model finds (jaw)"),
+        (["m.pth", "--crop-size", "0"], "--crop-size: one positive whole number or three"),
+        (["m.pth", "--device", "abacus"], "device: must be auto, cpu, cuda or cuda:N"),
+        (["m.pth", "--resume", "--overwrite"], "--resume adds to the tables and --overwrite"),
+        (["m.pth", "--config", "none.yml"], "none.yml: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_command_is_refused(refused, monkeypatch, arguments, said):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("code.pth").write_bytes(pickle.dumps({"weight": Bomb()}))
+    torch.save({"weight": torch.zeros(1)}, "lab.pth")
+    model, *options = arguments
+    assert refused(model, "c.nii.gz", *options).startswith(said)
+    assert not Path("exploded").exists()
+
+
+def test_an_empty_list_or_folder_is_refused(refused):
+    Path("list.txt").write_text("# none yet\n")
+    Path("empty").mkdir()
+    assert (
+        refused("m.pth", "list.txt")
+        == "list.txt: a list must name at least one scan; it names none"
+    )
+    assert (
+        refused("m.pth", "empty") == "empty: a folder of scans must hold at least one; it has none"
+    )
+    assert "a list of scans must be readable" in refused("m.pth", "gone.txt")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(locate, here):
+    (here / "out").write_text("a file")
+    said = only_sentence(locate("c.nii.gz"))
+    assert said.startswith("--output-dir: out must be a folder that can be written to; ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_no_permission_to_write(locate, here):
+    (here / "out").mkdir(mode=0o500)
+    said = only_sentence(locate("c.nii.gz"))
+    assert said == "--output-dir: out must be a folder that can be written to; Permission denied"
+
+
+def test_a_full_disk_is_refused(locate, monkeypatch):
+    import jawloc.reporting.location_files as search
+
+    monkeypatch.setattr(
+        search.shutil, "disk_usage", lambda _: search.shutil._ntuple_diskusage(9, 9, 0)
+    )
+    said = only_sentence(locate("c.nii.gz"))
+    assert said == (
+        "--output-dir: out needs room for at least one scan's results, 4 MB; its disk has 0 MB left"
+    )
+    assert not Path("out").exists()
+
+
+def test_memory_is_not_spent_on_the_scan(locate, here, monkeypatch):
+    """Slabs and the crop's slices are read, never the whole."""
+    read, most = driver.open_scan, []
+
+    def watched(path):
+        from dataclasses import replace
+
+        scan = read(path)
+
+        def slices(start, stop):
+            most.append(stop - start)
+            return scan.read_image(start, stop)
+
+        return replace(scan, read_image=slices)
+
+    monkeypatch.setattr(driver, "open_scan", watched)
+    monkeypatch.setattr("jawloc.scans.downsample.SLAB_BYTES", 2000)
+    assert locate("c.nii.gz").exit_code == 0
+    assert max(most) == 1
+    assert len(most) == SCAN_SHAPE[0] + CROP[0]
+
+
+def test_a_folder_that_cannot_be_read_fails_one_scan(locate, here, monkeypatch):
+    """Which happens to a network drive that has gone away; root can't see permissions."""
+    (here / "gone").mkdir()
+    tifffile.imwrite("gone/1.tif", np.zeros((4, 4), np.uint16))
+    real = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "gone":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert locate("gone", "a/fish.dcm").exit_code in (1, 2)
+    (here / "both.txt").write_text("gone\na/fish.dcm\n")
+    result = locate("both.txt", options=("--overwrite",))
+    assert result.exit_code == 1, result.output
+    assert [row["status"] for row in table()] == ["failed", "uncertain"]
+
+
+def test_a_name_that_is_not_utf_8_is_kept(locate, here):
+    name = os.fsdecode(b"fi\xffsh.tif")
+    try:
+        tifffile.imwrite(here / name, make_phantom(3, SCAN_SHAPE).image, photometric="minisblack")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert locate(name).exit_code == 0
+    with (here / "out" / "locations.csv").open(encoding="utf-8", errors="surrogateescape") as file:
+        (row,) = csv.DictReader(file)
+    assert row["scan"] == name.removesuffix(".tif")
+
+
+# --- whose files they are ----------------------------------------------------------------
+
+
+def test_a_users_file_is_neither_overwritten_nor_removed(locate, here, located):
+    """Regression: of a scan that failed, the user's own `imgs/a_fish.tif` was deleted."""
+    for name in ("imgs/c.tif", "markups/c.mrk.json", "locations.json"):
+        Path("out", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("out", name).write_text("mine")
+        before = files_below(here)
+        assert only_sentence(locate("c.nii.gz")) == (
+            f"--output-dir: out holds {name}, which jawloc didn't write and would overwrite; "
+            "move it away first"
+        )
+        assert files_below(here) == before
+        Path("out", name).unlink()
+    assert located == []
+    Path("out/imgs/mine.tif").write_text("mine")
+    Path("broken.nii.gz").write_bytes(b"broken")
+    assert locate("c.nii.gz", "broken.nii.gz").exit_code == 1
+    assert {path.name for path in Path("out/imgs").iterdir()} == {"mine.tif", "c.tif"}
+
+
+def test_a_scan_that_fails_later_loses_jawlocs_files_only(locate, here):
+    assert locate("a", "c.nii.gz").exit_code == 0
+    Path("c.nii.gz").write_bytes(b"broken")
+    Path("out/imgs/c.png").write_text("mine")
+    assert locate("c.nii.gz", options=(*PLAIN, "--overwrite")).exit_code == 1
+    left = files_below(Path("out"))
+    assert "imgs/c.png" in left
+    assert not {"imgs/c.tif", "markups/c.mrk.json"} & left.keys()
+    Path("out/imgs/c.tif").write_text("mine")  # since then it is the user's
+    words = (*PLAIN, "--overwrite")
+    assert "holds imgs/c.tif, which" in only_sentence(locate("c.nii.gz", options=words))
+
+
+@pytest.mark.parametrize("way", ["--resume", "--overwrite"])
+def test_results_of_0_1_0_are_gone_on_with_and_replaced(locate, here, way):
+    assert locate("a", "c.nii.gz").exit_code == 0
+    Path("out", MANIFEST).unlink()  # which 0.1.0 didn't write, nor two of the columns
+    with Path("out/locations.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [name for name in rows[0] if name not in ("radius_note", "heatmap_width_voxels")]
+    assert len(columns) == len(rows[0]) - 2
+    with Path("out/locations.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    result = locate("a", "c.nii.gz", "b", options=(*PLAIN, way))
+    assert result.exit_code == 0, result.output
+    assert ("2 done before" in result.stdout) is (way == "--resume")
+
+
+def test_two_searches_into_one_folder_at_once_are_refused(locate, here):
+    from tests.reporting.folders.test_folder_lock import another_process
+
+    with another_process(Path("out").resolve() / ".jawloc") as other:
+        said = only_sentence(locate("c.nii.gz"))
+        assert said.startswith(f"--output-dir: out is in use by process {other.pid} on ")
+    assert locate("c.nii.gz").exit_code == 0

@@ -1,0 +1,253 @@
+"""Studies: what may be gone on with, which trials count, and what becomes of a dead worker's."""
+
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from jawloc.config import load_config
+from jawloc.errors import InputError
+from jawloc.workflows.tune import waiting_sqlite
+from jawloc.workflows.tune.lost_trials import (
+    finished,
+    is_under_way,
+    queue_again,
+    recover_lost,
+    to_start,
+    worker_token,
+)
+from jawloc.workflows.tune.search_space import Range, Space
+from jawloc.workflows.tune.study import StudyConfig, load, open_study, reachable, search_definition
+from tests.lab import write_config
+
+SPACE = Space("space.yml", {"curriculum.threshold": Range(0.5, 2.0)})
+WIDER = Space("space.yml", {"curriculum.threshold": Range(0.5, 3.0)})
+STUDY = StudyConfig("sigma", trials=3, sampler="random", pruner="none")
+DEFAULT = {"curriculum.threshold": 1.0}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return load_config(write_config(tmp_path))
+
+
+@pytest.fixture
+def opened(config):
+    return open_study(STUDY, config, search_definition(config, SPACE, STUDY, {}), DEFAULT)
+
+
+def ask(study):
+    trial = study.ask()
+    return trial, trial.suggest_float("curriculum.threshold", 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trials": 0}, "--trials: at least 1; received 0"),
+        ({"trials": -3}, "--trials: at least 1; received -3"),
+        ({"workers": 0}, "--workers: at least 1; received 0"),
+        ({"timeout_seconds": 0.0}, "--timeout: more than 0 hours; received 0"),
+        ({"name": "../else"}, "--study-name: letters, digits"),
+        ({"pruner": "wilcoxon"}, "--pruner: wilcoxon compares trials fold by fold"),
+        ({"sampler": "best"}, "--sampler: one of tpe, random, gp, qmc; received 'best'"),
+        (
+            {"pruner": "shears"},
+            "--pruner: one of none, median, hyperband, wilcoxon; received",
+        ),
+    ],
+)
+def test_options_that_no_study_can_have(changes, sentence):
+    with pytest.raises(InputError) as error:
+        replace(STUDY, **changes).check()
+    assert str(error.value).startswith(sentence)
+
+
+def test_the_first_trial_is_that_of_the_default_settings(opened):
+    assert ask(opened)[1] == 1.0
+    assert ask(opened)[1] != 1.0
+
+
+def test_opening_again_goes_on_and_queues_the_default_once(opened, config):
+    trial, _ = ask(opened)
+    opened.tell(trial, 0.5)
+    again = open_study(STUDY, config, search_definition(config, SPACE, STUDY, {}), DEFAULT)
+    assert [t.state for t in again.trials] == [TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize(
+    ("space", "study", "settings", "key"),
+    [
+        (
+            Space("s", {"curriculum.threshold": Range(0.5, 3.0)}),
+            {},
+            {},
+            "search curriculum.threshold",
+        ),
+        (SPACE, {"folds": 3}, {}, "folds"),
+        (SPACE, {}, {"learning_rate": 0.001}, "learning_rate"),
+    ],
+)
+def test_a_study_of_something_else_is_not_gone_on_with(
+    opened, config, tmp_path, space, study, settings, key
+):
+    other = load_config(write_config(tmp_path, **settings))
+    described = search_definition(other, space, replace(STUDY, **study), {})
+    with pytest.raises(InputError, match=f"'sigma' is a study of something else, .*: {key} was"):
+        open_study(replace(STUDY, **study), other, described, DEFAULT)
+
+
+def test_where_the_scans_lie_and_how_they_are_downsampled_may_differ(opened, config, tmp_path):
+    other = load_config(write_config(tmp_path, n_workers=1, dicom_dirs=["elsewhere"]))
+    again = open_study(STUDY, other, search_definition(other, SPACE, STUDY, {}), DEFAULT)
+    assert [t.number for t in again.trials] == [t.number for t in opened.trials] == [0]
+
+
+@pytest.mark.parametrize(
+    "storage", ["sqlite:////nowhere/at/all/study.db", "nonsense://", "postgresql://localhost:1/x"]
+)
+def test_a_storage_that_cannot_be_reached(config, storage):
+    study = replace(STUDY, storage=storage)
+    with pytest.raises(InputError) as error:
+        load(study, config)
+    assert str(error.value).startswith(f"--storage: {storage} can't be reached; ")
+    assert "\n" not in str(error.value)
+
+
+def test_failed_trials_count_and_lost_ones_are_replaced(opened):
+    failed, _ = ask(opened)
+    opened.tell(failed, state=TrialState.FAIL)
+    assert to_start(opened, 3) == 2
+    lost, value = ask(opened)
+    assert to_start(opened, 3) == 1  # it is under way
+    opened.tell(lost, state=TrialState.FAIL)
+    queue_again(opened, opened.trials[lost.number])
+    assert to_start(opened, 3) == 2
+    assert [t.number for t in finished(opened)] == [failed.number]
+    again, same = ask(opened)
+    assert same == value
+    opened.tell(again, 0.1)
+    assert [t.number for t in finished(opened)] == [failed.number, again.number]
+    assert to_start(opened, 3) == 1
+
+
+def test_what_waits_beyond_the_wanted_trials_keeps_nobody_waiting(opened):
+    """Regression: machines with a trial too many would have waited for a queued one for ever."""
+    assert [t.state for t in opened.trials] == [TrialState.WAITING]
+    assert not is_under_way(opened)
+    trial, _ = ask(opened)
+    assert is_under_way(opened)
+    opened.tell(trial, 0.1)
+    assert not is_under_way(opened)
+
+
+def test_the_trial_of_a_living_worker_is_left_alone(opened, config):
+    folder = STUDY.folder(config.base)
+    with worker_token(folder) as token:
+        trial, _ = ask(opened)
+        trial.set_user_attr("worker", token)
+        assert recover_lost(opened, folder) == []
+        assert opened.trials[trial.number].state == TrialState.RUNNING
+
+
+def test_the_trial_of_a_killed_worker_is_queued_again(opened, config, tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+import optuna
+from jawloc.workflows.tune.lost_trials import worker_token
+storage = optuna.storages.JournalStorage(
+    optuna.storages.journal.JournalFileBackend(sys.argv[1] + "/study.journal"))
+study = optuna.load_study(study_name="sigma", storage=storage)
+with worker_token(Path(sys.argv[1])) as token:
+    trial = study.ask()
+    trial.set_user_attr("worker", token)
+    print(trial.suggest_float("curriculum.threshold", 0.5, 2.0), flush=True)
+    time.sleep(600)
+"""
+    folder = STUDY.folder(config.base)
+    words = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as worker:
+        value = float(worker.stdout.readline())
+        assert recover_lost(opened, folder) == []
+        worker.send_signal(signal.SIGKILL)
+    (lost,) = recover_lost(opened, folder)
+    assert lost.state == TrialState.FAIL
+    assert recover_lost(opened, folder) == []  # once is enough
+    assert ask(opened)[1] == value
+    assert (
+        optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(opened.trials[-1])
+        == lost.number
+    )
+
+
+HOLD = """
+import sqlite3, sys, time
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute(sys.argv[2])
+if sys.argv[2] == "BEGIN":
+    held.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    reading = held.execute("SELECT * FROM sqlite_master")
+    reading.fetchone()
+print("held", flush=True)
+time.sleep(float(sys.argv[3]))
+"""
+
+
+@contextmanager
+def held(path, how, seconds):
+    """Have another process hold an SQLite file for some seconds."""
+    words = [sys.executable, "-c", HOLD, str(path), how, str(seconds)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        began = time.monotonic()
+        try:
+            yield lambda: time.monotonic() - began
+        finally:
+            holder.kill()
+
+
+@pytest.mark.parametrize("how", ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE", "BEGIN"])
+def test_an_sqlite_file_that_another_process_holds_is_waited_for(config, tmp_path, how):
+    """Regression: it was given up after 5 to 8 seconds, at the beginning and on the way."""
+    path, seconds = tmp_path / "study.db", 12.0
+    study = replace(STUDY, storage=f"sqlite:///{path}")
+    described = search_definition(config, SPACE, study, {})
+    if how == "BEGIN EXCLUSIVE":
+        with held(path, how, seconds) as waited:
+            opened = open_study(study, config, described, DEFAULT)
+            assert waited() >= seconds - 1
+    else:  # who writes or reads lets others look, and there must be something to read
+        opened = open_study(study, config, described, DEFAULT)
+    with held(path, how, seconds) as waited:
+        with reachable(study):
+            trial, value = ask(opened)
+            trial.report(0.75, 1)
+            opened.tell(trial, 0.5)
+        assert waited() >= seconds - 1
+    (kept,) = load(study, config).trials
+    assert (kept.value, kept.params) == (0.5, {"curriculum.threshold": value})
+    assert kept.intermediate_values == {1: 0.75}
+
+
+def test_an_sqlite_file_that_stays_locked_is_given_up_in_a_sentence(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting_sqlite, "LOCK_SECONDS", 0.1)
+    path = tmp_path / "study.db"
+    study = replace(STUDY, storage=f"sqlite:///{path}")
+    with held(path, "BEGIN EXCLUSIVE", 600), pytest.raises(InputError) as error:
+        load(study, config)
+    assert str(error.value).startswith(f"--storage: {study.storage} can't be reached; ")
+    assert "database is locked" in str(error.value)
+
+
+def test_a_trial_is_not_lost_while_its_sqlite_file_is_locked(config, tmp_path):
+    """Others wait as long as its worker does, and then must not be the first to judge."""
+    study = replace(STUDY, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    storage = load(study, config)._storage
+    assert storage._backend.grace_period > waiting_sqlite.LOCK_SECONDS

@@ -1,0 +1,297 @@
+"""Whole studies on tiny scans: trials, their runs, going on, failing, being interrupted."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+from PIL import Image
+
+import jawloc.workflows.train as experiment
+from jawloc.config import load_config
+from jawloc.errors import TrainingError
+from jawloc.reporting.tracking.store import tracking_uri
+from jawloc.workflows.prepare_data import prepare_data
+from jawloc.workflows.tune import StudyConfig
+from jawloc.workflows.tune.search_space import Space
+from jawloc.workflows.tune.trial import Task, set_up
+from tests.lab import SCAN_IDS, only_sentence, write_config
+
+CHECKOUT = Path(__file__).parents[3]
+SPACE = {
+    "search": {
+        "curriculum.threshold": {"low": 1.0, "high": 100.0, "log": True},
+        "curriculum.minimum_sigma": {"low": 1.0, "high": 3.0},
+    }
+}
+DEFAULT = {"curriculum.threshold": 100.0, "curriculum.minimum_sigma": 1.5}
+
+
+@pytest.fixture
+def words(lab, no_pictures):
+    """The beginning of a command line in a lab that has a space."""
+    return tune_words(lab)
+
+
+def tune_words(lab):
+    (lab / "space.yml").write_text(yaml.safe_dump(SPACE))
+    return ["tune", "--space", "space.yml", "--epochs", "2", "--set", "cpu_threads=1"]
+
+
+def folder(lab, study="space"):
+    return lab / "script_output" / "tuning" / study
+
+
+def study(lab, name="space"):
+    journal = optuna.storages.journal.JournalFileBackend(str(folder(lab, name) / "study.journal"))
+    return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(journal))
+
+
+def table(lab):
+    with (folder(lab) / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def runs(lab):
+    """Return the study's run and those of its trials, the first trial first."""
+    client = MlflowClient(tracking_uri(lab))
+    known = client.get_experiment_by_name("jaw_location")
+    every = client.search_runs([known.experiment_id], order_by=["attributes.start_time ASC"])
+    parents = [r for r in every if "mlflow.parentRunId" not in r.data.tags]
+    assert len(parents) == 1, [(r.info.run_name, r.info.status, r.data.tags) for r in every]
+    parent = parents[0]
+    nested = [r for r in every if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return parent, nested
+
+
+def test_a_study_from_its_first_trial_to_the_training_of_the_best(lab, words, jawloc):
+    result = jawloc(*words, "--trials", 3)
+    assert result.exit_code == 0, result.output
+    assert "best of 3 trials (3 complete)" in result.output
+
+    trials = study(lab).trials
+    assert trials[0].params == DEFAULT
+    best = min(trials, key=lambda trial: trial.value)
+    rows = table(lab)
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    assert [float(row["error_voxels"]) for row in rows] == [t.value for t in trials]
+
+    parent, nested = runs(lab)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["full_size_scans_read_during_trials"] == 0
+    assert parent.data.metrics["trials_complete"] == 3
+    assert parent.data.metrics["best_trial"] == best.number
+    assert parent.data.metrics["objective_error_voxels"] == pytest.approx(best.value)
+    assert parent.data.metrics["best.curriculum.threshold"] == pytest.approx(
+        best.params["curriculum.threshold"]
+    )
+    assert [run.info.run_id for run in nested] == [t.user_attrs["mlflow_run_id"] for t in trials]
+    for number, run in enumerate(nested):
+        assert run.data.tags["optuna.state"] == "complete"
+        assert run.data.metrics["trial"] == number
+        assert run.data.metrics["objective_error_voxels"] == pytest.approx(trials[number].value)
+        assert {"val_error_voxels", "train_kl_nats", "sigma_voxels"} <= set(run.data.metrics)
+        assert run.data.params["num_epochs"] == "2"
+        value = float(run.data.params["curriculum.threshold"])
+        assert value == trials[number].params["curriculum.threshold"]
+
+    # the best settings give the best trial's figure again, to the last bit
+    result = jawloc("train", "--model-name", "best", "--experiment", folder(lab) / "best.yml")
+    assert result.exit_code == 0, result.output
+    summary = json.loads((lab / "script_output/jaw_location/best/summary.json").read_text())
+    assert summary["validation_error"]["downsampled_voxels"] == best.value
+
+
+def test_the_same_command_goes_on_and_a_finished_study_stays(lab, words, jawloc):
+    assert jawloc(*words, "--trials", 1).exit_code == 0
+    assert jawloc(*words, "--trials", 2).exit_code == 0
+    assert [t.state.name for t in study(lab).trials] == ["COMPLETE"] * 2
+    before = (folder(lab) / "trials.csv").read_text()
+    assert jawloc(*words, "--trials", 2).exit_code == 0
+    assert (folder(lab) / "trials.csv").read_text() == before
+    parent, nested = runs(lab)
+    assert len(nested) == 2
+    assert parent.data.metrics["trials_complete"] == 2
+
+
+def test_pictures_of_a_study(lab, words, jawloc):
+    assert jawloc(*words, "--trials", 4, "--sampler", "random").exit_code == 0
+    names = {path.stem for path in folder(lab).glob("*.png")}
+    expected = "history importances slice parallel_coordinates contour intermediate_values"
+    assert names == set(expected.split())
+    for path in folder(lab).glob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 300
+    page = (folder(lab) / "study.html").read_text()
+    assert page.count("Plotly.newPlot") == len(names)
+    parent, _ = runs(lab)
+    client = MlflowClient(tracking_uri(lab))
+    logged = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"best.yml", "trials.csv", "study.html", "contour.png"} <= logged
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (TrainingError("epoch 1: the loss must stay a finite number"), "epoch 1: the loss must"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_a_trial_that_fails_says_why_and_the_study_goes_on(
+    lab, words, jawloc, monkeypatch, failure, reason
+):
+    whole, begun = experiment.fit, []
+
+    def fit(*arguments):
+        begun.append(1)
+        if len(begun) == 2:
+            raise failure
+        yield from whole(*arguments)
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    result = jawloc(*words, "--trials", 3)
+    assert result.exit_code == 0, result.output
+    assert "2 complete, 1 failed" in result.output
+    rows = table(lab)
+    assert [row["state"] for row in rows] == ["complete", "failed", "complete"]
+    assert rows[1]["reason"].startswith(reason)
+    _, nested = runs(lab)
+    assert [r.data.tags["optuna.state"] for r in nested] == ["complete", "failed", "complete"]
+    assert nested[1].data.tags["optuna.reason"].startswith(reason)
+    assert nested[1].info.status == "FAILED"
+
+
+def test_an_interrupted_trial_is_tried_again(lab, words, jawloc, monkeypatch):
+    whole, begun = experiment.fit, []
+
+    def fit(*arguments):
+        begun.append(1)
+        for record in whole(*arguments):
+            yield record
+            if len(begun) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    result = jawloc(*words, "--trials", 3)
+    assert result.exit_code == 130
+    assert "the same command goes on with the study" in result.stderr
+    _, nested = runs(lab)
+    assert [r.data.tags["optuna.state"] for r in nested] == ["complete", "interrupted"]
+    assert nested[1].info.status == "KILLED"
+
+    result = jawloc(*words, "--trials", 3)
+    assert result.exit_code == 0, result.output
+    trials = study(lab).trials
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[2].params == trials[1].params
+    assert "best of 3 trials (3 complete)" in result.output
+
+
+def test_folds_are_runs_of_their_own(lab, words, jawloc):
+    result = jawloc(*words, "--trials", 1, "--folds", 2, "--pruner", "none")
+    assert result.exit_code == 0, result.output
+    (trial,) = study(lab).trials
+    _, (nested,) = runs(lab)
+    errors = [nested.data.metrics[f"fold_{k}_error_voxels"] for k in (1, 2)]
+    assert trial.value == pytest.approx(sum(errors) / 2)
+    client = MlflowClient(tracking_uri(lab))
+    query = f"tags.`mlflow.parentRunId` = '{nested.info.run_id}'"
+    folds = client.search_runs([nested.info.experiment_id], query)
+    kept = sorted(f.data.metrics["validation_error_downsampled_voxels"] for f in folds)
+    assert kept == pytest.approx(sorted(errors))
+
+
+def test_a_study_warns_once_of_a_specimen_that_is_divided(lab):
+    """And not again in each of its workers; a list that folds leave behind divides nothing."""
+    for scan_id, name in zip(SCAN_IDS, ["a1", "b1_left", "b1_right", "c1", "d1"], strict=True):
+        path = lab / "dicoms" / "labelled" / f"{scan_id}.dcm"
+        path.rename(path.with_name(f"{name}.dcm"))
+    config = load_config(write_config(lab, test_scans=["b1_left"]))
+    with pytest.warns(UserWarning, match=r"b1 \(training: b1_right; test: b1_left\)"):
+        prepare_data(config, folds=2)
+    task = Task(config, Space("s", {}), StudyConfig("s", folds=2), "run")
+    with warnings.catch_warnings(action="error"):
+        set_up(task, "token", lambda _: None)
+        prepare_data(load_config(write_config(lab, validation_scans=["b1_left"])), folds=2)
+
+
+def test_a_pruned_trial_is_shown_as_such(lab, words, jawloc, monkeypatch):
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
+    result = jawloc(*words, "--trials", 2)
+    assert result.exit_code == 0, result.output
+    assert "1 complete, 1 pruned" in result.output
+    assert [row["state"] for row in table(lab)] == ["complete", "pruned"]
+    assert [row["epochs"] for row in table(lab)] == ["2", "1"]
+    _, nested = runs(lab)
+    assert [r.data.tags["optuna.state"] for r in nested] == ["complete", "pruned"]
+    assert {r.info.status for r in nested} == {"FINISHED"}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--trials", 0), "--trials: at least 1; received 0"),
+        (("--sampler", "best"), "--sampler: one of tpe, random, gp, qmc; received 'best'"),
+        (("--space", "absent.yml"), "absent.yml: no such space file; --space must name one"),
+        (("--set", "initial_kernel_size=2"), "curriculum.minimum_sigma must not exceed"),
+        (("--folds", 9), "as folds; received 9 for 4 specimens in 4 scans"),
+    ],
+)
+def test_bad_input_is_refused_before_the_first_trial(lab, words, jawloc, options, sentence):
+    assert sentence in only_sentence(jawloc(*words, *options))
+    assert not (lab / "script_output").exists()
+
+
+def test_two_workers_and_the_death_of_one(make_lab, tmp_path):
+    """Every trial is accounted for in the study and in MLflow, the lost one as such."""
+    lab = make_lab(tmp_path / "lab", num_epochs=40)
+    words = [*tune_words(lab), "--trials", "4", "--workers", "2", "--epochs", "40"]
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    environment |= {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(
+        [sys.executable, "-m", "jawloc", *words], cwd=lab, env=environment, **pipes
+    ) as process:
+        killed = wait_for_a_worker(lab, process)
+        os.kill(killed, signal.SIGKILL)
+        said = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, said
+    trials = study(lab).trials
+    states = [trial.state.name for trial in trials]
+    assert states.count("COMPLETE") == 4
+    assert states.count("FAIL") == 1
+    assert len(states) == 5
+    lost = trials[states.index("FAIL")]
+    again = [t for t in trials if t.params == lost.params and t is not lost]
+    assert [trial.state.name for trial in again] == ["COMPLETE"]
+    parent, nested = runs(lab)
+    shown = {run.info.run_id: run.data.tags["optuna.state"] for run in nested}
+    assert sorted(shown.values()) == ["complete"] * 4 + ["lost"]
+    assert {t.user_attrs["mlflow_run_id"] for t in trials} == set(shown)
+    assert parent.data.metrics["trials_complete"] == 4
+    assert parent.data.metrics["full_size_scans_read_during_trials"] == 0
+
+
+def wait_for_a_worker(lab, process, seconds=120):
+    """Return the process id of a worker that is in the middle of a trial."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        if (folder(lab) / "study.journal").exists():
+            try:
+                trials = study(lab).trials
+            except KeyError:  # the study isn't begun yet
+                trials = []
+            for trial in trials:
+                if trial.state.name == "RUNNING" and "mlflow_run_id" in trial.user_attrs:
+                    return int(trial.user_attrs["worker"].rsplit("-", 2)[1])
+        time.sleep(0.2)
+    raise AssertionError("no worker began a trial")
