@@ -108,13 +108,13 @@ def no_epoch_pictures(monkeypatch):
     """Leave out the pictures of a run's beginning and of its epochs."""
     import numpy as np
 
-    import jawloc.workflows.train as experiment
+    import jawloc.workflows.log_training as log_training
     from jawloc.reporting.outputs import write_text
 
-    blank, save = np.zeros((4, 4, 3), np.uint8), experiment.save_figure
-    monkeypatch.setattr(experiment, "target_picture", lambda *_: blank)
+    blank, save = np.zeros((4, 4, 3), np.uint8), log_training.save_figure
+    monkeypatch.setattr(log_training, "target_picture", lambda *_: blank)
     monkeypatch.setattr(
-        experiment,
+        log_training,
         "save_figure",
         lambda f, path: write_text(path, "") if f is blank else save(f, path),
     )
@@ -125,11 +125,11 @@ def no_pictures(monkeypatch, no_epoch_pictures):
     """Leave out all pictures, which take most of a run's time, where a test is about others."""
     import numpy as np
 
-    import jawloc.workflows.train as experiment
+    import jawloc.workflows.log_training as log_training
 
     blank = np.zeros((4, 4, 3), np.uint8)
-    monkeypatch.setattr(experiment, "predicted_picture", lambda *_: blank)
-    monkeypatch.setattr(experiment, "write_pictures", lambda *_, **__: None)
+    monkeypatch.setattr(log_training, "predicted_picture", lambda *_: blank)
+    monkeypatch.setattr(log_training, "write_pictures", lambda *_, **__: None)
 
 
 @pytest.fixture

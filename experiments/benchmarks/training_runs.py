@@ -64,7 +64,7 @@ def jawloc_curve(path: Path, curve: Path, epochs: int | None) -> Work:
 
     from jawloc.config import load_config
     from jawloc.workflows.prepare_data import prepare_data
-    from jawloc.workflows.train import best_locator, start_state, test, train
+    from jawloc.workflows.train import best_locator, evaluate_test_scans, start_state, train
 
     config = load_config(path, overrides=[] if epochs is None else [f"num_epochs={epochs}"])
     data = prepare_data(config)
@@ -81,8 +81,8 @@ def jawloc_curve(path: Path, curve: Path, epochs: int | None) -> Work:
                     "cpu_seconds": time.process_time() - cpu_started,
                 }
                 _write_point(file, row, row["val_error_voxels"])
-        evaluation = test(best_locator(state, config), config, data, {})["test"]
-        return {"test_error_voxels": evaluation.mean("downsampled_voxels") or math.nan}
+        evaluation = evaluate_test_scans(best_locator(state, config), config, data, {})["test"]
+        return {"test_error_voxels": evaluation.summary("downsampled_voxels").mean}
 
     return work
 

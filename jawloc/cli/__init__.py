@@ -95,7 +95,7 @@ def train(
             else:
                 result = run_cross_validation(config, name, folds, **how)
     if result is not None:
-        click.echo(result.describe())
+        click.echo(str(result))
 
 
 def _check_folds(folds: int) -> None:

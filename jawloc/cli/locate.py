@@ -96,7 +96,7 @@ def locate(
         pictures=not no_pictures,
     )
     outcome = locate_scans(request, listed, rows)
-    click.echo(outcome.describe())
+    click.echo(str(outcome))
     if outcome.failed:
         sys.exit(1)
 

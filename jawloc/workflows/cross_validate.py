@@ -1,14 +1,12 @@
-"""Several trainings that test every scan once: the main path, read top to bottom.
+"""Cross-validation: several trainings that together test every scan once.
 
-Each fold is an experiment of its own, in a folder of its own, and leaves its locator there. What
-they found in the scans that they did not see is the result's evaluation; all their networks
-together are its locator.
+Each fold is a training with a folder and a run of its own. The errors are those of each scan's
+fold that did not train on it; the networks of all folds together are the locator.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,35 +25,27 @@ from jawloc.reporting.evaluation_report import write_files
 from jawloc.reporting.folders.own_files import evaluation_names, own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import CHECKPOINT, claimed_folder, run_folder
 from jawloc.reporting.outputs import write_test_pictures, write_text
-from jawloc.reporting.summary import OUT_OF_FOLD, summarise_folds, summarise_run
-from jawloc.reporting.tables import write_metrics_csv, write_out_of_fold_csv
+from jawloc.reporting.summary import OUT_OF_FOLD, summarise_folds
+from jawloc.reporting.tables import write_out_of_fold_csv
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.scans.listing import ListedScan
 from jawloc.training.checkpoint import (
-    load_checkpoint,
     load_folds_checkpoint,
     save_folds_checkpoint,
 )
 from jawloc.training.network import choose_device
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.evaluate import evaluate_scans
+from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
-from jawloc.workflows.train import (
-    TrainResult,
-    draw_results,
-    finish_locator,
-    log_results,
-    start_state,
-    test,
-    train_and_log,
-)
+from jawloc.workflows.train import Job, TrainResult, evaluate_test_scans, train_and_test
 
 FOLDS = "folds"  # a param of the run, beside the settings
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What every fold must know."""
+    """A cross-validation: its settings, the scans of each fold, and the folder of its results."""
 
     name: str
     config: Config
@@ -69,7 +59,7 @@ class CrossValidation:
         return self.folder / f"fold_{number}"
 
     def is_finished(self, number: int) -> bool:
-        """Say whether a fold, counted from 1, left its locator and nothing to go on with."""
+        """Return whether a fold, counted from 1, has its locator and no checkpoint left."""
         fold = self.folder_of(number)
         return (fold / f"{fold.name}.pth").is_file() and not (fold / CHECKPOINT).is_file()
 
@@ -83,11 +73,11 @@ def run_cross_validation(
     resume: bool = False,
     baselines: Mapping[str, PointFinder] | None = None,
 ) -> TrainResult:
-    """Train so many folds; evaluate all scans out of fold; save and log one locator of all.
+    """Train every fold, evaluate all scans out of fold, and save the locator of all networks.
 
     Parameters
     ----------
-    baselines : further ways to find the objects, to be named beside the mean position.
+    baselines : further ways to find the objects, reported beside the mean position
 
     Raises
     ------
@@ -112,7 +102,7 @@ def _run_in(
     overwrite: bool,
     resume: bool,
 ) -> TrainResult:
-    """Do as `run_cross_validation` in a folder that no other process writes into."""
+    """Run the cross-validation in a folder that this process has locked."""
     shown = evaluation_names(list(config.cache.objects), [p.stem for p in find_scans(config)])
     refuse_foreign(folder, "--model-name", shown, own_names(folder, run=True))
     params = {**config.as_params(), FOLDS: folds}
@@ -138,39 +128,24 @@ def _run_in(
 
 
 def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
-    """Train and test one fold as a run of its own, below the parent; or go on with it."""
-    started = time.perf_counter()
-    config, data, folder = work.config, work.folds[number - 1], work.folder_of(number)
-    name, params = f"{work.name} fold {number}", config.as_params()
-    same = {**params, **data.fingerprint()}
-    state = start_state(config, choose_device(config.training.device))
-    resume = (folder / CHECKPOINT).is_file()
-    run_id = load_checkpoint(folder / CHECKPOINT, state, same) if resume else None
-    earlier = sum(record.seconds for record in state.records)
-    with (
-        tracked_run(
-            config.base, name, params=params, parent_run_id=parent.run_id, run_id=run_id
-        ) as run,
-        # what a fold may have left that can't be gone on with is replaced
-        run_folder(folder, overwrite=True, resume=resume),
-    ):
-        label = f"fold {number} of {len(work.folds)}"
-        for _ in train_and_log(run, folder, config, data, state, same, label=label):
-            if not (work.folder / CHECKPOINT).is_file():
-                # not before: until an epoch is whole, an earlier model would come back
-                save_folds_checkpoint(work.folder / CHECKPOINT, work.same, parent.run_id)
-        locator = finish_locator(folder, state, config, data, run.run_id)
-        evaluations = test(locator, config, data, work.baselines)
-        draw_results(folder, locator, evaluations["test"], state, config, data)
-        seconds = earlier + time.perf_counter() - started
-        write_metrics_csv(folder / "metrics.csv", state.records)
-        specimens = specimens_of(data.examples, config.split.specimen_pattern)
-        summary = summarise_run(
-            name, data.split, state, evaluations, seconds, specimens, locator.calibration
-        )
-        summary["run_id"] = run.run_id
-        log_results(run, folder, summary)
-    (folder / CHECKPOINT).unlink()
+    """Train and test one fold, as a run below the parent; or resume it."""
+    folder = work.folder_of(number)
+    data = work.folds[number - 1]
+    job = Job(f"{work.name} fold {number}", work.config, data, folder, work.baselines)
+
+    def mark_begun() -> None:
+        # not before the first epoch is whole: until then, an earlier model would come back
+        if not (work.folder / CHECKPOINT).is_file():
+            save_folds_checkpoint(work.folder / CHECKPOINT, work.same, parent.run_id)
+
+    train_and_test(
+        job,
+        overwrite=True,  # of what a fold may have left that can't be resumed
+        resume=(folder / CHECKPOINT).is_file(),
+        parent_run_id=parent.run_id,
+        label=f"fold {number} of {len(work.folds)}",
+        after_epoch=mark_begun,
+    )
 
 
 def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
@@ -207,7 +182,7 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
 def write_evaluation(
     run: TrackedRun, work: CrossValidation, locators: Sequence[Locator]
 ) -> ModelEvaluation:
-    """Write what `jawloc evaluate` would say of each scan, by the fold that tested it.
+    """Write the report of `jawloc evaluate`, each scan evaluated by the fold that tested it.
 
     Parameters
     ----------
@@ -239,7 +214,7 @@ def write_evaluation(
 def write_worst_pictures(
     work: CrossValidation, locators: Sequence[Locator], tested: PositionErrors
 ) -> None:
-    """Show, for each object, the scan with the largest error, as its fold's network saw it."""
+    """Draw the scan with the largest error of each object, as its fold's network predicts it."""
     for name in work.config.cache.objects:
         worst = tested.select(name).worst()
         for locator, data in zip(locators, work.folds, strict=True):
@@ -251,7 +226,7 @@ def write_worst_pictures(
 
 
 def log_folds(run: TrackedRun, work: CrossValidation) -> None:
-    """Keep what the run starts from: the settings, and the scans that each fold tests."""
+    """Log the settings, and the scans that each fold tests."""
     write_text(work.folder / "config.yml", work.config.as_yaml())
     run.log_file(work.folder / "config.yml")
     tested = {f"fold {k}": data.split.test_ids for k, data in enumerate(work.folds, start=1)}
@@ -260,9 +235,11 @@ def log_folds(run: TrackedRun, work: CrossValidation) -> None:
 
 
 def _out_of_fold(work: CrossValidation, locators: Sequence[Locator]) -> dict[str, PositionErrors]:
-    """Return the errors in all scans by way of finding them, the scans sorted by id."""
+    """Return the out-of-fold errors of the locators and of each baseline, sorted by scan id."""
     pairs = zip(locators, work.folds, strict=True)
-    every = [test(locator, work.config, data, work.baselines) for locator, data in pairs]
+    every = [
+        evaluate_test_scans(locator, work.config, data, work.baselines) for locator, data in pairs
+    ]
     return {
         OUT_OF_FOLD if key == "test" else key: PositionErrors(
             tuple(sorted((e for fold in every for e in fold[key].errors), key=lambda e: e.scan_id))

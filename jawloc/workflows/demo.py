@@ -1,4 +1,4 @@
-"""The demo: phantom scans, made here and labelled so, through the same experiment as real ones."""
+"""The demo: phantom scans, labelled as such, through the same training as real ones."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def run_demo(
 ) -> TrainResult | None:
     """Make phantom scans in `dicoms/demo` (once) and train on them.
 
-    Without a name of its own, the demo replaces the last demo's outputs.
+    Without a name, the demo replaces the outputs of the last demo.
 
     Parameters
     ----------
-    folds : of a cross-validation, in the place of one training.
+    folds : of a cross-validation; None: a single training
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""One locator over many scans, from their files to positions, crops and pictures.
+"""Locate the objects in many scans: from their files to positions, crops and pictures.
 
-The main path of `jawloc locate`, read top to bottom. Reading a scan may fail, and is then a row
-of the table; writing may not, and ends the work with all that was written so far in order.
+A scan that can't be read is a row of the table that says why. A result that can't be written ends
+the work, with everything written so far in order.
 """
 
 from __future__ import annotations
@@ -55,19 +55,18 @@ from jawloc.scans.scan import ScanFile
 
 @dataclass(frozen=True)
 class LocateResult:
-    """How many scans were located, of these without trust, had been located before, and failed."""
+    """How many scans were located, flagged, skipped since they were done before, and failed."""
 
     located: int
-    doubtful: int
+    flagged: int
     skipped: int
     failed: int
     table: Path
 
-    def describe(self) -> str:
-        """Say it in a line."""
+    def __str__(self) -> str:
         parts = [f"{self.located} scan{'' if self.located == 1 else 's'} located"]
-        if self.doubtful:
-            parts[0] += f" ({self.doubtful} not to be trusted: see status and reason)"
+        if self.flagged:
+            parts[0] += f" ({self.flagged} not to be trusted: see status and reason)"
         parts += [f"{self.skipped} done before"] if self.skipped else []
         parts += [f"{self.failed} failed (the table says why)"] if self.failed else []
         return f"{', '.join(parts)}: {self.table}"
@@ -75,7 +74,7 @@ class LocateResult:
 
 @dataclass(frozen=True)
 class LocatedScan:
-    """All that was read of a scan: what was found, and the window round each object."""
+    """What was read and found in a scan, with the crop box of each object."""
 
     scan: ScanFile
     image: np.ndarray  # downsampled
@@ -85,7 +84,7 @@ class LocatedScan:
 
 
 def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Table) -> LocateResult:
-    """Locate scan after scan; the tables are up to date after each.
+    """Locate scan after scan; the tables are complete after each.
 
     Parameters
     ----------
@@ -102,10 +101,10 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
         Likewise.
     """
     table = dict(table)
-    count = {"located": 0, "doubtful": 0, "skipped": 0, "failed": 0}
+    count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
-        _claimed_folder(request, scans),
-        _saying_how_to_go_on(request.folder, count, len(scans)),
+        _locked_folder(request, scans),
+        _with_resume_hint(request.folder, count, len(scans)),
         tqdm(scans, desc="locate", unit="scan", disable=None) as bar,
     ):
         for scan in bar:
@@ -117,15 +116,15 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
             write_tables(request.folder, table)
             failed = rows[0].status == FAILED
             count["failed" if failed else "located"] += 1
-            count["doubtful"] += not failed and any(row.status != "ok" for row in rows)
+            count["flagged"] += not failed and any(row.status != "ok" for row in rows)
             if failed:
                 bar.write(describe_failure(scan, rows[0].reason or ""), file=sys.stderr)
     return LocateResult(**count, table=request.folder / TABLE)
 
 
 @contextmanager
-def _claimed_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Iterator[None]:
-    """Hold the folder of results, which then has a list of jawloc's files and room for more."""
+def _locked_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Iterator[None]:
+    """Lock the folder of results, and start its list of the files that jawloc wrote."""
     written = {*TABLES, *(name for scan in scans for name in files_of(request, scan.name))}
     with claimed_output(request.folder):
         own = own_names(request.folder, run=is_run_folder(request.folder))
@@ -220,11 +219,11 @@ def _writing() -> Iterator[None]:
 
 
 @contextmanager
-def _saying_how_to_go_on(folder: Path, count: Mapping[str, int], total: int) -> Iterator[None]:
+def _with_resume_hint(folder: Path, count: Mapping[str, int], total: int) -> Iterator[None]:
     try:
         yield
     except (_WritingError, KeyboardInterrupt) as error:
-        ended = sum(n for what, n in count.items() if what != "doubtful")
+        ended = sum(n for what, n in count.items() if what != "flagged")
         done = f"{ended} of {total} scans are done; the same command with --resume"
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; {done} goes on") from None

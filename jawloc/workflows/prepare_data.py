@@ -1,4 +1,4 @@
-"""The scans of a run: found, checked, brought into the cache, and divided by their use."""
+"""The scans of a run: found, checked, downsampled into the cache, and split by their use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Data:
         return [self.examples[scan_id] for scan_id in ids]
 
     def fingerprint(self) -> dict[str, str]:
-        """Say which scans, with which content, are used for what: one text a split."""
+        """Return the ids and content keys of the scans of each split, as one text a split."""
         return {
             name: " ".join(f"{e.scan_id}:{e.key[:12]}" for e in self.select(ids))
             for name, ids in vars(self.split).items()
@@ -42,7 +42,7 @@ class Data:
 
 
 def find_scans(config: Config) -> list[Path]:
-    """Return the labelled DICOMs that the config names, without looking inside them."""
+    """Return the labelled DICOMs that the config names, without opening them."""
     folders = [config.base / d for d in config.cache.dicom_dirs]
     if not folders:
         raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")
@@ -60,8 +60,8 @@ def prepare_data(
 
     Parameters
     ----------
-    folds : how many folds will train, where that is not the split itself.
-    warn : whether to warn of specimens that lists of ids divide; once a command is enough.
+    folds : number of folds that the training and validation scans are divided into, if any
+    warn : whether to warn of specimens that the config's lists of ids divide
     """
     scans = find_scans(config)
     split = choose_split([path.stem for path in scans], config.split)
@@ -75,7 +75,7 @@ def prepare_data(
 
 
 def prepare_folds(config: Config, folds: int) -> tuple[Data, ...]:
-    """Do as `prepare_data` for a cross-validation over all scans; return the data of each fold."""
+    """Prepare the scans of a cross-validation; return the data of each fold."""
     scans = find_scans(config)
     splits = cross_validation_splits([path.stem for path in scans], folds, config.split)
     examples, read = _examples(config, scans, splits, SINGLE_PROCESS, folds=True)
@@ -90,7 +90,7 @@ def _examples(
     *,
     folds: bool,
 ) -> tuple[dict[str, ExampleFile], int]:
-    """Return the examples by scan id, and how many full-size scans had to be read for them."""
+    """Return the examples by scan id, and how many full-size scans were read for them."""
     ids = [path.stem for path in scans]
 
     def check(shown: Sequence[frozenset[str]]) -> None:

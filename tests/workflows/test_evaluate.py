@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-import jawloc.inference.evaluate_scan as measuring
+import jawloc.inference.evaluate_scan as scan_module
 import jawloc.workflows.evaluate as evaluate_model
 from jawloc.geometry import Grid, map_points
 from jawloc.inference.locator import Locator, load_locator
@@ -56,7 +56,7 @@ def known_errors(monkeypatch):
         return scan
 
     monkeypatch.setattr(Locator, "predict", off)
-    monkeypatch.setattr(measuring, "open_labelled", reading)
+    monkeypatch.setattr(scan_module, "open_labelled", reading)
 
 
 def model_wrong_by(path: Path, voxels: float, seed: int = 0) -> Path:
@@ -307,7 +307,7 @@ def test_a_users_file_that_would_be_overwritten_is_refused_before_slow_work(
     def too_late(*_, **__):
         raise AssertionError("slow work began")
 
-    monkeypatch.setattr(evaluate_model, "measure_scan", too_late)
+    monkeypatch.setattr(evaluate_model, "evaluate_scan", too_late)
     write_model(lab / "m.pth")
     Path("out").mkdir()
     Path("out", name).write_text("mine")

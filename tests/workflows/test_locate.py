@@ -307,13 +307,13 @@ def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypat
 def located(monkeypatch):
     """Return the list of the scans that are looked at from now on."""
     seen = []
-    look = driver.look_at
+    look = driver.read_and_locate
 
     def watched(search, scan):
         seen.append(scan.name)
         return look(search, scan)
 
-    monkeypatch.setattr(driver, "look_at", watched)
+    monkeypatch.setattr(driver, "read_and_locate", watched)
     return seen
 
 
@@ -325,8 +325,8 @@ def test_ctrl_c_loses_nothing_and_resume_goes_on(locate, monkeypatch, located):
                 raise KeyboardInterrupt
             return look(search, scan)
 
-        look = driver.look_at
-        patch.setattr(driver, "look_at", interrupted)
+        look = driver.read_and_locate
+        patch.setattr(driver, "read_and_locate", interrupted)
         result = locate("a", "c.nii.gz", "b")
     assert result.exit_code == 130
     assert result.stderr == (
@@ -395,7 +395,7 @@ class Bomb:
 @pytest.fixture
 def refused(jawloc, here, monkeypatch):
     """Return a function that sees that a command is refused in a sentence and leaves no trace."""
-    monkeypatch.setattr(driver, "look_at", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(driver, "read_and_locate", lambda *_: pytest.fail("the work began"))
 
     def run(*arguments):
         before = files_below(here)

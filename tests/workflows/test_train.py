@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import jawloc.reporting.run_pictures as run_pictures
+import jawloc.workflows.log_training as log_training
 import jawloc.workflows.train as experiment
 from jawloc.config import load_config
 from jawloc.inference.locator import load_locator
@@ -571,9 +572,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_failed(
     lab, jawloc, monkeypatch, no_pictures, good_steps, epoch
 ):
     build = experiment.build_network
-    monkeypatch.setattr(
-        experiment, "build_network", lambda *given: Breaking(build(*given), good_steps)
-    )
+    for module in (experiment, log_training):
+        monkeypatch.setattr(
+            module, "build_network", lambda *given: Breaking(build(*given), good_steps)
+        )
     result = jawloc("train")
     assert result.exit_code == 1
     last = result.stderr.strip().splitlines()[-1]
@@ -719,7 +721,7 @@ def test_going_on_repeats_the_uninterrupted_run_with_dropout_too(
     settings = ["network=attention-unet", "num_epochs=3", "batch_size=2", "learning_rate=0.001"]
     arguments = ["train", *[a for s in settings for a in ("--set", s)], "--model-name"]
     monkeypatch.setattr("jawloc.training.network.LAB_CHANNELS", (2, 2, 2, 2, 2))
-    monkeypatch.setattr(experiment, "predicted_picture", drawing_picture)
+    monkeypatch.setattr(log_training, "predicted_picture", drawing_picture)
     assert jawloc(*arguments, "whole").exit_code == 0
 
     saved = experiment.save_checkpoint

@@ -1,0 +1,124 @@
+"""What a training logs: its inputs, every epoch, its pictures and its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jawloc.config import Config
+from jawloc.heatmaps.curriculum import start
+from jawloc.inference.locator import Locator
+from jawloc.inference.metrics import PositionErrors
+from jawloc.reporting.figures import save_figure
+from jawloc.reporting.folders.own_files import own_run_names
+from jawloc.reporting.folders.run_folder import CHECKPOINT
+from jawloc.reporting.outputs import predicted_picture, target_picture, write_json, write_text
+from jawloc.reporting.run_pictures import write_pictures
+from jawloc.reporting.summary import flat_numbers
+from jawloc.reporting.tables import write_metrics_csv
+from jawloc.reporting.tracking.runs import TrackedRun
+from jawloc.training.loop import EpochRecord, TrainingState
+from jawloc.training.network import build_network
+from jawloc.workflows.prepare_data import Data
+
+
+def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
+    """Log what the run starts from: settings, split, scans, and pictures of the first targets."""
+    write_text(folder / "config.yml", config.as_yaml())
+    run.log_file(folder / "config.yml")
+    split = {"train": data.split.train_ids, "val": data.split.val_ids, "test": data.split.test_ids}
+    run.log_dict({key: list(ids) for key, ids in split.items()}, "split.json")
+    run.log_dataset(split, {scan_id: e.key for scan_id, e in data.examples.items()})
+    stages = config.network.stages()
+    schedules = config.curriculum.per_stage(len(stages))
+    for short, (title, ids) in data.split.titled().items():
+        example = data.examples[ids[0]].read()
+        for number, (stage, schedule) in enumerate(zip(stages, schedules, strict=True)):
+            picture = target_picture(example, start(schedule).sigma_voxels, stage, title)
+            which = f"_{stage.name}" if number else ""
+            save_figure(picture, folder / f"{short}_heatmap_example{which}.png")
+
+
+def log_epoch(
+    run: TrackedRun, folder: Path, config: Config, data: Data, state: TrainingState
+) -> None:
+    """Log an epoch's metrics; where a sigma changed, also draw the new target and the prediction.
+
+    Only stages whose sigma changed have their target drawn, each on its own heatmap grid.
+    """
+    record = state.records[-1]
+    run.log_epoch(record)
+    before = state.records[-2].sigmas_voxels if len(state.records) > 1 else ()
+    if before == record.sigmas_voxels:
+        return
+    example = data.examples[data.split.train_ids[0]].read()
+    stages = config.network.stages()
+    for number, (stage, sigma) in enumerate(zip(stages, record.sigmas_voxels, strict=True)):
+        if before[number : number + 1] == (sigma,):
+            continue
+        target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
+        row = "heatmap/train" if stage is stages[-1] else f"heatmap/train_{stage.name}"
+        run.log_heatmap(target, row, record.epoch)
+        which = f"_{stage.name}" if stage.name else ""
+        save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
+    example = data.examples[data.split.val_ids[0]].read()
+    title = f"Validation, best of {record.epoch} epochs"
+    seen = predicted_picture(example, best_locator(state, config), title)
+    run.log_heatmap(seen, "heatmap/val", record.epoch)
+
+
+def best_locator(state: TrainingState, config: Config) -> Locator:
+    """Return a locator with the weights of the lowest validation error."""
+    network = build_network(config.network, len(config.cache.objects))
+    network.load_state_dict(state.best_weights)
+    flips = config.augmentation
+    return Locator(
+        networks=(network.to(next(state.network.parameters()).device).eval(),),
+        network_config=config.network,
+        downsampled_size=config.cache.downsampled_dicom_size,
+        intensity=config.intensity,
+        objects=config.cache.objects,
+        sigma_voxels=(state.records[state.best_epoch - 1].sigmas_voxels,),
+        crop_size=config.crop.crop_size,
+        flipped_axes=flips.flip_axes if flips.enabled else (),
+    )
+
+
+def draw_results(
+    folder: Path,
+    locator: Locator,
+    tested: PositionErrors,
+    state: TrainingState,
+    config: Config,
+    data: Data,
+) -> None:
+    """Draw the run's curves, predicted heatmaps, and the worst test scan of each object."""
+    write_pictures(
+        folder,
+        locator,
+        tested,
+        state.records,
+        data.split,
+        data.examples,
+        loss=config.training.loss,
+        curriculum=config.curriculum,
+        crop_size=config.crop.crop_size,
+    )
+
+
+def log_results(
+    run: TrackedRun,
+    folder: Path,
+    summary: Mapping[str, Any],
+    records: Sequence[EpochRecord] = (),
+) -> None:
+    """Write the summary; log its numbers, every file that the run wrote, and the model."""
+    if records:
+        write_metrics_csv(folder / "metrics.csv", records)
+    write_json(folder / "summary.json", summary)
+    run.log_summary(flat_numbers(summary))
+    for name in sorted(own_run_names(folder) - {CHECKPOINT}):
+        if (folder / name).is_file():
+            run.log_file(folder / name, "outputs")
+    run.log_locator(folder / f"{folder.name}.pth")
