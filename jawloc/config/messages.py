@@ -1,16 +1,17 @@
-"""What is wrong with a setting, in words for whoever wrote it."""
+"""Plain words for what is wrong with a setting."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-# Settings that are more than one number or word: their whole rule at once.
+from jawloc.config.keys import KEYS
+
+# The whole rule of each setting that is not just a number or a word.
 RULES = {
     "dicom_dirs": "a list of folders, such as [dicoms/labelled]",
     "downsampled_dicom_size": "three whole numbers of voxels (z, y, x), each at least 2",
@@ -33,78 +34,41 @@ RULES = {
     "augmentation.rotation_degrees_zyx": "three numbers of degrees (z, y, x), each from 0 to 180",
 }
 
-# The rest, by pydantic's name of the mistake and what it knows of the limit.
-MISTAKES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "float_type": lambda _: "a number",
-    "int_type": lambda _: "a whole number",
-    "int_from_float": lambda _: "a whole number",
-    "bool_type": lambda _: "true or false",
-    "string_type": lambda _: "a text",
-    "string_too_short": lambda _: "a text of at least one character",
-    "literal_error": lambda limit: f"one of {str(limit['expected']).replace(' or ', ', ')}",
-    "greater_than": lambda limit: f"greater than {limit['gt']:g}",
-    "greater_than_equal": lambda limit: f"at least {limit['ge']:g}",
-    "less_than": lambda limit: f"less than {limit['lt']:g}",
-    "less_than_equal": lambda limit: f"at most {limit['le']:g}",
+# The rest by pydantic's name of the mistake, where its own words are not plain enough.
+MISTAKES = {
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "string_too_short": "a text of at least one character",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "finite_number": "finite",
 }
 
 
-def describe_mistake(
-    error: ValidationError, prefix: str, values: Mapping[str, Any]
-) -> tuple[str, str]:
-    """Return the dotted key of the first mistake, and the rule with the value that breaks it.
-
-    Parameters
-    ----------
-    prefix : what comes before a key of `values`, for instance ``curriculum.``
-    values : the settings that were checked
-    """
-    first = error.errors()[0]
-    name = str(first["loc"][0])
-    key = prefix + name
-    value = values.get(name)
-    return key, f"must be {RULES.get(key) or _rule(first)}; received {shown(value)}"
-
-
-def _rule(mistake: ErrorDetails) -> str:
-    in_words = MISTAKES.get(mistake["type"])
-    return in_words(mistake.get("ctx", {})) if in_words else mistake["msg"]
+def describe_mistake(error: ValidationError, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the dotted key of the first mistake, and the rule with the value that breaks it."""
+    mistakes = error.errors()
+    first = next((m for m in mistakes if m["type"] == "finite_number"), mistakes[0])
+    key = next(key for key, place in KEYS.items() if place == first["loc"][:2])
+    if key in RULES and first["type"] != "finite_number":
+        rule = RULES[key]
+    elif first["type"] in MISTAKES:
+        rule = MISTAKES[first["type"]].format(**first.get("ctx", {}))
+    else:
+        rule = first["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+    return key, f"must be {rule}; received {shown(settings[key])}"
 
 
 def shown(value: object) -> str:
-    """Return a value as it is written in YAML, and a number that became text with its mending."""
+    """Return a value as it is written in YAML; for a number read as text, how to write it."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
-    number = _number_in(value) if isinstance(value, str) else None
-    if number is None:
-        return repr(value)
-    return f"{value!r}, which YAML takes for text: write {number}"
-
-
-def _number_in(text: str) -> str | None:
-    """Return the number that a text holds, as YAML would have to see it."""
-    for kind in (int, float):
-        try:
-            return yaml.safe_dump(kind(text)).split()[0]
-        except ValueError:
-            continue
-    return None
-
-
-def nearest_key(key: str, known: Mapping[str, str] | Iterable[str]) -> str:
-    """Return the known key that is most like an unknown one, in whatever section it is.
-
-    Parameters
-    ----------
-    known : dotted keys, or a mapping from a spelling to the dotted key that it stands for
-    """
-    spellings = known if isinstance(known, Mapping) else {k: k for k in known}
-
-    def likeness(spelling: str) -> float:
-        last, own = key.rpartition(".")[2].lower(), spelling.rpartition(".")[2]
-        whole = difflib.SequenceMatcher(None, key.lower(), spelling).ratio()
-        return max(whole, difflib.SequenceMatcher(None, last, own).ratio(), 0.7 * (last in own))
-
-    return spellings[max(sorted(spellings), key=likeness)]
+    if isinstance(value, str):
+        for kind in (int, float):
+            with suppress(ValueError):
+                number = yaml.safe_dump(kind(value)).split()[0]
+                return f"{value!r}, which YAML takes for text: write {number}"
+    return repr(value)

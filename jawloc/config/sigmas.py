@@ -1,146 +1,130 @@
-"""Which sigmas each stage of a network is trained at, decided and checked before anything runs.
+"""The sigmas that each stage of a network is trained at, decided and checked in advance.
 
-A network of one stage is trained at the sigmas that the user names. Of two stages the coarse one's
-heatmap voxels may be too long for the narrow ones, and the fine one's window too small for the wide
-ones: what the user leaves to "auto" is then moved to what the stage can represent, and said; what
-the user asks for is refused if it can't be had. All sigmas are in downsampled voxels.
+A network of one stage is trained at the sigmas that the user names. In a network of two stages, the
+coarse stage's heatmap voxels may be too long for the narrow sigmas, and the fine stage's window too
+small for the wide ones: a sigma left to "auto" is moved to what the stage can represent, with a
+note on the terminal; one that the user set is refused. All sigmas are in downsampled voxels.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from jawloc.config.keys import INITIAL_SIGMA
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.training.network import NetworkConfig
 
-# Narrowest Gaussian, in heatmap voxels, that a coarse stage learns: it need only tell where the
-# window goes.
+Mistake = tuple[tuple[str, ...], str]  # dotted keys, and the sentence about them
+
+# Least sigma, in heatmap voxels, that still lets a position be decoded within a voxel.
+SIGMA_PER_STRIDE = 0.25
+# Least sigma, in its heatmap voxels, of a coarse stage, which only places the window.
 COARSE_SIGMA_PER_STRIDE = 0.375
-# A fine stage begins at this share of its window, unless told otherwise; more than the other share
-# and the Gaussian doesn't fit into the window, wherever in it the point lies.
+# Sigma, as a share of its window, that a fine stage starts from; and the largest share with which
+# the Gaussian fits into the window wherever the point lies in it.
 FINE_SIGMA_PER_WINDOW = 1 / 16
 MOST_SIGMA_PER_WINDOW = 1 / 8
 
-OF_STAGES = ("coarse_initial_sigma", "coarse_minimum_sigma", "fine_initial_sigma")
+STAGE_SIGMAS = ("coarse_initial_sigma", "coarse_minimum_sigma", "fine_initial_sigma")
 
 
 def decide_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> CurriculumConfig:
-    """Return the curriculum with all that is "auto" decided for the stages of this network.
-
-    Parameters
-    ----------
-    network : itself decided for a grid
-    """
+    """Return the curriculum with each "auto" decided for a network that is decided itself."""
     if len(network.stages()) == 1:
         return curriculum
-    wanted, least = curriculum.initial_sigma_voxels, curriculum.minimum_sigma_voxels
-    coarse_least = curriculum.coarse_minimum_sigma_voxels
+    voxel, window = _lengths(network)
+    initial, minimum = curriculum.initial_sigma_voxels, curriculum.minimum_sigma_voxels
     coarse, fine = curriculum.coarse_initial_sigma_voxels, curriculum.fine_initial_sigma_voxels
-    if coarse_least == "auto":
-        coarse_least = max(least, _least_coarse_sigma(network))
+    coarse_minimum = curriculum.coarse_minimum_sigma_voxels
+    if coarse_minimum == "auto":
+        coarse_minimum = max(minimum, COARSE_SIGMA_PER_STRIDE * voxel)
     if coarse == "auto":
-        coarse = max(wanted, coarse_least)
+        coarse = max(initial, coarse_minimum)
     if fine == "auto":
-        fine = max(least, min(wanted, FINE_SIGMA_PER_WINDOW * _window(network)))
+        fine = max(minimum, min(initial, FINE_SIGMA_PER_WINDOW * window))
     return replace(
         curriculum,
         coarse_initial_sigma_voxels=coarse,
-        coarse_minimum_sigma_voxels=coarse_least,
+        coarse_minimum_sigma_voxels=coarse_minimum,
         fine_initial_sigma_voxels=fine,
     )
 
 
-def sigma_mistake(
-    curriculum: CurriculumConfig, network: NetworkConfig
-) -> tuple[tuple[str, ...], str] | None:
-    """Return what a stage can't be trained at: the keys that say so, and the sentence; or None.
+def sigma_mistakes(curriculum: CurriculumConfig, network: NetworkConfig) -> Iterator[Mistake]:
+    """Yield each rule that the sigmas break; curriculum and network are both decided."""
+    initial, minimum = curriculum.initial_sigma_voxels, curriculum.minimum_sigma_voxels
+    if minimum > initial:
+        yield (
+            (INITIAL_SIGMA, "curriculum.minimum_sigma"),
+            f"curriculum.minimum_sigma must not exceed {INITIAL_SIGMA}; received {minimum:g} and "
+            f"{initial:g}",
+        )
+    stride = network.heatmap_stride
+    if minimum < SIGMA_PER_STRIDE * stride:
+        yield (
+            ("curriculum.minimum_sigma",),
+            f"curriculum.minimum_sigma must be at least {SIGMA_PER_STRIDE * stride:g} with "
+            f"network.stride {stride}, or positions can't be told apart within a heatmap voxel; "
+            f"received {minimum:g}",
+        )
+    if len(network.stages()) == 2:
+        yield from _stage_mistakes(curriculum, network)
+        return
+    for name in STAGE_SIGMAS:
+        if (value := vars(curriculum)[f"{name}_voxels"]) != "auto":
+            yield (
+                (f"curriculum.{name}",),
+                f"curriculum.{name} must be auto with a network of one stage (network.coarse 1), "
+                f"which goes from {INITIAL_SIGMA} to curriculum.minimum_sigma; received {value:g}",
+            )
 
-    Parameters
-    ----------
-    curriculum, network : both decided
-    """
-    given = {key: getattr(curriculum, f"{key}_voxels") for key in OF_STAGES}
-    if len(network.stages()) == 1:
-        for key, value in given.items():
-            if value != "auto":
-                return (f"curriculum.{key}",), (
-                    f"curriculum.{key} must be auto with a network of one stage (network.coarse 1)"
-                    f", which goes by initial_kernel_size and curriculum.minimum_sigma; received "
-                    f"{value:g}"
-                )
-        return None
-    coarse, coarse_least, fine = given.values()
-    least, most = _least_coarse_sigma(network), MOST_SIGMA_PER_WINDOW * _window(network)
-    end = curriculum.minimum_sigma_voxels
-    at_least = (
-        f"at least {least:g} where the coarse stage's heatmap voxels are "
-        f"{network.stages()[0].heatmap_stride} long"
-    )
-    at_most = (
-        f"at most {most:g} with a network.window of {_window(network)}, or its heatmaps don't fit "
-        f"into the window"
-    )
-    # a key, its value, whether that won't do, the rule, and the key that the rule goes by
-    for key, value, wrong, rule, other in (
-        ("minimum_sigma", end, end > most, at_most, "network.window"),
-        ("coarse_minimum_sigma", coarse_least, coarse_least < least, at_least, "network.coarse"),
-        ("coarse_initial_sigma", coarse, coarse < least, at_least, "network.coarse"),
-        ("coarse_initial_sigma", coarse, coarse < coarse_least, "", "coarse_minimum_sigma"),
-        ("fine_initial_sigma", fine, fine > most, at_most, "network.window"),
-        ("fine_initial_sigma", fine, fine < end, "", "minimum_sigma"),
+
+def _stage_mistakes(curriculum: CurriculumConfig, network: NetworkConfig) -> Iterator[Mistake]:
+    sigmas, (voxel, window) = vars(curriculum), _lengths(network)
+    minimum, coarse_minimum = sigmas["minimum_sigma_voxels"], sigmas["coarse_minimum_sigma_voxels"]
+    least, most = COARSE_SIGMA_PER_STRIDE * voxel, MOST_SIGMA_PER_WINDOW * window
+    learnable = f" where the coarse stage's heatmap voxels are {voxel} long"
+    fits = f" with a network.window of {window}, or its heatmaps don't fit into the window"
+    # setting, rule, limit, its reason, and the key that it comes from
+    for name, rule, limit, reason, cause in (
+        ("minimum_sigma", "at most", most, fits, "network.window"),
+        ("coarse_minimum_sigma", "at least", least, learnable, "network.coarse"),
+        ("coarse_initial_sigma", "at least", least, learnable, "network.coarse"),
+        ("coarse_initial_sigma", "at least", coarse_minimum, "", "curriculum.coarse_minimum_sigma"),
+        ("fine_initial_sigma", "at most", most, fits, "network.window"),
+        ("fine_initial_sigma", "at least", minimum, "", "curriculum.minimum_sigma"),
     ):
-        if wrong:
-            key, bound = f"curriculum.{key}", {"minimum_sigma": end}.get(other, coarse_least)
-            other = other if "." in other else f"curriculum.{other}"
-            rule = rule or f"at least {other}, which is {bound:g}"
-            return (key, other), f"{key} must be {rule}; received {value:g}"
-    return None
-
-
-def describe_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> str:
-    """Say where "auto" gave a stage another sigma than the user's; nothing where it nowhere did.
-
-    Parameters
-    ----------
-    curriculum, network : both decided
-    """
-    if len(network.stages()) == 1:
-        return ""
-    voxel, window = network.stages()[0].heatmap_stride, _window(network)
-    coarse = f"the coarse stage's heatmap voxels are {voxel} long"
-    fine = f"the fine stage's window is {window} long"
-    begin = f"initial_kernel_size {curriculum.initial_sigma_voxels:g}"
-    end = f"curriculum.minimum_sigma {curriculum.minimum_sigma_voxels:g}"
-    users = (curriculum.initial_sigma_voxels, curriculum.minimum_sigma_voxels)
-    said = []
-    for key, asked, words, why in (
-        ("coarse_initial_sigma", users[0], begin, coarse),
-        ("coarse_minimum_sigma", users[1], end, coarse),
-        ("fine_initial_sigma", users[0], begin, fine),
-    ):
-        name = f"{key}_voxels"
-        sigma = getattr(curriculum, name)
-        left: dict[str, Any] = {name: "auto"}
-        auto = getattr(decide_sigmas(replace(curriculum, **left), network), name)
-        if sigma != asked and sigma == auto:  # another number than auto's is the user's own
-            said.append(f"curriculum.{key} is {sigma:g} in the place of {words} ({why})")
-    return f"sigmas, in downsampled voxels: {', '.join(said)}" if said else ""
+        key, value = f"curriculum.{name}", sigmas[f"{name}_voxels"]
+        if value > limit if rule == "at most" else value < limit:
+            why = reason or f" ({cause})"
+            yield (key, cause), f"{key} must be {rule} {limit:g}{why}; received {value:g}"
 
 
 def tell_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> None:
-    """Say on the terminal, once a command, what `describe_sigmas` has to say."""
-    if said := describe_sigmas(curriculum, network):
-        print(f"note: {said}", file=sys.stderr)
+    """Print a note if "auto" gave a stage another sigma than the user's; both are decided."""
+    if len(network.stages()) == 1:
+        return
+    voxel, window = _lengths(network)
+    coarse = f"the coarse stage's heatmap voxels are {voxel} long"
+    fine = f"the fine stage's window is {window} long"
+    initial = (INITIAL_SIGMA, curriculum.initial_sigma_voxels)
+    minimum = ("curriculum.minimum_sigma", curriculum.minimum_sigma_voxels)
+    notes = []
+    for name, (key, sigma), reason in zip(
+        STAGE_SIGMAS, (initial, minimum, initial), (coarse, coarse, fine), strict=True
+    ):
+        undecided: dict[str, Any] = {f"{name}_voxels": "auto"}
+        auto = vars(decide_sigmas(replace(curriculum, **undecided), network))[f"{name}_voxels"]
+        if vars(curriculum)[f"{name}_voxels"] == auto != sigma:
+            notes.append(f"curriculum.{name} is {auto:g} instead of {key} {sigma:g} ({reason})")
+    if notes:
+        print(f"note: sigmas, in downsampled voxels: {', '.join(notes)}", file=sys.stderr)
 
 
-def _least_coarse_sigma(network: NetworkConfig) -> float:
-    return COARSE_SIGMA_PER_STRIDE * network.stages()[0].heatmap_stride
-
-
-def _window(network: NetworkConfig) -> int:
-    window = network.stages()[-1].window
-    if window is None:
-        raise ValueError("a network of one stage has no window")
-    return min(window)
+def _lengths(network: NetworkConfig) -> tuple[int, int]:
+    """Return the length of the coarse stage's heatmap voxels and of the fine stage's window."""
+    coarse, fine = network.stages()
+    return coarse.heatmap_stride, min(fine.window or ())

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 # Thresholds of the trigger ``loss`` that mean the same for every loss: the lab's 1.0 nats is the
 # KL divergence of two equal Gaussians sqrt(2) sigma apart, and these are the other losses of such
@@ -42,7 +42,6 @@ class CurriculumConfig:
     can't represent, see config/sigmas.py, where "auto" is decided.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
     loss_thresholds: ClassVar[Mapping[str, float]] = LOSS_THRESHOLDS
     losses_of_nothing: ClassVar[Mapping[str, float]] = LOSS_OF_NOTHING
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from jawloc.geometry import Shape
 from jawloc.scans.scan import ScanFile
@@ -16,8 +16,6 @@ from jawloc.scans.scan import ScanFile
 @dataclass(frozen=True)
 class CropConfig:
     """The crop's size in voxels of the full-size scan, (z, y, x)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     crop_size: tuple[
         Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]

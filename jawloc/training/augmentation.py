@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 Axis = Literal["z", "y", "x"]
@@ -24,8 +24,6 @@ Degrees = Annotated[float, Field(ge=0, le=180)]
 @dataclass(frozen=True)
 class AugmentationConfig:
     """How far scans are changed during training; every range is symmetric about no change."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     enabled: bool = True
     flip_axes: tuple[Axis, ...] = ("y", "x")  # each with probability one half

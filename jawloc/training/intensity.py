@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 COUNTED_VOXELS = 2**17  # at a time: counting takes 8 bytes a voxel, best in a core's own cache
 
@@ -19,8 +19,6 @@ class IntensityConfig:
     ``percentile`` puts the `low` percentile of each scan at 0 and the `high` one at 1, so that
     scanner gain and offset drop out; ``raw`` leaves the values alone, as the lab trained.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     rule: Literal["percentile", "raw"] = "percentile"
     low: Annotated[float, Field(ge=0, le=100)] = 1.0

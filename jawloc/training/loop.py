@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance, start
@@ -43,8 +43,6 @@ GRADIENT_NORM = 1.0  # larger gradients are scaled down: one odd batch can't thr
 @dataclass(frozen=True)
 class TrainingConfig:
     """How the network is trained."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     batch_size: Annotated[int, Field(ge=1)] = 2  # scans a step
     num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the curriculum may stop earlier

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from jawloc.errors import InputError
@@ -43,8 +43,6 @@ class NetworkConfig:
     U-Net's; the attention U-Net is always the lab's, with a heatmap as fine as its input. What is
     "auto" is decided by the grid, see `for_grid`; everything else wants it decided.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     name: NetworkName = "unet"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)

@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -47,8 +47,6 @@ FAR = 0.5  # of a neighbourhood's edge: what is at least so far from the object 
 @dataclass(frozen=True)
 class PresenceClassifierConfig:
     """How the locator learns to tell whether a place shows the object."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     steps: Annotated[int, Field(ge=0)] = 600  # of 16 neighbourhoods each; 0: it doesn't learn it
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from jawloc.errors import InputError
 
@@ -51,8 +51,6 @@ def checked_pattern(pattern: str) -> str:
 @dataclass(frozen=True)
 class SplitConfig:
     """Which scans validate and which test: at least so many, by whole specimens, or these ids."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     validation_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
     test_scans: Annotated[int, Field(ge=1)] | ScanIds = 1

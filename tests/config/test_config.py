@@ -1,4 +1,4 @@
-"""userconf.yml: the lab's own file works, and whatever is wrong in one is said in one sentence."""
+"""userconf.yml: the lab's own file works, and one sentence names whatever is wrong in a file."""
 
 import pickle
 from pathlib import Path
@@ -116,6 +116,44 @@ def test_a_key_that_yaml_did_not_read_as_text_is_named_too(written):
     assert refusal(written(text)).startswith("userconf.yml: unknown key 'True'")
 
 
+# --- keys of earlier versions --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "source", "given", "current"),
+    [
+        ("file", "userconf.yml", {"presence": {"steps": 7}}, ".steps"),
+        ("experiment", "e.yml", {"presence": {"steps": 7}}, ".steps"),
+        ("override", "--set", "presence.steps=7", ".steps"),
+        ("override", "--set", "presence={steps: 7}", ".steps"),
+        ("file", "userconf.yml", {"presence": None}, ""),  # all its lines are commented out
+    ],
+)
+def test_a_renamed_section_still_works_with_one_warning(written, place, source, given, current):
+    path = written(given if place == "file" else {"presence_classifier": {"steps": 5}})
+    experiment = written(given, "e.yml") if place == "experiment" else None
+    overrides = [given] if place == "override" else []
+    with pytest.warns(UserWarning) as warned:
+        config = load_config(path, experiment=experiment, overrides=overrides)
+    assert [str(warning.message) for warning in warned] == [
+        f"{source}: presence{current} is now called presence_classifier{current}; "
+        f"the old name still works"
+    ]
+    assert config.presence_classifier.steps == (7 if current else 600)
+
+
+def test_a_mistake_below_an_old_name_is_named_by_the_new_one(written):
+    with pytest.warns(UserWarning, match="presence_classifier"):
+        assert refusal(written({"presence": {"steps": -1}})) == (
+            "userconf.yml: presence_classifier.steps must be at least 0; received -1"
+        )
+    with pytest.warns(UserWarning, match="presence_classifier"):
+        assert refusal(written({"presence": {"stepz": 1}})) == (
+            "userconf.yml: unknown key 'presence_classifier.stepz'; the nearest valid key is "
+            "'presence_classifier.steps'"
+        )
+
+
 # --- wrong types and values ----------------------------------------------------------------------
 
 SIZE = "three whole numbers of voxels (z, y, x), each at least"
@@ -192,7 +230,7 @@ WRONG = [
         "augmentation.rotation_degrees_zyx must be finite; received [0, nan, 0]",
     ),
     # one of a few words
-    ("network: unt", "network.name must be one of 'unet', 'attention-unet'; received 'unt'"),
+    ("network: unt", "network.name must be 'unet' or 'attention-unet'; received 'unt'"),
     ("network: {stride: 3}", "network.stride must be auto, 1, 2 or 4; received 3"),
     ("network: {coarse: 3}", "network.coarse must be auto, 1, 2, 4 or 8; received 3"),
     (
@@ -201,8 +239,8 @@ WRONG = [
         "16; received [64, 64]",
     ),
     ("memory_budget_gb: -1", "memory_budget_gb must be at least 0; received -1"),
-    ("loss: bce", "loss must be one of 'kl', 'dice', 'mse'; received 'bce'"),
-    ("curriculum: {trigger: x}", "curriculum.trigger must be one of 'loss', 'error'; received 'x'"),
+    ("loss: bce", "loss must be 'kl', 'dice' or 'mse'; received 'bce'"),
+    ("curriculum: {trigger: x}", "curriculum.trigger must be 'loss' or 'error'; received 'x'"),
     # lists
     *[
         (
@@ -282,7 +320,7 @@ def test_a_wrong_value_is_named_with_its_key_and_the_rule(written, line, sentenc
 
 
 def test_every_setting_that_is_no_single_value_has_its_rule_in_words(written):
-    """Else pydantic's own words for lists, tuples and unions reach the user."""
+    """Otherwise pydantic's own words for lists, tuples and unions reach the user."""
     params = load_config(written({})).as_params()
     several = {key for key, value in params.items() if isinstance(value, list | dict)}
     either = {"validation_scans", "test_scans"}
@@ -308,7 +346,7 @@ def test_every_setting_that_is_no_single_value_has_its_rule_in_words(written):
         ("a\0b", "must be YAML; unacceptable character"),
     ],
 )
-def test_a_file_that_is_no_config_is_said_to_be_none(written, text, said):
+def test_a_file_that_is_no_config_is_refused(written, text, said):
     path = written(text)
     assert refusal(path).startswith(f"{path}: the config {said}")
 
@@ -500,7 +538,7 @@ def test_the_config_that_a_run_keeps_says_the_same(written, tmp_path, settings):
     config = load_config(written(settings))
     kept = written(config.as_yaml(), "script_output/x/config.yml")
     again = load_config(kept)
-    assert again.as_mapping() == config.as_mapping()
+    assert again.as_params() == config.as_params()
     # laid over the config that it came from, it changes nothing either: the cache stays in place
     assert load_config(written(settings), experiment=kept).as_params() == config.as_params()
 
@@ -547,10 +585,10 @@ def test_settings_that_spoil_each_other_are_refused(written, settings, sentence)
         ([512, 128, 128], {"name": "attention-unet"}, 1, 4, 64),
     ],
 )
-def test_how_the_network_looks_is_decided_and_logged_with_the_settings(
+def test_the_stages_of_the_network_are_decided_and_logged_with_the_settings(
     written, size, network, coarse, stride, window
 ):
-    """Else a later version's rule could take a run's settings for another network."""
+    """Otherwise a later version could decide otherwise and build another network."""
     config = load_config(written({"downsampled_dicom_size": size, "network": network}))
     decided = (config.network.coarse, config.network.stride, config.network.window)
     assert decided == (coarse, stride, (window,) * 3)
@@ -632,8 +670,8 @@ def test_the_default_search_space_is_valid_and_moves_what_gives_the_position(wri
         ),
         (
             {"coarse_initial_sigma": 7, "coarse_minimum_sigma": 7.5},
-            "curriculum.coarse_initial_sigma must be at least curriculum.coarse_minimum_sigma, "
-            "which is 7.5; received 7",
+            "curriculum.coarse_initial_sigma must be at least 7.5 "
+            "(curriculum.coarse_minimum_sigma); received 7",
         ),
         (
             {"fine_initial_sigma": 8.5},
@@ -642,8 +680,8 @@ def test_the_default_search_space_is_valid_and_moves_what_gives_the_position(wri
         ),
         (
             {"fine_initial_sigma": 1.2},
-            "curriculum.fine_initial_sigma must be at least curriculum.minimum_sigma, which is "
-            "1.5; received 1.2",
+            "curriculum.fine_initial_sigma must be at least 1.5 (curriculum.minimum_sigma); "
+            "received 1.2",
         ),
         (
             {"fine_initial_sigma": "wide"},
@@ -677,26 +715,26 @@ def test_sigmas_of_two_stages_are_refused_where_there_is_one(written):
     assert "must be auto with a network of one stage" in refusal(path)
 
 
-def test_what_auto_changes_is_said_and_nothing_else(written, capsys):
-    def said(settings):
+def test_only_what_auto_changes_is_noted(written, capsys):
+    def note(settings):
         config = load_config(written(settings))
         tell_sigmas(config.curriculum, config.network)
         out, err = capsys.readouterr()
         assert out == ""
         return err
 
-    both = said({})
+    both = note({})
     assert both.count("\n") == 1
-    assert "coarse_minimum_sigma is 6 in the place of curriculum.minimum_sigma 1.5" in both
-    assert "fine_initial_sigma is 4 in the place of initial_kernel_size 8" in both
+    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1.5" in both
+    assert "fine_initial_sigma is 4 instead of initial_kernel_size 8" in both
     assert "coarse_initial_sigma" not in both
-    widened = said({"curriculum": {"coarse_minimum_sigma": 10}})
-    assert "coarse_initial_sigma is 10 in the place of initial_kernel_size 8" in widened
+    widened = note({"curriculum": {"coarse_minimum_sigma": 10}})
+    assert "coarse_initial_sigma is 10 instead of initial_kernel_size 8" in widened
     assert "coarse_minimum_sigma is" not in widened  # that is the user's own
     own = {"coarse_minimum_sigma": 7, "coarse_initial_sigma": 9, "fine_initial_sigma": 5}
-    assert said({"curriculum": own}) == ""
-    assert said({"network": "attention-unet"}) == ""
-    assert said({"initial_kernel_size": 4, "curriculum": {"coarse_minimum_sigma": 6.5}}) != ""
+    assert note({"curriculum": own}) == ""
+    assert note({"network": "attention-unet"}) == ""
+    assert note({"initial_kernel_size": 4, "curriculum": {"coarse_minimum_sigma": 6.5}}) != ""
 
 
 # --- the threshold of the loss that is trained on ------------------------------------------------
@@ -712,11 +750,11 @@ def test_every_loss_has_a_default_threshold_of_its_own(written, loss, threshold)
 
 
 @pytest.mark.parametrize("loss", ["dice", "mse"])
-def test_a_threshold_that_every_map_meets_is_refused(written, loss):
+def test_a_threshold_that_every_heatmap_meets_is_refused(written, loss):
     settings = {"loss": loss, "curriculum": {"trigger": "loss", "threshold": 1}}
     assert refusal(written(settings)) == (
         f"userconf.yml: curriculum.threshold must be below 1 with curriculum.trigger loss and loss "
-        f"{loss}, which a heatmap that says nothing stays below too; received 1"
+        f"{loss}, as even a heatmap without a peak has a smaller loss; received 1"
     )
     settings["curriculum"]["trigger"] = "error"
     assert load_config(written(settings)).curriculum.threshold == 1

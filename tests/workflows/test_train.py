@@ -873,7 +873,7 @@ def test_a_sigma_that_a_stage_begins_at_instead_is_said_once(lab, jawloc, no_pic
     assert result.exit_code == 0, result.output
     notes = [line for line in result.stderr.splitlines() if line.startswith("note: ")]
     assert notes == [
-        "note: sigmas, in downsampled voxels: curriculum.fine_initial_sigma is 1.5 in the place of "
+        "note: sigmas, in downsampled voxels: curriculum.fine_initial_sigma is 1.5 instead of "
         "initial_kernel_size 4 (the fine stage's window is 16 long)"
     ]
     kept = yaml.safe_load((outputs(lab) / "config.yml").read_text())["jaw_loc_config"]

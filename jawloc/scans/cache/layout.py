@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from jawloc.errors import InputError
 
@@ -53,8 +53,6 @@ class CacheConfig:
         What to locate; null stands for every non-zero voxel. A scan may lack some of several
         objects. Cached files don't depend on it.
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     dicom_dirs: tuple[str, ...] = ()
     downsampled_dicom_size: tuple[_Size, _Size, _Size] = (512, 128, 128)

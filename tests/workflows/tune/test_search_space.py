@@ -89,7 +89,7 @@ def test_a_space_that_is_none_is_refused_in_a_sentence(space, searched, sentence
             "curriculum.minimum_sigma must not exceed initial_kernel_size; received 3 and 2",
         ),
         ({"learning_rate": {"low": 0.1, "high": 2.0}}, "learning_rate must be less than 1"),
-        ({"loss": ["kl", "entropy"]}, "loss must be one of"),
+        ({"loss": ["kl", "entropy"]}, "loss must be 'kl', 'dice' or 'mse'"),
     ],
 )
 def test_a_corner_that_no_training_can_have_is_found_before_the_first_trial(
