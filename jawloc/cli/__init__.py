@@ -173,10 +173,9 @@ def tune(
         folds=folds,
         timeout_seconds=None if timeout is None else 3600 * timeout,
     )
-    study.check()
     space = read_space(space_path)
     config = load_settings(config_path, experiment, overrides)
-    click.echo(tune(config, space, study).describe())
+    click.echo(str(tune(config, space, study)))
 
 
 @jawloc.command(**SETTINGS)

@@ -1,8 +1,8 @@
-"""Tuning: a study of many short trainings that differ in a few settings; only here is optuna.
+"""Tuning: a study of many short trainings that differ in a few settings, run by Optuna.
 
-The main path, read top to bottom. What is searched is in space.py, where the study is kept in
-study.py, which trials count in queue.py, one trial in trials.py, processes in workers.py, and what
-people look at in report.py.
+This module is the main path. `search_space.py` and `searchable_settings.py` hold what is searched,
+`study.py` the study and its storage, `trial.py` one trial, `workers.py` the processes,
+`lost_trials.py` which trials count, and `study_report.py` the results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from jawloc.workflows.tune.lost_trials import finished
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import (
     StudyConfig,
-    as_plain,
     known_threads,
     one_at_a_time,
     open_study,
@@ -37,39 +36,38 @@ from jawloc.workflows.tune.study_report import TuneResult, report_study
 from jawloc.workflows.tune.trial import Task
 from jawloc.workflows.tune.workers import recover, supervise, work
 
-PARENT = "mlflow_run_id"  # the study's attribute that names its run
+PARENT = "mlflow_run_id"  # the study's attribute with the id of its run
 
 
 def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
-    """Search a space: begin a study or go on with it, until it has as many trials as wanted.
+    """Begin a study or go on with it, until it has as many trials as wanted.
 
     Raises
     ------
     InputError
-        Anything wrong with the options, the space, the scans or the storage, before the first
-        trial; a study of this name that searches something else.
+        Anything wrong with the space, the scans or the storage, before the first trial; a study
+        of this name that searches something else.
     TrainingError
         Workers that die one after the other.
     """
-    study.check()
     space.check(config)
     tell_sigmas(config.curriculum, config.network)
-    # the one cache of all trials is full before the first
+    # fills the cache that all trials share
     data = prepare_data(config, folds=study.folds)
     with ExitStack() as stack:
         with one_at_a_time(study, config):
             config = _with_threads(config, study)
-            described = search_definition(config, space, study, data.fingerprint())
-            params = {**config.as_params(), **as_plain(study)}
-            opened = open_study(study, config, described, space.default(config))
-            tracked = tracked_run(
-                config.base,
-                study.name,
-                params=params,
-                tags={"optuna.study": study.name},
-                run_id=opened.user_attrs.get(PARENT),
+            definition = search_definition(config, space, study, data.fingerprint())
+            opened = open_study(study, config, definition, space.default(config))
+            run = stack.enter_context(
+                tracked_run(
+                    config.base,
+                    study.name,
+                    params=config.as_params() | study.as_params(),
+                    tags={"optuna.study": study.name},
+                    run_id=opened.user_attrs.get(PARENT),
+                )
             )
-            run = stack.enter_context(tracked)
             opened.set_user_attr(PARENT, run.run_id)
         task = Task(config, space, study, run.run_id)
         with reachable(study):
@@ -83,17 +81,17 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
 
 
 def _close(task: Task, opened: optuna.Study, run: TrackedRun) -> TuneResult:
-    """Report what is known by now; of several machines one after the other, the last knows most."""
+    """Report the results until now; of several machines, one after the other."""
     with one_at_a_time(task.study, task.config):
         recover(task)
         return report_study(opened, task, run)
 
 
 def _with_threads(config: Config, study: StudyConfig) -> Config:
-    """Share the cores out, in the same way for all trials of a study.
+    """Divide the cores among the workers, with the same number for all trials of a study.
 
-    How many threads share a sum decides how it is rounded, and small differences grow while a
-    network is trained: trials with other numbers of threads can't be compared.
+    The number of threads decides how sums are rounded, and small differences grow in a training:
+    trials with other numbers can't be compared.
     """
     threads = known_threads(study, config)
     if config.training.cpu_threads or threads == 0:
@@ -106,26 +104,25 @@ def _with_threads(config: Config, study: StudyConfig) -> Config:
 
 
 def _run(task: Task, opened: optuna.Study) -> None:
-    """Run what is left of the study, here or in processes of their own, beside a bar."""
+    """Run what is left of the study, here or in processes of their own, with a progress bar."""
     wanted, timeout = task.study.trials, task.study.timeout_seconds
     deadline = math.inf if timeout is None else time.time() + timeout
-    done = len(finished(opened))
-    with tqdm(total=wanted, initial=done, unit="trial", desc="tune", disable=None) as bar:
-        told = done
+    shown = len(finished(opened))
+    with tqdm(total=wanted, initial=shown, unit="trial", desc="tune", disable=None) as bar:
 
-        def tell(doing: str) -> None:
-            nonlocal told
+        def tell(activity: str) -> None:
+            nonlocal shown
             trials = finished(opened)
-            complete = [t for t in trials if t.state == TrialState.COMPLETE]
-            best = f"best {min(t.value for t in complete):.3f} voxels" if complete else ""
+            errors = [t.value for t in trials if t.state == TrialState.COMPLETE]
+            best = f"best {min(errors):.3f} voxels" if errors else ""
             bar.update(len(trials) - bar.n)
-            bar.set_postfix_str(", ".join(filter(None, (best, doing))))
-            if bar.disable and len(trials) > told:  # a file can't show a bar
+            bar.set_postfix_str(", ".join(filter(None, (best, activity))))
+            if bar.disable and len(trials) > shown:  # not a terminal
                 print(f"{len(trials)} of {wanted} trials, {best or 'none complete'}", flush=True)
-            told = len(trials)
+            shown = len(trials)
 
         tell("")
-        if done >= wanted:
+        if shown >= wanted:
             return
         try:
             if task.study.workers == 1:

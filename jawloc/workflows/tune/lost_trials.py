@@ -1,7 +1,15 @@
-"""The trials of a study: which count, which are left to do, and what becomes of lost ones.
+"""Which trials of a study count, and how lost ones are tried again.
 
-A trial that was lost (its worker was killed) or interrupted is queued again with the same values,
-and no longer counts itself. All others count, failed ones too.
+A trial that was lost (its worker was killed) or interrupted is queued again with the same values
+and does not count. All others count, pruned and failed ones too.
+
+Optuna queues a trial again (`RetryHeartbeatStaleTrialCallback`) and, in a database, finds the lost
+ones by their heartbeats. What it has nothing for is here and in `workers.py`:
+
+- worker tokens, because `JournalStorage`, the default, has no heartbeats;
+- `to_start` and the lock around it, because `MaxTrialsCallback` is called only after a trial, so
+  that several workers begin too many, and because it counts the trials that were queued again;
+- the queueing of an interrupted trial, for which `Study.optimize` calls no callback.
 """
 
 from __future__ import annotations
@@ -11,65 +19,57 @@ import socket
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-# what is used of it is what its own loop uses, and a user can't do anything about it
+# Optuna's own loop uses the same parts, and a user can't do anything about it
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
-WORKER = "worker"  # a trial's attribute: who runs it
+WORKER = "worker"  # a trial's attribute: the token of the process that runs it
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Have a lost trial's values tried once more."""
-    trial.user_attrs = {}  # they are of the run that was lost
+    """Queue a lost trial's values again."""
+    trial.user_attrs = {}  # they describe the lost run
     RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
 def replaced(trials: Sequence[FrozenTrial]) -> set[int]:
-    """Return the numbers of the trials that were lost and queued again."""
+    """Return the numbers of the trials that were queued again."""
     return {n for t in trials for n in RetryHeartbeatStaleTrialCallback.retry_history(t)}
 
 
-def counting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials without those that were lost and queued again."""
+def counting(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials without those that were queued again."""
+    trials = study.get_trials(deepcopy=False)
     again = replaced(trials)
     return [t for t in trials if t.number not in again]
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that came to an end of their own: complete, pruned or failed."""
-    return [t for t in counting(study.get_trials(deepcopy=False)) if t.state.is_finished()]
-
-
-def queue_unheard_of(study: optuna.Study) -> None:
-    """Queue the trials of machines that a database hears no more of again."""
-    optuna.storages.fail_stale_trials(study)
-
-
-def is_under_way(study: optuna.Study) -> bool:
-    """Say whether some worker is in the middle of a trial."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    """Return the trials that count and are complete, pruned or failed."""
+    return [t for t in counting(study) if t.state.is_finished()]
 
 
 def to_start(study: optuna.Study, wanted: int) -> int:
-    """Return how many trials have still to be started, those under way left out."""
-    begun = [t for t in counting(study.get_trials(deepcopy=False)) if t.state != TrialState.WAITING]
-    return wanted - len(begun)
+    """Return how many trials have still to be started."""
+    return wanted - sum(t.state != TrialState.WAITING for t in counting(study))
 
 
-# Who runs them
+def is_under_way(study: optuna.Study) -> bool:
+    """Return whether a worker is in the middle of a trial."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
 @contextmanager
 def worker_token(folder: Path) -> Iterator[str]:
-    """Yield a name that shows, as long as this process lives, that its trials are being run."""
+    """Yield a token whose file is locked as long as this process lives."""
     token = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path = _token_path(folder, token)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,23 +84,21 @@ def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
     """Queue the trials of this machine's dead workers again, and return these trials."""
     lost = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        token = trial.user_attrs.get(WORKER)
-        if token is None or not _is_dead(_token_path(folder, token)):
-            continue
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        ended = study.get_trials(deepcopy=True)[trial.number]
-        queue_again(study, ended)
-        lost.append(ended)
-        _token_path(folder, token).unlink(missing_ok=True)
+        path = _token_path(folder, trial.user_attrs.get(WORKER))
+        if _is_dead(path):
+            with suppress(ValueError, UpdateFinishedTrialError):  # another process was faster
+                lost.append(study.tell(trial.number, state=TrialState.FAIL))
+                queue_again(study, lost[-1])
+            path.unlink(missing_ok=True)
     return lost
 
 
-def _token_path(folder: Path, token: str) -> Path:
+def _token_path(folder: Path, token: str | None) -> Path:
     return folder / "workers" / f"{token}.lock"
 
 
 def _is_dead(path: Path) -> bool:
-    """Say whether nobody holds a token's lock any more; of other machines' nothing is known."""
+    """Return whether a token's lock is free; other machines' tokens are not in this folder."""
     if not path.is_file():
         return False
     try:

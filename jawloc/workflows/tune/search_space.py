@@ -1,4 +1,4 @@
-"""What is searched: a YAML file of ranges and choices, checked, and asked of a trial."""
+"""The search space: a YAML file of ranges and choices, its checks, and the values of a trial."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 SECTION = "search"
-# What is tried of a space before its first trial: combinations of ends, whole numbers between two.
+# Tried before the first trial: combinations of ends, and whole numbers between two ends.
 MOST_CORNERS, MOST_BETWEEN = 4096, 64
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; whole ones if both are whole.
+    """Numbers from `low` to `high`, both included; whole numbers if low, high and step are.
 
     Raises
     ------
     ValueError
-        Nothing in between, a logarithm of zero or less, a step that can't be one.
+        An empty range, a logarithm of zero or less, or an impossible step.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -46,6 +46,10 @@ class Range:
     step: int | float | None = None
 
     def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in ("low", "high", "step")}
+        if any(isinstance(number, float) for number in numbers.values()):
+            for name, number in numbers.items():
+                object.__setattr__(self, name, None if number is None else float(number))
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"low must be below high; received {self.low:g} and {self.high:g}")
         if self.log and self.low <= 0:
@@ -56,32 +60,26 @@ class Range:
             )
 
     @property
-    def is_whole(self) -> bool:
-        """Say whether only whole numbers are meant."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-    @property
     def ends(self) -> tuple[Any, Any]:
-        """Return the lowest and the highest value."""
+        """The lowest and the highest value."""
         return self.low, self.high
 
     @property
     def between(self) -> Sequence[Any]:
-        """Return whole numbers between the ends: a setting may know only some."""
-        if not self.is_whole:
+        """Whole numbers between the ends, of which a setting may accept only some."""
+        if isinstance(self.low, float):
             return ()
         step = int(self.step or 1)
-        return range(int(self.low) + step, int(self.high), step)[:MOST_BETWEEN]
+        return range(self.low + step, int(self.high), step)[:MOST_BETWEEN]
 
     def suggest(self, trial: Trial, key: str) -> Any:
         """Return this trial's value."""
-        if self.is_whole:
-            step = int(self.step or 1)
-            return trial.suggest_int(key, int(self.low), int(self.high), log=self.log, step=step)
-        return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
+        if isinstance(self.low, float):
+            return trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
+        return trial.suggest_int(key, self.low, self.high, log=self.log, step=self.step or 1)
 
     def nearest(self, value: Any) -> Any:
-        """Return what the study knows a value by: itself, or the nearest end."""
+        """Return a value within the range as the study stores it."""
         return type(self.low)(min(max(value, self.low), self.high))
 
 
@@ -93,23 +91,22 @@ class Choice:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Return all values."""
+        """All values."""
         return self.values
 
     @property
     def between(self) -> Sequence[Any]:
-        """Return the values that may not be among those tried as ends."""
+        """The values that are left out where only the first and the last are tried."""
         return self.values[1:-1]
 
     def suggest(self, trial: Trial, key: str) -> Any:
         """Return this trial's value."""
-        # a study keeps texts and numbers only
-        texts = [_as_text(value) for value in self.values]
+        texts = [_storable(value) for value in self.values]
         return self.values[texts.index(trial.suggest_categorical(key, texts))]
 
     def nearest(self, value: Any) -> Any:
-        """Return what the study knows a value by; of one that isn't there, the first."""
-        return _as_text(value if value in self.values else self.values[0])
+        """Return a value, or the first if it is not a choice, as the study stores it."""
+        return _storable(value if value in self.values else self.values[0])
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class Space:
     parameters: Mapping[str, Range | Choice]
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
-        """Return the settings that a trial tries."""
+        """Return the settings of a trial."""
         return {key: each.suggest(trial, key) for key, each in self.parameters.items()}
 
     def apply(self, config: Config, values: Mapping[str, Any]) -> Config:
@@ -129,7 +126,7 @@ class Space:
         Raises
         ------
         InputError
-            Values that don't go together.
+            Values that contradict each other.
         """
         return change_config(config, values, source=self.source)
 
@@ -145,38 +142,37 @@ class Space:
         return {key: each.nearest(own[key]) for key, each in self.parameters.items()}
 
     def consequences(self, config: Config) -> dict[str, dict[str, Any]]:
-        """Say which other settings the ends of the space change, as "auto" has it."""
-        params, known = config.as_params(), {}
+        """Return the other settings that the ends of the space change, where those are "auto"."""
+        params, changed = config.as_params(), {}
         for key, each in self.parameters.items():
             for value in each.ends:
                 then = self._params(config, key, value) or params
-                differing = {k for k in then if k != key and params.get(k) != then[k]}
-                if differing:
-                    known[f"{key} {value}"] = {k: then[k] for k in sorted(differing)}
-        return known
+                if differing := {k for k in then if k != key and params.get(k) != then[k]}:
+                    changed[f"{key} {value}"] = {k: then[k] for k in sorted(differing)}
+        return changed
 
     def _params(self, config: Config, key: str, value: Any) -> dict[str, Any] | None:
-        """Return the config's settings with one changed; None if it needs others changed too."""
+        """Return the config's settings with one changed; None if others must change with it."""
         try:
             return self.apply(config, {key: value}).as_params()
         except InputError:
             return None
 
     def as_mapping(self) -> dict[str, Any]:
-        """Return the space as its file holds it, every key written out."""
+        """Return the space as in its file, every key written out."""
         return {
             key: list(each.values) if isinstance(each, Choice) else dict(vars(each))
             for key, each in self.parameters.items()
         }
 
     def check(self, config: Config) -> None:
-        """Try the corners of the space on the config, before any trial runs into one.
+        """Try the corners of the space on the config, before any trial does.
 
         Raises
         ------
         InputError
-            A value that no training can have, values that don't go together, or a setting that
-            makes no difference to any trial.
+            An invalid value, values that contradict each other, or a setting without an effect
+            in any trial.
         """
         configs = []
         for values in self._to_try():
@@ -189,7 +185,7 @@ class Space:
         check_conditions(self.parameters, configs, self.source)
 
     def _to_try(self) -> Iterator[dict[str, Any]]:
-        """Yield the corners, then from the first of them on the values between, one by one."""
+        """Yield the corners, then the first of them with each of the values between in turn."""
         ends = [each.ends for each in self.parameters.values()]
         if math.prod(map(len, ends)) > MOST_CORNERS:
             ends = [(each[0], each[-1]) for each in ends]
@@ -206,8 +202,7 @@ def read_space(path: Path) -> Space:
     Raises
     ------
     InputError
-        No such file, no mapping `search`, an unknown key, a setting that trials share, an empty
-        range or choice.
+        No such file, no mapping `search`, or a key or value that `parameter` refuses.
     """
     content = read_yaml(path, "space", "--space must name one")
     searched = content.get(SECTION) if isinstance(content, dict) else None
@@ -220,39 +215,29 @@ def read_space(path: Path) -> Space:
 
 
 def parameter(source: str, key: Any, value: Any) -> Range | Choice:
-    """Check what a space says of a key.
+    """Return the range or choice that a file gives for a key.
 
     Raises
     ------
     InputError
+        An unknown key, a setting in which trials can't differ, an empty range or choice.
     """
     check_known(str(key), source)
     check_searchable(key, source)
-    if isinstance(value, list):
-        if not value:
-            raise InputError(f"{source}: {key} must be a choice of at least one value; received []")
+    if isinstance(value, list) and value:
         return Choice(tuple(value))
+    if isinstance(value, list):
+        raise InputError(f"{source}: {key} must be a choice of at least one value; received []")
     if not isinstance(value, dict):
         raise InputError(
             f"{source}: {key} must be a range {{low: ..., high: ...}} or a list of choices; "
             f"received {shown(value)}"
         )
     try:
-        # by way of JSON, where strict means that a text is no number
-        return TypeAdapter(Range).validate_json(json.dumps(_with_float_ends(value), default=str))
+        # as JSON, because a strict dataclass takes no dict
+        return TypeAdapter(Range).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         raise InputError(f"{source}: {key}: {_mistake(error, value)}") from None
-
-
-def _with_float_ends(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Let a range of one whole and one other number be one of numbers, not of whole ones."""
-    numbers = [value.get(end) for end in ("low", "high", "step")]
-    if not any(isinstance(number, float) for number in numbers):
-        return dict(value)
-    return {
-        name: float(part) if isinstance(part, int) and not isinstance(part, bool) else part
-        for name, part in value.items()
-    }
 
 
 def _mistake(error: ValidationError, value: Mapping[str, Any]) -> str:
@@ -268,8 +253,8 @@ def _mistake(error: ValidationError, value: Mapping[str, Any]) -> str:
     return f"{part} must be {kind}; received {shown(value[str(part)])}"
 
 
-def _as_text(value: Any) -> Any:
-    """Return a value as a study can keep it."""
+def _storable(value: Any) -> Any:
+    """Return a value, or its text if it is not one that a study can store."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()

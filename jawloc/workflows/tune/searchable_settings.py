@@ -1,13 +1,13 @@
 """What each setting can do in a search: make trials differ, be the same for all, or nothing.
 
-A setting that makes no trial differ would come out as trials that are equal to the last digit, and
-as a finding that it "had no effect". Every known key is in exactly one of the three tables.
+Every known key is in exactly one of the three tables. A setting without an effect would give trials
+that are equal to the last digit, and the false finding that it does not matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jawloc.config import Config
 from jawloc.config.keys import INITIAL_SIGMA, NESTED
@@ -22,18 +22,17 @@ SHARED = frozenset(
     }
 )
 
-# What a trial has no part in, by key: why.
+# Settings that no trial uses, and why.
 WITHOUT_EFFECT = {
     "crop_size": "crops are cut after the place is found",
     "presence_classifier.steps": "whether the object is there at all is learned after the training",
 }
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What a trial's other settings must be for a setting to count."""
+class Condition(NamedTuple):
+    """What a trial's other settings must be for a setting to take effect."""
 
-    words: str
+    text: str
     holds: Callable[[Config], bool]
 
 
@@ -63,53 +62,31 @@ SHRINKING = Condition(
 AUGMENTED = Condition("augmentation.enabled true", lambda c: c.augmentation.enabled)
 PERCENTILE = Condition("intensity.rule percentile", lambda c: c.intensity.rule == "percentile")
 
-TAKES_EFFECT: dict[str, Condition] = {
-    INITIAL_SIGMA: ALWAYS,
-    "batch_size": ALWAYS,
-    "learning_rate": ALWAYS,
-    "learning_rate_schedule": ALWAYS,
-    "warmup_epochs": COOLDOWN,
-    "cooldown_share": COOLDOWN,
-    "weight_decay": ALWAYS,
-    "weight_average_epochs": ALWAYS,
-    "loss": ALWAYS,
-    "seed": ALWAYS,
-    "curriculum.minimum_sigma": SHRINKING,
-    "curriculum.shrink_factor": SHRINKING,
-    "curriculum.trigger": SHRINKING,
-    "curriculum.threshold": SHRINKING,
-    "curriculum.patience": SHRINKING,
-    "curriculum.stop_patience": ALWAYS,
-    "curriculum.coarse_initial_sigma": TWO_STAGES,
-    "curriculum.coarse_minimum_sigma": TWO_STAGES,
-    "curriculum.fine_initial_sigma": TWO_STAGES,
-    "network.name": ALWAYS,
-    "network.channels": UNET,
-    "network.stride": UNET,
-    "network.coarse": UNET,
-    "network.window": TWO_STAGES,
-    "augmentation.enabled": ALWAYS,
-    "augmentation.flip_axes": AUGMENTED,
-    "augmentation.rotation_degrees_zyx": AUGMENTED,
-    "augmentation.scale": AUGMENTED,
-    "augmentation.shift": AUGMENTED,
-    "augmentation.gain": AUGMENTED,
-    "augmentation.offset": AUGMENTED,
-    "augmentation.gamma": AUGMENTED,
-    "augmentation.noise": AUGMENTED,
-    "intensity.rule": ALWAYS,
-    "intensity.low": PERCENTILE,
-    "intensity.high": PERCENTILE,
+_KEYS = {
+    ALWAYS: f"""{INITIAL_SIGMA} batch_size learning_rate learning_rate_schedule weight_decay
+        weight_average_epochs loss seed curriculum.stop_patience network.name augmentation.enabled
+        intensity.rule""",
+    COOLDOWN: "warmup_epochs cooldown_share",
+    SHRINKING: """curriculum.minimum_sigma curriculum.shrink_factor curriculum.trigger
+        curriculum.threshold curriculum.patience""",
+    UNET: "network.channels network.stride network.coarse",
+    TWO_STAGES: """curriculum.coarse_initial_sigma curriculum.coarse_minimum_sigma
+        curriculum.fine_initial_sigma network.window""",
+    AUGMENTED: """augmentation.flip_axes augmentation.rotation_degrees_zyx augmentation.scale
+        augmentation.shift augmentation.gain augmentation.offset augmentation.gamma
+        augmentation.noise""",
+    PERCENTILE: "intensity.low intensity.high",
 }
+TAKES_EFFECT = {key: condition for condition, keys in _KEYS.items() for key in keys.split()}
 
 
 def check_searchable(key: str, source: str) -> None:
-    """Refuse a known key that trials can't differ in.
+    """Refuse a known key in which trials can't differ.
 
     Raises
     ------
     InputError
-        A section, a setting that all trials share, one that comes after their training.
+        A section, a setting that all trials share, or one that is used after their training.
     """
     if key in NESTED:
         own = ", ".join(sorted(k for k in TAKES_EFFECT if k.startswith(f"{key}.")))
@@ -121,23 +98,23 @@ def check_searchable(key: str, source: str) -> None:
         raise InputError(f"{source}: {key} is the same for all trials; change it with --set")
     if key in WITHOUT_EFFECT:
         raise InputError(
-            f"{source}: {key} can't change the validation error, by which trials are judged: "
+            f"{source}: {key} can't change the validation error, by which trials are compared: "
             f"{WITHOUT_EFFECT[key]}; change it with --set"
         )
 
 
-def check_conditions(keys: Iterable[str], tried: Iterable[Config], source: str) -> None:
-    """Refuse a setting that counts in none of the configs tried.
+def check_conditions(keys: Iterable[str], configs: Iterable[Config], source: str) -> None:
+    """Refuse a setting that takes effect in none of the configs.
 
     Raises
     ------
     InputError
     """
-    configs = list(tried)
+    tried = list(configs)
     for key in keys:
         condition = TAKES_EFFECT[key]
-        if not any(condition.holds(config) for config in configs):
+        if not any(condition.holds(config) for config in tried):
             raise InputError(
-                f"{source}: {key} takes effect only with {condition.words}, which no trial would "
+                f"{source}: {key} takes effect only with {condition.text}, which no trial would "
                 "have; leave it out, or change the other with --set"
             )

@@ -1,4 +1,4 @@
-"""The study: where it is kept, and with what it may be gone on."""
+"""The study: its options, where it is stored, and whether a command may go on with it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,14 @@ import yaml
 from filelock import FileLock
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.storages import (
-    BaseStorage,
-    JournalStorage,
-    RDBStorage,
-)
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
-from jawloc.workflows.tune.waiting_sqlite import LOCK_SECONDS, connect_arguments
+from jawloc.workflows.tune.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 PrunerName = Literal["none", "median", "hyperband", "wilcoxon"]
@@ -41,42 +37,41 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
 }
 
 OUTPUT_FOLDER = Path("script_output") / "tuning"
-DESCRIPTION = "jawloc"  # the study's attribute that says what it searches, and how
-# A server hears of each running trial this often, and takes those it hears no more of for lost.
+DESCRIPTION = "jawloc"  # the study's attribute with its search definition
+# A database gets a heartbeat of each running trial this often; without one for the grace period, a
+# trial is lost.
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
 STARTUP_TRIALS = 5  # that no pruner stops, so that there is something to compare with
-# How often the median pruner looks at a trial. Each look stops about half of those that are as good
-# as the others, so that looks at every epoch leave none (see experiments/log.md).
-MEDIAN_LOOKS = 5
-# What may differ between two visits to a study: none changes what a trial gives.
+# How often the median pruner compares a trial. Each time it stops about half of the trials that are
+# as good as the others, so that every epoch would be too often (see experiments/log.md).
+MEDIAN_COMPARISONS = 5
+# What may differ between two commands on one study: none changes a trial's result.
 FREE_SETTINGS = frozenset({"dicom_dirs", "cache_dir", "n_workers", "device", "memory_budget_gb"})
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Which study, how long, and by which rules."""
+    """The options of a study.
+
+    Raises
+    ------
+    InputError
+        An option that no study can have.
+    """
 
     name: str
-    trials: int = 30  # of the whole study, those of earlier visits included
-    storage: str | None = (
-        None  # a URL of a database, or a journal file; None: in the study's folder
-    )
+    trials: int = 30  # of the whole study, those of earlier commands included
+    storage: str | None = None  # a database's URL or a journal file; None: in the study's folder
     workers: int = 1  # processes on this machine
     sampler: SamplerName = "tpe"
     pruner: PrunerName = "median"
     folds: int | None = None  # None: the split of the settings
     timeout_seconds: float | None = None
 
-    def check(self) -> None:
-        """Refuse what can't be a study.
-
-        Raises
-        ------
-        InputError
-        """
-        for name, least in (("trials", 1), ("workers", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name}: at least {least}; received {getattr(self, name)}")
+    def __post_init__(self) -> None:
+        for name in ("trials", "workers"):
+            if (number := getattr(self, name)) < 1:
+                raise InputError(f"--{name}: at least 1; received {number}")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             hours = self.timeout_seconds / 3600
             raise InputError(f"--timeout: more than 0 hours; received {hours:g}")
@@ -85,11 +80,10 @@ class StudyConfig:
                 "--study-name: letters, digits, spaces and . _ + = - only, not beginning with a "
                 f"dot; received {self.name!r}"
             )
-        for name, known in (("sampler", tuple(SAMPLERS)), ("pruner", get_args(PrunerName))):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"--{name}: one of {', '.join(known)}; received {getattr(self, name)!r}"
-                )
+        for name, known in (("sampler", SamplerName), ("pruner", PrunerName)):
+            if (value := getattr(self, name)) not in get_args(known):
+                names = ", ".join(get_args(known))
+                raise InputError(f"--{name}: one of {names}; received {value!r}")
         if self.pruner == "wilcoxon" and self.folds is None:
             raise InputError(
                 "--pruner: wilcoxon compares trials fold by fold and needs --folds; received none"
@@ -97,37 +91,41 @@ class StudyConfig:
 
     @property
     def is_in_a_database(self) -> bool:
-        """Say whether the storage is a database's URL, rather than a journal file."""
+        """Whether the storage is a database's URL, rather than a journal file."""
         return self.storage is not None and "://" in self.storage
 
     def folder(self, base: Path) -> Path:
-        """Return where the study's files lie."""
+        """Return the folder of the study's files."""
         return base / OUTPUT_FOLDER / self.name
+
+    def as_params(self) -> dict[str, Any]:
+        """Return the options as params for tracking."""
+        return {f"study.{key}": value for key, value in asdict(self).items() if key != "storage"}
 
 
 def search_definition(
     config: Config, space: Space, study: StudyConfig, data: Mapping[str, str]
 ) -> dict:
-    """Say what a study searches and by what it judges: two visits must agree in all of it."""
+    """Return what all commands on one study must have in common."""
     settings = {k: v for k, v in config.as_params().items() if k not in FREE_SETTINGS}
     searched = {f"search {key}": value for key, value in space.as_mapping().items()}
     if any(key.startswith("intensity.") for key in space.parameters):
-        # 0.1.0 loaded them with the study's own, whatever a trial said
+        # version 0.1.0 ignored a trial's own
         searched["intensity of the scans"] = "each trial's own"
-    # what "auto" makes of the settings searched, which differs where another one was set by hand
+    # what "auto" chooses for each value, which differs where another setting was set by hand
     searched |= {f"search {k}, which sets": v for k, v in space.consequences(config).items()}
     scans = {f"{name} scans": ids for name, ids in data.items()}
-    # by way of text, as the study keeps it
+    # as the study stores it
     every = {**settings, **searched, **scans, "folds": study.folds, "objective": "validation error"}
     return json.loads(json.dumps(every, default=str))
 
 
 @contextmanager
 def one_at_a_time(study: StudyConfig, config: Config) -> Iterator[None]:
-    """Let only one process begin or report a study, of all that share a folder or PostgreSQL."""
+    """Let one process at a time begin or report a study in a shared folder or PostgreSQL."""
     folder = study.folder(config.base)
     if study.is_in_a_database:
-        load(study, config)  # says so if it can't be reached, with nothing left behind
+        load(study, config)  # raises if it can't be reached, before the folder is made
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
         locks.enter_context(FileLock(folder / "opening.lock"))
@@ -140,7 +138,7 @@ def one_at_a_time(study: StudyConfig, config: Config) -> Iterator[None]:
 
 
 def known_threads(study: StudyConfig, config: Config) -> int | None:
-    """Return the threads that the study's trials have used until now; None: it is a new one."""
+    """Return the number of threads of the study's trials; None of a new study."""
     return load(study, config).user_attrs.get(DESCRIPTION, {}).get("cpu_threads")
 
 
@@ -165,7 +163,7 @@ def open_study(
 
 
 def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
-    """Return the study as one worker, counted from 0, sees it."""
+    """Return the study with the sampler of one worker, counted from 0."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         opened = optuna.create_study(
@@ -175,10 +173,10 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
             direction="minimize",
             load_if_exists=True,
         )
-    except Exception as error:  # of a database's driver: one of dozens of types
-        said = _reason(error)
-        raise InputError(f"--storage: {study.storage} can't be reached; {said}") from error
-    # other machines share a database, and would all try the same values
+    except Exception as error:  # each database's driver has types of its own
+        reason = _reason(error)
+        raise InputError(f"--storage: {study.storage} can't be reached; {reason}") from error
+    # the machines that share a database must not all try the same values
     host = socket.gethostname() if study.is_in_a_database else ""
     seed = _seed(opened, config.training.seed, f"{host} {worker}")
     opened.sampler = SAMPLERS[study.sampler](seed=seed)
@@ -192,8 +190,8 @@ def _storage(study: StudyConfig, base: Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path)))
     url, grace, connect = _url(study.storage), GRACE_SECONDS, {}
     if sqlalchemy.make_url(url).get_backend_name() == "sqlite":
-        # while somebody holds the file locked, nothing is heard of trials that go on well
-        grace, connect = grace + int(LOCK_SECONDS), connect_arguments()
+        # there are no heartbeats while another process holds the file locked
+        grace, connect = grace + int(LOCK_SECONDS), CONNECT_ARGUMENTS
     return RDBStorage(
         url,
         engine_kwargs={"connect_args": connect},
@@ -204,12 +202,12 @@ def _storage(study: StudyConfig, base: Path) -> BaseStorage:
 
 
 def _url(storage: str) -> str:
-    """Return a database's URL with the driver that jawloc asks for."""
+    """Return a database's URL with the driver that jawloc installs."""
     return storage.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _seed(study: optuna.Study, seed: int, worker: str) -> int:
-    """Draw a seed, else all workers, and every visit to the study, would try the same values."""
+    """Return a seed that differs between workers and between commands."""
     trials = len(study.get_trials(deepcopy=False))
     return random.Random(f"{seed} {worker} {trials}").randrange(2**31)
 
@@ -217,7 +215,7 @@ def _seed(study: optuna.Study, seed: int, worker: str) -> int:
 def _pruner(study: StudyConfig, epochs: int) -> BasePruner:
     steps = epochs if study.folds is None else study.folds
     if study.pruner == "median":
-        every = max(1, epochs // MEDIAN_LOOKS) if study.folds is None else 1
+        every = max(1, epochs // MEDIAN_COMPARISONS) if study.folds is None else 1
         return MedianPruner(n_startup_trials=STARTUP_TRIALS, interval_steps=every)
     if study.pruner == "hyperband":
         return HyperbandPruner(min_resource=max(1, steps // 9), max_resource=steps)
@@ -228,15 +226,14 @@ def _pruner(study: StudyConfig, epochs: int) -> BasePruner:
 
 def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     key = next(k for k in (*now, *known) if known.get(k) != now.get(k))
-    was, is_now = (_plainly(each[key]) if key in each else "not there" for each in (known, now))
+    was, is_now = (_as_yaml(each[key]) if key in each else "not there" for each in (known, now))
     return (
         f"--study-name: {name!r} is a study of something else, whose trials can't be compared with "
         f"these: {key} was {was} and is now {is_now}; choose another name"
     )
 
 
-def _plainly(value: Any) -> str:
-    """Return a value as its YAML file would have it."""
+def _as_yaml(value: Any) -> str:
     if isinstance(value, dict):
         value = {key: part for key, part in value.items() if part not in (None, False)}
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
@@ -244,7 +241,7 @@ def _plainly(value: Any) -> str:
 
 @contextmanager
 def reachable(study: StudyConfig) -> Iterator[None]:
-    """Say in a sentence that the storage was lost on the way."""
+    """Raise an InputError where the storage can't be reached any more."""
     try:
         yield
     except optuna.exceptions.StorageInternalError as error:
@@ -255,13 +252,7 @@ def reachable(study: StudyConfig) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what the database itself said, which Optuna's words hide."""
+    """Return the first line of the database's own message, which Optuna's hides."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = str(error).strip()
-    return said.splitlines()[0] if said else type(error).__name__
-
-
-def as_plain(study: StudyConfig) -> dict[str, Any]:
-    """Return the study's options as params for tracking."""
-    return {f"study.{key}": value for key, value in asdict(study).items() if key != "storage"}
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""What a study showed: the best settings as a file, all trials as a table, and pictures."""
+"""The results of a study: the best settings as a file, all trials as a table, and pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import optuna
 import pandas as pd  # type: ignore[import-untyped]
 from optuna.trial import FrozenTrial, TrialState
 
-from jawloc.config import Config
 from jawloc.reporting.figures import save_drawn
 from jawloc.reporting.outputs import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
@@ -31,7 +30,7 @@ PLOTS = {
         "Best validation error (voxels) so far, over epochs (or of folds)",
     ),
 }
-# What the contour shows, if both are searched; else the first two settings.
+# The settings of the contour if both are searched; else the first two.
 PAIR = ["curriculum.threshold", "curriculum.minimum_sigma"]
 PANEL_INCHES = 4.0
 LABELS = {
@@ -45,11 +44,11 @@ LABELS = {
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What a study has shown until now.
+    """The results of a study until now; its text is a summary in a few lines.
 
     Attributes
     ----------
-    folder : where `best.yml`, `trials.csv` and the pictures lie
+    folder : of `best.yml`, `trials.csv` and the pictures
     best : the best trial, or None if none is complete
     states : number of trials by state
     tied : numbers of the other trials with the best one's error, to the last digit
@@ -60,8 +59,7 @@ class TuneResult:
     states: dict[str, int]
     tied: tuple[int, ...] = ()
 
-    def describe(self) -> str:
-        """Say it in a few lines."""
+    def __str__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
         if self.best is None:
             return f"no trial is complete yet ({counts or 'none begun'}): {self.folder}"
@@ -70,7 +68,10 @@ class TuneResult:
         if self.tied:
             others = ", ".join(map(str, self.tied))
             tied = f"\n  Trial {others} gave the very same: what differs between them had no effect"
-        settings = ", ".join(f"{key} {_short(value)}" for key, value in self.best.params.items())
+        settings = ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in self.best.params.items()
+        )
         return (
             f"best of {number} trial{'s' if number > 1 else ''} ({counts}): "
             f"number {self.best.number} with a validation error of {self.best.value:.3f} "
@@ -83,31 +84,27 @@ class TuneResult:
 
 
 def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult:
-    """Write and log what is known of the study by now."""
+    """Write and log the results of the study until now."""
     folder = task.study.folder(task.config.base)
     trials = finished(study)
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
     best = min(complete, key=lambda t: (t.value, t.number), default=None)
     states = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
     states["failed"] = states.pop("fail")
-    _write_table(counting(study.get_trials(deepcopy=False)), folder / "trials.csv")
+    _write_table(counting(study), folder / "trials.csv")
     files = [folder / "trials.csv"]
     numbers: dict[str, float] = {f"trials_{state}": n for state, n in states.items()}
-    # of the trials, not of the cache's building before them
+    # by the trials, without those that were read to fill the cache
     numbers["full_size_scans_read_during_trials"] = sum(
         t.user_attrs.get(FULL_SIZE_READ, 0) for t in study.get_trials(deepcopy=False)
     )
     numbers["epochs_of_all_trials"] = sum(t.user_attrs.get("epochs", 0) for t in trials)
     if best is not None:
-        config = task.space.apply(task.config, task.space.suggest(_fixed(best)))
-        write_text(folder / "best.yml", _best_yaml(config, best, task))
-        numbers |= {"best_trial": best.number, "objective_error_voxels": float(best.value or 0)}
-        numbers |= {
-            f"best.{key}": value
-            for key, value in best.params.items()
-            if isinstance(value, int | float)
-        }
-        run.tag({f"best.{key}": str(value) for key, value in best.params.items()})
+        write_text(folder / "best.yml", _best_yaml(best, task))
+        numbers |= {"best_trial": best.number, "objective_error_voxels": best.value}
+        settings = {f"best.{key}": value for key, value in best.params.items()}
+        numbers |= {k: v for k, v in settings.items() if isinstance(v, int | float)}
+        run.tag({key: str(value) for key, value in settings.items()})
         files += [folder / "best.yml", *_write_pictures(study, folder)]
     run.log_summary(numbers)
     for path in files:
@@ -116,13 +113,9 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     return TuneResult(folder, best, states, tuple(tied))
 
 
-def _fixed(trial: FrozenTrial) -> Any:
-    """Return the trial in the form in which it is asked for its values."""
-    return optuna.trial.FixedTrial(trial.params)
-
-
-def _best_yaml(config: Config, best: FrozenTrial, task: Task) -> str:
-    folds = task.study.folds
+def _best_yaml(best: FrozenTrial, task: Task) -> str:
+    values = task.space.suggest(optuna.trial.FixedTrial(best.params))
+    config, folds = task.space.apply(task.config, values), task.study.folds
     over = "" if folds is None else f", the mean over {folds} folds"
     return (
         f"# Trial {best.number} of the study {task.study.name!r}: validation error "
@@ -151,13 +144,12 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
 
 
 def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
-    """Draw each picture as PNG, and all of them to be moved about in one HTML page."""
+    """Draw each picture as PNG, and all of them as one interactive HTML page."""
     import optuna.visualization as interactive
     from optuna.visualization import matplotlib as still
 
     written: list[Path] = []
-    # one panel beside the other for each setting
-    size = (max(10.0, PANEL_INCHES * len(study.best_params)), 6.0)
+    size = (max(10.0, PANEL_INCHES * len(study.best_params)), 6.0)  # a panel per setting
     pages: list[str] = []
     for name, (function, title) in PLOTS.items():
         options, path = _options(study, name), folder / f"{name}.png"
@@ -180,14 +172,8 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
 
 
 def _options(study: optuna.Study, name: str) -> dict[str, Any]:
-    if name == "intermediate_values":
-        return {}
-    options: dict[str, Any] = {"target_name": ERROR}
+    searched = list(study.best_params)
+    options: dict[str, Any] = {} if name == "intermediate_values" else {"target_name": ERROR}
     if name == "contour":
-        searched = list(study.best_params)
         options["params"] = PAIR if set(PAIR) <= set(searched) else searched[:2]
     return options
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

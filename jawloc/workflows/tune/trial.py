@@ -1,9 +1,8 @@
-"""One trial: settings from the study, a training for each fold, an error back to the study."""
+"""One trial: settings from the study, one training per fold, the error back to the study."""
 
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,18 +28,18 @@ from jawloc.workflows.tune.lost_trials import WORKER, queue_again
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import StudyConfig
 
-# What makes a trial fail, with the study going on: it says something of the settings tried.
+# They make a trial fail, and the study goes on: its settings may be to blame.
 FAILURES = (TrainingError, InputError, MemoryError, RuntimeError)
 STATE = "optuna.state"  # a run's tag
 FULL_SIZE_READ = "full_size_scans_read"
-# An error at a wide sigma says little of what it will be at a narrow one: until sigma is at its
-# end, or so large a share of the epochs is over, no pruner is asked.
+# The share of the epochs before which no pruner is asked, unless sigma is at its end: an error at a
+# wide sigma tells little about the error at a narrow one.
 PRUNE_AFTER = 0.25
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every worker of a study must know."""
+    """What every worker of a study works on."""
 
     config: Config
     space: Space
@@ -50,20 +49,19 @@ class Task:
 
 @dataclass
 class Worker:
-    """What a worker keeps between its trials: the scans, as the last trial wanted them."""
+    """What a worker keeps between its trials, above all the scans as the last trial used them."""
 
     task: Task
     data: Data
     full_size_scans_read: int
     token: str
-    tell: Callable[[str], object]  # what is being done
+    tell: Callable[[str], object]  # called with the current activity
     loaded: tuple[IntensityConfig, ScanTensors] | None = None
 
     def scans(self, intensity: IntensityConfig) -> ScanTensors:
-        """Return all that trials train and validate on; loaded anew for another intensity."""
+        """Return all scans that trials use, loaded again where the intensity is another one."""
         if self.loaded is None or self.loaded[0] != intensity:
-            # first, or both would be in memory; a trial that was pruned or failed is still held
-            # by its exception, in a cycle
+            # free the memory first; the exception of a pruned or failed trial holds it in a cycle
             self.loaded = None
             gc.collect()
             split, training = self.data.split, self.task.config.training
@@ -74,29 +72,30 @@ class Worker:
 
 
 def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Worker:
-    """Find the examples in the cache and load all that trials train and validate on."""
+    """Find the examples in the cache and load all scans that trials use."""
     data = prepare_data(task.config, folds=task.study.folds, warn=False)
     worker = Worker(task, data, data.full_size_scans_read, token, tell)
-    worker.scans(task.config.intensity)  # what is wrong with them is no trial's fault
+    worker.scans(task.config.intensity)  # an error here is no trial's fault
     return worker
 
 
 def run_trial(study: optuna.Study, worker: Worker, asked: Callable[[], None]) -> None:
-    """Ask the study for settings, try them and tell it what came of it.
+    """Run the study's next trial.
 
     Parameters
     ----------
-    asked : is called as soon as the study counts the trial as begun.
+    asked : called as soon as the study counts the trial as begun
 
     Raises
     ------
     KeyboardInterrupt
         After the trial was queued again.
     """
-    number: list[int] = []
+    number = None
 
     def objective(trial: Trial) -> float:
-        number.append(trial.number)
+        nonlocal number
+        number = trial.number
         trial.set_user_attr(WORKER, worker.token)
         asked()
         return _try(trial, worker)
@@ -104,9 +103,9 @@ def run_trial(study: optuna.Study, worker: Worker, asked: Callable[[], None]) ->
     try:
         study.optimize(objective, n_trials=1, catch=FAILURES)
     except BaseException:
-        # interrupted, or no way to track it: nothing that the settings are to blame for
-        for trial in study.get_trials(deepcopy=True):
-            if number and trial.number == number[0] and trial.state == TrialState.FAIL:
+        # interrupted, or the tracking store is gone: the settings are not to blame
+        for trial in study.get_trials(states=(TrialState.FAIL,)):
+            if trial.number == number:
                 queue_again(study, trial)
         raise
 
@@ -114,9 +113,8 @@ def run_trial(study: optuna.Study, worker: Worker, asked: Callable[[], None]) ->
 def _try(trial: Trial, worker: Worker) -> float:
     task = worker.task
     trial.set_user_attr(FULL_SIZE_READ, worker.full_size_scans_read)
-    worker.full_size_scans_read = 0  # said once
+    worker.full_size_scans_read = 0  # counted once
     config = task.space.apply(task.config, task.space.suggest(trial))
-    pruned, error = False, math.nan
     with tracked_run(
         config.base,
         f"{task.study.name} {trial.number}",
@@ -127,9 +125,9 @@ def _try(trial: Trial, worker: Worker) -> float:
         trial.set_user_attr("mlflow_run_id", run.run_id)
         run.log_summary({"trial": trial.number})
         try:
-            error = _error_over_folds(trial, worker, config, run)
+            error: float | None = _error_over_folds(trial, worker, config, run)
         except TrialPruned:
-            pruned = True
+            error = None
         except (KeyboardInterrupt, SystemExit):
             run.tag({STATE: "interrupted"})
             raise
@@ -138,23 +136,22 @@ def _try(trial: Trial, worker: Worker) -> float:
             trial.set_user_attr("reason", reason)
             run.tag({STATE: "failed", "optuna.reason": reason})
             raise
-        run.tag({STATE: "pruned" if pruned else "complete"})
-        if not pruned:
-            run.log_summary({"objective_error_voxels": error})
-    if pruned:
+        run.tag({STATE: "pruned" if error is None else "complete"})
+        run.log_summary({"objective_error_voxels": error})
+    if error is None:  # after the run, which a pruned trial ends as finished
         raise TrialPruned
     return error
 
 
 def _reason(failure: BaseException) -> str:
-    text = str(failure).strip().splitlines()
+    first_line = str(failure).strip().partition("\n")[0]
     if isinstance(failure, MemoryError | torch.OutOfMemoryError):
-        return f"out of memory; {text[0]}" if text else "out of memory"
-    return text[0] if text else type(failure).__name__
+        return "; ".join(filter(None, ("out of memory", first_line)))
+    return first_line or type(failure).__name__
 
 
 def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: TrackedRun) -> float:
-    """Return the validation error of the weights that would be kept: the mean over the folds."""
+    """Return the validation error of the best weights, averaged over the folds."""
     study = worker.task.study
     if study.folds is None:
         return _train(trial, worker, config, worker.data, run, compare_epochs=True)
@@ -170,14 +167,14 @@ def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: Tracked
             data = replace(worker.data, split=split)
             errors.append(_train(trial, worker, config, data, fold, compare_epochs=False))
         run.log_summary({f"fold_{number}_error_voxels": errors[-1]})
-        # Wilcoxon's test pairs folds, the others compare what is known so far
+        # Wilcoxon's test pairs folds, the other pruners compare means
         pairs = study.pruner == "wilcoxon"
         trial.report(errors[-1] if pairs else sum(errors) / number, number)
         if number < study.folds and trial.should_prune():
             run.tag({"optuna.folds": str(number)})
             if not pairs:
                 raise TrialPruned
-            break  # as the pruner wants it: what is known already is the trial's value
+            break  # as this pruner asks for: the mean until now is the trial's value
     return sum(errors) / len(errors)
 
 
@@ -190,7 +187,7 @@ def _train(
     *,
     compare_epochs: bool,
 ) -> float:
-    """Train on one split, logged as `jawloc-train` does; stop where the pruner says so."""
+    """Train on one split and log it as `jawloc-train` does, until the pruner stops it."""
     state = start_state(config, choose_device(config.training.device))
     earlier = trial.user_attrs.get("epochs", 0)
     with TemporaryDirectory() as folder:
@@ -199,15 +196,12 @@ def _train(
         for record in train(state, config, data, loaded=scans, progress=False):
             log_epoch(run, Path(folder), config, data, state)
             trial.set_user_attr("epochs", earlier + record.epoch)
-            worker.tell(
-                f"trial {trial.number}: epoch {record.epoch} of {config.training.num_epochs}"
-            )
-            if not compare_epochs:
-                continue
-            # the best until now: what counts in the end, and it never rises
-            trial.report(min(r.val.error_voxels for r in state.records), record.epoch)
-            if _may_be_compared(state, config) and trial.should_prune():
-                raise TrialPruned
+            epochs = config.training.num_epochs
+            worker.tell(f"trial {trial.number}: epoch {record.epoch} of {epochs}")
+            if compare_epochs:  # by the best error until now, as in the end
+                trial.report(min(r.val.error_voxels for r in state.records), record.epoch)
+                if _may_be_compared(state, config) and trial.should_prune():
+                    raise TrialPruned
     run.log_summary({"validation_error_downsampled_voxels": state.best_error_voxels})
     return state.best_error_voxels
 

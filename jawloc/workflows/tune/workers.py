@@ -1,4 +1,4 @@
-"""Workers: processes that run one study's trials, and the one that looks after them."""
+"""The processes that run a study's trials, and the one that starts and replaces them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+import optuna
 from filelock import FileLock
 
 from jawloc.errors import InputError, TrainingError
@@ -19,7 +19,6 @@ from jawloc.reporting.tracking.runs import end_lost_run
 from jawloc.workflows.tune.lost_trials import (
     finished,
     is_under_way,
-    queue_unheard_of,
     recover_lost,
     replaced,
     to_start,
@@ -28,8 +27,8 @@ from jawloc.workflows.tune.lost_trials import (
 from jawloc.workflows.tune.study import load, reachable
 from jawloc.workflows.tune.trial import STATE, Task, run_trial, set_up
 
-LOOK_SECONDS = 0.5  # between two looks at how far the workers are
-MOST_LOSSES = 3  # of workers, in a row without a finished trial between them, until it is given up
+POLLING_SECONDS = 0.5
+MOST_LOSSES = 3  # of workers in a row, without a finished trial between them
 
 
 def work(
@@ -41,48 +40,46 @@ def work(
     ----------
     deadline : seconds since the epoch
     number : the worker's among this machine's
-    tell : is called after every epoch, with what is being done, and after every trial, with nothing
+    tell : called after every epoch with the current activity, and after every trial with ""
     """
     study, folder = load(task.study, task.config, number), task.study.folder(task.config.base)
-    asking = FileLock(folder / "asking.lock")  # of two workers, none may take the last trial twice
+    asking = FileLock(folder / "asking.lock")  # two workers must not both begin the last trial
     with reachable(task.study), worker_token(folder) as token:
         worker = set_up(task, token, tell)
         while time.time() < deadline:
             asking.acquire()
             try:
-                queue_unheard_of(study)
+                optuna.storages.fail_stale_trials(study)  # before the trials are counted
                 if to_start(study, task.study.trials) > 0:
                     run_trial(study, worker, asked=asking.release)
                     tell("")
                     continue
             finally:
                 asking.release(force=True)
-            # another machine may be lost with a trial; on this one, somebody looks after workers
+            # another machine's trial may be lost; for this machine's there is `recover`
             if not (task.study.is_in_a_database and is_under_way(study)):
                 return
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLLING_SECONDS)
 
 
 def supervise(task: Task, deadline: float, tell: Callable[[str], object]) -> None:
-    """Start workers, replace those that die, and return when all have come to their end.
+    """Start workers, replace those that die, and return when all have ended.
 
     Raises
     ------
     InputError, TrainingError
-        What a worker ended with; or that workers die one after the other.
+        The error of a worker, or workers that die one after the other.
     """
     workers = [_start(task, deadline, number) for number in range(task.study.workers)]
     study = load(task.study, task.config)
     losses, done = 0, len(finished(study))
     try:
         while workers:
-            time.sleep(LOOK_SECONDS)
+            connection.wait([worker.process.sentinel for worker in workers], POLLING_SECONDS)
             tell("")
-            for place, worker in reversed(list(enumerate(workers))):
-                if worker.process.is_alive():
-                    continue
-                workers.pop(place)
-                _raise_what_it_said(worker)
+            for worker in [w for w in workers if not w.process.is_alive()]:
+                workers.remove(worker)
+                _raise_error_of(worker)
                 if worker.process.exitcode == 0:
                     continue
                 recover(task)
@@ -108,16 +105,15 @@ def recover(task: Task) -> None:
     study = load(task.study, task.config)
     recover_lost(study, task.study.folder(task.config.base))
     trials = study.get_trials(deepcopy=False)
-    for number in replaced(trials):  # some by another machine, which heard no more of a worker
+    for number in replaced(trials):  # some by another machine
         if (run_id := trials[number].user_attrs.get("mlflow_run_id")) is not None:
             end_lost_run(task.config.base, run_id, {STATE: "lost", "optuna.reason": "worker died"})
 
 
-@dataclass(frozen=True)
-class _Worker:
+class _Worker(NamedTuple):
     number: int
     process: BaseProcess
-    words: Connection  # what ended it, if something did
+    errors: connection.Connection
 
 
 def _start(task: Task, deadline: float, number: int) -> _Worker:
@@ -130,27 +126,27 @@ def _start(task: Task, deadline: float, number: int) -> _Worker:
     return _Worker(number, process, receive)
 
 
-def _work_here(task: Task, deadline: float, number: int, words: Any) -> None:
+def _work_here(task: Task, deadline: float, number: int, errors: Any) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, _stop_once)
+        signal.signal(name, _interrupt_once)
     try:
         work(task, deadline, number)
     except KeyboardInterrupt:
-        os._exit(0)  # the trial is queued again, and the terminal hears of it once
+        os._exit(0)  # the trial is queued again, and the parent process reports it
     except (InputError, TrainingError, OSError) as error:
-        words.send((type(error).__name__, str(error)))
+        errors.send((isinstance(error, TrainingError), str(error)))
         raise SystemExit(1) from None
 
 
-def _stop_once(_signum: int, _frame: object) -> NoReturn:
+def _interrupt_once(_signum: int, _frame: object) -> NoReturn:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _raise_what_it_said(worker: _Worker) -> None:
+def _raise_error_of(worker: _Worker) -> None:
     try:
-        kind, sentence = worker.words.recv()
+        in_training, message = worker.errors.recv()
     except EOFError:
         return
-    raise (TrainingError if kind == "TrainingError" else InputError)(sentence)
+    raise (TrainingError if in_training else InputError)(message)

@@ -65,7 +65,7 @@ def ask(study):
 )
 def test_options_that_no_study_can_have(changes, sentence):
     with pytest.raises(InputError) as error:
-        replace(STUDY, **changes).check()
+        replace(STUDY, **changes)
     assert str(error.value).startswith(sentence)
 
 
