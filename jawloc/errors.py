@@ -1,4 +1,4 @@
-"""The exceptions that a user is meant to read."""
+"""The exceptions whose messages are written for the user."""
 
 
 class InputError(Exception):
@@ -12,3 +12,8 @@ class InputError(Exception):
 
 class TrainingError(Exception):
     """Training cannot go on (for instance a loss that is not finite); exit code 1."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return another library's message without its line breaks; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

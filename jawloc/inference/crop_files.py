@@ -20,6 +20,7 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, placement_to_xyz, voxels_to_lps_mm
 from jawloc.inference.crop import CropBox
+from jawloc.scans.atomic import atomic_path
 from jawloc.scans.dicom.writing import write_plain_dicom
 from jawloc.scans.manifest import record_file
 from jawloc.scans.quantisation import choose_quantisation
@@ -121,20 +122,17 @@ def _write_dicom(
 
 @contextmanager
 def _appearing_whole(path: Path, size_bytes: int) -> Iterator[Path]:
-    """Give a temporary name in the same folder, with the same ending, and rename it at the end."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        if temporary.stat().st_size < size_bytes and not path.name.endswith(".gz"):
-            raise OSError(errno.EIO, "the crop is not written to its end")
-        temporary.replace(path)
-    except (OSError, InputError) as error:
-        # of a full disk, each library has its own words
-        if shutil.disk_usage(path.parent).free < size_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Yield an `atomic_path`, and check that all of the crop has been written to it."""
+    with atomic_path(path) as temporary:
+        try:
+            yield temporary
+            if temporary.stat().st_size < size_bytes and not path.name.endswith(".gz"):
+                raise OSError(errno.EIO, "the crop is not written to its end")
+        except (OSError, InputError) as error:
+            # each library has its own message for a full disk
+            if shutil.disk_usage(path.parent).free < size_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
 
 
 def _shape(crop: np.ndarray) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from jawloc.inference.locator import Localisation, Locator
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.downsample import downsample
 from jawloc.scans.labelled import open_labelled
-from jawloc.scans.labels import Label, object_centroids
+from jawloc.scans.labels import Label, object_centroids, object_values, object_voxels
 from jawloc.scans.listing import ListedScan
 from jawloc.scans.scan import ScanFile
 from jawloc.training.provenance import LEARNED_FROM, ScanIdentity, ScanUse, identify, use_of
@@ -175,7 +175,8 @@ def scan_error(
 
 def count_labels(labels: Sequence[Label], values: Labels) -> int:
     """Return how many voxels carry a label of an object."""
-    return sum(label.voxels for label in labels if values is None or label.value in values)
+    own = object_values((label.value for label in labels), values)
+    return sum(label.voxels for label in labels if label.value in own)
 
 
 def labels_inside(scan: ScanFile, window: CropBox, values: Labels) -> int:
@@ -191,7 +192,7 @@ def labels_inside(scan: ScanFile, window: CropBox, values: Labels) -> int:
     total = 0
     for index in z:
         plane = scan.read_mask(index, index + 1)[0, y.start : y.stop, x.start : x.stop]
-        total += int(np.count_nonzero(plane if values is None else np.isin(plane, list(values))))
+        total += int(np.count_nonzero(object_voxels(plane, values)))
     return total
 
 

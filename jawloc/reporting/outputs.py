@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,9 @@ from jawloc.reporting.figures import (
     plot_slices,
     save_figure,
 )
+from jawloc.scans.atomic import atomic_path
 from jawloc.scans.cache import Example
+from jawloc.scans.labels import object_voxels
 from jawloc.scans.manifest import record_file
 from jawloc.scans.orthogonal_slices import read_orthogonal_slices, silhouettes
 from jawloc.scans.reading import open_scan
@@ -203,13 +204,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     record_file(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         # names of files need not be UTF-8
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _full_size_picture(
@@ -257,7 +254,7 @@ def _with_labels(scan: ScanFile, labels: Sequence[int] | None) -> ScanFile:
 
 
 def _kept(mask: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
-    return mask if labels is None else np.where(np.isin(mask, list(labels)), mask, 0)
+    return np.where(object_voxels(mask, labels), mask, 0)
 
 
 def _times(numbers: Iterable[object]) -> str:

@@ -21,14 +21,9 @@ TARGET_VOXELS_PER_BAND = 8  # along y and x; see _bands
 
 
 class PlaneAverage:
-    """Averages slices (y, x) of a source grid onto a target's (y, x).
+    """Averages slices (y, x) from a grid of shape `source` onto `target`, both (z, y, x).
 
-    Parameters
-    ----------
-    source, target : (z, y, x)
-        Shapes of the two grids.
-    dtype : numpy.dtype
-        Type of the source's voxels; decides between single and double precision.
+    The type of the source's voxels decides between single and double precision.
     """
 
     def __init__(self, source: Shape, target: Shape, dtype: np.dtype) -> None:
@@ -42,7 +37,7 @@ class PlaneAverage:
         self._shape = target[1:]
 
     def __call__(self, plane: np.ndarray) -> np.ndarray:
-        """Return the averages of a plane (y, x) of the source, in the type `dtype`."""
+        """Return the averages of a slice (y, x) of the source, in the type `dtype`."""
         np.copyto(self._plane, plane, casting="unsafe")
         for targets, sources, weights in self._y_bands:
             np.matmul(weights, self._plane[sources], out=self._rows[targets])
@@ -53,15 +48,10 @@ class PlaneAverage:
 
 
 class VolumeAverage:
-    """Averages a volume that is handed over slice by slice, in order.
+    """Averages a volume that is added slice by slice, in order; parameters as in `PlaneAverage`.
 
-    Slices are summed along z first: that is the cheapest of the three sums, and leaves only a
+    Slices are summed along z first: that is the cheapest of the three sums, and leaves only the
     target's few slices to be averaged along y and x.
-
-    Parameters
-    ----------
-    source, target, dtype
-        As in `PlaneAverage`.
     """
 
     def __init__(self, source: Shape, target: Shape, dtype: np.dtype) -> None:
@@ -92,14 +82,10 @@ class VolumeAverage:
 def _bands(
     source_size: int, target_size: int, dtype: np.dtype
 ) -> list[tuple[slice, slice, np.ndarray]]:
-    """Return one axis's averaging matrix as the few dense blocks that are not zero.
+    """Return one axis's averaging matrix as its dense blocks: (targets, sources, weights) each.
 
     A target voxel covers a handful of source voxels, so nearly all of the whole matrix is zeros;
     blocks of 8 target voxels are small enough to skip those and large enough for the BLAS.
-
-    Returns
-    -------
-    list of (target voxels, source voxels, weights of shape (targets, sources))
     """
     bands = []
     for first in range(0, target_size, TARGET_VOXELS_PER_BAND):
@@ -137,28 +123,9 @@ def rows_reached(index: int, source_size: int, target_size: int) -> list[RowReac
     return rows
 
 
-class _SharedLimit:
-    """The process's one limit on BLAS threads, shared by all who work under it at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before: list[tuple[Any, int]] = []  # libraries and their numbers of threads
-
-    def enter(self, libraries: Sequence[Any]) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._before = _limit(libraries)
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                _restore(self._before)
-
-
-_SHARED = _SharedLimit()
+_LOCK = threading.Lock()
+_USERS = 0  # threads that work under the process's one limit
+_BEFORE: list[tuple[Any, int]] = []  # BLAS libraries and their numbers of threads without it
 
 
 @contextmanager
@@ -168,12 +135,16 @@ def one_blas_thread() -> Iterator[None]:
     The products here are small and the other cores have hashes or other scans to do; on a busy
     machine BLAS threads that waited for each other made the work up to 100 times slower. The
     limit holds for the whole process: it is set when the first thread enters and lifted when the
-    last one leaves, in whatever order they do, so none lifts it while another is at work, and
-    none restores what was itself a limit. Only a BLAS on OpenMP has limits for each thread.
+    last one leaves, so none lifts it while another is at work, and none restores what was itself
+    a limit. Only a BLAS on OpenMP has limits for each thread.
     """
+    global _USERS, _BEFORE
     libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
     on_openmp = [one for one in libraries if getattr(one, "threading_layer", "") == "openmp"]
-    _SHARED.enter([one for one in libraries if one not in on_openmp])
+    with _LOCK:
+        _USERS += 1
+        if _USERS == 1:
+            _BEFORE = _limit([one for one in libraries if one not in on_openmp])
     try:
         before = _limit(on_openmp)
         try:
@@ -181,7 +152,10 @@ def one_blas_thread() -> Iterator[None]:
         finally:
             _restore(before)
     finally:
-        _SHARED.leave()
+        with _LOCK:
+            _USERS -= 1
+            if _USERS == 0:
+                _restore(_BEFORE)
 
 
 def _limit(libraries: Sequence[Any]) -> list[tuple[Any, int]]:
@@ -191,11 +165,11 @@ def _limit(libraries: Sequence[Any]) -> list[tuple[Any, int]]:
 
 
 def _restore(numbers: Sequence[tuple[Any, int]]) -> None:
-    # From version 3.8 on threadpoolctl heeds one thread only until that says that it has done;
+    # From version 3.8 on threadpoolctl obeys only one controlling thread until it is cleared;
     # the thread that lifts the limit may be another than the one that set it.
     controller = getattr(threadpoolctl, "OpenBLASController", None)
-    let_go = getattr(controller, "clear_controlling_thread", lambda **_: None)
-    let_go(force=True)
+    clear = getattr(controller, "clear_controlling_thread", lambda **_: None)
+    clear(force=True)
     for library, number in numbers:
         library.set_num_threads(number)
-    let_go(force=True)
+    clear(force=True)

@@ -16,8 +16,9 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
+from jawloc.scans.labels import object_voxels
 from jawloc.scans.pairing import LABEL_SUFFIXES, images_and_labels, labels_of
-from jawloc.scans.quantisation import Quantisation, choose_quantisation, slab_ranges
+from jawloc.scans.quantisation import Quantisation, choose_quantisation
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, scan_id_of
 from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
@@ -25,20 +26,20 @@ from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
 
 @dataclass(frozen=True)
 class Conversion:
-    """One scan to be converted, or what became of it.
+    """One scan to be converted, or the result of its conversion.
 
     Attributes
     ----------
     scan_id : str
         Name of the file to be written, without its ending.
     image, label : Path or None
-        What is paired; one of them is None where its partner was not found.
+        The pair; one of them is None where its partner was not found.
     target : Path
         The labelled DICOM.
     skip_reason : str or None
         Why nothing is written; None for a scan that is (or was) converted.
     notes : tuple of str
-        What a converted scan's owner should know: a changed spacing, rescaled grey values.
+        What a user should check: a changed spacing, mapped grey values, another orientation.
     """
 
     scan_id: str
@@ -50,22 +51,22 @@ class Conversion:
 
 
 def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
-    """Pair images with labels and say what will be converted, opening headers only.
+    """Pair images with labels and list what will be converted, opening headers only.
 
     Parameters
     ----------
     images, labels : Path
-        Folders whose files, and sub-folders of slices, are one scan each. They may be the same
-        folder if the labels' names have a suffix. Or one image file and one label file. Of a
-        label that is itself a labelled DICOM, the mask counts.
+        One image file and one label file; or folders whose files, and sub-folders of slices, are
+        one scan each (the same folder if the labels' names have a suffix). The label of a
+        labelled DICOM is its mask.
     out : Path
         The folder for the labelled DICOMs. Nothing is written here.
 
     Returns
     -------
     list of Conversion
-        Sorted by scan id; those with a `skip_reason` are left out by `convert`: the target
-        exists, a partner is missing or ambiguous, a file is unreadable, or the shapes differ.
+        Sorted by scan id; `convert` leaves out those with a `skip_reason`: the target exists, a
+        partner is missing or ambiguous, a file is unreadable, or the shapes differ.
 
     Raises
     ------
@@ -77,37 +78,35 @@ def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
         raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
     by_id, found_labels = images_and_labels(images, labels)
     partners = {scan_id: labels_of(scan_id, found_labels, by_id) for scan_id in by_id}
-    if not any(partners.values()):
+    used = {path for paths in partners.values() for path in paths}
+    if not used:
         raise InputError(
             f"{labels}: a label must be named like its image, or end in one of "
             f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
             f"of the {len(by_id)} in {images}"
         )
     plan = [_planned(i, by_id[i], partners[i], out / f"{i}.dcm") for i in by_id]
-    used = {path for paths in partners.values() for path in paths}
-    plan += [
-        Conversion(scan_id_of(p), None, p, out / f"{scan_id_of(p)}.dcm", f"no image for {p.name}")
-        for p in found_labels
-        if p not in used
-    ]
+    for path in (path for path in found_labels if path not in used):
+        name = scan_id_of(path)
+        plan.append(Conversion(name, None, path, out / f"{name}.dcm", f"no image for {path.name}"))
     return sorted(plan, key=lambda item: item.scan_id)
 
 
 def _planned(scan_id: str, image: Path, labels: Sequence[Path], target: Path) -> Conversion:
-    if len(labels) != 1:
-        names = ", ".join(path.name for path in labels)
-        reason = (
-            f"several labels fit {image.name}: {names}" if labels else f"no label for {scan_id}"
-        )
-        return Conversion(scan_id, image, None, target, reason)
-    item = Conversion(scan_id, image, labels[0], target)
-    if target.exists():
-        return replace(item, skip_reason=f"{target.name} exists")
-    try:
-        _open_pair(image, labels[0])
-    except InputError as error:
-        return replace(item, skip_reason=str(error))
-    return item
+    label = labels[0] if len(labels) == 1 else None
+    reason = None
+    if not labels:
+        reason = f"no label for {scan_id}"
+    elif label is None:
+        reason = f"several labels fit {image.name}: {', '.join(path.name for path in labels)}"
+    elif target.exists():
+        reason = f"{target.name} exists"
+    else:
+        try:
+            _open_pair(image, label)
+        except InputError as error:
+            reason = str(error)
+    return Conversion(scan_id, image, label, target, reason)
 
 
 def _open_pair(image_path: Path, label_path: Path) -> tuple[ScanFile, ScanFile]:
@@ -128,6 +127,10 @@ def convert(
 ) -> Conversion:
     """Write one labelled DICOM, slab by slab; a scan that can't be converted leaves no file.
 
+    Grey values that 8 or 16 bits can't hold exactly are mapped linearly to 0 ... 65535; the file's
+    rescale slope and intercept map them back. A DICOM's stored values and rescale are kept. An
+    odd number of voxels is padded (see `write_labelled_dicom_slabs`).
+
     Parameters
     ----------
     conversion : Conversion
@@ -135,7 +138,7 @@ def convert(
     label_values : sequence of int, optional
         Label values 1 ... 255 to keep; all others become background.
     spacing_mm_zyx : tuple of float, optional
-        Voxel spacing (z, y, x), for formats that lose it. It wins over a spacing in the image,
+        Voxel spacing (z, y, x), for formats that lose it. It replaces a spacing in the image,
         with a note.
 
     Returns
@@ -143,16 +146,6 @@ def convert(
     Conversion
         The same with its `notes`, or with a `skip_reason` where the scan is unreadable, its
         shapes differ, its label values are not whole numbers 0 ... 255, or its mask is empty.
-
-    Notes
-    -----
-    Grey values that 8 or 16 bits can't hold exactly are mapped linearly to 0 ... 65535; the file
-    then has the RescaleSlope and RescaleIntercept that lead back. A DICOM's stored values are
-    kept with the rescale that it has.
-
-    A scan with an odd number of voxels gets one more frame, a copy of its last one with an empty
-    mask, as DICOM values have an even length. jawloc drops that frame on reading; other readers
-    see it.
 
     Raises
     ------
@@ -166,32 +159,12 @@ def convert(
         return replace(conversion, skip_reason=f"{conversion.target.name} exists")
     try:
         image, label = _open_pair(conversion.image, conversion.label)
-        spacing, notes = _choose_spacing(image, label, spacing_mm_zyx)
-        notes += _orientation_note(conversion.image, conversion.label)
-        quantisation = choose_quantisation(image)
-        if quantisation.mapped:
-            notes += (
-                f"grey values became 16-bit: {quantisation.slope:.6g} * stored + {quantisation.intercept:.6g}",
-            )
-        conversion.target.parent.mkdir(parents=True, exist_ok=True)
-        write_labelled_dicom_slabs(
-            conversion.target,
-            _slabs(image, label, quantisation, label_values),
-            Grid(image.grid.shape_zyx, spacing),
-            quantisation.dtype,
-            metadata={
-                "image": conversion.image.name,
-                "label": conversion.label.name,
-                "label_values": None if label_values is None else [int(v) for v in label_values],
-            },
-            rescale=(quantisation.slope, quantisation.intercept),
-        )
+        notes = _write(conversion.target, image, label, label_values, spacing_mm_zyx)
     except InputError as error:
         return replace(conversion, skip_reason=str(error))
     except OSError as error:  # a full disk, a folder that is read-only
-        return replace(
-            conversion, skip_reason=f"{conversion.target.name}: can't be written; {error}"
-        )
+        reason = f"{conversion.target.name}: can't be written; {error}"
+        return replace(conversion, skip_reason=reason)
     return replace(conversion, notes=notes)
 
 
@@ -208,22 +181,51 @@ def _refuse_bad_options(label_values: Sequence[int] | None, spacing: Triple | No
         raise InputError(f"spacing: must be three positive numbers (z, y, x) in mm; got {spacing}")
 
 
+def _write(
+    target: Path,
+    image: ScanFile,
+    label: ScanFile,
+    label_values: Sequence[int] | None,
+    given_spacing: Triple | None,
+) -> tuple[str, ...]:
+    """Write the file and return the notes."""
+    spacing, notes = _choose_spacing(image, label, given_spacing)
+    notes += _orientation_note(image.path, label.path)
+    quantisation = choose_quantisation(image)
+    if quantisation.mapped:
+        slope, intercept = quantisation.rescale
+        notes += (f"grey values became 16-bit: {slope:.6g} * stored + {intercept:.6g}",)
+    metadata = {
+        "image": image.path.name,
+        "label": label.path.name,
+        "label_values": None if label_values is None else [int(v) for v in label_values],
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_labelled_dicom_slabs(
+        target,
+        _slabs(image, label, quantisation, label_values),
+        Grid(image.grid.shape_zyx, spacing),
+        quantisation.dtype,
+        metadata=metadata,
+        rescale=quantisation.rescale,
+    )
+    return notes
+
+
 def _choose_spacing(
     image: ScanFile, label: ScanFile, given: Triple | None
 ) -> tuple[Triple | None, tuple[str, ...]]:
-    known = image.grid.spacing_mm_zyx
+    known, labels = image.grid.spacing_mm_zyx, label.grid.spacing_mm_zyx
     if given is not None:
-        if known is None or np.allclose(known, given, rtol=1e-3):
-            return given, ()
-        return given, (f"spacing {given} mm replaces the image's {known} mm",)
-    if known is None and label.grid.spacing_mm_zyx is not None:
-        spacing = label.grid.spacing_mm_zyx
-        return spacing, (f"spacing {spacing} mm is the label's; the image has none",)
+        same = known is None or np.allclose(known, given, rtol=1e-3)
+        return given, () if same else (f"spacing {given} mm replaces the image's {known} mm",)
+    if known is None and labels is not None:
+        return labels, (f"spacing {labels} mm is the label's; the image has none",)
     return known, ()
 
 
 def _orientation_note(image: Path, label: Path) -> tuple[str, ...]:
-    """Voxels are paired by index, so a label stored the other way round would be wrong unseen."""
+    """Voxels are paired by index, so a label stored in another orientation would be wrong."""
     both = [path.name.lower().endswith(VOLUME_ENDINGS) for path in (image, label)]
     if not all(both) or np.allclose(volume_direction(image), volume_direction(label), atol=1e-3):
         return ()
@@ -235,7 +237,7 @@ def _slabs(
 ) -> Iterator[Slab]:
     labelled = False
     read_label = label.read_mask or label.read_grey_values
-    for start, stop in slab_ranges(image):
+    for start, stop in image.slab_ranges():
         mask = _mask(label, read_label(start, stop), label_values)
         labelled = labelled or bool(mask.any())
         yield quantisation.stored(image.read_image(start, stop)), mask
@@ -248,7 +250,7 @@ def _slabs(
 
 def _mask(label: ScanFile, values: np.ndarray, keep: Sequence[int] | None) -> np.ndarray:
     if keep is not None:
-        values = np.where(np.isin(values, list(keep)), values, 0)
+        values = np.where(object_voxels(values, keep), values, 0)
     mask = values.astype(np.uint8)
     if not np.array_equal(mask, values):
         wrong = values[mask != values].flat[0]

@@ -6,11 +6,7 @@ import os
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may run on, at least 1.
-
-    A batch system often grants a job fewer than the machine has; where the operating system
-    can't tell, it is all of them.
-    """
+    """Return the number of cores that this process may run on (a batch system may limit them)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Shrink a scan file onto a grid by exact area averaging, with its centroids and hash on the way.
+"""Downsample a scan file by exact area averaging; find its labels' centroids and hash it as well.
 
 The scan is read once, slab by slab, so a scan of any size costs a few slabs of memory. Slices are
 summed along z, each target slice is then averaged along y and x, while a second thread hashes
@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from jawloc.scans.averaging import VolumeAverage, one_blas_thread
 from jawloc.scans.labels import Label, MaskBuilder
 from jawloc.scans.scan import ScanFile
 
-SLAB_BYTES = 2**23  # of image read at a time; a thicker slab is no faster
 # Means of integers keep their fractions where 98 % of them span fewer grey values than this: what
 # rounding costs is then below 1/512 of the span, less than a screen's grey level.
 ROUNDED_SPAN = 256
@@ -31,14 +30,13 @@ _SPAN_SAMPLES = 64  # voxels along each axis, at most about, from which the span
 
 @dataclass(frozen=True)
 class Downsampled:
-    """A scan on a smaller grid, and what was learnt while reading it at full size.
+    """A scan on a smaller grid, and what was computed from it at full size.
 
     Attributes
     ----------
     image : array, shape (z, y, x)
-        Mean grey values. Those of integers are rounded to whole ones, and keep their type, where
-        that is fine enough: where most of them span `ROUNDED_SPAN` or more, as no 8-bit ones do.
-        Otherwise, and with a rescale, they are floats; floats stay floats.
+        Mean grey values. Those of integers without a rescale are rounded, and keep their type,
+        where 98 % of them span `ROUNDED_SPAN` or more, as no 8-bit ones do; all others are floats.
     mask : array of uint8, shape (z, y, x), or None
         For pictures: where labelled voxels fill at least half of a voxel, the label that fills
         most of it. Every label of the source keeps at least one voxel. None without a mask.
@@ -73,67 +71,58 @@ def downsample(
     InputError
         If the target is larger than the scan, or if a float image holds NaN or infinity.
     """
-    check_target(scan, shape_zyx)
-    shape = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
+    shape = check_target(scan, shape_zyx)
     with one_blas_thread(), _Hasher(scan) as hasher:
         image = _ImageBuilder(scan, shape)
         mask = MaskBuilder(scan.grid.shape_zyx, shape)
-        for start, image_slab, mask_slab in _read_slabs(scan):
+        for start, stop in scan.slab_ranges():
+            mask_slab = None if scan.read_mask is None else scan.read_mask(start, stop)
+            image_slab = scan.read_image(start, stop)
             hasher.update(image_slab, mask_slab)
             for index, plane in enumerate(image_slab, start):
                 image.add(index, plane)
                 if mask_slab is not None:
                     mask.add(index, mask_slab[index - start])
             if on_slab is not None:
-                on_slab(len(image_slab))
+                on_slab(stop - start)
         return Downsampled(
             image.finished(),
-            mask.finished() if scan.read_mask is not None else None,
+            None if scan.read_mask is None else mask.finished(),
             mask.labels(),
             hasher.hexdigest(),
         )
 
 
 def downsample_image(scan: ScanFile, shape_zyx: Sequence[int]) -> np.ndarray:
-    """Average only the image onto a grid; otherwise as `downsample`.
+    """Average only the image onto a grid: locating needs neither mask nor hash, half of the time.
 
-    To find an object in a new scan takes neither mask nor hash, which cost half of the time.
+    Otherwise as `downsample`.
     """
-    check_target(scan, shape_zyx)
-    z, y, x = (int(n) for n in shape_zyx)
+    shape = check_target(scan, shape_zyx)
     with one_blas_thread():
-        image = _ImageBuilder(scan, (z, y, x))
-        for start, slab, _ in _read_slabs(replace(scan, read_mask=None)):
-            for index, plane in enumerate(slab, start):
+        image = _ImageBuilder(scan, shape)
+        for start, stop in scan.slab_ranges():
+            for index, plane in enumerate(scan.read_image(start, stop), start):
                 image.add(index, plane)
         return image.finished()
 
 
-def hash_content(scan: ScanFile, *, on_slab: Callable[[int], None] | None = None) -> str:
-    """Return the SHA-256 of what a scan file says: shape, spacing, voxel type, image and mask.
+def hash_content(scan: ScanFile) -> str:
+    """Return the SHA-256 of a scan file's shape, spacing, voxel type, image and mask.
 
-    The image is hashed as it is stored, with its rescale where it has one.
-
-    It depends on neither the file's name nor its format, so a scan that was touched, moved or
-    written anew with the same content keeps its hash. Of a mask's slices, those without a label
-    count as a byte each.
+    The image is hashed as it is stored, with its rescale where it has one; of a mask's slices,
+    those without a label count as a byte each. It depends on neither the file's name nor its
+    format, so a scan that was moved or rewritten with the same content keeps its hash.
     """
     with _Hasher(scan) as hasher:
-        for _, image_slab, mask_slab in _read_slabs(scan):
-            hasher.update(image_slab, mask_slab)
-            if on_slab is not None:
-                on_slab(len(image_slab))
+        for start, stop in scan.slab_ranges():
+            mask = None if scan.read_mask is None else scan.read_mask(start, stop)
+            hasher.update(scan.read_image(start, stop), mask)
         return hasher.hexdigest()
 
 
-def check_target(scan: ScanFile, shape_zyx: Sequence[int]) -> None:
-    """Refuse a target grid that a scan cannot be averaged onto.
-
-    Raises
-    ------
-    InputError
-        If the target has an axis that is longer than the scan's, or shorter than one voxel.
-    """
+def check_target(scan: ScanFile, shape_zyx: Sequence[int]) -> Shape:
+    """Return the target shape; raise InputError if the scan can't be averaged onto it."""
     source = scan.grid.shape_zyx
     if any(target < 1 or target > size for target, size in zip(shape_zyx, source, strict=True)):
         wanted, has = ("x".join(str(n) for n in shape) for shape in (shape_zyx, source))
@@ -141,6 +130,8 @@ def check_target(scan: ScanFile, shape_zyx: Sequence[int]) -> None:
             f"{scan.path.name}: the downsampled size must be no larger than the scan on any axis "
             f"(z, y, x); {wanted} is asked of a scan of {has}"
         )
+    z, y, x = (int(n) for n in shape_zyx)
+    return z, y, x
 
 
 class _ImageBuilder:
@@ -164,11 +155,11 @@ class _ImageBuilder:
             self._array[row] = mean
 
     def finished(self) -> np.ndarray:
-        """Return the image's grey values, rounded where they are whole and many."""
+        """Return the image's grey values, rounded where they are integers of a wide range."""
         image, scan = self._array, self._scan
         if not self._is_float:
             whole = not scan.is_rescaled and _span(image) >= ROUNDED_SPAN
-            step = 1.0 if whole else _sure_step(image)
+            step = 1.0 if whole else _rounding_step(image)
             np.multiply(np.rint(np.divide(image, step, out=image), out=image), step, out=image)
             if whole:
                 return image.astype(scan.dtype.newbyteorder("="))
@@ -177,21 +168,21 @@ class _ImageBuilder:
         return image
 
 
-def _sure_step(image: np.ndarray) -> float:
-    """Return a power of two that no error of the averages reaches, so that a constant stays one."""
+def _rounding_step(image: np.ndarray) -> float:
+    """Return a power of two above every error of the averages, so that a constant stays one."""
     largest = max(float(np.abs(image).max()), 1.0)
     return float(8 * np.finfo(image.dtype).eps * 2.0 ** math.ceil(math.log2(largest)))
 
 
 def _span(image: np.ndarray) -> float:
-    """Return how many grey values 98 % of an image span, judged by some of its voxels."""
+    """Return how many grey values 98 % of an image span, estimated from some of its voxels."""
     steps = tuple(slice(None, None, max(1, n // _SPAN_SAMPLES)) for n in image.shape)
     low, high = np.percentile(image[steps], (1, 99))
     return float(high - low)
 
 
 class _Hasher:
-    """Hashes slabs in its own thread (hashlib lets go of the interpreter lock)."""
+    """Hashes slabs in its own thread (hashlib releases the interpreter lock)."""
 
     def __init__(self, scan: ScanFile) -> None:
         self._dtype = scan.dtype.newbyteorder("<")
@@ -229,16 +220,6 @@ class _Hasher:
 
     def hexdigest(self) -> str:
         self._wait()
-        # Image and mask are hashed apart, so that the thickness of the slabs leaves no trace.
+        # Image and mask are hashed apart, so that the hash is the same for slabs of any thickness.
         whole = self._about + self._image.digest() + self._mask.digest()
         return hashlib.sha256(whole).hexdigest()
-
-
-def _read_slabs(scan: ScanFile) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Yield (first slice, image slab, mask slab) from the first slice to the last."""
-    size = scan.grid.shape_zyx[0]
-    thickness = max(1, SLAB_BYTES // (math.prod(scan.grid.shape_zyx[1:]) * scan.dtype.itemsize))
-    for start in range(0, size, thickness):
-        stop = min(start + thickness, size)
-        mask = None if scan.read_mask is None else scan.read_mask(start, stop)
-        yield start, scan.read_image(start, stop), mask

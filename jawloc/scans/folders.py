@@ -1,4 +1,4 @@
-"""Folders that results go into."""
+"""Folders that results are written to."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from jawloc.errors import InputError
 
 
 def make_writable(folder: Path, rule: str) -> None:
-    """Make a folder, and see that it can be written to.
-
-    Raises
-    ------
-    InputError
-        If it can't: the rule, and what the operating system says.
-    """
+    """Make a folder; raise InputError, the rule and the reason, if it can't be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()

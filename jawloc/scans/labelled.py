@@ -1,4 +1,4 @@
-"""Labelled DICOMs at full size, whose masks are the truth that a model is evaluated on."""
+"""Labelled DICOMs at full size, whose masks are the ground truth of an evaluation."""
 
 from __future__ import annotations
 
@@ -7,39 +7,37 @@ from pathlib import Path
 
 from jawloc.errors import InputError
 from jawloc.scans.cache.files import is_cached_scan
+from jawloc.scans.dicom import DICOM_ENDINGS
 from jawloc.scans.listing import ListedScan, list_scans
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
 
-DICOM_ENDINGS = (".dcm", ".dicom")
-
 
 def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list[ListedScan]:
-    """List the labelled DICOMs that files and folders stand for.
+    """List the labelled DICOMs in files and folders.
 
-    Of a folder, only DICOMs count, and of these not the downsampled copies in a cache. A file that
-    is named itself is listed, whatever it is.
+    Of a folder, only DICOMs count, without the downsampled copies of a cache. A file that is named
+    itself is listed, whatever it is.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    listed = list_scans(named, exclude=exclude)
     themselves = {place.resolve() for place in named}
-    kept = [
+    listed = [
         scan
-        for scan in listed
+        for scan in list_scans(named, exclude=exclude)
         if scan.path.resolve() in themselves
         or scan.path.is_dir()
         or (scan.path.suffix.lower() in DICOM_ENDINGS and not is_cached_scan(scan.path))
     ]
-    if not kept:
+    if not listed:
         raise InputError(
             f"{', '.join(str(place) for place in named)}: an evaluation needs at least one "
             f"labelled DICOM at full size (.dcm, .dicom); there is none"
         )
-    return kept
+    return listed
 
 
 def open_labelled(path: Path) -> ScanFile:
@@ -48,16 +46,16 @@ def open_labelled(path: Path) -> ScanFile:
     Raises
     ------
     InputError
-        If it has none, can't be read, or is a downsampled copy, whose mask is not the truth.
+        If it has no mask, can't be read, or is a downsampled copy.
     """
     scan = open_scan(path)
     if scan.read_mask is None:
         raise InputError(
             f"{path.name}: an evaluation needs a labelled DICOM, with a mask in element "
-            f"(00BB,B001); this scan has none"
+            f"(00BB,B001); the file has no mask"
         )
     if is_cached_scan(path):
         raise InputError(
-            f"{path.name}: an evaluation needs a mask at full size; this is a downsampled copy"
+            f"{path.name}: an evaluation needs a mask at full size; the file is a downsampled copy"
         )
     return scan

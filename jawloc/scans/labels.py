@@ -1,8 +1,8 @@
-"""Label values of a full-size mask: their counts and centroids, and how they look when shrunk."""
+"""Label values of masks: the voxels of an object, their centroids, and masks on a coarser grid."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,51 +10,42 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Shape, Triple
 from jawloc.scans.averaging import PlaneAverage, rows_reached
+from jawloc.scans.scan import ScanFile, slab_ranges
 
 HALF = 0.5 - 1e-5  # of a voxel, less what single precision may lose in a sum of shares
 
 
 @dataclass(frozen=True)
 class Label:
-    """One label value of a full-size mask.
-
-    Attributes
-    ----------
-    value : int
-        1 ... 255.
-    voxels : int
-        How many voxels carry it.
-    centroid_voxels : (z, y, x)
-        The mean of their indices.
-    """
+    """A label value 1 ... 255 of a full-size mask, its number of voxels and their mean index."""
 
     value: int
     voxels: int
     centroid_voxels: Triple
 
 
+def object_voxels(mask: np.ndarray, label_values: Collection[int] | None) -> np.ndarray:
+    """Return which voxels of a mask belong to an object (bool); None: every non-zero voxel."""
+    return mask != 0 if label_values is None else np.isin(mask, list(label_values))
+
+
+def object_values(found: Iterable[int], label_values: Collection[int] | None) -> set[int]:
+    """Return which of the non-zero label values found in a mask belong to an object; None: all."""
+    return set(found) if label_values is None else set(found).intersection(label_values)
+
+
 def objects_shown(
-    values: Collection[int], objects: Mapping[str, Sequence[int] | None]
+    found: Collection[int], objects: Mapping[str, Sequence[int] | None]
 ) -> frozenset[str]:
     """Return the names of the objects that a mask with these label values shows."""
-    return frozenset(
-        name
-        for name, wanted in objects.items()
-        if (values if wanted is None else set(wanted) & set(values))
-    )
+    return frozenset(name for name, wanted in objects.items() if object_values(found, wanted))
 
 
 def refuse_without_objects(
-    values: Collection[int], objects: Mapping[str, Sequence[int] | None], scan_name: str
+    found: Collection[int], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> None:
-    """Refuse a scan whose mask, with these label values, shows none of the objects.
-
-    Raises
-    ------
-    InputError
-        As in `object_centroids`.
-    """
-    if objects_shown(values, objects):
+    """Raise InputError if a mask with these label values shows none of the objects."""
+    if objects_shown(found, objects):
         return
     wanted = [
         f"{name!r} (label values {'any' if wanted is None else list(wanted)})"
@@ -63,14 +54,14 @@ def refuse_without_objects(
     one = "the object" if len(wanted) == 1 else "at least one of the objects"
     raise InputError(
         f"{scan_name}: every scan must show {one}; it has no voxel of {' or '.join(wanted)}, but "
-        f"the label values {sorted(values) or 'none'}"
+        f"the label values {sorted(found) or 'none'}"
     )
 
 
 def object_centroids(
     labels: Sequence[Label], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> np.ndarray:
-    """Return the centroid of each object, from what was counted for each label value.
+    """Return the centroid of each object in full-size voxels.
 
     Parameters
     ----------
@@ -83,29 +74,57 @@ def object_centroids(
 
     Returns
     -------
-    array of float64, shape (object, 3), in full-size voxels (z, y, x); NaN where the scan lacks an
-    object
+    array of float64, shape (object, 3); NaN where the mask lacks an object
 
     Raises
     ------
     InputError
-        If the scan has no voxel of any object.
+        If the mask has no voxel of any object.
     """
-    refuse_without_objects([label.value for label in labels], objects, scan_name)
+    found = [label.value for label in labels]
+    refuse_without_objects(found, objects, scan_name)
     centroids = np.full((len(objects), 3), np.nan)
-    for row, values in enumerate(objects.values()):
-        parts = [label for label in labels if values is None or label.value in values]
-        if parts:
-            centroids[row] = np.average(
-                [label.centroid_voxels for label in parts],
-                axis=0,
-                weights=[label.voxels for label in parts],
-            )
+    for row, wanted in enumerate(objects.values()):
+        values = object_values(found, wanted)
+        own = [label for label in labels if label.value in values]
+        if own:
+            weights = [label.voxels for label in own]
+            centroids[row] = np.average([i.centroid_voxels for i in own], axis=0, weights=weights)
     return centroids
 
 
+def search_labels(scan: ScanFile, objects: Collection[Collection[int] | None]) -> set[int]:
+    """Return label values of a scan's mask, stopping as soon as every object has been found.
+
+    The search begins at 0.8 of the height, where jaws are, so a whole mask is read only where an
+    object is missing or far from there.
+
+    Parameters
+    ----------
+    objects : collection of label values
+        An object is found with a voxel of any of its values; None stands for every non-zero one.
+
+    Returns
+    -------
+    set of int
+        Values 1 ... 255 that occur: all of them where an object is missing, empty without a mask.
+    """
+    found: set[int] = set()
+    if scan.read_mask is None:
+        return found
+    height = 0.8 * scan.grid.shape_zyx[0]
+    ranges = slab_ranges(scan.grid.shape_zyx, bytes_per_voxel=1)
+    for start, stop in sorted(ranges, key=lambda slab: abs(sum(slab) / 2 - height)):
+        slab = scan.read_mask(start, stop)
+        if slab.any():  # most slabs are empty, and that is quick to tell
+            found.update(int(value) for value in np.flatnonzero(np.bincount(slab[slab > 0])))
+            if all(object_values(found, wanted) for wanted in objects):
+                break
+    return found
+
+
 class MaskBuilder:
-    """Collects the slices of a mask: label counts, centroids and the target mask."""
+    """Collects the slices of a mask: label counts, centroids and the mask on the target grid."""
 
     def __init__(self, source: Shape, shape: Shape) -> None:
         self._sizes = source[0], shape[0]
@@ -141,7 +160,7 @@ class MaskBuilder:
         self._sums[value] = [a + b for a, b in zip(so_far, found, strict=True)]
 
     def _settle(self, row: int, shares: dict[int, np.ndarray]) -> None:
-        """Decide on the labels of a target slice to which every source slice has been added."""
+        """Choose the labels of a target slice to which every source slice has been added."""
         values = sorted(shares)
         stack = np.stack([shares[value] for value in values])
         winner = np.asarray(values, np.uint8)[stack.argmax(axis=0)]
@@ -154,14 +173,14 @@ class MaskBuilder:
                 self._best[value] = (largest, (row, int(y), int(x)))
 
     def labels(self) -> tuple[Label, ...]:
-        """Return what was counted, sorted by label value."""
+        """Return every label of the source, sorted by value."""
         return tuple(
             Label(value, voxels, (z / voxels, y / voxels, x / voxels))
             for value, (voxels, z, y, x) in sorted(self._sums.items())
         )
 
     def finished(self) -> np.ndarray:
-        """Return the target mask, each label that vanished in it put back where it was densest."""
+        """Return the target mask; a label that would vanish keeps the voxel it fills most."""
         for value, (_, where) in sorted(self._best.items()):
             if self._voxels_left[value] == 0:
                 voxel = _nearest_voxel_to_spare(self._array, self._voxels_left, where)

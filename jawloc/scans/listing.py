@@ -1,11 +1,11 @@
-"""What a user names (files, folders, lists) -> scans, each with a name of its own."""
+"""Files, folders and lists of them -> scans, each with a unique name."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +37,7 @@ class ListedScan:
 
 
 def describe_failure(scan: ListedScan, reason: str) -> str:
-    """Say that a scan failed and why, naming it once where the reason names its file."""
+    """Return the message that a scan failed, which names it once if the reason names its file."""
     file = scan.path.name
     named = reason.startswith(f"{file}: ") and file.startswith(scan.name)
     return f"failed: {reason if named else f'{scan.name}: {reason}'}"
@@ -49,14 +49,14 @@ def list_scans(
     exclude: Path | None = None,
     known: Mapping[Path, str] = MappingProxyType({}),
 ) -> list[ListedScan]:
-    """List the scans that files, folders and `.txt` lists stand for, each once, in their order.
+    """List the scans in files, folders and `.txt` lists, each once, in their order.
 
     Parameters
     ----------
     named : sequence of Path
-        A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise all scans in it and
-        in the folders below it are meant. A list has a path a line, relative to the list's folder
-        or else to the current one; `#` begins a comment.
+        A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise it stands for all
+        scans in it and in the folders below it. A list has a path a line, relative to the list's
+        folder or else to the current one; `#` begins a comment.
     exclude : Path, optional
         A folder that is not searched: the one that results are written to.
     known : mapping from paths to names
@@ -65,26 +65,29 @@ def list_scans(
     Raises
     ------
     InputError
-        A list that is missing, unreadable or empty, or a folder without any scan. A scan that is
-        missing is listed all the same: only when it is opened is that said.
+        A list that is missing, unreadable or empty, or a folder without any scan. A missing scan
+        is listed: opening it raises the error.
     """
-    paths: dict[Path, Path] = {}  # by where they really are
+    paths: dict[Path, Path] = {}  # by their real paths
     for place in named:
-        if place.suffix.lower() == LIST_ENDING and not _is_folder(place):
-            # one folder of a long list must not stop the others: opening it says what is wrong
-            found = [s for path in _read_list(place) for s in _expanded(path, exclude) or [path]]
-        else:
-            found = _expanded(place, exclude)
-            if not found:
-                raise InputError(f"{place}: a folder of scans must hold at least one; it has none")
-        for scan in found:
+        for scan in _scans_of(place, exclude):
             paths.setdefault(scan.resolve(), scan.absolute())
     if not paths:
         raise InputError("name at least one scan; received none")
-    really = {path.resolve(): name for path, name in known.items()}
-    known = {**known, **{paths[real]: name for real, name in really.items() if real in paths}}
+    resolved = {path.resolve(): name for path, name in known.items()}
+    known = {**known, **{paths[real]: name for real, name in resolved.items() if real in paths}}
     names = _unique_names(list(paths.values()), known)
     return [ListedScan(names[path], path) for path in paths.values()]
+
+
+def _scans_of(place: Path, exclude: Path | None) -> list[Path]:
+    if place.suffix.lower() == LIST_ENDING and not _is_folder(place):
+        # one folder of a long list must not stop the others: opening it raises its error
+        return [scan for path in _read_list(place) for scan in _expanded(path, exclude) or [path]]
+    found = _expanded(place, exclude)
+    if not found:
+        raise InputError(f"{place}: a folder of scans must hold at least one; it has none")
+    return found
 
 
 def _read_list(path: Path) -> list[Path]:
@@ -102,7 +105,7 @@ def _read_list(path: Path) -> list[Path]:
 
 
 def _listed_path(line: str, folder: Path) -> Path | None:
-    """Return the path on a line of a list: the whole line if that is there, else up to a `#`."""
+    """Return the path on a line of a list: the whole line if that exists, else up to a `#`."""
     texts = [line, re.split(r"(?:^|\s)#", line)[0].strip()]
     for text in texts:
         home = os.path.expanduser(text)  # noqa: PTH111 - "~name" of nobody stays
@@ -126,8 +129,7 @@ def _is_folder(path: Path) -> bool:
 def _expanded(path: Path, exclude: Path | None) -> list[Path]:
     if not _is_folder(path):
         return [path]
-    left_out = None if exclude is None else exclude.resolve()
-    return list(_scans_below(path, left_out, set()))
+    return list(_scans_below(path, None if exclude is None else exclude.resolve(), set()))
 
 
 def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iterator[Path]:
@@ -138,7 +140,7 @@ def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iter
     try:
         inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError:
-        yield folder  # opening it says why it can't be read
+        yield folder  # opening it raises the reason why it can't be read
         return
     if _is_one_scan([path for path in inside if path.is_file()]):
         yield folder
@@ -151,30 +153,21 @@ def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iter
 
 
 def _is_one_scan(files: Sequence[Path]) -> bool:
-    """Say whether files are the slices of one scan, by the first and the last of them."""
+    """Return whether files are the slices of one scan, decided by the first and the last."""
     tiffs = [path for path in files if path.suffix.lower() in TIFF_ENDINGS]
-    dicoms = [] if tiffs else dicom_slices(files)
-    slices = tiffs or dicoms
-    if not slices:
-        return False
-    are_slices = _is_flat_tiff if tiffs else _is_dicom_slice
-    said = {_or_none(are_slices, path) for path in (slices[0], slices[-1])}
-    return True in said and False not in said
+    slices = tiffs or dicom_slices(files)
+    found = {_is_slice(path, is_tiff=bool(tiffs)) for path in slices[:1] + slices[-1:]}
+    return True in found and False not in found
 
 
-def _or_none(ask: Callable[[Path], bool], path: Path) -> bool | None:
+def _is_slice(path: Path, *, is_tiff: bool) -> bool | None:
+    """Return whether a file is a single slice; None if it can't be read."""
     try:
-        return ask(path)
-    except (InputError, OSError):  # a file that can't be read says nothing about the others
+        if is_tiff:
+            return tiff_dimensions(path) == 2
+        return pixel_layout(read_header(path), path).shape_zyx[0] == 1
+    except (InputError, OSError):
         return None
-
-
-def _is_flat_tiff(path: Path) -> bool:
-    return tiff_dimensions(path) == 2
-
-
-def _is_dicom_slice(path: Path) -> bool:
-    return pixel_layout(read_header(path), path).shape_zyx[0] == 1
 
 
 def _unique_names(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:

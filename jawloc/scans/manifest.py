@@ -1,8 +1,8 @@
 """The list, kept in a folder of results, of the files that jawloc wrote there.
 
-Whoever removes or replaces files in a folder that may hold a user's own asks this list which are
-jawloc's. A folder has one only where `start_manifest` began it; the functions that write files
-then add each name before the file appears, so that a killed process's files are known too.
+Before jawloc removes or replaces files in a folder that may hold a user's own, this list decides
+which are jawloc's. A folder has one only where `start_manifest` began it; the functions that write
+files add each name before the file appears, so that a killed process's files are listed too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
+from jawloc.scans.atomic import atomic_path
+
 MANIFEST = ".jawloc-files"
 _HEADER = (
     "# the files that jawloc wrote here, a JSON text a line; it removes and replaces no others"
@@ -19,14 +21,13 @@ _HEADER = (
 
 
 def start_manifest(folder: Path, earlier: Iterable[str] = ()) -> None:
-    """Begin a folder's list, or go on with the one that is there.
+    """Begin a folder's list, or continue the existing one.
 
-    Names whose file is gone are dropped, so that a user's later file of that name is his.
+    Names whose file is gone are dropped, so that a user's later file of that name is the user's.
 
     Parameters
     ----------
-    earlier : files that jawloc is known to have written before there was a list; names as
-        `written_files` returns them.
+    earlier : names, as `written_files` returns them, of files that jawloc wrote before the list
     """
     _write(folder, (written_files(folder) or set()) | set(earlier))
 
@@ -52,10 +53,10 @@ def record_file(path: Path) -> None:
 
 
 def written_files(folder: Path) -> set[str] | None:
-    """Return the names of the files that jawloc wrote into a folder; None where no list is kept.
+    """Return the names of the files that jawloc wrote into a folder; None without a list.
 
-    A name is relative to the folder: of a file in it, or (`imgs/a.tif`) in a folder in it. Whether
-    the files are still there is not said.
+    A name is relative to the folder: of a file in it, or (`imgs/a.tif`) in a folder in it. The
+    files may have been removed since.
     """
     try:
         lines = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -65,7 +66,7 @@ def written_files(folder: Path) -> set[str] | None:
 
 
 def forget_files(folder: Path, names: Collection[str]) -> None:
-    """Take names off a folder's list, since their files have been removed."""
+    """Take the names of removed files off a folder's list."""
     known = written_files(folder)
     if known is not None:
         _write(folder, known.difference(names))
@@ -73,14 +74,8 @@ def forget_files(folder: Path, names: Collection[str]) -> None:
 
 def _write(folder: Path, names: Iterable[str]) -> None:
     kept = sorted(name for name in names if os.path.lexists(folder / name))
-    path = folder / MANIFEST
-    temporary = path.with_name(f"{MANIFEST}.{os.getpid()}.tmp")
-    try:
-        text = "\n".join([_HEADER, *map(json.dumps, kept)])
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text("\n".join([_HEADER, *map(json.dumps, kept)]), encoding="utf-8")
 
 
 def _name(line: str) -> str | None:
@@ -91,6 +86,6 @@ def _name(line: str) -> str | None:
         return None
     if not isinstance(name, str) or "\\" in name:
         return None
-    parts = PurePosixPath(name).parts
-    inside = 1 <= len(parts) <= 2 and ".." not in parts and not PurePosixPath(name).is_absolute()
+    path = PurePosixPath(name)
+    inside = 1 <= len(path.parts) <= 2 and ".." not in path.parts and not path.is_absolute()
     return name if inside and name != MANIFEST else None

@@ -1,21 +1,19 @@
-"""Three orthogonal planes of a volume: all that a picture needs of a scan of any size."""
+"""Three orthogonal slices of a volume: all that a picture needs of a scan of any size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jawloc.geometry import Shape
-from jawloc.scans.scan import ScanFile
-
-SLAB_BYTES = 2**25  # read at a time from a scan file
+from jawloc.scans.scan import ScanFile, Slices
 
 
 @dataclass(frozen=True)
 class OrthogonalSlices:
-    """Three orthogonal planes through one voxel of a volume.
+    """Three orthogonal slices through one voxel of a volume.
 
     Attributes
     ----------
@@ -23,7 +21,7 @@ class OrthogonalSlices:
     coronal : array, shape (z, x)
     sagittal : array, shape (z, y)
     index_zyx : tuple of int
-        The voxel through which the planes go.
+        The voxel where the slices meet.
     """
 
     axial: np.ndarray
@@ -53,18 +51,14 @@ def nearest_voxel(point: Sequence[float] | np.ndarray, shape_zyx: Sequence[int])
 
 
 def orthogonal_slices(volume: np.ndarray, point: Sequence[float] | np.ndarray) -> OrthogonalSlices:
-    """Cut three planes out of a volume (z, y, x) that is in memory (or memory-mapped)."""
+    """Return the slices through a point of a volume (z, y, x) in memory (or memory-mapped)."""
     z, y, x = index = nearest_voxel(point, volume.shape)
-    return OrthogonalSlices(
-        axial=np.asarray(volume[z]),
-        coronal=np.asarray(volume[:, y]),
-        sagittal=np.asarray(volume[:, :, x]),
-        index_zyx=index,
-    )
+    axial, coronal, sagittal = volume[z], volume[:, y], volume[:, :, x]
+    return OrthogonalSlices(np.asarray(axial), np.asarray(coronal), np.asarray(sagittal), index)
 
 
 def silhouettes(mask: np.ndarray) -> OrthogonalSlices:
-    """Project a mask (z, y, x) along each axis: its whole outline, not the part on one plane."""
+    """Project a mask (z, y, x) along each axis: its whole outline, not the part in one slice."""
     z, y, x = mask.shape
     return OrthogonalSlices(
         mask.max(axis=0), mask.max(axis=1), mask.max(axis=2), (z // 2, y // 2, x // 2)
@@ -72,33 +66,22 @@ def silhouettes(mask: np.ndarray) -> OrthogonalSlices:
 
 
 def read_orthogonal_slices(
-    scan_file: ScanFile, point: Sequence[float] | np.ndarray
+    scan: ScanFile, point: Sequence[float] | np.ndarray
 ) -> tuple[OrthogonalSlices, OrthogonalSlices | None]:
-    """Cut three planes through `point` (z, y, x) out of a scan file, slab by slab.
-
-    Returns
-    -------
-    The planes of the image, and those of the mask (None where the file has none).
-    """
-    shape = scan_file.grid.shape_zyx
-    index = nearest_voxel(point, shape)
-    image = _planes_slab_by_slab(scan_file.read_grey_values, shape, scan_file.grey_dtype, index)
-    if scan_file.read_mask is None:
+    """Return the slices through `point` of a scan file's image and mask (None without a mask)."""
+    index = nearest_voxel(point, scan.grid.shape_zyx)
+    image = _read(scan, scan.read_grey_values, scan.grey_dtype, index)
+    if scan.read_mask is None:
         return image, None
-    return image, _planes_slab_by_slab(scan_file.read_mask, shape, np.dtype(np.uint8), index)
+    return image, _read(scan, scan.read_mask, np.dtype(np.uint8), index)
 
 
-def _planes_slab_by_slab(
-    read: Callable[[int, int], np.ndarray], shape: Shape, dtype: np.dtype, index: Shape
-) -> OrthogonalSlices:
-    """Read a volume once, in slabs along z, and keep only three of its planes."""
-    z, y, x = index
-    axial = np.empty(shape[1:], dtype)
-    coronal = np.empty((shape[0], shape[2]), dtype)
-    sagittal = np.empty((shape[0], shape[1]), dtype)
-    thickness = max(1, SLAB_BYTES // (shape[1] * shape[2] * dtype.itemsize))
-    for start in range(0, shape[0], thickness):
-        stop = min(start + thickness, shape[0])
+def _read(scan: ScanFile, read: Slices, dtype: np.dtype, index: Shape) -> OrthogonalSlices:
+    """Read a volume once, slab by slab, and keep only three of its slices."""
+    (slices, rows, columns), (z, y, x) = scan.grid.shape_zyx, index
+    axial = np.empty((rows, columns), dtype)
+    coronal, sagittal = np.empty((slices, columns), dtype), np.empty((slices, rows), dtype)
+    for start, stop in scan.slab_ranges():
         slab = read(start, stop)
         coronal[start:stop] = slab[:, y]
         sagittal[start:stop] = slab[:, :, x]

@@ -23,9 +23,8 @@ def images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], list
     """
     found_images, found_labels = _find_scans(images, "images"), _find_scans(labels, "labels")
     if images.resolve() == labels.resolve():
-        are_labels = {p for p in found_labels if scan_id_of(p).endswith(LABEL_SUFFIXES[1:])}
-        found_images = [path for path in found_images if path not in are_labels]
-        found_labels = [path for path in found_labels if path in are_labels]
+        found_labels = [p for p in found_labels if scan_id_of(p).endswith(LABEL_SUFFIXES[1:])]
+        found_images = [path for path in found_images if path not in found_labels]
     by_id: dict[str, Path] = {}
     for path in found_images:
         other = by_id.setdefault(scan_id_of(path), path)

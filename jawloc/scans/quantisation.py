@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,6 @@ from jawloc.errors import InputError
 from jawloc.scans.dicom.writing import exact_dtype
 from jawloc.scans.scan import ScanFile
 
-_SLAB_BYTES = 16 * 2**20
 _LARGEST_STORED = 65535
 
 
@@ -36,20 +34,17 @@ class Quantisation:
     intercept: float = 0.0
     mapped: bool = False
 
+    @property
+    def rescale(self) -> tuple[float, float]:
+        """Return (slope, intercept)."""
+        return self.slope, self.intercept
+
     def stored(self, slab: np.ndarray) -> np.ndarray:
         """Return a slab, as `read_image` returns it, as integers of the type `dtype`."""
         if not self.mapped:
             return slab.astype(self.dtype, copy=False)
         scaled = np.rint((slab.astype(np.float64) - self.intercept) / self.slope)
         return scaled.clip(0, _LARGEST_STORED).astype(self.dtype)
-
-
-def slab_ranges(scan: ScanFile) -> Iterator[tuple[int, int]]:
-    """Yield (first slice, slice after the last) of slabs that are small enough for any memory."""
-    frames, rows, columns = scan.grid.shape_zyx
-    step = max(1, _SLAB_BYTES // max(1, rows * columns * scan.dtype.itemsize))
-    for start in range(0, frames, step):
-        yield start, min(start + step, frames)
 
 
 def choose_quantisation(image: ScanFile) -> Quantisation:
@@ -66,7 +61,7 @@ def choose_quantisation(image: ScanFile) -> Quantisation:
     if exact is not None:
         return Quantisation(exact, image.rescale_slope, image.rescale_intercept)
     low, high, whole = np.inf, -np.inf, True
-    for start, stop in slab_ranges(image):
+    for start, stop in image.slab_ranges():
         slab = image.read_image(start, stop)
         lowest, highest = float(slab.min()), float(slab.max())
         # Each slab by itself: min and max of two numbers may drop a NaN, those of an array don't.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom import open_dicom
+from jawloc.scans.dicom import DICOM_ENDINGS, open_dicom
+from jawloc.scans.dicom.series import dicom_slices, open_dicom_series
 from jawloc.scans.scan import SCAN_ENDINGS, Scan, ScanFile, scan_ending
-from jawloc.scans.tiff import open_tiff
-from jawloc.scans.volumes import open_folder, open_volume
+from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff, open_tiff_folder
+from jawloc.scans.volumes import open_volume
 
 
 def open_scan(path: Path) -> ScanFile:
@@ -36,17 +37,33 @@ def open_scan(path: Path) -> ScanFile:
     if not path.exists():
         raise InputError(f"{path.name}: a scan must be a file or folder; there is none at {path}")
     if path.is_dir():
-        return open_folder(path)
+        return _open_folder(path)
     ending = scan_ending(path)
-    if ending in (".dcm", ".dicom"):
-        return open_dicom(path)
-    if ending in (".tif", ".tiff"):
-        return open_tiff(path)
     if ending is None:
         raise InputError(
             f"{path.name}: the file's ending must be one of {', '.join(sorted(SCAN_ENDINGS))}"
         )
-    return open_volume(path)
+    if ending in DICOM_ENDINGS:
+        return open_dicom(path)
+    return open_tiff(path) if ending in TIFF_ENDINGS else open_volume(path)
+
+
+def _open_folder(folder: Path) -> ScanFile:
+    """Open a folder of slices, all 2-D TIFF or all one DICOM series, as one scan."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    tiffs = [path for path in files if path.suffix.lower() in TIFF_ENDINGS]
+    dicoms = dicom_slices(files)
+    if tiffs and dicoms:
+        raise InputError(
+            f"{folder.name}: the slices of a folder must be TIFF or DICOM, not both; "
+            f"it has {len(tiffs)} and {len(dicoms)}"
+        )
+    if not tiffs and not dicoms:
+        raise InputError(
+            f"{folder.name}: a folder that is one scan must hold 2-D TIFFs or a DICOM series; "
+            f"none of its {len(files)} files is either"
+        )
+    return open_tiff_folder(folder, tiffs) if tiffs else open_dicom_series(folder, dicoms)
 
 
 def read_scan(path: Path) -> Scan:

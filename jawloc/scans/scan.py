@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from jawloc.geometry import Grid, Placement
+from jawloc.geometry import Grid, Placement, Shape
 
 # (start, stop) -> the slices start ... stop - 1 as an array (stop - start, y, x)
 Slices = Callable[[int, int], np.ndarray]
 
+SLAB_BYTES = 2**23  # of voxels read at a time; a thicker slab is no faster
+# The longest first, so that the id of x.nii.gz is x.
+SCAN_ENDINGS = (
+    *(".nii.gz", ".dicom", ".nrrd", ".nhdr", ".tiff"),
+    *(".dcm", ".nii", ".mha", ".mhd", ".tif"),
+)
+
 
 def unplaced() -> Placement | None:
-    """Say that a format has no place in patient space."""
+    """Return None: the placement of a format that has none."""
     return None
 
 
@@ -32,7 +40,6 @@ class Scan:
     mask : array of uint8, shape (z, y, x), or None
         Label values; 0 is background.
     grid : Grid
-        Shape and spacing.
     """
 
     scan_id: str
@@ -54,13 +61,13 @@ class ScanFile:
     dtype : numpy.dtype
         Type of the image's voxels as they are stored.
     read_image : function (start, stop) -> array, shape (stop - start, y, x)
-        Reads the image slices start ... stop - 1 as they are stored; `grey_values` tells what
-        the values mean. What is counted, hashed or averaged is quickest with stored values.
+        Reads the image slices start ... stop - 1 as they are stored: counting, hashing and
+        averaging are quickest with stored values. `grey_values` applies the rescale.
     read_mask : function (start, stop) -> array of uint8, or None
         Likewise for the mask; None where the file has no mask.
     read_placement : function () -> Placement or None
-        Reads where the scan lies in patient space; None where the file doesn't say. A function,
-        because a DICOM of two thousand frames takes a quarter of a second to say it.
+        Reads where the scan lies in patient space; None where the file has no position. A
+        function, because parsing the positions of 2000 DICOM frames takes a quarter of a second.
     rescale_slope, rescale_intercept : float
         A grey value is slope * stored value + intercept (DICOM's modality rescale).
     """
@@ -77,7 +84,7 @@ class ScanFile:
 
     @property
     def is_rescaled(self) -> bool:
-        """Say whether grey values differ from stored values."""
+        """Return whether grey values differ from stored values."""
         return (self.rescale_slope, self.rescale_intercept) != (1.0, 0.0)
 
     @property
@@ -86,12 +93,7 @@ class ScanFile:
         return np.dtype(np.float32) if self.is_rescaled else self.dtype
 
     def grey_values(self, stored: np.ndarray) -> np.ndarray:
-        """Return the grey values that stored values, or means of them, stand for.
-
-        Returns
-        -------
-        array of float32 of the same shape; without a rescale, `stored` itself
-        """
+        """Rescale stored values, or means of them, to float32; without a rescale, return them."""
         if not self.is_rescaled:
             return stored
         # float64 in between: a large intercept would cost single precision its last digits
@@ -103,25 +105,28 @@ class ScanFile:
         """Read the grey values of the slices start ... stop - 1."""
         return self.grey_values(self.read_image(start, stop))
 
+    def slab_ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield (first slice, slice after the last) of slabs that cover the scan in order."""
+        return slab_ranges(self.grid.shape_zyx, self.dtype.itemsize)
+
+
+def slab_ranges(shape_zyx: Shape, bytes_per_voxel: int) -> Iterator[tuple[int, int]]:
+    """Yield (first slice, slice after the last) of slabs of SLAB_BYTES, at least one slice each."""
+    slices, rows, columns = shape_zyx
+    thickness = max(1, SLAB_BYTES // max(1, rows * columns * bytes_per_voxel))
+    for start in range(0, slices, thickness):
+        yield start, min(start + thickness, slices)
+
+
+def slices_of_whole(read_whole: Callable[[], np.ndarray]) -> Slices:
+    """Read a whole volume (z, y, x) on the first call; for formats that can't be read in parts."""
+    whole = cache(read_whole)
+    return lambda start, stop: whole()[start:stop]
+
 
 def scan_in_memory(path: Path, image: np.ndarray, grid: Grid) -> ScanFile:
-    """Return an image in memory as what it would be, read from `path`."""
+    """Return an image in memory as an opened scan without a mask; errors name `path`."""
     return ScanFile(path.name, path, grid, image.dtype, lambda a, b: image[a:b], None)
-
-
-# The longest first, so that x.nii.gz is x.
-SCAN_ENDINGS = (
-    ".nii.gz",
-    ".dicom",
-    ".nrrd",
-    ".nhdr",
-    ".tiff",
-    ".dcm",
-    ".nii",
-    ".mha",
-    ".mhd",
-    ".tif",
-)
 
 
 def scan_ending(path: Path) -> str | None:

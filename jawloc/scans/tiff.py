@@ -1,4 +1,4 @@
-"""TIFF: one 3-D file a scan, or a folder of 2-D slices. TIFF does not say the spacing."""
+"""TIFF: one 3-D file a scan, or a folder of 2-D slices. TIFF has no field for the z spacing."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, one_line
 from jawloc.geometry import Grid
 from jawloc.scans.dicom.rescale import Rescale, with_rescale
-from jawloc.scans.scan import ScanFile, Slices, scan_id_of
+from jawloc.scans.raw import read_raw, refuse_truncated
+from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole
 
 TIFF_ENDINGS = (".tif", ".tiff")
-_STRAIGHT_LINE = 0  # ImageJ's number of the calibration function c0 + c1 * stored value
+_LINEAR = 0  # ImageJ's number of the calibration function c0 + c1 * stored value
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a TIFF's headers say: where the values lie, if they are one uncompressed block."""
+    """The content of a TIFF's headers; `offset` is None unless the values are one raw block."""
 
     shape: tuple[int, ...]
     dtype: np.dtype  # in the file's byte order
     offset: int | None
     pages: int
-    rescale: Rescale = (1.0, 0.0)
+    rescale: Rescale
 
 
 def open_tiff(path: Path) -> ScanFile:
     """Open a 3-D TIFF.
 
-    Values come page by page, but for one page that holds a whole volume in compressed tiles:
-    that is read whole, and stays in memory while the opened scan does.
+    Values are read page by page, except from one page that holds a whole volume in compressed
+    tiles: that is read whole, and stays in memory while the opened scan does.
 
     Where ImageJ or Fiji saved the file, its linear calibration of grey values is the scan's
     rescale: they save signed 16-bit scans as unsigned ones with an intercept of -32768.
@@ -46,8 +47,8 @@ def open_tiff(path: Path) -> ScanFile:
     Raises
     ------
     InputError
-        If the file is not TIFF, has colours, is not one volume of at least two slices, or has a
-        calibration that can't be.
+        If the file is not TIFF, has colours, is not one volume of at least two slices, or has an
+        invalid calibration.
     """
     layout = _read_layout(path)
     if len(layout.shape) != 3 or layout.shape[0] < 2:
@@ -55,20 +56,16 @@ def open_tiff(path: Path) -> ScanFile:
             f"{path.name}: a TIFF scan must be one volume (z, y, x) of at least two slices; "
             f"its shape is {layout.shape}"
         )
-    frames, rows, columns = layout.shape
+    slices, rows, columns = layout.shape
     read: Slices
     if layout.offset is not None:
         read = partial(_read_block, path, layout)
-    elif layout.pages == frames:
+    elif layout.pages == slices:
         read = partial(_read_pages, path)
     else:
-        whole = cache(partial(_decode, path, None))
-
-        def read(start: int, stop: int) -> np.ndarray:
-            return whole()[start:stop]
-
+        read = slices_of_whole(partial(_decode, path, None))
     dtype = layout.dtype.newbyteorder("=")
-    scan = ScanFile(scan_id_of(path), path, Grid((frames, rows, columns)), dtype, read, None)
+    scan = ScanFile(scan_id_of(path), path, Grid((slices, rows, columns)), dtype, read, None)
     return with_rescale(scan, [layout.rescale])
 
 
@@ -98,8 +95,7 @@ def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
                 f"{folder.name}: slices must be alike; {paths[0].name} is {dtype} "
                 f"{first.shape}, {path.name} is {layout.dtype} {layout.shape}"
             )
-    rows, columns = first.shape
-    grid = Grid((len(paths), rows, columns))
+    grid = Grid((len(paths), *first.shape))
     read = partial(_read_files, paths)
     return with_rescale(ScanFile(scan_id_of(folder), folder, grid, dtype, read, None), every)
 
@@ -119,46 +115,43 @@ def _read_layout(path: Path) -> _Layout:
 
     try:
         with _refusing_broken_chain(path), tifffile.TiffFile(path) as tiff:
-            if len(tiff.series) != 1:
-                raise InputError(
-                    f"{path.name}: the pages of a TIFF must form one volume; "
-                    f"they form {len(tiff.series)}"
-                )
-            series = tiff.series[0]
-            if "S" in series.axes:
-                raise InputError(
-                    f"{path.name}: pixels must be one grey value each; "
-                    f"the TIFF has colours, shape {series.shape} ({series.axes})"
-                )
-            dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
-            rescale = _calibration(tiff.imagej_metadata or {}, dtype, path)
-            shape, pages = tuple(series.shape), len(tiff.pages)
-            layout = _Layout(shape, dtype, series.dataoffset, pages, rescale)
+            layout = _layout(tiff, path)
     except InputError:
         raise
-    except Exception as error:  # tifffile raises a dozen kinds for damaged files
-        raise InputError(
-            f"{path.name}: the TIFF can't be read; {' '.join(str(error).split())}"
-        ) from error
+    except Exception as error:  # tifffile raises a dozen types for damaged files
+        raise InputError(f"{path.name}: the TIFF can't be read; {one_line(error)}") from error
     if layout.dtype.kind not in "buif":
         raise InputError(f"{path.name}: grey values must be numbers; they are {layout.dtype}")
-    needed = math.prod(layout.shape) * layout.dtype.itemsize
-    if layout.offset is not None and path.stat().st_size < layout.offset + needed:
-        raise InputError(
-            f"{path.name}: the file is truncated; its voxels end at byte "
-            f"{layout.offset + needed}, the file at byte {path.stat().st_size}"
-        )
+    if layout.offset is not None:
+        end = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
+        refuse_truncated(path, end, path.stat().st_size)
     return layout
 
 
-def _calibration(notes: Mapping[str, Any], dtype: np.dtype, path: Path) -> Rescale:
+def _layout(tiff: Any, path: Path) -> _Layout:
+    if len(tiff.series) != 1:
+        raise InputError(
+            f"{path.name}: the pages of a TIFF must form one volume; they form {len(tiff.series)}"
+        )
+    series = tiff.series[0]
+    if "S" in series.axes:
+        raise InputError(
+            f"{path.name}: pixels must be one grey value each; "
+            f"the TIFF has colours, shape {series.shape} ({series.axes})"
+        )
+    dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
+    rescale = _calibration(tiff.imagej_metadata or {}, dtype, path)
+    return _Layout(tuple(series.shape), dtype, series.dataoffset, len(tiff.pages), rescale)
+
+
+def _calibration(metadata: Mapping[str, Any], dtype: np.dtype, path: Path) -> Rescale:
     """Return the slope and intercept of ImageJ's calibration; 1 and 0 where it has no linear one.
 
-    Its other functions are those of optical densities, and it heeds none for floats.
+    Its other functions are those of optical densities, and it applies none to floats.
     """
-    if notes.get("cf") != _STRAIGHT_LINE or dtype.kind == "f":
+    if metadata.get("cf") != _LINEAR or dtype.kind == "f":
         return 1.0, 0.0
-    intercept, slope = notes.get("c0", math.nan), notes.get("c1", math.nan)
+    intercept, slope = metadata.get("c0", math.nan), metadata.get("c1", math.nan)
     if not all(isinstance(v, int | float) and math.isfinite(v) for v in (slope, intercept)) or (
         slope == 0
     ):
@@ -171,35 +164,25 @@ def _calibration(notes: Mapping[str, Any], dtype: np.dtype, path: Path) -> Resca
 
 @contextmanager
 def _refusing_broken_chain(path: Path) -> Iterator[None]:
-    """Raise where tifffile only logs that the chain of pages breaks off and goes on with fewer."""
-    told: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "page offset" in record.getMessage():
-                told.append(record.getMessage())
-
-    listener = Listener(logging.ERROR)
+    """Raise where tifffile only logs that the chain of pages breaks off, and reads fewer."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("tifffile")
-    logger.addHandler(listener)
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(listener)
-    if told:
-        raise InputError(f"{path.name}: the file is truncated; {told[0]}")
+        logger.removeHandler(handler)
+    broken = [message for message in messages if "page offset" in message]
+    if broken:
+        raise InputError(f"{path.name}: the file is truncated; {broken[0]}")
 
 
 def _read_block(path: Path, layout: _Layout, start: int, stop: int) -> np.ndarray:
-    _, rows, columns = layout.shape
-    slab = np.empty((stop - start, rows, columns), layout.dtype)
-    offset = (layout.offset or 0) + start * rows * columns * layout.dtype.itemsize
-    with path.open("rb") as file:
-        file.seek(offset)
-        got = file.readinto(slab.data.cast("B")) if slab.size else 0
-    if got != slab.nbytes:
-        raise InputError(f"{path.name}: the file changed while it was read")
-    return slab.astype(layout.dtype.newbyteorder("="), copy=False)
+    shape = (stop - start, *layout.shape[1:])
+    offset = (layout.offset or 0) + start * math.prod(layout.shape[1:]) * layout.dtype.itemsize
+    return read_raw(path, offset, shape, layout.dtype)
 
 
 def _read_pages(path: Path, start: int, stop: int) -> np.ndarray:
@@ -216,8 +199,8 @@ def _decode(path: Path, pages: range | None) -> np.ndarray:
 
     try:
         values = tifffile.imread(path, key=pages)
-    except Exception as error:  # each codec raises its own kinds for damaged data
+    except Exception as error:  # each codec raises its own types for damaged data
         raise InputError(
-            f"{path.name}: the TIFF's values can't be decoded; {' '.join(str(error).split())}"
+            f"{path.name}: the TIFF's values can't be decoded; {one_line(error)}"
         ) from error
     return values.astype(values.dtype.newbyteorder("="), copy=False)

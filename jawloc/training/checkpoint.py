@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import torch
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumState
 from jawloc.heatmaps.metrics import HeatmapMetrics
+from jawloc.scans.atomic import atomic_path
 from jawloc.scans.manifest import record_file
 from jawloc.training.loop import EpochRecord, StageRecord, TrainingState
 
@@ -119,12 +119,8 @@ def _common(kind: str, settings: Mapping[str, object], run_id: str) -> dict[str,
 def save_atomically(content: Mapping[str, object], path: Path) -> None:
     """torch.save into a temporary file in the same folder, then rename."""
     record_file(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         torch.save(dict(content), temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_weights_file(path: Path) -> dict[str, Any]:

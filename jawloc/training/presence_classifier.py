@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from jawloc.geometry import Shape
 from jawloc.scans.cache import ExampleFile
+from jawloc.scans.labels import object_voxels
 from jawloc.training.augmentation import AugmentationConfig, change_intensities, draw_augmentation
 from jawloc.training.dataset import voxel_proportions
 from jawloc.training.inpainting import ObjectRegion, inpaint
@@ -257,7 +258,7 @@ def train_presence_classifier(
 
 
 def _masks(mask: np.ndarray, objects: Mapping[str, Sequence[int] | None]) -> list[np.ndarray]:
-    return [mask != 0 if v is None else np.isin(mask, list(v)) for v in objects.values()]
+    return [object_voxels(mask, values) for values in objects.values()]
 
 
 def _extents(file: ExampleFile, objects: Mapping[str, Sequence[int] | None]) -> list[Extent | None]:

@@ -114,7 +114,7 @@ def test_a_scan_is_never_whole_in_memory(locator, scan, monkeypatch):
 
     slabs = replace(opened, read_image=watch(opened.read_image), read_mask=watch(opened.read_mask))
     monkeypatch.setattr(labelled, "open_scan", lambda _: slabs)
-    monkeypatch.setattr("jawloc.scans.downsample.SLAB_BYTES", 2000)
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", 2000)
     evaluate_scan(locator((30.5, 9.5, 11.5)), scan, (6, 4, 4))
     assert max(most) == 1
     assert len(most) == 2 * SHAPE[0] + 6  # image and mask once, and the crop's slices of the mask

@@ -245,7 +245,7 @@ def test_folder_of_slices_becomes_one_scan(folders):
 
 def test_slabs_join_without_a_seam(folders, monkeypatch):
     """Guards streaming: many slabs give the volume that one gives."""
-    monkeypatch.setattr("jawloc.scans.quantisation._SLAB_BYTES", 100)
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", 100)
     image, mask = quantisation("float32", (11, 5, 3)), labels(shape=(11, 5, 3))
     _, out = convert_one(folders, image, mask)
     scan = read_scan(out / "a.dcm")
@@ -368,7 +368,7 @@ def test_image_with_values_that_are_no_numbers_is_skipped(
     folders, monkeypatch, value, place, slab_bytes
 ):
     """Guards every slab: a NaN after the first one was once stored as a grey value."""
-    monkeypatch.setattr("jawloc.scans.quantisation._SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", slab_bytes)
     images, label_folder, out = folders
     image = quantisation("float32")
     image[place, 2, 2] = value

@@ -20,10 +20,10 @@ from jawloc.scans.dicom import (
     open_dicom,
     open_labelled_dicom,
     read_metadata,
-    search_labels,
     write_labelled_dicom,
     write_labelled_dicom_slabs,
 )
+from jawloc.scans.labels import search_labels
 
 MASK_TAG = 0x00BBB001
 SPACING = (0.3, 0.0215, 0.0217)
@@ -486,7 +486,7 @@ def test_damaged_notes_are_refused(tmp_path):
     notes = {"k": "v"}
     write_labelled_dicom(path, volume(EVEN, "uint8"), labels(EVEN), Grid(EVEN), metadata=notes)
     path.write_bytes(path.read_bytes().replace(b'{"k": "v"}', b'{"k": "v",'))
-    with pytest.raises(InputError, match="notes must be JSON"):
+    with pytest.raises(InputError, match="metadata must be JSON"):
         read_metadata(path)
 
 
@@ -511,7 +511,7 @@ def test_odd_real_files_open_or_are_refused(path):
 
 @pytest.mark.parametrize("labelled_slice", [0, 25, 39, None])
 def test_a_single_labelled_voxel_is_found_anywhere(tmp_path, labelled_slice, monkeypatch):
-    monkeypatch.setattr("jawloc.scans.dicom._SEARCH_SLAB_BYTES", 60)
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", 60)
     shape = (40, 5, 4)
     mask = np.zeros(shape, np.uint8)
     if labelled_slice is not None:
@@ -532,7 +532,7 @@ def test_a_single_labelled_voxel_is_found_anywhere(tmp_path, labelled_slice, mon
 )
 def test_search_for_labels_begins_where_jaws_are(tmp_path, monkeypatch, objects, found, slabs_read):
     """Guards the early exit: a whole mask is read only if an object is missing."""
-    monkeypatch.setattr("jawloc.scans.dicom._SEARCH_SLAB_BYTES", 100)
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", 100)
     mask = np.zeros((100, 5, 4), np.uint8)
     mask[75:85] = 1
     mask[83:90, 0, 0] = 2

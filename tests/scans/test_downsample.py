@@ -12,9 +12,9 @@ import threadpoolctl
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans.averaging import one_blas_thread
-from jawloc.scans.downsample import SLAB_BYTES, downsample, downsample_image, hash_content
+from jawloc.scans.downsample import downsample, downsample_image, hash_content
 from jawloc.scans.labels import Label, object_centroids
-from jawloc.scans.scan import ScanFile
+from jawloc.scans.scan import SLAB_BYTES, ScanFile
 
 
 def scan_of(image, mask=None, spacing=None, name="fish.dcm"):
@@ -310,7 +310,7 @@ def test_hash_tells_where_the_only_labelled_slice_is(monkeypatch):
         masks[-1][number, 2, 3] = 1
     hashes = [hash_content(scan_of(image, mask)) for mask in masks]
     assert len(set(hashes)) == len(masks)
-    monkeypatch.setattr("jawloc.scans.downsample.SLAB_BYTES", 2 * 5 * 4 * 2)  # two slices
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", 2 * 5 * 4 * 2)  # two slices
     assert [hash_content(scan_of(image, mask)) for mask in masks] == hashes
 
 

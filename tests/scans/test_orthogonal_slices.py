@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jawloc.geometry import Grid
-from jawloc.scans import orthogonal_slices as planes_module
 from jawloc.scans.orthogonal_slices import (
     nearest_voxel,
     orthogonal_slices,
@@ -67,7 +66,7 @@ def test_planes_go_through_the_point(volume):
 
 @pytest.mark.parametrize("slab_bytes", [1, 2 * 5 * 6 * 3, 10**6])  # 1, 3 and all slices at a time
 def test_planes_of_a_file_are_read_slab_by_slab(volume, slab_bytes, monkeypatch):
-    monkeypatch.setattr(planes_module, "SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", slab_bytes)
     mask, asked = (volume > 100).astype(np.uint8), []
     found, jaw = read_orthogonal_slices(scan_file(volume, mask, asked), (4, 1, 5))
     for read, array in ((found, volume), (jaw, mask)):

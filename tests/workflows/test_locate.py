@@ -491,7 +491,7 @@ def test_memory_is_not_spent_on_the_scan(locate, here, monkeypatch):
         return replace(scan, read_image=slices)
 
     monkeypatch.setattr(driver, "open_scan", watched)
-    monkeypatch.setattr("jawloc.scans.downsample.SLAB_BYTES", 2000)
+    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", 2000)
     assert locate("c.nii.gz").exit_code == 0
     assert max(most) == 1
     assert len(most) == SCAN_SHAPE[0] + CROP[0]

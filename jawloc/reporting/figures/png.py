@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from jawloc.scans.atomic import atomic_path
 
 LARGEST_FILE_BYTES = 400_000
 
@@ -31,12 +32,8 @@ def write_png(picture: np.ndarray, path: Path, dots_per_inch: int) -> None:
         if buffer.tell() <= LARGEST_FILE_BYTES:
             break
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _with_fewer_greys(picture: np.ndarray, grey_levels: int) -> Image.Image:

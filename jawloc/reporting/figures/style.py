@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jawloc.reporting.figures.png import write_png
+from jawloc.scans.atomic import atomic_path
 from jawloc.scans.manifest import record_file
 
 Style = dict[str, Any]
@@ -61,12 +61,8 @@ def save_drawn(
             _tidy(figure, title, labels)
             # its layout is made for a window; cut out what is drawn, labels and all
             record_file(path)
-            temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
-            try:
+            with atomic_path(path) as temporary:
                 figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
         finally:
             for number in set(plt.get_fignums()) - known:
                 plt.close(number)

@@ -13,6 +13,7 @@ from jawloc.errors import InputError
 from jawloc.reporting.folders.folder_lock import only_process
 from jawloc.reporting.folders.own_files import CHECKPOINT as CHECKPOINT
 from jawloc.reporting.folders.own_files import own_names, own_run_names, refuse_foreign, run_names
+from jawloc.scans.atomic import target_of_temporary
 from jawloc.scans.folders import make_writable
 from jawloc.scans.manifest import MANIFEST, start_manifest
 
@@ -21,7 +22,6 @@ LOCKS_FOLDER = ".locks"
 REPLACED = ".replaced"  # holds the old run's files until the new one has a whole epoch
 UNFINISHED = ".replacing"  # the same while files are moved into it, or back
 _FOLD = re.compile(r"fold_\d+")  # of a cross-validation: each holds what a training leaves
-_LEFTOVER = re.compile(r"\.(.+)\.\d+\.(?:tmp|part)")  # of a process that was killed as it wrote
 
 
 @contextmanager
@@ -202,9 +202,8 @@ def _own_files(folder: Path) -> list[Path]:
     names = own_run_names(folder)
     folds = [path for path in sorted(folder.iterdir()) if is_fold(path) and path.is_dir()]
     own = [folder / name for name in sorted(names) if os.path.lexists(folder / name)]
-    own += [
-        path for path in folder.iterdir() if (m := _LEFTOVER.fullmatch(path.name)) and m[1] in names
-    ]
+    targets = {path: target_of_temporary(path) for path in folder.iterdir()}
+    own += [path for path, target in targets.items() if target and target.name in names]
     own += [path for fold in folds for path in _own_files(fold)]
     return own + [path for path in [folder / MANIFEST] if path.is_file()]
 

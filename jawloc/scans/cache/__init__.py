@@ -1,9 +1,9 @@
 """The cache: every full-size labelled DICOM downsampled once, then reused by every run and trial.
 
-`build_cache` brings the cached files of some scans up to date, `load_example` reads one. A
+`build_cache` brings the cached files of some scans up to date, `open_example` opens one. A
 cached file is used only while its source's size and time, the target size, the algorithm and its
-own checksum are right; everything else is made again. Writing is atomic and guarded by one lock
-a file, so several processes can build one cache at once.
+own checksum are right; otherwise it is made again. Writing is atomic and guarded by one lock a
+file, so several processes can build one cache at once.
 """
 
 from __future__ import annotations
@@ -21,13 +21,7 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.scans.cache.examples import Example, ExampleFile, load_example, open_example
-from jawloc.scans.cache.files import (
-    CacheRecord,
-    is_current,
-    new_record,
-    read_cached,
-    write_cached,
-)
+from jawloc.scans.cache.files import CacheRecord, is_current, new_record, read_cached, write_cached
 from jawloc.scans.cache.layout import (
     CacheConfig,
     absolute,
@@ -38,10 +32,10 @@ from jawloc.scans.cache.layout import (
 )
 from jawloc.scans.cache.upkeep import CacheStatus, Cleared, clear_cache, verify_cache
 from jawloc.scans.cache.workers import locked, worker_threads
-from jawloc.scans.dicom import open_labelled_dicom, search_labels
+from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import check_target, downsample
 from jawloc.scans.folders import make_writable
-from jawloc.scans.labels import objects_shown, refuse_without_objects
+from jawloc.scans.labels import objects_shown, refuse_without_objects, search_labels
 
 __all__ = [
     "CacheConfig",
@@ -60,7 +54,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What `build_cache` did.
+    """The result of `build_cache`.
 
     Attributes
     ----------
@@ -87,27 +81,23 @@ def build_cache(
     progress: bool = True,
     check: Callable[[Sequence[frozenset[str]]], None] = lambda _: None,
 ) -> CacheReport:
-    """Bring the cached files of some full-size scans up to date.
+    """Bring the cached files of some full-size labelled DICOMs up to date.
 
     Parameters
     ----------
-    scans : sequence of Path
-        Labelled DICOMs.
-    config : CacheConfig
-        Target size, folders, workers, objects.
     base : Path
         The folder that relative paths are relative to, those of `scans` too.
     progress : bool
         Whether to show a bar, on a terminal, while there is something to do.
     check : function
-        Is told the names of the objects that each scan shows, and may raise an InputError, before
+        Receives the names of the objects that each scan shows, and may raise an InputError, before
         any scan is downsampled.
 
     Raises
     ------
     InputError
         With one line for each scan that can't be used: unreadable, smaller than the target, an
-        empty mask, no voxel of any object. What headers, masks and cached files tell is raised
+        empty mask, no voxel of any object. Errors in headers, masks and cached files are raised
         before any scan is downsampled and before anything is written.
     """
     cached = cached_paths(scans, config, base)
@@ -118,24 +108,14 @@ def build_cache(
     ]
     with worker_threads(config.n_workers, len(jobs)) as pool:
         records = list(pool.map(_usable_record, jobs))
-        findings = list(pool.map(_labels_found, jobs, records))
-        _refuse([str(found) for found in findings if isinstance(found, InputError)])
-        check([objects_shown(f, config.objects) for f in findings if isinstance(f, frozenset)])
+        found = list(pool.map(_labels_found, jobs, records))
+        _refuse([str(error) for error in found if isinstance(error, InputError)])
+        check([objects_shown(v, config.objects) for v in found if isinstance(v, frozenset)])
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
-        outcomes: Counter[str] = Counter()
-        if to_do:
-            make_writable(
-                folder, f"{folder}: the cache's folder must be one that can be written to"
-            )
-            outcomes = _build_all(pool, to_do, progress)
-    made = outcomes["built"] + outcomes["refreshed"]
-    return CacheReport(
-        cached=tuple(cached),
-        built=outcomes["built"],
-        refreshed=outcomes["refreshed"],
-        reused=len(jobs) - made,
-        full_size_scans_read=made,
-    )
+        made = _build_all(pool, to_do, folder, progress) if to_do else Counter()
+    built, refreshed = made["built"], made["refreshed"]
+    reused = len(jobs) - built - refreshed
+    return CacheReport(tuple(cached), built, refreshed, reused, built + refreshed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +127,19 @@ class _Job:
     lock: Path
     config: CacheConfig
     folder: Path
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.config.downsampled_dicom_size
+
+    def refuse_without_objects(self, values: Sequence[int] | set[int]) -> None:
+        """Raise InputError if a mask with these label values is empty or shows no object."""
+        if not values:
+            raise InputError(
+                f"{self.source.name}: the mask is empty; an example needs at least one labelled "
+                f"voxel"
+            )
+        refuse_without_objects(values, self.config.objects, self.source.name)
 
 
 class _Stopped(Exception):
@@ -160,25 +153,22 @@ def _usable_record(job: _Job) -> CacheRecord | None:
         record = read_cached(job.cached).record
     except (InputError, OSError):  # absent, damaged or foreign: all are made again
         return None
-    shape = job.config.downsampled_dicom_size
-    return record if is_current(record, job.cached, job.source, stat, shape) else None
+    return record if is_current(record, job.cached, job.source, stat, job.shape) else None
 
 
 def _labels_found(job: _Job, record: CacheRecord | None) -> frozenset[int] | InputError:
-    """Return label values, enough to tell which objects a scan shows, or what makes it useless.
+    """Return label values, enough to tell which objects a scan shows, or why it can't be used.
 
-    Its cached file is asked, or else its header and mask.
+    They are read from its cached file, or else from its header and mask.
     """
     try:
         if record is not None:
-            _refuse_without(record, job)
-            return frozenset(label.value for label in record.labels)
-        scan = open_labelled_dicom(job.source)
-        check_target(scan, job.config.downsampled_dicom_size)
-        found = search_labels(scan, job.config.objects.values())
-        if not found:
-            raise _empty_mask(job.source)
-        refuse_without_objects(found, job.config.objects, job.source.name)
+            found = {label.value for label in record.labels}
+        else:
+            scan = open_labelled_dicom(job.source)
+            check_target(scan, job.shape)
+            found = search_labels(scan, job.config.objects.values())
+        job.refuse_without_objects(found)
     except InputError as error:
         return error
     return frozenset(found)
@@ -189,12 +179,13 @@ def _refuse(complaints: Sequence[str]) -> None:
         raise InputError("\n".join(complaints))
 
 
-def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -> Counter[str]:
-    """Make what is missing; scans that turn out useless are named after the others are done."""
+def _build_all(
+    pool: ThreadPoolExecutor, jobs: Sequence[_Job], folder: Path, progress: bool
+) -> Counter[str]:
+    """Make what is missing; scans that can't be used are named after the others are done."""
+    make_writable(folder, f"{folder}: the cache's folder must be one that can be written to")
     sizes = {job: job.source.stat().st_size for job in jobs}
     stop, drawing = threading.Event(), threading.Lock()
-    outcomes: Counter[str] = Counter()
-    complaints: list[str] = []
     bar = tqdm(
         total=sum(sizes.values()),
         desc=f"downsampling {len(jobs)} scan{'s' if len(jobs) > 1 else ''}",
@@ -211,21 +202,29 @@ def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -
 
     with bar:
         try:
-            # Files that another process is making now come last: it may finish them meanwhile.
-            for patience in (0.0, float("inf")):
-                work = partial(_bring_up_to_date, advance=advance, patience_seconds=patience)
-                futures = {pool.submit(work, job): job for job in jobs}
-                jobs = []
-                for future in as_completed(futures):
-                    try:
-                        outcomes[future.result()] += 1
-                    except Timeout:
-                        jobs.append(futures[future])
-                    except InputError as error:
-                        complaints.append(str(error))
+            return _run_all(pool, jobs, advance)
         except BaseException:
             stop.set()
             raise
+
+
+def _run_all(
+    pool: ThreadPoolExecutor, jobs: Sequence[_Job], advance: Callable[[_Job, float], None]
+) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    complaints: list[str] = []
+    # Files that another process is making now come last: it may finish them meanwhile.
+    for patience in (0.0, float("inf")):
+        work = partial(_bring_up_to_date, advance=advance, patience_seconds=patience)
+        futures = {pool.submit(work, job): job for job in jobs}
+        jobs = []
+        for future in as_completed(futures):
+            try:
+                outcomes[future.result()] += 1
+            except Timeout:
+                jobs.append(futures[future])
+            except InputError as error:
+                complaints.append(str(error))
     _refuse(complaints)
     return outcomes
 
@@ -233,7 +232,7 @@ def _build_all(pool: ThreadPoolExecutor, jobs: Sequence[_Job], progress: bool) -
 def _bring_up_to_date(
     job: _Job, advance: Callable[[_Job, float], None], patience_seconds: float
 ) -> str:
-    """Make one cached file unless another process just has; say what was done."""
+    """Make one cached file unless another process just has; return what was done."""
     with locked(job.lock, patience_seconds, lambda: advance(job, 0.0)):
         if _usable_record(job) is not None:
             advance(job, 1.0)
@@ -248,28 +247,17 @@ def _make(job: _Job, advance: Callable[[_Job, float], None]) -> str:
         previous_key = read_cached(job.cached).record.key
     except (InputError, OSError):
         previous_key = None
-    stat = job.source.stat()  # before the reading: a change during it shows at the next look
+    stat = job.source.stat()  # before reading: a change during it shows the next time
     scan = open_labelled_dicom(job.source)
-    slices, shape = scan.grid.shape_zyx[0], job.config.downsampled_dicom_size
+    slices = scan.grid.shape_zyx[0]
     # Averaging costs hardly more than the hash alone, so a source that was only touched is read
     # once, as is one that changed.
-    result = downsample(scan, shape, on_slab=lambda done: advance(job, done / slices))
+    result = downsample(scan, job.shape, on_slab=lambda done: advance(job, done / slices))
     record = new_record(
-        job.cached, job.folder, scan, stat, shape, result.labels, result.content_hash
+        job.cached, job.folder, scan, stat, job.shape, result.labels, result.content_hash
     )
-    if result.mask is None or not result.labels:
-        raise _empty_mask(job.source)
-    write_cached(job.cached, record, result.image, result.mask)
-    _refuse_without(record, job)
+    values = [label.value for label in result.labels]
+    if result.mask is not None and values:
+        write_cached(job.cached, record, result.image, result.mask)
+    job.refuse_without_objects(values)
     return "refreshed" if record.key == previous_key else "built"
-
-
-def _refuse_without(record: CacheRecord, job: _Job) -> None:
-    values = [label.value for label in record.labels]
-    refuse_without_objects(values, job.config.objects, job.source.name)
-
-
-def _empty_mask(source: Path) -> InputError:
-    return InputError(
-        f"{source.name}: the mask is empty; an example needs at least one labelled voxel"
-    )

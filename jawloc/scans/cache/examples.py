@@ -1,4 +1,4 @@
-"""A cached file as an example to learn from: the downsampled scan and where its objects are."""
+"""A cached file as a training example: the downsampled scan and the centroids of its objects."""
 
 from __future__ import annotations
 
@@ -55,14 +55,9 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleFile:
-    """A cached example whose voxels are still in its file: thousands of them cost next to nothing.
+    """An example whose voxels are still in the file `cached`; the other attributes as in `Example`.
 
-    Attributes
-    ----------
-    cached : Path
-        The cached file.
-    others
-        As in `Example`.
+    Thousands of them need next to no memory.
     """
 
     cached: Path
@@ -76,35 +71,19 @@ class ExampleFile:
     content_hash: str = ""
 
     def read(self) -> Example:
-        """Read the voxels.
-
-        Raises
-        ------
-        InputError
-            If the file is no longer the whole cached scan that it was.
-        """
+        """Read the voxels; raise InputError if the cached file is damaged or was replaced."""
         scan = read_cached(self.cached)
         if scan.record.key != self.key:
             raise InputError(
                 f"{self.cached.name}: a cached scan must not change while it is used; its key was "
                 f"{self.key[:12]} and is now {scan.record.key[:12]}"
             )
-        return Example(
-            scan_id=self.scan_id,
-            image=scan.image,
-            mask=scan.mask,
-            points_voxels=self.points_voxels,
-            grid=self.grid,
-            source_grid=self.source_grid,
-            key=self.key,
-            source=self.source,
-            object_names=self.object_names,
-            content_hash=self.content_hash,
-        )
+        shared = {name: value for name, value in vars(self).items() if name != "cached"}
+        return Example(image=scan.image, mask=scan.mask, **shared)
 
 
 def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> ExampleFile:
-    """Read what a cached file says of itself, without its voxels, and place the objects.
+    """Read the record of a cached file, without its voxels, and place the objects.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The cache's files: what each says about its source, and whether it is whole.
+"""The cache's files: the record that each carries about its source, and its checksum.
 
-A cached scan is a labelled DICOM that any viewer opens. Its record, JSON inside the file, says
-which file it was made from and how, and carries a checksum of itself and of the voxels.
+A cached scan is a labelled DICOM that any viewer opens. Its record, JSON inside the file, names
+the file it was made from and the method, and has a checksum of itself and of the voxels.
 """
 
 from __future__ import annotations
@@ -33,52 +33,26 @@ RECORD_KEY = "jawloc_cache"
 
 @dataclass(frozen=True)
 class CacheRecord:
-    """What a cached file says about itself.
-
-    Attributes
-    ----------
-    algorithm_version : int
-        `ALGORITHM_VERSION` when it was made.
-    scan_id : str
-        Of the full-size scan.
-    source : str
-        Path of the full-size file, relative to the cached file's folder where it can be, so that
-        a project can be moved as a whole.
-    source_bytes, source_mtime_ns : int
-        Size and time of change of the full-size file.
-    source_shape_zyx, source_spacing_mm_zyx
-        Its grid.
-    target_shape_zyx : tuple of int
-        Shape of the cached volume.
-    labels : tuple of Label
-        Counts and full-size centroids of its label values.
-    content_hash : str
-        `jawloc.scans.downsample.hash_content` of the full-size file.
-    key : str
-        SHA-256 of content hash, target shape and algorithm version: all that decides the voxels.
-    cached_as : str
-        The cached file's own path, relative to the cache's folder: a copy of it that somebody
-        put elsewhere into that folder is not jawloc's to remove. Empty before version 3.
-    rescale_slope, rescale_intercept : float
-        A grey value is slope * stored value + intercept.
-    checksum : str
-        SHA-256 of the rest of this record and of the cached voxels.
-    """
+    """The record of a cached file: how it was made, and from which full-size file."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
-    algorithm_version: int
+    algorithm_version: int  # ALGORITHM_VERSION when it was made
     scan_id: str
+    # Path of the full-size file, relative to the cached file's folder where it can be, so that a
+    # project can be moved as a whole.
     source: str
     source_bytes: int
     source_mtime_ns: int
     source_shape_zyx: tuple[int, int, int]
     source_spacing_mm_zyx: tuple[float, float, float] | None
     target_shape_zyx: tuple[int, int, int]
-    labels: tuple[Label, ...]
-    content_hash: str
-    key: str
-    checksum: str = ""
+    labels: tuple[Label, ...]  # every one of the full-size mask
+    content_hash: str  # `jawloc.scans.downsample.hash_content` of the full-size file
+    key: str  # SHA-256 of content hash, target shape and algorithm version
+    checksum: str = ""  # SHA-256 of the rest of this record and of the cached voxels
+    # The cached file's own path, relative to the cache's folder: a user's copy of it elsewhere in
+    # that folder is not jawloc's to remove. Empty before version 3.
     cached_as: str = ""
     rescale_slope: float = 1.0
     rescale_intercept: float = 0.0
@@ -99,10 +73,7 @@ _RECORD: TypeAdapter[CacheRecord] = TypeAdapter(CacheRecord)
 
 @dataclass(frozen=True)
 class CachedScan:
-    """A cached file whose checksum is right: record, image and mask (z, y, x).
-
-    The image holds grey values: what is stored, as integers, unless there is a rescale.
-    """
+    """A cached file whose checksum is right: record, grey values and mask (z, y, x)."""
 
     record: CacheRecord
     image: np.ndarray
@@ -114,17 +85,10 @@ def source_of(cached: Path, record: CacheRecord) -> Path:
     return absolute(Path(record.source), absolute(cached, Path()).parent)
 
 
-def key_of(content_hash: str, shape: Shape) -> str:
-    """Hash everything that decides the voxels and centroids of a cached file."""
-    return hashlib.sha256(
-        json.dumps([content_hash, list(shape), ALGORITHM_VERSION]).encode()
-    ).hexdigest()
-
-
 def is_current(
     record: CacheRecord, cached: Path, source: Path, stat: os.stat_result, shape: Shape
 ) -> bool:
-    """Say whether a cached file may be used as it is, judged without opening its source."""
+    """Return whether a cached file may be used as it is, without opening its source."""
     return (
         record.algorithm_version == ALGORITHM_VERSION
         and record.target_shape_zyx == tuple(shape)
@@ -144,7 +108,7 @@ def new_record(
     content_hash: str,
 ) -> CacheRecord:
     """Describe a file of the cache in `folder` that is about to be written, from its source."""
-    spacing = scan.grid.spacing_mm_zyx
+    key = json.dumps([content_hash, list(shape), ALGORITHM_VERSION])
     return CacheRecord(
         algorithm_version=ALGORITHM_VERSION,
         scan_id=scan.scan_id,
@@ -152,11 +116,11 @@ def new_record(
         source_bytes=stat.st_size,
         source_mtime_ns=stat.st_mtime_ns,
         source_shape_zyx=scan.grid.shape_zyx,
-        source_spacing_mm_zyx=spacing,
+        source_spacing_mm_zyx=scan.grid.spacing_mm_zyx,
         target_shape_zyx=shape,
         labels=labels,
         content_hash=content_hash,
-        key=key_of(content_hash, shape),
+        key=hashlib.sha256(key.encode()).hexdigest(),
         cached_as=relative(cached, folder),
     )
 
@@ -164,20 +128,20 @@ def new_record(
 def write_cached(path: Path, record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> None:
     """Write a cached file with its checksum; it appears whole or not at all.
 
-    Parameters
-    ----------
-    image : array, shape (z, y, x)
-        Grey values; what 16 bits can't hold exactly is rounded to 1/65535 of the range.
+    Grey values that 16 bits can't hold exactly are rounded to 1/65535 of their range.
     """
     quantisation = choose_quantisation(scan_in_memory(path, image, record.grid))
-    stored, rescale = quantisation.stored(image), (quantisation.slope, quantisation.intercept)
-    record = replace(record, rescale_slope=rescale[0], rescale_intercept=rescale[1])
+    stored, (slope, intercept) = quantisation.stored(image), quantisation.rescale
+    record = replace(record, rescale_slope=slope, rescale_intercept=intercept)
     record = replace(record, checksum=_checksum(record, stored, mask))
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {RECORD_KEY: _RECORD.dump_python(record, mode="json")}
-    slabs = [(stored, mask)]
     write_labelled_dicom_slabs(
-        path, slabs, record.grid, quantisation.dtype, metadata=metadata, rescale=rescale
+        path,
+        [(stored, mask)],
+        record.grid,
+        quantisation.dtype,
+        metadata={RECORD_KEY: _RECORD.dump_python(record, mode="json")},
+        rescale=quantisation.rescale,
     )
 
 
@@ -211,13 +175,13 @@ def _read_cached(path: Path) -> CachedScan:
     image, mask = scan.read_image(0, slices), scan.read_mask(0, slices)
     if record.checksum != _checksum(record, image, mask):
         raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
-    # by the record, which the checksum covers, and not by the file's header
+    # from the record, which the checksum covers, and not from the file's header
     scan = with_rescale(scan, [(record.rescale_slope, record.rescale_intercept)])
     return CachedScan(record, scan.grey_values(image), mask)
 
 
 def is_cached_scan(path: Path) -> bool:
-    """Say whether a file carries jawloc's record of a cached scan, whole or not, of any version."""
+    """Return whether a file carries the record of a cached scan, whole or not, of any version."""
     try:
         return RECORD_KEY in (read_metadata(path) or {})
     except Exception:  # as in read_cached; what can't be read can't be recognised either
@@ -225,7 +189,7 @@ def is_cached_scan(path: Path) -> bool:
 
 
 def is_own_file(path: Path, folder: Path) -> bool:
-    """Say whether jawloc wrote a file at that very place below the cache's folder.
+    """Return whether jawloc wrote a file at this very place below the cache's folder.
 
     A whole record isn't needed: damaged files and those of other versions are jawloc's as well.
     """
@@ -233,7 +197,7 @@ def is_own_file(path: Path, folder: Path) -> bool:
         record = (read_metadata(path) or {})[RECORD_KEY]
         if record.get("cached_as"):
             return bool(record["cached_as"] == relative(path, folder))
-        # before version 3 a file didn't say what it is called itself, but what its source is
+        # before version 3 a record named only its source, not the cached file itself
         source = absolute(Path(record["source"]), path.parent)
         return mirrors(path, folder, source, record["target_shape_zyx"])
     except Exception:  # as in read_cached; what can't be read can't be recognised either
@@ -241,13 +205,7 @@ def is_own_file(path: Path, folder: Path) -> bool:
 
 
 def read_record(path: Path) -> CacheRecord:
-    """Read the record of a cached file, without its voxels.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it isn't a cached scan.
-    """
+    """Read the record of a cached file, without its voxels; InputError if there is none."""
     metadata = read_metadata(path)
     if metadata is None or RECORD_KEY not in metadata:
         raise InputError(f"{path.name}: a cached scan must carry jawloc's record; it has none")
@@ -262,12 +220,12 @@ def read_record(path: Path) -> CacheRecord:
 
 
 def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> str:
-    about: dict[str, Any] = _RECORD.dump_python(replace(record, checksum=""), mode="json")
+    content: dict[str, Any] = _RECORD.dump_python(replace(record, checksum=""), mode="json")
     if record.algorithm_version < 3:
         for later in _NOT_BEFORE_3:
-            del about[later]
+            del content[later]
     stored = image.dtype.newbyteorder("<")
-    digest = hashlib.sha256(json.dumps([about, stored.str], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([content, stored.str], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(image, stored).data)
     digest.update(np.ascontiguousarray(mask, np.uint8).data)
     return digest.hexdigest()

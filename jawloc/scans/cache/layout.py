@@ -13,15 +13,15 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from jawloc.errors import InputError
+from jawloc.scans.atomic import target_of_temporary
 
 LOCKS_FOLDER = ".locks"
-_LEFTOVER = re.compile(r"\.(.+\.dcm)\.\d+-[0-9a-f]{8}\.part")  # as jawloc.scans.dicom names them
 _LOCK = re.compile(r"[0-9a-f]{16}\.lock")
 _SIZE_FOLDER = re.compile(r"[1-9]\d*x[1-9]\d*x[1-9]\d*")
 
 
 def _as_tuple(given: object) -> object:
-    """Let one label value stand without a list; a list is what JSON and YAML have for a tuple."""
+    """Let one label value stand without a list; JSON and YAML have lists for tuples."""
     if isinstance(given, int) and not isinstance(given, bool):
         return (given,)
     return tuple(given) if isinstance(given, list) else given
@@ -65,7 +65,7 @@ class CacheConfig:
 
 def cache_folder(config: CacheConfig, base: Path) -> Path:
     """Return the cache's folder; a relative one is relative to `base`."""
-    return Path(os.path.abspath(base / config.cache_dir))  # noqa: PTH100  (keeps links as they are)
+    return absolute(Path(config.cache_dir), base)
 
 
 def cached_paths(scans: Sequence[Path], config: CacheConfig, base: Path) -> list[Path]:
@@ -76,8 +76,7 @@ def cached_paths(scans: Sequence[Path], config: CacheConfig, base: Path) -> list
     InputError
         If two scans would share one cached file.
     """
-    size = "x".join(str(n) for n in config.downsampled_dicom_size)
-    folder = cache_folder(config, base) / size
+    folder = cache_folder(config, base) / _size_name(config.downsampled_dicom_size)
     paths = [folder / _mirrored(scan, config, base) for scan in scans]
     owners: dict[Path, Path] = {}
     for scan, path in zip(scans, paths, strict=True):
@@ -88,6 +87,14 @@ def cached_paths(scans: Sequence[Path], config: CacheConfig, base: Path) -> list
                 f"{other} and {scan} do not"
             )
     return paths
+
+
+def _size_name(shape_zyx: Sequence[int]) -> str:
+    return "x".join(str(n) for n in shape_zyx)
+
+
+def _with_ending(path: Path) -> Path:
+    return path if path.suffix == ".dcm" else path.with_name(path.name + ".dcm")
 
 
 def _mirrored(scan: Path, config: CacheConfig, base: Path) -> Path:
@@ -101,12 +108,11 @@ def _mirrored(scan: Path, config: CacheConfig, base: Path) -> Path:
     namesakes = [f for f in folders if f.name.casefold() == folder.name.casefold()]
     name = folder.name
     if own is None or len(namesakes) > 1 or shared or not name:
-        # The name alone does not tell the folder: others in the config have it, or may have it
+        # The name alone does not identify the folder: others in the config have it, or may have it
         # in another project that uses the same cache.
         identity = folder.as_posix() if shared else relative(folder, base)
         name = f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    mirrored = Path(name) / scan.relative_to(folder)
-    return mirrored if mirrored.suffix == ".dcm" else mirrored.with_name(mirrored.name + ".dcm")
+    return _with_ending(Path(name) / scan.relative_to(folder))
 
 
 def absolute(path: Path, base: Path) -> Path:
@@ -128,14 +134,8 @@ def lock_path(cached: Path, folder: Path) -> Path:
     return folder / LOCKS_FOLDER / f"{name}.lock"
 
 
-def owner_of_leftover(path: Path) -> Path | None:
-    """Return the cached file that a killed writer's temporary file was to become, if it is one."""
-    match = _LEFTOVER.fullmatch(path.name)
-    return path.with_name(match[1]) if match else None
-
-
 def is_lock(path: Path, folder: Path) -> bool:
-    """Say whether a file below the cache's folder is one of its locks, which are empty."""
+    """Return whether a file below the cache's folder is one of its locks, which are empty."""
     ours = path.parent == folder / LOCKS_FOLDER and _LOCK.fullmatch(path.name) is not None
     try:
         return ours and not path.is_symlink() and path.stat().st_size == 0
@@ -144,28 +144,27 @@ def is_lock(path: Path, folder: Path) -> bool:
 
 
 def may_be_cached(path: Path, folder: Path) -> bool:
-    """Say whether a path below the cache's folder is one at which cached files are put."""
+    """Return whether a path below the cache's folder is a possible one of a cached file."""
     parts = path.relative_to(folder).parts
-    return len(parts) > 2 and _SIZE_FOLDER.fullmatch(parts[0]) is not None
+    size_folder = len(parts) > 2 and _SIZE_FOLDER.fullmatch(parts[0]) is not None
+    return size_folder and path.suffix == ".dcm"
 
 
 def mirrors(path: Path, folder: Path, source: Path, shape_zyx: Sequence[int]) -> bool:
-    """Say whether a path below the cache's folder is where `source`'s cached file is put.
+    """Return whether a path below the cache's folder is that of `source`'s cached file.
 
     The DICOM folder to which the source belonged isn't known, so every folder above it will do.
     """
     size, top, *below = path.relative_to(folder).parts if may_be_cached(path, folder) else ("", "")
-    if size != "x".join(str(n) for n in shape_zyx) or len(source.parts) <= len(below):
+    if size != _size_name(shape_zyx) or len(source.parts) <= len(below):
         return False
-    *between, name = source.parts[-len(below) :]
-    wanted = name if Path(name).suffix == ".dcm" else f"{name}.dcm"
-    of_folder = source.parts[-len(below) - 1]
+    of_folder, *wanted = _with_ending(source).parts[-len(below) - 1 :]
     named_so = re.fullmatch(re.escape(of_folder) + r"(-[0-9a-f]{8})?", top) is not None
-    return named_so and below == [*between, wanted]
+    return named_so and below == wanted
 
 
 def leftovers(cached: Path) -> list[Path]:
     """Return the temporary files that killed writers of a cached file left beside it."""
     if not cached.parent.is_dir():
         return []
-    return [path for path in cached.parent.iterdir() if owner_of_leftover(path) == cached]
+    return [path for path in cached.parent.iterdir() if target_of_temporary(path) == cached]

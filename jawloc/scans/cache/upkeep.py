@@ -1,4 +1,4 @@
-"""Looking after the cache: checking every file of it against its source, and removing it."""
+"""Maintenance of the cache: checking every file of it against its source, and removing it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,10 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
+from jawloc.scans.atomic import target_of_temporary
 from jawloc.scans.cache import files
 from jawloc.scans.cache.files import is_own_file, read_cached, source_of
-from jawloc.scans.cache.layout import (
-    CacheConfig,
-    cache_folder,
-    is_lock,
-    lock_path,
-    may_be_cached,
-    owner_of_leftover,
-)
+from jawloc.scans.cache.layout import CacheConfig, cache_folder, is_lock, lock_path, may_be_cached
 from jawloc.scans.cache.workers import worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import hash_content
@@ -30,7 +24,7 @@ from jawloc.scans.downsample import hash_content
 
 @dataclass(frozen=True)
 class CacheStatus:
-    """What `verify_cache` found out about one cached file.
+    """The result of `verify_cache` for one cached file.
 
     Attributes
     ----------
@@ -40,9 +34,9 @@ class CacheStatus:
         ``ok``; ``stale`` (the source has other content now, or the algorithm changed);
         ``damaged`` (not a whole cached scan); ``source missing``.
     source : Path or None
-        The full-size file; None where the cached file is too damaged to say.
+        The full-size file; None where the cached file is damaged.
     detail : str
-        One sentence about what is wrong; empty where nothing is.
+        One sentence about the fault; empty where there is none.
     """
 
     path: Path
@@ -53,15 +47,15 @@ class CacheStatus:
 
 @dataclass(frozen=True)
 class Cleared:
-    """What `clear_cache` did.
+    """The result of `clear_cache`.
 
     Attributes
     ----------
     files, size_bytes : int
-        Cached files removed, and their size together.
+        Number of the cached files removed, and their size together.
     left : tuple of Path
         Files in the cache's folder that jawloc can't prove to have written, or that another
-        process is writing; they are left alone.
+        process is writing; they stay.
     """
 
     files: int
@@ -72,30 +66,17 @@ class Cleared:
 def verify_cache(config: CacheConfig, *, base: Path, progress: bool = True) -> list[CacheStatus]:
     """Check every file in the cache, of every size, and hash its full-size source anew.
 
-    Parameters
-    ----------
-    config : CacheConfig
-        Gives the folder and the number of workers.
-    base : Path
-        The folder that relative paths are relative to.
-    progress : bool
-        Whether to show a bar on a terminal.
-
     Returns
     -------
     list of CacheStatus, sorted by path
     """
-    paths = [p for p in _files(cache_folder(config, base)) if _is_visible_dicom(p)]
+    visible = [p for p in _files(cache_folder(config, base)) if not p.name.startswith(".")]
+    paths = [path for path in visible if path.suffix == ".dcm"]
+    hidden = None if progress and paths else True  # None: only on a terminal
     with worker_threads(config.n_workers, len(paths)) as pool:
-        return list(
-            tqdm(
-                pool.map(_verify, paths),
-                total=len(paths),
-                desc="verifying",
-                unit="scan",
-                disable=None if progress and paths else True,
-            )
-        )
+        checks = pool.map(_verify, paths)
+        bar = tqdm(checks, desc="verifying", total=len(paths), unit="scan", disable=hidden)
+        return list(bar)
 
 
 def _verify(path: Path) -> CacheStatus:
@@ -127,16 +108,17 @@ def _verify(path: Path) -> CacheStatus:
 def clear_cache(config: CacheConfig, *, base: Path) -> Cleared:
     """Remove the cached files of every size, and nothing that jawloc did not write there.
 
-    A file goes only if it carries jawloc's record and is where that record says, or if it is what
-    a killed run left beside such a place; links are neither followed nor removed. Folders go only
-    where that has emptied them. Locks that another process holds stay, and what they guard.
+    A file is removed only if it carries jawloc's record and is where that record places it, or if
+    it is a killed process's temporary file beside such a place; links are neither followed nor
+    removed. Folders are removed only where that has emptied them. Locks that another process
+    holds stay, and the files that they guard.
     """
     folder = cache_folder(config, base)
     sizes: list[int] = []
     left: list[Path] = []
     emptied: set[Path] = set()
     for path in [path for path in _files(folder) if not is_lock(path, folder)]:
-        size = _remove_ours(path, folder)
+        size = _remove_own(path, folder)
         if size is None:
             left.append(path)
         else:
@@ -153,14 +135,14 @@ def clear_cache(config: CacheConfig, *, base: Path) -> Cleared:
     return Cleared(len(sizes), sum(sizes), tuple(left))
 
 
-def _remove_ours(path: Path, folder: Path) -> int | None:
+def _remove_own(path: Path, folder: Path) -> int | None:
     """Remove a file of the cache that nobody is writing; return its size, or None if it stays."""
-    owner = owner_of_leftover(path)
+    target = target_of_temporary(path)
     try:
-        ours = is_own_file(path, folder) if owner is None else may_be_cached(owner, folder)
-        if path.is_symlink() or not ours:
+        own = is_own_file(path, folder) if target is None else may_be_cached(target, folder)
+        if path.is_symlink() or not own:
             return None
-        lock = lock_path(owner or path, folder)
+        lock = lock_path(target or path, folder)
         lock.parent.mkdir(exist_ok=True)
         with FileLock(lock, timeout=0):
             size = path.stat().st_size
@@ -175,7 +157,3 @@ def _files(folder: Path) -> Iterator[Path]:
     for root, below, names in os.walk(folder, followlinks=False):
         below.sort()
         yield from (Path(root, name) for name in sorted(names))
-
-
-def _is_visible_dicom(path: Path) -> bool:
-    return path.suffix == ".dcm" and not path.name.startswith(".")

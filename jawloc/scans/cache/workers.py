@@ -17,10 +17,10 @@ _LOCK_POLL_SECONDS = 0.5
 
 @contextmanager
 def worker_threads(wanted: int, tasks: int) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool of threads, no more than are wanted, than there are tasks, or cores.
+    """Open a pool of at most `wanted` threads, one a task and a core at most.
 
     Threads suffice, without a second interpreter's memory and start: reading, averaging and
-    hashing all let go of the interpreter lock. When the block ends early, by Ctrl-C or an error,
+    hashing all release the interpreter lock. When the block ends early, by Ctrl-C or an error,
     tasks that haven't begun are dropped instead of being waited for.
     """
     threads = max(1, min(wanted, tasks, usable_cores()))
@@ -34,7 +34,7 @@ def worker_threads(wanted: int, tasks: int) -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def locked(path: Path, patience_seconds: float, check: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file; while another process has it, call `check` now and then.
+    """Hold a lock file; while another process has it, call `check` every half second.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 Both hold the grey values as a multi-frame image and the mask as raw uint8 bytes, z-major and of
 the same shape, in the private element (00BB,B001). The lab's files are implicit VR without
 spacing and carry a stray creator string at (00BB,B000). Ours are explicit VR and conformant:
-creator at (00BB,00B0), spacing in the functional groups, notes as JSON in (00BB,B010); see
+creator at (00BB,00B0), spacing in the functional groups, metadata as JSON in (00BB,B010); see
 `jawloc.scans.dicom.writing`.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, one_line
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.dicom.attributes import (
     CREATOR_TAG,
@@ -29,17 +29,12 @@ from jawloc.scans.dicom.attributes import (
     PADDED_FRAMES,
     PRIVATE_CREATOR,
 )
-from jawloc.scans.dicom.header import (
-    ByteRange,
-    PixelLayout,
-    byte_range,
-    pixel_layout,
-    read_header,
-)
+from jawloc.scans.dicom.header import PixelLayout, byte_range, pixel_layout, read_header
 from jawloc.scans.dicom.placement import frames_placement
 from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.dicom.spacing import spacing_mm_zyx
 from jawloc.scans.dicom.writing import write_labelled_dicom, write_labelled_dicom_slabs
+from jawloc.scans.raw import read_raw
 from jawloc.scans.scan import ScanFile
 
 __all__ = [
@@ -47,36 +42,25 @@ __all__ = [
     "open_dicom",
     "open_labelled_dicom",
     "read_metadata",
-    "search_labels",
     "write_labelled_dicom",
     "write_labelled_dicom_slabs",
 ]
 
 DICOM_ENDINGS = (".dcm", ".dicom")
-_SEARCH_SLAB_BYTES = 8 * 2**20
 
 
 def open_labelled_dicom(path: Path) -> ScanFile:
-    """Open a labelled DICOM, reading its header only.
+    """Open a labelled DICOM, a multi-frame file with a mask, reading its header only.
 
-    Parameters
-    ----------
-    path : Path
-        A multi-frame file with a mask, in the lab's layout or in ours.
-
-    Returns
-    -------
-    ScanFile
-        Slabs come straight from the file, as stored; opened files can be sent to other
-        processes. The rescale that turns them into grey values is the file's; where it differs
-        from frame to frame it is applied in reading, and the image is float32.
+    Slabs are read straight from the file, as stored; opened files can be sent to other processes.
+    A rescale that differs from frame to frame is applied in reading, and the image is float32.
 
     Raises
     ------
     InputError
         If the file is not DICOM, is truncated, has no mask or one of another shape, has one
         slice, colour pixels, a spacing that is not positive and finite, or a rescale slope
-        or intercept that is no finite number, or a slope of 0.
+        or intercept that is not a finite number, or a slope of 0.
     """
     scan = open_dicom(path)
     if scan.read_mask is None:
@@ -97,24 +81,22 @@ def open_dicom(path: Path) -> ScanFile:
     grid = Grid((frames, *layout.shape_zyx[1:]), spacing_mm_zyx(header, path))
     read_mask = None
     if MASK_TAG in header:
-        mask = _mask_bytes(header, layout)
-        read_mask = partial(_read_mask, path, mask, grid.shape_zyx)
+        read_mask = partial(_read_mask, path, _mask_offset(header, layout), grid.shape_zyx)
     read, place = partial(read_slices, layout, frames), partial(frames_placement, path)
     scan = ScanFile(path.stem, path, grid, layout.dtype, read, read_mask, place)
     return with_rescale(scan, rescales(header, frames, path))
 
 
-def _mask_bytes(header: Dataset, layout: PixelLayout) -> ByteRange:
+def _mask_offset(header: Dataset, layout: PixelLayout) -> int:
     mask = byte_range(header, MASK_TAG)
     voxels = math.prod(layout.shape_zyx)
-    length = None if mask is None else mask.length
     # DICOM pads a value of odd length with one byte.
-    if mask is None or length not in (voxels, voxels + voxels % 2):
+    if mask is None or mask.length not in (voxels, voxels + voxels % 2):
         raise InputError(
             f"{layout.path.name}: the mask must have the image's shape {layout.shape_zyx}, "
-            f"{voxels} bytes; it has {length}"
+            f"{voxels} bytes; it has {None if mask is None else mask.length}"
         )
-    return mask
+    return mask.offset
 
 
 def read_slices(layout: PixelLayout, frames: int, start: int, stop: int) -> np.ndarray:
@@ -123,9 +105,8 @@ def read_slices(layout: PixelLayout, frames: int, start: int, stop: int) -> np.n
     Parameters
     ----------
     layout : PixelLayout
-        Where and how the values are stored.
     frames : int
-        How many of the file's frames count.
+        The number of the file's frames without padding.
 
     Returns
     -------
@@ -134,11 +115,9 @@ def read_slices(layout: PixelLayout, frames: int, start: int, stop: int) -> np.n
     _refuse_outside(start, stop, frames)
     if layout.raw is None:
         return _decode_slices(layout, start, stop)
-    _, rows, columns = layout.shape_zyx
-    slab = np.empty((stop - start, rows, columns), layout.dtype.newbyteorder("<"))
-    plane = rows * columns * layout.dtype.itemsize
-    _read_into(slab, layout.path, layout.raw.offset + start * plane)
-    slab = slab.astype(layout.dtype, copy=False)
+    shape = (stop - start, *layout.shape_zyx[1:])
+    offset = layout.raw.offset + start * math.prod(shape[1:]) * layout.dtype.itemsize
+    slab = read_raw(layout.path, offset, shape, layout.dtype.newbyteorder("<"))
     if layout.unused_bits:
         # Shifting up and back clears the unused bits, and carries the sign of signed values.
         slab = (slab << layout.unused_bits) >> layout.unused_bits
@@ -153,31 +132,18 @@ def _decode_slices(layout: PixelLayout, start: int, stop: int) -> np.ndarray:
         wanted = range(start, stop)
         for number, frame in enumerate(iter_pixels(layout.path, indices=wanted, raw=True)):
             slab[number] = frame
-    except Exception as error:  # each decoder raises its own kinds for damaged data
+    except Exception as error:  # each decoder raises its own types for damaged data
         raise InputError(
-            f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded; "
-            f"{' '.join(str(error).split())}"
+            f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded; {one_line(error)}"
         ) from error
     return slab
 
 
-def _read_mask(path: Path, mask: ByteRange, shape: Shape, start: int, stop: int) -> np.ndarray:
+def _read_mask(path: Path, offset: int, shape: Shape, start: int, stop: int) -> np.ndarray:
     frames, rows, columns = shape
     _refuse_outside(start, stop, frames)
-    slab = np.empty((stop - start, rows, columns), np.uint8)
-    _read_into(slab, path, mask.offset + start * rows * columns)
-    return slab
-
-
-def _read_into(slab: np.ndarray, path: Path, offset: int) -> None:
-    with path.open("rb") as file:
-        file.seek(offset)
-        got = file.readinto(slab.data.cast("B")) if slab.size else 0
-    if got != slab.nbytes:
-        raise InputError(
-            f"{path.name}: the file changed while it was read; "
-            f"{got} bytes at {offset} instead of {slab.nbytes}"
-        )
+    offset += start * rows * columns
+    return read_raw(path, offset, (stop - start, rows, columns), np.dtype(np.uint8))
 
 
 def _refuse_outside(start: int, stop: int, frames: int) -> None:
@@ -186,12 +152,12 @@ def _refuse_outside(start: int, stop: int, frames: int) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the notes that jawloc wrote into a labelled DICOM; None where there are none.
+    """Return the metadata that jawloc wrote into a labelled DICOM; None where there are none.
 
     Raises
     ------
     InputError
-        If the file is not a readable DICOM, or its notes are damaged.
+        If the file is not a readable DICOM, or its metadata are damaged.
     """
     return _metadata(read_header(Path(path)), Path(path))
 
@@ -206,9 +172,9 @@ def _metadata(header: Dataset, path: Path) -> dict[str, Any] | None:
     try:
         notes = json.loads(text if isinstance(text, str) else bytes(text).rstrip(b"\0 "))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path.name}: its notes must be JSON; {error}") from error
+        raise InputError(f"{path.name}: its metadata must be JSON; {error}") from error
     if not isinstance(notes, dict):
-        raise InputError(f"{path.name}: its notes must be a JSON object; got {notes!r}")
+        raise InputError(f"{path.name}: its metadata must be a JSON object; got {notes!r}")
     return notes
 
 
@@ -217,36 +183,6 @@ def _padded_frames(header: Dataset, path: Path) -> int:
     if padded not in (0, 1):
         raise InputError(f"{path.name}: {PADDED_FRAMES} must be 0 or 1; it is {padded!r}")
     return int(padded)
-
-
-def search_labels(scan: ScanFile, objects: Collection[Collection[int] | None]) -> set[int]:
-    """Return label values of a scan's mask, stopping as soon as every object has been found.
-
-    Parameters
-    ----------
-    scan : ScanFile
-        The search begins at 0.8 of the height, where jaws are, so a whole mask is read only
-        where an object is missing or far from there.
-    objects : collection of label values
-        An object is found with a voxel of any of its values; None stands for every non-zero one.
-
-    Returns
-    -------
-    set of int
-        Values 1 ... 255 that occur: all of them where an object is missing, empty without a mask.
-    """
-    found: set[int] = set()
-    if scan.read_mask is None:
-        return found
-    frames, rows, columns = scan.grid.shape_zyx
-    step = max(1, _SEARCH_SLAB_BYTES // max(1, rows * columns))
-    for z in sorted(range(0, frames, step), key=lambda z: abs(z + step / 2 - 0.8 * frames)):
-        slab = scan.read_mask(z, min(z + step, frames))
-        if slab.any():  # most slabs are empty, and that is quick to tell
-            found.update(int(value) for value in np.flatnonzero(np.bincount(slab[slab > 0])))
-            if all(found if values is None else found & set(values) for values in objects):
-                break
-    return found
 
 
 def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a labelled DICOM by jawloc says about itself: a multi-frame secondary capture image.
+"""The header of a DICOM that jawloc writes: a multi-frame secondary capture image.
 
 The SOP class is "grayscale word" or "grayscale byte" by the type of the grey values. Signed ones
 are written as such (PixelRepresentation 1) although the class means unsigned ones: every reader
@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DSfloat
 
-from jawloc.geometry import Placement, Shape, Triple
+from jawloc.geometry import Grid, Placement, Shape, Triple
 
 PRIVATE_CREATOR = "LabelData"
 CREATOR_TAG = 0x00BB00B0
@@ -34,23 +34,14 @@ PIXELS_TAG = 0x7FE00010
 PADDED_FRAMES = "padded_frames"
 
 _EMPTY_BUT_REQUIRED = (
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-    "PositionReferenceIndicator",
+    *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName"),
+    *("PatientID", "PatientBirthDate", "PatientSex", "StudyID", "PositionReferenceIndicator"),
     "PatientOrientation",
 )
 
 
 def header_bytes(
-    shape: Shape,
-    spacing: Triple | None,
+    grid: Grid,
     dtype: np.dtype,
     metadata: Mapping[str, Any],
     rescale: tuple[float, float],
@@ -60,26 +51,23 @@ def header_bytes(
 
     Parameters
     ----------
-    shape : tuple of int
-        Frames, rows, columns.
-    spacing : tuple of float or None
-        In mm (z, y, x); None leaves out every spacing and position.
+    grid : Grid
+        Without a spacing, spacing and positions are left out.
     dtype : numpy.dtype
-        Type of the stored grey values.
+        Type of the stored values.
     metadata : mapping
         Written as JSON unless it is empty.
     rescale : (slope, intercept)
-        From stored values to the original ones.
-    placement : Placement
-        Where the volume lies; not written without a spacing.
+        A grey value is slope * stored value + intercept.
     """
+    shape, spacing = grid.shape_zyx, grid.spacing_mm_zyx
     head = _identity(shape, dtype, rescale)
     tail = Dataset()
     if metadata:
         tail.add_new(METADATA_TAG, "UT", json.dumps(metadata))
     tail.PresentationLUTShape = "IDENTITY"
     if spacing is None:
-        # A multi-frame image has to say what tells its frames apart; without positions, a number.
+        # A multi-frame image must have something to tell its frames apart: here, a number.
         head.FrameIncrementPointer = 0x00182001
         head.PageNumberVector = list(range(1, shape[0] + 1))
     else:
@@ -89,27 +77,24 @@ def header_bytes(
             _frame_groups(number, spacing[0], placement) for number in range(shape[0])
         ]
     head.add_new(CREATOR_TAG, "LO", PRIVATE_CREATOR)
-    before = BytesIO()
+    before, between = BytesIO(), DicomBytesIO()
     head.save_as(before, enforce_file_format=True)
-    between = DicomBytesIO()
     between.is_little_endian, between.is_implicit_VR = True, False
     write_dataset(between, tail)
     return before.getvalue(), between.getvalue()
 
 
 def _identity(shape: Shape, dtype: np.dtype, rescale: tuple[float, float]) -> Dataset:
-    word = dtype.itemsize == 2
     head = Dataset()
     head.file_meta = FileMetaDataset()
     head.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     head.SOPClassUID = (
-        MultiFrameGrayscaleWordSecondaryCaptureImageStorage
-        if word
-        else MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+        MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+        if dtype.itemsize == 1
+        else MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     )
-    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(head, keyword, generate_uid(prefix=None))
-    head.FrameOfReferenceUID = generate_uid(prefix=None)
+    for level in ("SOPInstance", "StudyInstance", "SeriesInstance", "FrameOfReference"):
+        setattr(head, f"{level}UID", generate_uid(prefix=None))
     for keyword in _EMPTY_BUT_REQUIRED:
         setattr(head, keyword, None)
     head.ImageType = ["DERIVED", "SECONDARY"]
@@ -121,8 +106,7 @@ def _identity(shape: Shape, dtype: np.dtype, rescale: tuple[float, float]) -> Da
     head.BitsAllocated = head.BitsStored = 8 * dtype.itemsize
     head.HighBit = head.BitsStored - 1
     head.PixelRepresentation = int(dtype.kind == "i")
-    slope, intercept = rescale
-    head.RescaleIntercept, head.RescaleSlope = _decimal(intercept), _decimal(slope)
+    head.RescaleSlope, head.RescaleIntercept = (_decimal(value) for value in rescale)
     head.RescaleType = "US"
     return head
 
@@ -151,5 +135,5 @@ def _frame_groups(number: int, step_mm: float, placement: Placement) -> Dataset:
 
 
 def _decimal(value: float) -> DSfloat:
-    """A number as DICOM text, which has at most 16 characters."""
+    """Return a number as DICOM text, which has at most 16 characters."""
     return DSfloat(float(value), auto_format=True)

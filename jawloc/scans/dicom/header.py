@@ -1,4 +1,4 @@
-"""What a DICOM header says about a volume: shape, voxel type, where the bytes lie."""
+"""DICOM headers: elements, functional groups, and how and where the pixels are stored."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, one_line
 from jawloc.geometry import Shape
+from jawloc.scans.dicom.attributes import PIXELS_TAG
 
 # Values longer than this stay in the file: headers come into memory, pixels and masks do not.
 _DEFER_BYTES = 16 * 1024
@@ -39,18 +40,17 @@ class ByteRange:
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """How the grey values of one DICOM file are stored.
+    """How the pixels of one DICOM file are stored.
 
     Attributes
     ----------
     path : Path
-        The file.
     shape_zyx : tuple of int
         NumberOfFrames, Rows, Columns.
     dtype : numpy.dtype
         uint8, int8, uint16 or int16.
     unused_bits : int
-        BitsAllocated - BitsStored: high bits that mean nothing and are cleared on reading.
+        BitsAllocated - BitsStored: high bits without a meaning, which are cleared on reading.
     raw : ByteRange or None
         Where the values lie, if they are uncompressed and little-endian; None where pydicom has
         to decode them frame by frame.
@@ -80,7 +80,7 @@ def read_header(path: Path) -> Dataset:
         raise InputError(
             f"{path.name}: a .dcm file must be DICOM; it has no DICOM file header"
         ) from error
-    except Exception as error:  # pydicom raises a dozen kinds for damaged files
+    except Exception as error:  # pydicom raises a dozen types for damaged files
         raise InputError(
             f"{path.name}: the DICOM header can't be read; {one_line(error)}"
         ) from error
@@ -103,14 +103,16 @@ def _refuse_truncated(path: Path, elements: Iterable[Any]) -> None:
             )
 
 
-def header_value(header: Dataset, keyword: str, path: Path) -> Any:
-    """Return an element's value, or None where it is absent or empty.
+def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:
+    """Return an element's value; None where it is absent or empty, or there is no header.
 
     Raises
     ------
     InputError
         If the value is malformed.
     """
+    if header is None:
+        return None
     try:
         value = header.get(keyword)
         return None if value in (None, "") else value
@@ -120,10 +122,25 @@ def header_value(header: Dataset, keyword: str, path: Path) -> Any:
         ) from error
 
 
+def first_item(header: Dataset | None, keyword: str, path: Path) -> Dataset | None:
+    """Return the first item of a sequence; None where there is none."""
+    items = header_value(header, keyword, path)
+    return items[0] if items else None
+
+
+def functional_group(header: Dataset, keyword: str, path: Path) -> Dataset | None:
+    """Return the one item of a functional group, shared by all frames or taken from the first."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        found = first_item(first_item(header, groups, path), keyword, path)
+        if found is not None:
+            return found
+    return None
+
+
 def byte_range(header: Dataset, tag: int) -> ByteRange | None:
     """Return where an element's value lies; None where it is absent or encapsulated.
 
-    Only for elements whose value nobody has asked the header for: pydicom forgets the place then.
+    Only for elements whose value has not been read from the header: pydicom then drops the place.
     """
     element = header.get_item(tag, keep_deferred=True)
     if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
@@ -132,7 +149,7 @@ def byte_range(header: Dataset, tag: int) -> ByteRange | None:
 
 
 def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
-    """Describe the grey values of an opened file, which may be a single slice.
+    """Describe the pixels of an opened file, which may be a single slice.
 
     Raises
     ------
@@ -161,12 +178,11 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
         raise InputError(f"{path.name}: BitsStored must be 1 to {bits}; it is {stored}")
     kind = "i" if _integer(header, "PixelRepresentation", path, 0) else "u"
     dtype = np.dtype(f"{kind}{bits // 8}")
-    raw = _raw_pixels(header, path, shape, dtype)
-    return PixelLayout(path, shape, dtype, bits - stored, raw)
+    return PixelLayout(path, shape, dtype, bits - stored, _raw_pixels(header, path, shape, dtype))
 
 
 def _raw_pixels(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> ByteRange | None:
-    pixels = byte_range(header, 0x7FE00010)
+    pixels = byte_range(header, PIXELS_TAG)
     syntax = _syntax(header)
     if pixels is None or _is_compressed(syntax, path):
         _refuse_undecodable(syntax, path)
@@ -187,11 +203,11 @@ def _raw_pixels(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> B
 def _refuse_undecodable(syntax: Any, path: Path) -> None:
     from pydicom.pixels import get_decoder
 
-    name = getattr(syntax, "name", syntax)
     # a syntax that pydicom doesn't know is refused like one that it can't decode here
     with suppress(NotImplementedError, ValueError, TypeError, AttributeError):
         if get_decoder(syntax).is_available:
             return
+    name = getattr(syntax, "name", syntax)
     raise InputError(f"{path.name}: pixel data in this transfer syntax can't be decoded; {name}")
 
 
@@ -215,10 +231,5 @@ def _is_compressed(syntax: Any, path: Path) -> bool:
         return bool(getattr(syntax, "is_compressed", False))
     except ValueError:  # a UID of something else, as in a damaged header
         raise InputError(
-            f"{path.name}: the transfer syntax must be one of DICOM's; the file says {syntax}"
+            f"{path.name}: the transfer syntax must be one of DICOM's; it is {syntax}"
         ) from None
-
-
-def one_line(error: BaseException) -> str:
-    """Return another library's message without its line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jawloc.errors import InputError
 from jawloc.geometry import Placement, placement_from_xyz
-from jawloc.scans.dicom.header import header_value, one_line, read_header
-from jawloc.scans.dicom.spacing import first_item, functional_group
+from jawloc.scans.dicom.header import first_item, functional_group, header_value, read_header
+from jawloc.scans.dicom.spacing import float_arrays
 
-# Cosine of the angle between the slices' normal and the way from slice to slice, at least.
+# Cosine of the angle between the slices' normal and the direction from slice to slice, at least.
 LEAST_COSINE = 0.9999
 
 
@@ -23,11 +22,9 @@ def frames_placement(path: Path) -> Placement | None:
     if len(frames) < 2:
         return None
     places = [first_item(frame, "PlanePositionSequence", path) for frame in (frames[0], frames[-1])]
-    first, last = (
-        None if p is None else header_value(p, "ImagePositionPatient", path) for p in places
-    )
+    first, last = (header_value(place, "ImagePositionPatient", path) for place in places)
     plane = functional_group(header, "PlaneOrientationSequence", path)
-    axes = None if plane is None else header_value(plane, "ImageOrientationPatient", path)
+    axes = header_value(plane, "ImageOrientationPatient", path)
     return placement_of_slices(first, last, axes, path)
 
 
@@ -49,22 +46,15 @@ def placement_of_slices(first: Any, last: Any, axes: Any, path: Path) -> Placeme
     Raises
     ------
     InputError
-        If there is something else than such numbers.
+        If they are not such numbers.
     """
     if first is None or last is None or axes is None:
         return None
-    try:
-        start, end = (np.array([float(v) for v in point]) for point in (first, last))
-        plane = np.array([float(v) for v in axes])
-        along_x, along_y, normal = plane[:3], plane[3:], np.cross(plane[:3], plane[3:])
-        along_z = (end - start) / np.linalg.norm(end - start)
-        upright = abs(along_z @ normal) >= LEAST_COSINE
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path.name}: slice positions and orientations must be 3 and 6 numbers; "
-            f"{one_line(error)}"
-        ) from error
-    if not upright:  # nor if a number is NaN
+    (start, end), plane = float_arrays([first, last], axes, path)
+    along_x, along_y, normal = plane[:3], plane[3:], np.cross(plane[:3], plane[3:])
+    along_z = (end - start) / np.linalg.norm(end - start)
+    cosine = along_z @ normal
+    if not abs(cosine) >= LEAST_COSINE:  # nor if a number is NaN
         return None
-    direction = np.column_stack([along_x, along_y, np.sign(along_z @ normal) * normal])
+    direction = np.column_stack([along_x, along_y, np.sign(cosine) * normal])
     return placement_from_xyz(start.tolist(), direction.ravel().tolist())

@@ -1,4 +1,4 @@
-"""The modality rescale of DICOM volumes: from stored values to grey values."""
+"""The rescale slope and intercept of DICOM volumes: from stored values to grey values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom.header import header_value
-from jawloc.scans.dicom.spacing import first_item
+from jawloc.scans.dicom.header import first_item, header_value
 from jawloc.scans.scan import ScanFile, Slices
 
 Rescale = tuple[float, float]  # slope, intercept
@@ -23,15 +22,10 @@ _TRANSFORMATION = "PixelValueTransformationSequence"
 
 
 def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
-    """Return the slope and intercept of each frame; 1 and 0 where the file has none.
+    """Return the slope and intercept of each of the first frames; 1 and 0 where there are none.
 
     They come from the functional groups that all frames share, else from the top level, else from
     each frame's own group (a quarter of a second to parse for 2000 frames).
-
-    Parameters
-    ----------
-    frames : int
-        How many frames count.
 
     Raises
     ------
@@ -44,7 +38,7 @@ def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
             "the file has a table of them (ModalityLUTSequence)"
         )
     shared_groups = first_item(header, "SharedFunctionalGroupsSequence", path)
-    shared = None if shared_groups is None else first_item(shared_groups, _TRANSFORMATION, path)
+    shared = first_item(shared_groups, _TRANSFORMATION, path)
     every = [_rescale(header if shared is None else shared, path)] * frames
     if shared is not None or "RescaleSlope" in header or "RescaleIntercept" in header:
         return every
@@ -59,8 +53,8 @@ def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
 def with_rescale(scan: ScanFile, every: Sequence[Rescale]) -> ScanFile:
     """Return a scan file with the rescale of its slices, one (slope, intercept) each.
 
-    Where it is one for all, stored values stay what is read. Else they have no common meaning, and
-    grey values are read, as float32.
+    If all are the same, stored values are read as before. Otherwise grey values are read, as
+    float32, since the stored values of different slices can't be compared.
     """
     slope, intercept = every[0]
     if all(own == every[0] for own in every):
@@ -79,19 +73,16 @@ def _rescale(place: Dataset, path: Path) -> Rescale:
     slope = _number(header_value(place, "RescaleSlope", path), 1.0)
     intercept = _number(header_value(place, "RescaleIntercept", path), 0.0)
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
-        given = tuple(place.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
         raise InputError(
             f"{path.name}: RescaleSlope and RescaleIntercept must be one finite number each, the "
-            f"slope not 0; they are {given[0]} and {given[1]}"
+            f"slope not 0; they are {place.get('RescaleSlope')} and {place.get('RescaleIntercept')}"
         )
     return slope, intercept
 
 
 def _number(value: Any, default: float) -> float:
-    """Return a header's value as a number; NaN where it is none, or several."""
-    if value is None:
-        return default
+    """Return a header's value as a number; NaN if it isn't exactly one."""
     try:
-        return float(value)
+        return default if value is None else float(value)
     except (TypeError, ValueError):
         return math.nan

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -15,12 +16,7 @@ from pydicom.misc import is_dicom
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple
 from jawloc.scans.dicom import DICOM_ENDINGS, read_slices
-from jawloc.scans.dicom.header import (
-    PixelLayout,
-    header_value,
-    pixel_layout,
-    read_header,
-)
+from jawloc.scans.dicom.header import PixelLayout, header_value, pixel_layout, read_header
 from jawloc.scans.dicom.placement import placement_of_slices
 from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.dicom.spacing import checked_spacing, depths_along_normal, even_distance_mm
@@ -32,9 +28,27 @@ class _Slice:
     layout: PixelLayout
     header: Dataset
 
+    @property
+    def path(self) -> Path:
+        return self.layout.path
+
+    def value(self, keyword: str) -> Any:
+        return header_value(self.header, keyword, self.path)
+
+    def numbers(self, keyword: str) -> np.ndarray | None:
+        value = self.value(keyword)
+        if value is None:
+            return None
+        try:
+            return np.atleast_1d(np.asarray(value, dtype=float))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.path.name}: {keyword} must be numbers; it is {value}"
+            ) from error
+
 
 def dicom_slices(paths: Sequence[Path]) -> list[Path]:
-    """Pick the DICOM files: by their ending, or, where none has it, by what is in them."""
+    """Return the DICOM files: those with its ending, or, if there is none, those that are DICOM."""
     named = [path for path in paths if path.suffix.lower() in DICOM_ENDINGS]
     return named or [path for path in paths if path.name != "DICOMDIR" and is_dicom(path)]
 
@@ -43,8 +57,8 @@ def open_dicom_series(folder: Path, paths: Sequence[Path]) -> ScanFile:
     """Open DICOM slices as one scan, sorted by position along their normal.
 
     Without positions they are sorted by InstanceNumber. The spacing along z is the distance
-    between the positions, never the slice thickness alone. The rescale is the slices'; where
-    it differs from slice to slice it is applied in reading, and the image is float32.
+    between the positions, never the slice thickness alone. A rescale that differs from slice to
+    slice is applied in reading, and the image is float32.
 
     Raises
     ------
@@ -59,21 +73,18 @@ def open_dicom_series(folder: Path, paths: Sequence[Path]) -> ScanFile:
     for keyword in ("ImageOrientationPatient", "PixelSpacing"):
         _refuse_differing(folder, slices, keyword)
     first = slices[0].layout
-    for item in slices:
-        if (item.layout.shape_zyx, item.layout.dtype) != (first.shape_zyx, first.dtype):
+    for own in (item.layout for item in slices):
+        if (own.shape_zyx, own.dtype) != (first.shape_zyx, first.dtype):
             raise InputError(
                 f"{folder.name}: slices must be alike; {first.path.name} is {first.dtype} "
-                f"{first.shape_zyx[1:]}, {item.layout.path.name} is {item.layout.dtype} "
-                f"{item.layout.shape_zyx[1:]}"
+                f"{first.shape_zyx[1:]}, {own.path.name} is {own.dtype} {own.shape_zyx[1:]}"
             )
     ordered, spacing = _in_order(folder, slices)
     grid = Grid((len(ordered), *first.shape_zyx[1:]), spacing)
-    layouts = [item.layout for item in ordered]
-    read = partial(_read_series, layouts)
+    read = partial(_read_series, [item.layout for item in ordered])
     place = unplaced if spacing is None else partial(_placement, ordered[0], ordered[-1], folder)
     scan = ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None, place)
-    every = [rescales(item.header, 1, item.layout.path)[0] for item in ordered]
-    return with_rescale(scan, every)
+    return with_rescale(scan, [rescales(item.header, 1, item.path)[0] for item in ordered])
 
 
 def _open_slice(folder: Path, path: Path) -> _Slice:
@@ -90,8 +101,8 @@ def _open_slice(folder: Path, path: Path) -> _Slice:
 def _refuse_several_series(folder: Path, slices: Sequence[_Slice]) -> None:
     series = Counter(
         (
-            str(header_value(item.header, "SeriesInstanceUID", item.layout.path)),
-            str(header_value(item.header, "SeriesDescription", item.layout.path) or "no name"),
+            str(item.value("SeriesInstanceUID")),
+            str(item.value("SeriesDescription") or "no name"),
         )
         for item in slices
     )
@@ -103,57 +114,36 @@ def _refuse_several_series(folder: Path, slices: Sequence[_Slice]) -> None:
 
 
 def _refuse_differing(folder: Path, slices: Sequence[_Slice], keyword: str) -> None:
-    values = [_numbers(item, keyword) for item in slices]
-    for item, value in zip(slices, values, strict=True):
-        alike = (value is None) == (values[0] is None)
-        if alike and value is not None and values[0] is not None:
-            alike = value.shape == values[0].shape and np.allclose(
-                value,
-                values[0],
-                atol=1e-4,
-                equal_nan=True,  # NaN is refused with the spacing
+    first, *others = [item.numbers(keyword) for item in slices]
+    for item, value in zip(slices[1:], others, strict=True):
+        if value is None or first is None:
+            alike = value is first
+        else:  # NaN is refused with the spacing
+            alike = value.shape == first.shape and np.allclose(
+                value, first, atol=1e-4, equal_nan=True
             )
         if not alike:
+            was, now = (None if v is None else v.tolist() for v in (first, value))
             raise InputError(
                 f"{folder.name}: slices must have one {keyword}; it is "
-                f"{_listed(values[0])} in {slices[0].layout.path.name} and {_listed(value)} in "
-                f"{item.layout.path.name}"
+                f"{was} in {slices[0].path.name} and {now} in {item.path.name}"
             )
-
-
-def _listed(value: np.ndarray | None) -> list[float] | None:
-    return None if value is None else value.tolist()
-
-
-def _numbers(item: _Slice, keyword: str) -> np.ndarray | None:
-    value = header_value(item.header, keyword, item.layout.path)
-    if value is None:
-        return None
-    try:
-        return np.atleast_1d(np.asarray(value, dtype=float))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{item.layout.path.name}: {keyword} must be numbers; it is {value}"
-        ) from error
 
 
 def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], Triple | None]:
-    points = [
-        header_value(item.header, "ImagePositionPatient", item.layout.path) for item in slices
-    ]
+    points = [item.value("ImagePositionPatient") for item in slices]
     if any(point is None for point in points):
         return _by_number(folder, slices), None
-    axes = header_value(slices[0].header, "ImageOrientationPatient", slices[0].layout.path)
-    depths = depths_along_normal(points, axes, folder)
+    depths = depths_along_normal(points, slices[0].value("ImageOrientationPatient"), folder)
     order = np.argsort(depths, kind="stable")
     step = even_distance_mm(depths[order], folder)
-    in_plane = _numbers(slices[0], "PixelSpacing")
+    in_plane = slices[0].numbers("PixelSpacing")
     spacing = None if in_plane is None else checked_spacing([step, *in_plane], folder)
     return [slices[n] for n in order], spacing
 
 
 def _by_number(folder: Path, slices: list[_Slice]) -> list[_Slice]:
-    numbers = [header_value(item.header, "InstanceNumber", item.layout.path) for item in slices]
+    numbers = [item.value("InstanceNumber") for item in slices]
     if None in numbers or len(set(numbers)) != len(numbers):
         raise InputError(
             f"{folder.name}: slices without positions need an InstanceNumber each to be sorted; "
@@ -163,9 +153,8 @@ def _by_number(folder: Path, slices: list[_Slice]) -> list[_Slice]:
 
 
 def _placement(first: _Slice, last: _Slice, folder: Path) -> Placement | None:
-    start, end = (_numbers(item, "ImagePositionPatient") for item in (first, last))
-    axes = _numbers(first, "ImageOrientationPatient")
-    return placement_of_slices(start, end, axes, folder)
+    start, end = (item.numbers("ImagePositionPatient") for item in (first, last))
+    return placement_of_slices(start, end, first.numbers("ImageOrientationPatient"), folder)
 
 
 def _read_series(layouts: Sequence[PixelLayout], start: int, stop: int) -> np.ndarray:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, one_line
 from jawloc.geometry import Triple
-from jawloc.scans.dicom.header import header_value, one_line
+from jawloc.scans.dicom.header import first_item, functional_group, header_value
 
 
 def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
-    """Return the voxel spacing (z, y, x) in mm, or None where the file does not say.
+    """Return the voxel spacing (z, y, x) in mm, or None where the file has none.
 
     In-plane: PixelSpacing, from the functional groups or from the top level. Along z:
     SpacingBetweenSlices from the same place, else the distance between the frames' positions (a
@@ -40,7 +40,7 @@ def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
 
 
 def checked_spacing(values: Iterable[Any], path: Path) -> Triple:
-    """Turn three values into a spacing in mm, or raise InputError naming the file."""
+    """Return three values as a spacing in mm; InputError if they aren't positive and finite."""
     given = list(values)
     try:
         z, y, x = (float(value) for value in given)
@@ -57,35 +57,36 @@ def checked_spacing(values: Iterable[Any], path: Path) -> Triple:
 
 
 def _frame_distance_mm(header: Dataset, path: Path) -> float | None:
-    """Return the distance between consecutive frames' positions; None where none are given.
-
-    Raises
-    ------
-    InputError
-        If the frames are not evenly spaced along their normal.
-    """
+    """Return the distance between consecutive frames' positions; None where one is missing."""
     frames = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
     places = [first_item(frame, "PlanePositionSequence", path) for frame in frames]
-    points = [header_value(p, "ImagePositionPatient", path) for p in places if p is not None]
-    if len(points) < 2 or len(points) != len(frames) or None in points:
+    points = [header_value(place, "ImagePositionPatient", path) for place in places]
+    if len(points) < 2 or None in points:
         return None
     plane = functional_group(header, "PlaneOrientationSequence", path)
-    axes = header_value(plane, "ImageOrientationPatient", path) if plane is not None else None
-    depths = depths_along_normal(points, axes, path)
-    return even_distance_mm(depths, path)
+    axes = header_value(plane, "ImageOrientationPatient", path)
+    return even_distance_mm(depths_along_normal(points, axes, path), path)
 
 
-def depths_along_normal(points: list[Any], axes: Any, path: Path) -> np.ndarray:
-    """Project positions (n, 3) in mm on the normal of the slice plane; returns n depths."""
+def float_arrays(points: Sequence[Any], axes: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return slice positions (n, 3) and orientation (6,) as floats; InputError if they aren't."""
     try:
-        positions = np.asarray([[float(v) for v in point] for point in points])
-        plane = np.asarray([float(v) for v in (axes or (1, 0, 0, 0, 1, 0))])
-        return positions @ np.cross(plane[:3], plane[3:])
+        positions = np.array([[float(v) for v in point] for point in points])
+        plane = np.array([float(v) for v in axes])
+        if positions.shape[1:] != (3,) or plane.shape != (6,):
+            raise ValueError(f"their shapes are {positions.shape} and {plane.shape}")
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{path.name}: slice positions and orientations must be 3 and 6 numbers; "
             f"{one_line(error)}"
         ) from error
+    return positions, plane
+
+
+def depths_along_normal(points: Sequence[Any], axes: Any, path: Path) -> np.ndarray:
+    """Project positions (n, 3) in mm on the normal of the slice plane; returns n depths."""
+    positions, plane = float_arrays(points, axes or (1, 0, 0, 0, 1, 0), path)
+    return positions @ np.cross(plane[:3], plane[3:])
 
 
 def even_distance_mm(depths: np.ndarray, path: Path) -> float:
@@ -98,19 +99,3 @@ def even_distance_mm(depths: np.ndarray, path: Path) -> float:
             f"{steps.min():.4g} to {steps.max():.4g} mm"
         )
     return float(np.mean(steps))
-
-
-def functional_group(header: Dataset, keyword: str, path: Path) -> Dataset | None:
-    """Return the one item of a functional group, shared by all frames or taken from the first."""
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        item = first_item(header, groups, path)
-        found = first_item(item, keyword, path) if item is not None else None
-        if found is not None:
-            return found
-    return None
-
-
-def first_item(header: Dataset, keyword: str, path: Path) -> Dataset | None:
-    """Return the first item of a sequence; None where there is none."""
-    items = header_value(header, keyword, path)
-    return items[0] if items else None

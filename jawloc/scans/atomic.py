@@ -1,0 +1,33 @@
+"""Writing a file atomically: to a temporary file beside it, which is renamed once complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.part\.(.+)")
+_TEMPORARY_0_1_0 = re.compile(r"\.(.+)\.\d+(?:-[0-9a-f]{8}\.part|\.part|\.tmp)")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, with the same ending, to be written to.
+
+    It replaces `path` if the block succeeds, and is removed otherwise.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def target_of_temporary(path: Path) -> Path | None:
+    """Return the file that a killed process was writing to `path`; None for any other file."""
+    match = _TEMPORARY.fullmatch(path.name) or _TEMPORARY_0_1_0.fullmatch(path.name)
+    return path.with_name(match[1]) if match else None
