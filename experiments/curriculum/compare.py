@@ -25,8 +25,8 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from jawloc.cli.options import config_option, experiment_option, plain_errors, set_option
-from jawloc.config import Config, change_config, load_config
+from jawloc.cli.options import Command, SettingsOptions, takes_settings
+from jawloc.config import Config, change_config
 from jawloc.reporting.folders.run_folder import OUTPUT_FOLDER
 from jawloc.reporting.outputs import write_text
 from jawloc.scans.cores import usable_cores
@@ -37,26 +37,21 @@ RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("arms_path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@config_option
-@experiment_option
-@set_option
-@plain_errors
+@takes_settings
 def main(
     arms_path: Path,
     seeds: int,
     workers: int,
     results: Path,
-    config_path: Path,
-    experiment: Path | None,
-    overrides: tuple[str, ...],
+    settings: SettingsOptions,
 ) -> None:
     """Train every arm of ARMS_PATH with every seed, and compare their test errors."""
-    config = load_config(config_path, experiment=experiment, overrides=overrides)
+    config = settings.load()
     arms: dict[str, Mapping[str, Any]] = yaml.safe_load(arms_path.read_text())["arms"]
     prepare_data(config)  # the one cache is full before the trainings share it
     jobs = [

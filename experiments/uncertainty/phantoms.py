@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import ndimage, stats
 from tqdm import tqdm
 
-from jawloc.cli.options import plain_errors
+from jawloc.cli.options import Command
 from jawloc.geometry import Grid
 from jawloc.inference.calibrate import calibrate
 from jawloc.inference.locator import Locator, load_locator
@@ -39,13 +39,12 @@ BRIGHTEST = np.iinfo(np.uint16).max
 AIR = 5.0  # percentile of a scan's grey values
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--scans", type=click.IntRange(10), default=200, show_default=True)
 @click.option("--spoiled", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--own-calibration", is_flag=True, help="Leave the model as it is.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@plain_errors
 def main(model: Path, scans: int, spoiled: int, own_calibration: bool, results: Path) -> None:
     """See how honest MODEL is about phantoms that it has not seen."""
     folder = Path("dicoms") / "uncertainty"

@@ -15,13 +15,15 @@ from jawloc import __version__
 from jawloc.cli.evaluate import evaluate
 from jawloc.cli.locate import locate
 from jawloc.cli.options import (
+    CONTEXT,
     DEFAULT_CONFIG,
-    SETTINGS,
+    FILE,
+    Command,
+    SettingsOptions,
     config_option,
-    experiment_option,
-    load_settings,
-    plain_errors,
-    set_option,
+    option_under,
+    setting,
+    takes_settings,
 )
 from jawloc.cli.scans import cache, dicoms
 from jawloc.errors import InputError
@@ -30,160 +32,187 @@ from jawloc.errors import InputError
 # program wants a core (measured: a training step 15 times slower); waiting asleep costs nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-DEFAULT_SPACE = (
-    Path(__file__).parents[1] / "workflows" / "tune" / "curriculum.yml"
-)  # in a wheel too
-PORT = click.IntRange(1, 65535)
+# in a wheel too
+DEFAULT_SPACE = Path(__file__).parents[1] / "workflows" / "tune" / "curriculum.yml"
+target = option_under("What to train")
+repeat = option_under("Interrupted and repeated runs")
+study_option = option_under("Study")
+trial = option_under("Trials")
 
 
-@click.group(**SETTINGS)
-@click.version_option(__version__, prog_name="jawloc")
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="jawloc", help="Show the version and exit.")
 def jawloc() -> None:
     """Find the jaw in zebrafish micro-CT scans.
 
-    `jawloc train --demo` shows all of it on made-up scans.
+    \b
+    Examples:
+      jawloc train --demo                   # every step, on phantom scans
+      jawloc train --model-name my_locator
+      jawloc locate my_locator scan.tif
     """
 
 
-@jawloc.command(**SETTINGS)
-@click.option("--model-name", help="Name of the model and of its run.  [default: locator]")
-@config_option
-@click.option("--demo", is_flag=True, help="Train on phantom scans made for the purpose.")
-@experiment_option
-@set_option
-@click.option("--folds", type=int, help="Train so many times, and test every scan once.")
-@click.option("--no-shrink-heatmap", is_flag=True, help="Keep sigma as wide as it starts.")
-@click.option("--overwrite", is_flag=True, help="Replace the model of this name.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run of this name.")
-@plain_errors
+@jawloc.command(cls=Command)
+@target(
+    "--model-name",
+    help="Name of the model, of its folder and of its run.  [default: locator, or demo]",
+)
+@target("--demo", is_flag=True, help="Train on phantom scans that are made for the purpose.")
+@target(
+    "--folds",
+    type=int,
+    help="Number of networks to train, so that each scan is tested once, by a network that has "
+    "not seen it.  [default: one network, no folds]",
+)
+@takes_settings
+@setting("--no-shrink-heatmap", is_flag=True, help="Keep sigma at its initial value.")
+@repeat("--resume", is_flag=True, help="Continue an interrupted run of this name.")
+@repeat("--overwrite", is_flag=True, help="Replace the model of this name.")
 def train(
     model_name: str | None,
-    config_path: Path,
     demo: bool,
-    experiment: Path | None,
-    overrides: tuple[str, ...],
     folds: int | None,
+    settings: SettingsOptions,
     no_shrink_heatmap: bool,
-    overwrite: bool,
     resume: bool,
+    overwrite: bool,
 ) -> None:
-    """Train a locator: scans in, a model and a report of how well it finds the jaw out."""
+    """Train a locator on labelled scans, and report its errors.
+
+    \b
+    Examples:
+      jawloc-train --demo
+      jawloc-train --model-name my_locator --folds 5
+      jawloc-train --model-name my_locator --set curriculum.threshold=0.4 --overwrite
+    """
     if overwrite and resume:
         raise InputError("--resume goes on with a run and --overwrite replaces it; give only one")
-    if demo and (experiment is not None or config_path != DEFAULT_CONFIG):
+    if demo and (settings.experiment is not None or settings.config_path != DEFAULT_CONFIG):
         raise InputError("--demo has settings of its own; change them with --set, not with a file")
     if folds is not None:
-        _check_folds(folds)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError("--folds trains fold after fold in one process: not by torchrun")
+        from jawloc.training.splits import check_folds
+
+        check_folds(folds)  # before the slow imports
     from jawloc.training.distributed import distributed_training
     from jawloc.workflows.cross_validate import run_cross_validation
     from jawloc.workflows.demo import run_demo
     from jawloc.workflows.train import run_training
 
-    if no_shrink_heatmap:
-        overrides = (*overrides, "curriculum.shrink_factor=1.0")
+    more = ["curriculum.shrink_factor=1.0"] if no_shrink_heatmap else []
+    flags: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
     with distributed_training() as processes:
-        how: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
         if demo:
-            result = run_demo(
-                Path.cwd(), model_name, overrides, folds=folds, processes=processes, **how
-            )
+            flags |= {"folds": folds, "processes": processes}
+            result = run_demo(Path.cwd(), model_name, (*settings.overrides, *more), **flags)
         else:
-            config = load_settings(config_path, experiment, overrides)
+            config = settings.load(*more)
             name = "locator" if model_name is None else model_name
             if folds is None:
-                result = run_training(config, name, processes=processes, **how)
+                result = run_training(config, name, processes=processes, **flags)
             else:
-                result = run_cross_validation(config, name, folds, **how)
+                result = run_cross_validation(config, name, folds, **flags)
     if result is not None:
         click.echo(str(result))
 
 
-def _check_folds(folds: int) -> None:
-    """Refuse, before anything is imported for it, what no scans could make right."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "--folds trains its folds one after the other, each alone: not by torchrun"
-        )
-    from jawloc.training.splits import check_folds
-
-    check_folds(folds)
-
-
-@jawloc.command(**SETTINGS)
-@click.option("--trials", type=int, default=30, show_default=True, help="Of the whole study.")
-@click.option(
+@jawloc.command(cls=Command)
+@study_option("--trials", default=30, help="Number of trials of the whole study.")
+@study_option(
     "--space",
     "space_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=DEFAULT_SPACE,
-    help="What is searched: a YAML file of ranges and choices.  [default: the curriculum's "
-    "threshold and minimum sigma]",
+    show_default=False,
+    help="YAML file with the ranges and choices to search.  [default: the curriculum's threshold "
+    "and minimum sigma]",
 )
-@click.option("--study-name", help="Name of the study and of its run.  [default: the space's]")
-@click.option(
+@study_option(
+    "--study-name",
+    "name",
+    help="Name of the study and of its run.  [default: the --space file's name]",
+)
+@study_option(
     "--storage",
     metavar="URL",
-    help="Where the study is kept: a database's URL, or a journal file.  [default: a journal "
-    "file in the study's folder]",
+    help="Database or journal file that holds the study.  [default: a journal file in the study's "
+    "folder]",
 )
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes that share it.")
-@click.option("--epochs", type=int, help="Of a trial at most, in the place of num_epochs.")
-@click.option("--folds", type=int, help="Judge by the mean over so many folds.")
-@click.option("--timeout", type=float, metavar="HOURS", help="Begin no trial after so many hours.")
-@click.option("--sampler", default="tpe", show_default=True, help="tpe, gp, qmc or random.")
-@click.option(
-    "--pruner", default="median", show_default=True, help="none, median, hyperband or wilcoxon."
+@study_option("--workers", default=1, help="Number of processes that share the study.")
+@study_option(
+    "--timeout",
+    type=float,
+    metavar="HOURS",
+    help="Time in hours after which no trial begins.  [default: no limit]",
 )
-@config_option
-@experiment_option
-@set_option
-@plain_errors
+@study_option(
+    "--sampler", default="tpe", help="Method that chooses settings: tpe, gp, qmc or random."
+)
+@trial(
+    "--epochs",
+    type=int,
+    help="Largest number of epochs of a trial.  [default: num_epochs of the settings]",
+)
+@trial(
+    "--folds",
+    type=int,
+    help="Number of folds that a trial's error is averaged over.  [default: no folds]",
+)
+@trial(
+    "--pruner",
+    default="median",
+    help="Method that stops poor trials early: none, median, hyperband or wilcoxon (with --folds).",
+)
+@takes_settings
 def tune(
-    trials: int,
     space_path: Path,
-    study_name: str | None,
-    storage: str | None,
-    workers: int,
-    epochs: int | None,
-    folds: int | None,
+    name: str | None,
     timeout: float | None,
-    sampler: Any,
-    pruner: Any,
-    config_path: Path,
-    experiment: Path | None,
-    overrides: tuple[str, ...],
+    epochs: int | None,
+    settings: SettingsOptions,
+    **options: Any,
 ) -> None:
-    """Search the curriculum's settings: a study of many trainings on the one cache."""
+    """Search for better settings in a study of many trainings.
+
+    \b
+    Examples:
+      jawloc-tune --trials 30
+      jawloc-tune --trials 100 --space experiments/tune/all.yml --folds 5 --pruner wilcoxon
+    """
     from jawloc.workflows.tune import StudyConfig, tune
     from jawloc.workflows.tune.search_space import read_space
 
-    if epochs is not None:
-        if epochs < 1:
-            raise InputError(f"--epochs: at least 1; received {epochs}")
-        if any(text.partition("=")[0].strip() == "num_epochs" for text in overrides):
-            raise InputError("--epochs sets num_epochs; give only one of --epochs and --set")
-        overrides = (*overrides, f"num_epochs={epochs}")
+    more = [] if epochs is None else [f"num_epochs={epochs}"]
+    if epochs is not None and epochs < 1:
+        raise InputError(f"--epochs: at least 1; received {epochs}")
+    if more and any(text.partition("=")[0].strip() == "num_epochs" for text in settings.overrides):
+        raise InputError("--epochs sets num_epochs; give only one of --epochs and --set")
     study = StudyConfig(
-        name=space_path.stem if study_name is None else study_name,
-        trials=trials,
-        storage=storage,
-        workers=workers,
-        sampler=sampler,
-        pruner=pruner,
-        folds=folds,
+        name=space_path.stem if name is None else name,
         timeout_seconds=None if timeout is None else 3600 * timeout,
+        **options,  # trials, storage, workers, sampler, folds, pruner
     )
     space = read_space(space_path)
-    config = load_settings(config_path, experiment, overrides)
-    click.echo(str(tune(config, space, study)))
+    click.echo(str(tune(settings.load(*more), space, study)))
 
 
-@jawloc.command(**SETTINGS)
+@jawloc.command(cls=Command)
+@option_under("Server")(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    help="Port that the pages are served on.",
+)
 @config_option
-@click.option("--port", type=PORT, default=5000, show_default=True, help="Where pages are served.")
-@plain_errors
-def ui(config_path: Path, port: int) -> None:
-    """Open the MLflow pages where runs are compared."""
+def ui(port: int, config_path: Path) -> None:
+    """Open the MLflow pages, where runs are compared.
+
+    \b
+    Example:
+      jawloc ui --port 6001
+    """
     from jawloc.reporting.tracking.runs import open_ui
 
     if config_path != DEFAULT_CONFIG and not config_path.is_file():
@@ -191,7 +220,5 @@ def ui(config_path: Path, port: int) -> None:
     open_ui(config_path.resolve().parent, port=port)
 
 
-jawloc.add_command(locate)
-jawloc.add_command(evaluate)
-jawloc.add_command(dicoms)
-jawloc.add_command(cache)
+for command in (locate, evaluate, dicoms, cache):
+    jawloc.add_command(command)

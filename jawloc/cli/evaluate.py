@@ -1,107 +1,106 @@
-"""The command that says how good a model is."""
+"""The command that measures how well a model finds the jaw."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from jawloc.cli.options import (
-    SETTINGS,
+    FILE_OR_FOLDER,
+    Command,
     config_crop_size,
     config_option,
-    crop_option,
     crop_size_option,
-    plain_errors,
+    option_under,
+    parse_size,
     takes_model,
 )
 from jawloc.errors import InputError
 
-if TYPE_CHECKING:
-    from jawloc.inference.models import ModelOptions
-
 DEFAULT_OUTPUT = Path("script_output") / "evaluations"
+output = option_under("Output")
+registry = option_under("Model registry")
 
 
-@click.command(**SETTINGS)
+@click.command(cls=Command)
 @click.argument("model")
-@click.argument("dicoms", metavar="DICOM...", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--output-dir",
-    "folder",
-    type=click.Path(path_type=Path),
-    help=f"Where tables, pictures and the report go.  [default: {DEFAULT_OUTPUT}/<model>]",
-)
-@click.option(
+@click.argument("dicoms", metavar="DICOM...", nargs=-1, type=FILE_OR_FOLDER)
+@takes_model
+@option_under("Measures")(
     "--radius",
     "radii",
     metavar="R",
     type=float,
     multiple=True,
-    help="Count the scans with an error of at most R: in mm where every scan says how large a "
-    "voxel is, else in voxels; repeatable.  [default: 0.1, 0.2, 0.5 and 1 mm; 5, 10, 25 and 50 "
+    help="Largest error of a scan that counts as a success: in mm if every scan states its voxel "
+    "size, else in voxels; may be repeated.  [default: 0.1, 0.2, 0.5 and 1 mm; 5, 10, 25 and 50 "
     "voxels]",
 )
+@output(
+    "--output-dir",
+    "folder",
+    type=FILE_OR_FOLDER,
+    help=f"Folder for tables, pictures and the report.  [default: {DEFAULT_OUTPUT}/<model>]",
+)
 @crop_size_option
-@click.option(
+@output(
     "--pictures",
     type=click.IntRange(0),
     default=6,
-    show_default=True,
     metavar="N",
-    help="Show so many of the worst scans.",
+    help="Number of scans to draw, those with the largest errors.",
 )
-@click.option("--register", is_flag=True, help="Register the model in MLflow as jaw_locator.")
-@click.option(
+@registry("--register", is_flag=True, help="Register the model in MLflow as jaw_locator.")
+@registry(
     "--promote",
     is_flag=True,
-    help="Register it, and make it the champion if it beats the present one on these scans.",
+    help="Register the model, and make it the champion if it beats the present champion on these "
+    "scans.",
 )
 @config_option
-@plain_errors
-@takes_model
 def evaluate(
     model: str,
     dicoms: tuple[Path, ...],
     folder: Path | None,
     radii: tuple[float, ...],
     crop_size: str | None,
-    pictures: int,
     register: bool,
     promote: bool,
     config_path: Path,
-    model_options: ModelOptions,
-    device: str,
+    **options: Any,
 ) -> None:
-    """Say how well a trained MODEL finds the jaw in labelled DICOMs.
+    """Measure the errors of a trained MODEL on labelled DICOMs.
 
     MODEL is the name of a model that jawloc-train made, a .pth file, or an MLflow URI such as
     models:/jaw_locator@champion. A DICOM is a labelled file or a folder of them.
+
+    \b
+    Examples:
+      jawloc evaluate my_locator dicoms/new_scans --radius 0.2 --radius 0.5
+      jawloc evaluate my_locator dicoms/new_scans --promote
     """
     if not all(0 < radius < float("inf") for radius in radii):
-        said = ", ".join(f"{radius:g}" for radius in radii)
-        raise InputError(f"--radius: must be above 0 and finite; received {said}")
+        received = ", ".join(f"{radius:g}" for radius in radii)
+        raise InputError(f"--radius: must be above 0 and finite; received {received}")
     from jawloc.scans.labelled import list_labelled
     from jawloc.workflows.evaluate import EvaluateRequest, evaluate_model, plain_name
 
-    crop = crop_option(crop_size)
     folder = DEFAULT_OUTPUT / plain_name(model) if folder is None else folder
     request = EvaluateRequest(
         model=model,
         base=config_path.resolve().parent,
-        model_options=model_options,
-        device=device,
         folder=folder,
-        crop_size=crop,
+        crop_size=parse_size(crop_size, "--crop-size"),
         usual_crop_size=config_crop_size(config_path),
         radii=radii,
-        pictures=pictures,
         register=register or promote,
         promote=promote,
+        **options,  # model_options, device, pictures
     )
-    outcome = evaluate_model(request, list_labelled(dicoms, exclude=folder))
-    click.echo(outcome.describe())
-    if outcome.evaluation.failed:
+    result = evaluate_model(request, list_labelled(dicoms, exclude=folder))
+    click.echo(str(result))
+    if result.evaluation.failed:
         sys.exit(1)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from jawloc.cli.options import (
-    SETTINGS,
+    FILE_OR_FOLDER,
+    Command,
     config_crop_size,
     config_option,
-    crop_option,
     crop_size_option,
-    plain_errors,
+    option_under,
+    parse_size,
     takes_model,
 )
 from jawloc.errors import InputError
@@ -24,36 +25,35 @@ if TYPE_CHECKING:
     from jawloc.inference.models import ModelOptions
 
 DEFAULT_OUTPUT = Path("script_output") / "locations"
+output = option_under("Output")
+repeat = option_under("Interrupted and repeated runs")
 
 
-@click.command(**SETTINGS)
+@click.command(cls=Command)
 @click.argument("model")
-@click.argument(
-    "scans", metavar="SCAN...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
+@click.argument("scans", metavar="SCAN...", nargs=-1, required=True, type=FILE_OR_FOLDER)
+@takes_model
+@output(
     "--output-dir",
     "folder",
-    type=click.Path(path_type=Path),
+    type=FILE_OR_FOLDER,
     default=DEFAULT_OUTPUT,
-    show_default=True,
-    help="Where tables, crops and pictures go.",
+    help="Folder for tables, crops and pictures.",
 )
-@click.option("--resume", is_flag=True, help="Skip what is done already, and add to the tables.")
-@click.option("--overwrite", is_flag=True, help="Replace the tables that are there.")
 @crop_size_option
-@click.option(
+@output(
     "--crop-format",
     type=click.Choice(["tif", "nrrd", "nii.gz", "dicom"]),
     default="tif",
-    show_default=True,
-    help="Of the crops; all but tif keep spacing and origin.",
+    help="File format of the crops; all but tif keep spacing and origin.",
 )
-@click.option("--no-crops", is_flag=True, help="Write no crops.")
-@click.option("--no-pictures", is_flag=True, help="Draw no pictures.")
+@output("--no-crops", is_flag=True, help="Write no crops.")
+@output("--no-pictures", is_flag=True, help="Draw no pictures.")
+@repeat(
+    "--resume", is_flag=True, help="Skip scans that are done, and add the others to the tables."
+)
+@repeat("--overwrite", is_flag=True, help="Replace the tables in the output folder.")
 @config_option
-@plain_errors
-@takes_model
 def locate(
     model: str,
     scans: tuple[Path, ...],
@@ -73,6 +73,12 @@ def locate(
     MODEL is the name of a model that jawloc-train made, a .pth file, or an MLflow URI such as
     models:/jaw_locator@champion. A SCAN is a file, a folder with one scan's slices, a folder of
     scans, or a .txt list of them.
+
+    \b
+    Examples:
+      jawloc locate my_locator scan.tif
+      jawloc locate models:/jaw_locator@champion scans/ --crop-format nrrd --resume
+      jawloc locate lab.pth scans/ --network attention-unet --downsampled-size 512,128,128
     """
     if resume and overwrite:
         raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
@@ -80,9 +86,9 @@ def locate(
     from jawloc.scans.listing import list_scans
     from jawloc.workflows.locate import locate_scans
 
-    crop = crop_option(crop_size)
+    crop = parse_size(crop_size, "--crop-size")
     rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
-    known = {Path(of_scan[0].path): name for name, of_scan in rows.items()}
+    known = {Path(scan_rows[0].path): name for name, scan_rows in rows.items()}
     listed = list_scans(scans, exclude=folder, known=known)
     locator, digest = _load(model, config_path, model_options, device)
     request = LocateRequest(
@@ -95,25 +101,22 @@ def locate(
         crop_format=None if no_crops else crop_format,
         pictures=not no_pictures,
     )
-    outcome = locate_scans(request, listed, rows)
-    click.echo(str(outcome))
-    if outcome.failed:
+    result = locate_scans(request, listed, rows)
+    click.echo(str(result))
+    if result.failed:
         sys.exit(1)
 
 
 def _load(
     model: str, config_path: Path, model_options: ModelOptions, device: str
 ) -> tuple[Locator, str]:
-    """Return the locator and a text that changes with its weights and what they are taken for."""
+    """Return the locator, and a text that changes with its weights and options."""
     from jawloc.inference.models import file_digest, load_model
     from jawloc.reporting.tracking.model_files import model_file
 
     with model_file(model, config_path.resolve().parent) as path:
         locator = load_model(path, model_options, device)
         if locator.provenance is None:
-            click.echo(
-                f"note: {model} is of unknown provenance: its file does not say which scans it "
-                f"learned from",
-                err=True,
-            )
+            note = "its file does not state which scans it was trained on"
+            click.echo(f"note: {model} is of unknown provenance: {note}", err=True)
         return locator, f"{file_digest(path)} {model_options}"

@@ -1,13 +1,15 @@
-"""What the commands have in common: options, and errors in one sentence."""
+"""What the commands share: help under headings, common options, errors in one sentence."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,41 +22,53 @@ if TYPE_CHECKING:
     from jawloc.geometry import Shape
 
 DEFAULT_CONFIG = Path("userconf.yml")
-SETTINGS: dict[str, Any] = {
-    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+FILE = click.Path(path_type=Path, dir_okay=False)
+FILE_OR_FOLDER = click.Path(path_type=Path)
+CONTEXT: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
 }
-
-config_option = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help="The settings: a YAML file with a mapping `jaw_loc_config`.",
-)
-set_option = click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Change one setting, for instance `--set curriculum.threshold=0.4`; repeatable.",
-)
-experiment_option = click.option(
-    "--experiment",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A YAML file whose settings are laid over the config's.",
-)
-crop_size_option = click.option(
-    "--crop-size", metavar="Z,Y,X", help="Of the crops, in voxels.  [default: the model's]"
-)
-debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+HELP_HEADING = "Help and debugging"
+EXIT_CODES = {InputError: 2, OSError: 2, TrainingError: 1, KeyboardInterrupt: 130}
 
 
-def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can mend into one sentence and exit code 2; add `--debug`."""
+class Option(click.Option):
+    """An option that --help lists under a heading."""
 
-    @functools.wraps(command)
-    def run(*args: Any, debug: bool, **kwargs: Any) -> None:
+    def __init__(self, param_decls: Sequence[str], *, heading: str, **attributes: Any) -> None:
+        super().__init__(param_decls, **attributes)
+        self.heading = heading
+
+
+def option_under(heading: str) -> Callable[..., Any]:
+    """Return a `click.option` whose options --help lists under a heading."""
+    return functools.partial(click.option, cls=Option, heading=heading)
+
+
+class Command(click.Command):
+    """A command with `--debug`, options under headings, and errors in one sentence."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **{"context_settings": CONTEXT} | attributes)
+        debug = "Show the traceback of an error."
+        self.params.append(Option(["--debug"], is_flag=True, help=debug, heading=HELP_HEADING))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, heading by heading."""
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if isinstance(param, click.Option) and record is not None:
+                heading = HELP_HEADING if param.is_eager else "Options"
+                headings.setdefault(getattr(param, "heading", heading), []).append(record)
+        for heading, records in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command; turn an error that a user can correct into a sentence and exit code."""
+        debug = ctx.params.pop("debug")
         # a closed terminal or a cluster's time limit ends a run as Ctrl-C does: cleanly
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
@@ -62,112 +76,15 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
                 signal.signal(number, _interrupt)
         warnings.showwarning = _show_warning
         try:
-            command(*args, **kwargs)
-        except (InputError, OSError) as error:
+            super().invoke(ctx)
+        except tuple(EXIT_CODES) as error:
             if debug:
                 raise
-            _fail(str(error), 2)
-        except KeyboardInterrupt as error:
-            if debug:
-                raise
-            _fail(str(error) or "interrupted", 130)
-        except TrainingError as error:
-            if debug:
-                raise
-            _fail(str(error), 1)
-
-    return debug_option(run)
-
-
-def takes_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say what is asked of a model, and hand over `model_options` and `device`."""
-
-    @functools.wraps(command)
-    def run(
-        *args: Any,
-        objects: tuple[str, ...],
-        device: str,
-        network: str | None,
-        downsampled_size: str | None,
-        **kwargs: Any,
-    ) -> None:
-        from jawloc.inference.models import ModelOptions
-        from jawloc.training.network import choose_device
-
-        option = "--downsampled-size"
-        size = None if downsampled_size is None else sizes_zyx(downsampled_size, option)
-        model_options = ModelOptions(network, size, tuple(dict.fromkeys(objects)))
-        command(*args, model_options=model_options, device=str(choose_device(device)), **kwargs)
-
-    options = (
-        click.option(
-            "--object", "objects", metavar="NAME", multiple=True, help="Only this; repeatable."
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-        ),
-        click.option(
-            "--network",
-            type=click.Choice(["unet", "attention-unet"]),
-            help="Of bare weights, which don't say it: attention-unet is the lab's.",
-        ),
-        click.option(
-            "--downsampled-size", metavar="Z,Y,X", help="The grid of bare weights, in voxels."
-        ),
-    )
-    for option in reversed(options):  # as decorators, the last one comes first
-        run = option(run)
-    return run
-
-
-def takes_config(command: Callable[[Config], None]) -> Callable[..., None]:
-    """Add the options that say which settings hold, and hand these to the command, checked."""
-
-    @functools.wraps(command)
-    def run(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> None:
-        command(load_settings(config_path, experiment, overrides))
-
-    return config_option(experiment_option(set_option(plain_errors(run))))
-
-
-def load_settings(config_path: Path, experiment: Path | None, overrides: tuple[str, ...]) -> Config:
-    """Read the settings and what is laid over them."""
-    from jawloc.config import load_config
-
-    return load_config(config_path, experiment=experiment, overrides=overrides)
-
-
-def numbers(text: str, kind: type) -> tuple[Any, ...]:
-    """Return numbers separated by commas; none where one of them isn't a number."""
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        return ()
-
-
-def crop_option(crop_size: str | None) -> Shape | None:
-    """Return what --crop-size says, if anything."""
-    return None if crop_size is None else sizes_zyx(crop_size, "--crop-size")
-
-
-def config_crop_size(config_path: Path) -> Shape:
-    """Return the config's size of crops, for models that don't say; without a config, the usual."""
-    from jawloc.inference.crop import CropConfig
-
-    if config_path == DEFAULT_CONFIG and not config_path.exists():
-        return CropConfig().crop_size
-    return load_settings(config_path, None, ()).crop.crop_size
-
-
-def sizes_zyx(text: str, option: str) -> Shape:
-    """Return the size (z, y, x) that an option says, of one number or three."""
-    sizes = numbers(text, int)
-    if len(sizes) not in (1, 3) or not all(size >= 1 for size in sizes):
-        raise InputError(
-            f"{option}: one positive whole number or three (z,y,x), in voxels; received {text!r}"
-        )
-    z, y, x = sizes * 3 if len(sizes) == 1 else sizes
-    return z, y, x
+            code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+            # of torchrun's processes, only the first prints the error
+            if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
+                click.echo(f"Error: {str(error) or 'interrupted'}", err=True)
+            sys.exit(code)
 
 
 def _interrupt(signum: int, _frame: object) -> NoReturn:
@@ -178,8 +95,135 @@ def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> 
     click.echo(f"warning: {message}", err=True)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
-    if alone or os.environ.get("RANK", "0") == "0":  # of torchrun's processes one says it for all
-        click.echo(f"Error: {message}", err=True)
-    sys.exit(code)
+setting = option_under("Settings")
+config_option = setting(
+    "--config",
+    "config_path",
+    type=FILE,
+    default=DEFAULT_CONFIG,
+    help="YAML file with the settings, in a mapping `jaw_loc_config`.",
+)
+crop_size_option = option_under("Output")(
+    "--crop-size",
+    metavar="Z,Y,X",
+    help="Size of the crops, in voxels of the full-size scan.  [default: the model's, else the "
+    "settings']",
+)
+
+
+@dataclass(frozen=True)
+class SettingsOptions:
+    """The options that choose a command's settings."""
+
+    config_path: Path
+    experiment: Path | None
+    overrides: tuple[str, ...]
+
+    def load(self, *more_overrides: str) -> Config:
+        """Read and check the settings, with further KEY=VALUE laid over them."""
+        from jawloc.config import load_config
+
+        overrides = (*self.overrides, *more_overrides)
+        return load_config(self.config_path, experiment=self.experiment, overrides=overrides)
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --config, --experiment and --set, and pass them to the command as `settings`."""
+
+    @config_option
+    @setting(
+        "--experiment",
+        type=FILE,
+        help="YAML file with settings that replace those of --config.  [default: none]",
+    )
+    @setting(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Change one setting, for instance curriculum.threshold=0.4; may be repeated.",
+    )
+    @functools.wraps(command)
+    def run(
+        config_path: Path, experiment: Path | None, overrides: tuple[str, ...], **others: Any
+    ) -> None:
+        command(settings=SettingsOptions(config_path, experiment, overrides), **others)
+
+    return run
+
+
+def takes_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a model, and pass `model_options` and `device` to the command."""
+    model_option = option_under("Model")
+
+    @model_option(
+        "--object",
+        "objects",
+        metavar="NAME",
+        multiple=True,
+        help="Name of an object to find; may be repeated.  [default: all objects of the model]",
+    )
+    @model_option(
+        "--device", default="auto", help="Device to compute on: auto, cpu, cuda or cuda:N."
+    )
+    @model_option(
+        "--network",
+        type=click.Choice(["unet", "attention-unet"]),
+        help="Network of a file with bare weights; the lab's is attention-unet.  [default: as the "
+        "model's file states]",
+    )
+    @model_option(
+        "--downsampled-size",
+        metavar="Z,Y,X",
+        help="Grid that a file with bare weights was trained on, in voxels.  [default: as the "
+        "model's file states]",
+    )
+    @functools.wraps(command)
+    def run(
+        objects: tuple[str, ...],
+        device: str,
+        network: str | None,
+        downsampled_size: str | None,
+        **others: Any,
+    ) -> None:
+        from jawloc.inference.models import ModelOptions
+        from jawloc.training.network import choose_device
+
+        size = parse_size(downsampled_size, "--downsampled-size")
+        model_options = ModelOptions(network, size, tuple(dict.fromkeys(objects)))
+        command(model_options=model_options, device=str(choose_device(device)), **others)
+
+    return run
+
+
+def config_crop_size(config_path: Path) -> Shape:
+    """Return the settings' crop size; the standard one if there is no config file."""
+    from jawloc.inference.crop import CropConfig
+
+    if config_path == DEFAULT_CONFIG and not config_path.exists():
+        return CropConfig().crop_size
+    return SettingsOptions(config_path, None, ()).load().crop.crop_size
+
+
+def parse_size(text: str | None, option: str) -> Shape | None:
+    """Return (z, y, x) in voxels from one whole number or three; None of None."""
+    return parse_zyx(text, int, f"{option}: one positive whole number or three (z,y,x), in voxels")
+
+
+def parse_zyx(text: str | None, kind: type, rule: str) -> tuple[Any, Any, Any] | None:
+    """Return (z, y, x) from one positive number or three separated by commas; None of None."""
+    if text is None:
+        return None
+    values = parse_numbers(text, kind)
+    if len(values) not in (1, 3) or not all(0 < value < math.inf for value in values):
+        raise InputError(f"{rule}; received {text!r}")
+    z, y, x = values * 3 if len(values) == 1 else values
+    return z, y, x
+
+
+def parse_numbers(text: str, kind: type) -> tuple[Any, ...]:
+    """Return the numbers of a text separated by commas; none if one of them is not a number."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        return ()

@@ -1,35 +1,44 @@
-"""Commands that look after scans: labelled DICOMs from images and masks, and the cache."""
+"""Commands for scans: labelled DICOMs from images and masks, and the cache."""
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from jawloc.cli.options import SETTINGS, numbers, plain_errors, takes_config
+from jawloc.cli.options import (
+    CONTEXT,
+    FILE_OR_FOLDER,
+    Command,
+    SettingsOptions,
+    option_under,
+    parse_numbers,
+    parse_zyx,
+    takes_settings,
+)
 from jawloc.errors import InputError
 
-if TYPE_CHECKING:
-    from jawloc.config import Config
-
-MOST_NOTES = 5  # shown of a conversion
+MAX_NOTES = 5  # of a conversion that are printed
+conversion = option_under("Conversion")
 
 
-@click.command(**SETTINGS)
-@click.argument("images", type=click.Path(path_type=Path))
-@click.argument("labels", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--label-values", metavar="N[,N...]", help="Keep these label values only.")
-@click.option(
+@click.command(cls=Command)
+@click.argument("images", type=FILE_OR_FOLDER)
+@click.argument("labels", type=FILE_OR_FOLDER)
+@click.argument("out", type=FILE_OR_FOLDER)
+@conversion(
+    "--label-values", metavar="N[,N...]", help="Label values to keep, 1 to 255.  [default: all]"
+)
+@conversion(
     "--spacing",
     metavar="Z,Y,X",
-    help="Voxel size in mm, for formats that lose it; one number for cubes.",
+    help="Voxel size in mm for formats that do not state it; one number means cubic voxels.  "
+    "[default: as the file states]",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
-@plain_errors
+@option_under("Output")(
+    "--dry-run", is_flag=True, help="List what would be written, and write nothing."
+)
 def dicoms(
     images: Path,
     labels: Path,
@@ -38,17 +47,23 @@ def dicoms(
     spacing: str | None,
     dry_run: bool,
 ) -> None:
-    """Pair IMAGES with LABELS by file name and write labelled DICOMs into OUT.
+    """Pair IMAGES with LABELS, and write labelled DICOMs into OUT.
 
-    Both are folders (or single files) of NIfTI, NRRD, MHA, 3-D TIFF, folders of 2-D TIFFs, or
-    DICOM series. What exists already is skipped.
+    They are paired by file name. Both are folders (or single files) of NIfTI, NRRD, MHA, 3-D
+    TIFF, folders of 2-D TIFFs, or DICOM series. Files that exist already are skipped.
+
+    \b
+    Examples:
+      jawloc dicoms images/ masks/ dicoms/labelled --dry-run
+      jawloc dicoms images/ masks/ dicoms/labelled --label-values 2,3 --spacing 0.021
     """
     from tqdm import tqdm
 
     from jawloc.scans.convert import convert, plan_conversion
 
-    values = None if label_values is None else _label_values(label_values)
-    mm = None if spacing is None else _spacing(spacing)
+    values = None if label_values is None else _parse_label_values(label_values)
+    rule = "--spacing: one positive number or three (z,y,x), in mm"
+    spacing_mm_zyx = parse_zyx(spacing, float, rule)
     plan = plan_conversion(images, labels, out)
     todo = [item for item in plan if item.skip_reason is None]
     if dry_run:
@@ -56,14 +71,14 @@ def dicoms(
             click.echo(f"would write {item.target} from {item.image} and {item.label}")
     else:
         bar = tqdm(todo, desc="dicoms", unit="scan", disable=None if todo else True)
-        done = [convert(item, label_values=values, spacing_mm_zyx=mm) for item in bar]
+        done = [convert(item, label_values=values, spacing_mm_zyx=spacing_mm_zyx) for item in bar]
         plan = [item for item in plan if item.skip_reason is not None] + done
     plan = sorted(plan, key=lambda item: item.scan_id)
     notes = [f"{item.scan_id}: {note}" for item in plan for note in item.notes]
-    for note in notes[:MOST_NOTES]:
+    for note in notes[:MAX_NOTES]:
         click.echo(note)
-    if len(notes) > MOST_NOTES:
-        click.echo(f"... and {len(notes) - MOST_NOTES} more notes like these")
+    if len(notes) > MAX_NOTES:
+        click.echo(f"... and {len(notes) - MAX_NOTES} more notes like these")
     for item in plan:
         if item.skip_reason is not None:
             click.echo(f"skipped {item.scan_id}: {item.skip_reason}")
@@ -74,58 +89,8 @@ def dicoms(
         sys.exit(1)  # a script should not go on to train
 
 
-@click.group(**SETTINGS)
-def cache() -> None:
-    """Look after the downsampled scans that every run shares."""
-
-
-@cache.command("build", **SETTINGS)
-@takes_config
-def cache_build(config: Config) -> None:
-    """Downsample the scans that aren't in the cache yet."""
-    from jawloc.scans.cache import build_cache
-    from jawloc.workflows.prepare_data import find_scans
-
-    report = build_cache(find_scans(config), config.cache, base=config.base)
-    click.echo(
-        f"{len(report.cached)} scans in the cache: {report.built} built, "
-        f"{report.refreshed} refreshed, {report.reused} already there"
-    )
-
-
-@cache.command("verify", **SETTINGS)
-@takes_config
-def cache_verify(config: Config) -> None:
-    """Check every cached file against its full-size scan, bit by bit."""
-    from jawloc.scans.cache.upkeep import verify_cache
-
-    statuses = verify_cache(config.cache, base=config.base)
-    bad = [s for s in statuses if s.status != "ok"]
-    for status in bad:
-        click.echo(f"{status.path}: {status.status}; {status.detail}")
-    click.echo(f"{len(statuses)} cached files checked, {len(bad)} not in order")
-    if bad:
-        if any(status.status != "source missing" for status in bad):
-            click.echo("jawloc cache build makes them again")
-        if any(status.status == "source missing" for status in bad):
-            click.echo("jawloc cache clear removes those whose source is missing, and all others")
-        sys.exit(1)
-
-
-@cache.command("clear", **SETTINGS)
-@takes_config
-def cache_clear(config: Config) -> None:
-    """Remove the cached files (and nothing that jawloc did not write)."""
-    from jawloc.scans.cache.upkeep import clear_cache
-
-    cleared = clear_cache(config.cache, base=config.base)
-    for path in cleared.left:
-        click.echo(f"left alone, not written by jawloc: {path}")
-    click.echo(f"{cleared.files} files removed, {cleared.size_bytes / 1e6:.1f} MB")
-
-
-def _label_values(text: str) -> tuple[int, ...]:
-    values = numbers(text, int)
+def _parse_label_values(text: str) -> tuple[int, ...]:
+    values = parse_numbers(text, int)
     if not values or not all(1 <= value <= 255 for value in values):
         raise InputError(
             f"--label-values: whole numbers from 1 to 255, separated by commas; received {text!r}"
@@ -133,11 +98,74 @@ def _label_values(text: str) -> tuple[int, ...]:
     return values
 
 
-def _spacing(text: str) -> tuple[float, float, float]:
-    sizes = numbers(text, float)
-    if len(sizes) not in (1, 3) or not all(0 < size < math.inf for size in sizes):
-        raise InputError(
-            f"--spacing: one positive number or three (z,y,x), in mm; received {text!r}"
-        )
-    z, y, x = sizes * 3 if len(sizes) == 1 else sizes
-    return z, y, x
+@click.group(context_settings=CONTEXT)
+def cache() -> None:
+    """Manage the downsampled scans that all runs share.
+
+    \b
+    Example:
+      jawloc cache build && jawloc cache verify
+    """
+
+
+@cache.command("build", cls=Command)
+@takes_settings
+def cache_build(settings: SettingsOptions) -> None:
+    """Downsample the scans that are not in the cache yet.
+
+    \b
+    Example:
+      jawloc cache build --set downsampled_dicom_size=[256,64,64]
+    """
+    from jawloc.scans.cache import build_cache
+    from jawloc.workflows.prepare_data import find_scans
+
+    config = settings.load()
+    report = build_cache(find_scans(config), config.cache, base=config.base)
+    click.echo(
+        f"{len(report.cached)} scans in the cache: {report.built} built, "
+        f"{report.refreshed} refreshed, {report.reused} already there"
+    )
+
+
+@cache.command("verify", cls=Command)
+@takes_settings
+def cache_verify(settings: SettingsOptions) -> None:
+    """Check every cached file against its full-size scan, bit by bit.
+
+    \b
+    Example:
+      jawloc cache verify
+    """
+    from jawloc.scans.cache.upkeep import verify_cache
+
+    config = settings.load()
+    statuses = verify_cache(config.cache, base=config.base)
+    bad = [status for status in statuses if status.status != "ok"]
+    for status in bad:
+        click.echo(f"{status.path}: {status.status}; {status.detail}")
+    click.echo(f"{len(statuses)} cached files checked, {len(bad)} not in order")
+    if any(status.status != "source missing" for status in bad):
+        click.echo("jawloc cache build makes them again")
+    if any(status.status == "source missing" for status in bad):
+        click.echo("jawloc cache clear removes those whose source is missing, and all others")
+    if bad:
+        sys.exit(1)
+
+
+@cache.command("clear", cls=Command)
+@takes_settings
+def cache_clear(settings: SettingsOptions) -> None:
+    """Remove the cached files (and nothing that jawloc did not write).
+
+    \b
+    Example:
+      jawloc cache clear --config other.yml
+    """
+    from jawloc.scans.cache.upkeep import clear_cache
+
+    config = settings.load()
+    cleared = clear_cache(config.cache, base=config.base)
+    for path in cleared.left:
+        click.echo(f"left alone, not written by jawloc: {path}")
+    click.echo(f"{cleared.files} files removed, {cleared.size_bytes / 1e6:.1f} MB")
