@@ -114,9 +114,10 @@ def write_model(path: Path, objects: Sequence[str] = ("jaw",), seed: int = 0) ->
 
     from jawloc.inference.locator import Locator, save_locator
     from jawloc.training.intensity import IntensityConfig
-    from jawloc.training.network import NetworkConfig, build_network
+    from jawloc.training.network import build_network
     from jawloc.training.provenance import NetworkRecord, Provenance
     from jawloc.training.splits import SPECIMEN_PATTERN
+    from jawloc.training.stages import NetworkConfig
 
     torch.manual_seed(seed)
     config = NetworkConfig(coarse=1, channels=(4, 8), stride=2)

@@ -16,9 +16,9 @@ from jawloc.scans.cache import CacheConfig
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
-from jawloc.training.network import NetworkConfig
-from jawloc.training.presence_classifier import PresenceClassifierConfig
+from jawloc.training.presence_training import PresenceClassifierConfig
 from jawloc.training.splits import SplitConfig
+from jawloc.training.stages import NetworkConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from jawloc.config.keys import INITIAL_SIGMA
 from jawloc.heatmaps.curriculum import CurriculumConfig
-from jawloc.training.network import NetworkConfig
+from jawloc.training.stages import NetworkConfig
 
 Mistake = tuple[tuple[str, ...], str]  # dotted keys, and the sentence about them
 

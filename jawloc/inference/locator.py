@@ -20,11 +20,12 @@ from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.intensity import IntensityConfig
-from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.network import build_network
 from jawloc.training.presence_classifier import PresenceClassifier
 from jawloc.training.provenance import Provenance
 from jawloc.training.provenance import from_plain as provenance_from_plain
 from jawloc.training.provenance import to_plain as plain_provenance
+from jawloc.training.stages import NetworkConfig
 
 FORMAT = "jawloc-locator-2"
 OLD_FORMAT = "jawloc-locator-1"  # of jawloc 0.1.0: one sigma a network, the curriculum's

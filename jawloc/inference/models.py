@@ -15,7 +15,8 @@ from jawloc.geometry import Shape
 from jawloc.inference.locator import FORMATS, Localisation, Locator, load_locator
 from jawloc.training.checkpoint import read_weights_file
 from jawloc.training.intensity import IntensityConfig
-from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.network import build_network
+from jawloc.training.stages import NetworkConfig
 
 # The sigma at which the lab's schedule ends, in downsampled voxels.
 LAB_SIGMA_VOXELS = 1.0

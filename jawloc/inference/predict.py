@@ -19,8 +19,8 @@ from jawloc.inference.out_of_distribution import (
 from jawloc.inference.test_time_augmentation import AugmentedCopy, augmented_copies
 from jawloc.training.coarse_to_fine import StagePrediction, forward_stage
 from jawloc.training.intensity import IntensityConfig, normalise
-from jawloc.training.network import Stage
 from jawloc.training.presence_classifier import INTENSITY, PresenceClassifier, presence_logits
+from jawloc.training.stages import Stage
 
 
 def predict_stages(

@@ -31,7 +31,7 @@ from jawloc.scans.manifest import record_file
 from jawloc.scans.orthogonal_slices import read_orthogonal_slices, silhouettes
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
-from jawloc.training.network import Stage, heatmap_shape, to_heatmap_grid
+from jawloc.training.stages import Stage, heatmap_shape, to_heatmap_grid
 
 
 def target_picture(example: Example, sigma_voxels: float, stage: Stage, title: str) -> Figure:

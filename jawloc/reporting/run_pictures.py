@@ -13,7 +13,7 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import plot_losses, plot_metrics, plot_sigma, save_figure
 from jawloc.reporting.outputs import predicted_picture, write_test_pictures
 from jawloc.scans.cache import ExampleFile
-from jawloc.training.loop import EpochRecord
+from jawloc.training.records import EpochRecord
 from jawloc.training.splits import Split
 
 

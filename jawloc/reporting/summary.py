@@ -10,7 +10,8 @@ from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.metrics import UNITS, PositionErrors
 from jawloc.inference.quality import Calibration
-from jawloc.training.loop import EpochRecord, TrainingState
+from jawloc.training.loop import TrainingState
+from jawloc.training.records import EpochRecord
 from jawloc.training.splits import Split
 
 OUT_OF_FOLD = "out_of_fold"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.reporting.outputs import write_text
-from jawloc.training.loop import EpochRecord
+from jawloc.training.records import EpochRecord
 
 
 def write_metrics_csv(path: Path, records: Sequence[EpochRecord]) -> None:

@@ -1,8 +1,8 @@
-"""Random changes that move image and points together: draw parameters, then apply them.
+"""Random transformations of image and points together: draw parameters, then apply them.
 
 One affine map a scan (about the volume's centre: rotation, scaling, flips, shift), one resampling
-of the whole batch, then intensity changes. Rotation is done in physical proportions, so that
-a grid whose voxels aren't cubes isn't sheared.
+of the whole batch, then intensities. Rotation is done in physical proportions, so that a grid whose
+voxels aren't cubes isn't sheared.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from jawloc.geometry import Shape
+
 Axis = Literal["z", "y", "x"]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """How far scans are changed during training; every range is symmetric about no change."""
+    """How much training scans are augmented; every range is symmetric about the identity."""
 
     enabled: bool = True
     flip_axes: tuple[Axis, ...] = ("y", "x")  # each with probability one half
@@ -38,45 +40,37 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One drawn set of changes for a batch; the same one gives the same result again.
+    """The drawn parameters of a batch; applied again, they give the same result.
 
-    Attributes
-    ----------
-    matrix : tensor, shape (batch, 3, 3)
-        Maps offsets from the volume's centre, before -> after, (z, y, x) in voxels.
-    shift_voxels : tensor, shape (batch, 3)
-    gain, offset, gamma, noise : tensors, shape (batch,)
-    noise_seeds : tensor of int64, shape (batch,)
+    All but the first two are of shape (batch,).
     """
 
-    matrix: Tensor
-    shift_voxels: Tensor
+    matrix: Tensor  # (batch, 3, 3): maps offsets from the volume's centre, (z, y, x) in voxels
+    shift_voxels: Tensor  # (batch, 3)
     gain: Tensor
     offset: Tensor
     gamma: Tensor
     noise: Tensor
-    noise_seeds: Tensor
+    noise_seeds: Tensor  # int64
 
     def select(self, scans: slice) -> Augmentation:
-        """Return the changes of some scans of the batch."""
+        """Return the parameters of some scans of the batch."""
         return Augmentation(**{name: value[scans] for name, value in vars(self).items()})
 
 
 def draw_augmentation(
     config: AugmentationConfig,
     points: Tensor,
-    shape_zyx: tuple[int, int, int],
+    shape_zyx: Shape,
     voxel_size: Tensor,
     generator: torch.Generator,
 ) -> Augmentation:
-    """Draw one change a scan; the shift is limited so that every point stays inside the volume.
+    """Draw the parameters of each scan; shifts are limited so that every point stays inside.
 
     Parameters
     ----------
-    points : tensor, shape (batch, object, 3)
-        (z, y, x) in voxels of the volume, before; NaN where an object is missing.
-    voxel_size : tensor, shape (batch, 3)
-        Relative voxel sizes along (z, y, x); only their proportions matter.
+    points : tensor, shape (batch, object, 3), voxels; NaN where an object is missing
+    voxel_size : tensor, shape (batch, 3); only the proportions matter
     """
     n = len(points)
 
@@ -87,17 +81,16 @@ def draw_augmentation(
     scales = (1 + config.scale) ** uniform(1.0)
     flips = torch.ones(n, 3)
     for axis in config.flip_axes:
-        coin = torch.rand(n, generator=generator) < 0.5
-        flips[:, "zyx".index(axis)] = torch.where(coin, -1.0, 1.0)
+        flipped = torch.rand(n, generator=generator) < 0.5
+        flips[:, "zyx".index(axis)] = torch.where(flipped, -1.0, 1.0)
     physical = _rotation(angles) * scales[:, None, None] * flips[:, None, :]
     size = voxel_size.cpu().float()
     matrix = physical * size[:, None, :] / size[:, :, None]
     extent = torch.tensor(shape_zyx, dtype=torch.float32)
     shift = uniform(config.shift, 3) * extent
-    shift = _keep_inside(points.cpu(), matrix, shift, extent)
     return Augmentation(
         matrix=matrix,
-        shift_voxels=shift,
+        shift_voxels=_keep_inside(points.cpu(), matrix, shift, extent),
         gain=1 + uniform(config.gain),
         offset=uniform(config.offset),
         gamma=(1 + config.gamma) ** uniform(1.0),
@@ -106,17 +99,16 @@ def draw_augmentation(
     )
 
 
-def move_points(points: Tensor, change: Augmentation, shape_zyx: tuple[int, int, int]) -> Tensor:
+def transform_points(points: Tensor, augmentation: Augmentation, shape_zyx: Shape) -> Tensor:
     """Apply the geometric part to points (batch, object, 3) in voxels; missing ones stay NaN."""
     centre = (torch.tensor(shape_zyx, device=points.device) - 1) / 2
-    matrix, shift = change.matrix.to(points), change.shift_voxels.to(points)
+    matrix, shift = augmentation.matrix.to(points), augmentation.shift_voxels.to(points)
     return (points - centre) @ matrix.transpose(1, 2) + centre + shift[:, None, :]
 
 
-def move_images(
+def transform_images(
     images: Tensor,
-    change: Augmentation,
-    *,
+    augmentation: Augmentation,
     shape_zyx: Sequence[int] | None = None,
     pool: int = 1,
     start: Tensor | None = None,
@@ -126,63 +118,50 @@ def move_images(
 
     Parameters
     ----------
-    images : tensor
-        Whole volumes, or volumes pooled by `pool` along each axis.
-    shape_zyx : three ints, optional
-        Voxels of the volume before pooling, where that padded it; by default pool * its shape.
-    start, size_zyx : tensor, shape (batch, 3), and three ints, optional
-        Make only this part of the result, in unpooled voxels; by default all of it.
+    images : whole volumes, pooled by `pool` along each axis
+    shape_zyx : of the volume before pooling, where that padded it; by default pool * its shape
+    start, size_zyx : tensor, shape (batch, 3), and three ints, in unpooled voxels
+        Return only this part of the result; by default all of it.
     """
     source = images.new_tensor(images.shape[2:]) * pool
     whole = source if shape_zyx is None else images.new_tensor(shape_zyx)
     part = source if size_zyx is None else images.new_tensor(size_zyx)
-    shape = list(images.shape[2:]) if size_zyx is None else list(size_zyx)
+    shape = images.shape[2:] if size_zyx is None else size_zyx
     first = images.new_zeros(len(images), 3) if start is None else start.to(images)
-    inverse, shift = torch.linalg.inv(change.matrix).to(images), change.shift_voxels.to(images)
-    # grid_sample asks where each voxel comes from, in (x, y, z) units of half the source; changes
-    # count from the middle of the whole volume
+    inverse = torch.linalg.inv(augmentation.matrix).to(images)
+    # grid_sample asks where each voxel comes from, in (x, y, z) units of half the source; the
+    # parameters count from the middle of the whole volume
     back = inverse * (part / 2)[None, None, :] / (source / 2)[None, :, None]
-    middle = first + part / 2 - whole / 2 - shift
+    middle = first + part / 2 - whole / 2 - augmentation.shift_voxels.to(images)
     offset = (inverse @ middle[..., None] + whole[:, None] / 2) / (source / 2)[:, None] - 1
     theta = torch.cat([back.flip(1, 2), offset.flip(1)], dim=2)
     grid = F.affine_grid(theta, [len(images), 1, *shape], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def change_intensities(images: Tensor, change: Augmentation) -> Tensor:
+def transform_intensities(images: Tensor, augmentation: Augmentation) -> Tensor:
     """Apply the intensity part: gamma on the grey range 0...1, gain, offset, Gaussian noise."""
-
-    def each(values: Tensor) -> Tensor:
-        return values.to(images)[:, None, None, None, None]
-
-    low = images.clamp_min(0)
-    images = images - low + low ** each(change.gamma)  # negative values keep their place
-    images = images * each(change.gain) + each(change.offset)
-    generator = torch.Generator(images.device)
-    # one seed a scan: its noise doesn't depend on which others share the batch
-    noise = torch.stack(
-        [
-            torch.randn(
-                image.shape, generator=generator.manual_seed(int(seed)), device=images.device
-            )
-            for image, seed in zip(images, change.noise_seeds, strict=True)
-        ]
+    gamma, gain, offset = (
+        values.to(images)[:, None, None, None, None]
+        for values in (augmentation.gamma, augmentation.gain, augmentation.offset)
     )
-    return images + noise * each(change.noise)
-
-
-def augment(images: Tensor, points: Tensor, change: Augmentation) -> tuple[Tensor, Tensor]:
-    """Apply a drawn change to images (batch, 1, z, y, x) and points (batch, object, 3)."""
-    z, y, x = images.shape[2:]
-    moved = change_intensities(move_images(images, change), change)
-    return moved, move_points(points, change, (z, y, x))
+    positive = images.clamp_min(0)
+    images = images - positive + positive**gamma  # negative values are kept
+    images = images * gain + offset
+    generator = torch.Generator(images.device)
+    # one seed a scan: its noise doesn't depend on the other scans of the batch
+    scans = zip(images, augmentation.noise_seeds, augmentation.noise, strict=True)
+    for image, seed, scale in scans:
+        generator.manual_seed(int(seed))
+        noise = torch.randn(image.shape, generator=generator, device=images.device)
+        image += noise * scale.to(images)
+    return images
 
 
 def _rotation(angles: Tensor) -> Tensor:
-    """Rotation matrices (batch, 3, 3) in (z, y, x) order: about z, then y, then x."""
-    about_z, about_y, about_x = angles.unbind(-1)
+    """Return rotation matrices (batch, 3, 3) in (z, y, x) order: about z, then y, then x."""
     rotation = torch.eye(3).repeat(len(angles), 1, 1)
-    for angle, (a, b) in ((about_z, (1, 2)), (about_y, (0, 2)), (about_x, (0, 1))):
+    for angle, (a, b) in zip(angles.unbind(-1), ((1, 2), (0, 2), (0, 1)), strict=True):
         turn = torch.eye(3).repeat(len(angles), 1, 1)
         turn[:, a, a] = turn[:, b, b] = angle.cos()
         turn[:, a, b], turn[:, b, a] = -angle.sin(), angle.sin()
@@ -194,9 +173,7 @@ def _keep_inside(points: Tensor, matrix: Tensor, shift: Tensor, extent: Tensor) 
     """Limit the shift so that the points' bounding box stays inside, if it fits at all."""
     offsets = (points.float() - (extent - 1) / 2) @ matrix.transpose(1, 2)
     half = extent / 2  # to the volume's faces, half a voxel beyond the last centres
-    least, most = offsets.nan_to_num(math.inf).amin(1), offsets.nan_to_num(-math.inf).amax(1)
-    lowest, highest = -half - least, half - most  # missing points limit nothing
-    middle = (lowest + highest) / 2
-    fits = lowest <= highest
+    lowest = -half - offsets.nan_to_num(math.inf).amin(1)  # missing points limit nothing
+    highest = half - offsets.nan_to_num(-math.inf).amax(1)
     limited = torch.minimum(torch.maximum(shift, lowest), highest)
-    return torch.where(fits, limited, middle)
+    return torch.where(lowest <= highest, limited, (lowest + highest) / 2)

@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumState
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.scans.atomic import atomic_path
 from jawloc.scans.manifest import record_file
-from jawloc.training.loop import EpochRecord, StageRecord, TrainingState
+from jawloc.training.loop import TrainingState
+from jawloc.training.records import EpochRecord
 
 FORMAT = "jawloc-checkpoint-2"
 FOLDS_FORMAT = "jawloc-folds-2"  # of a cross-validation, whose folds have checkpoints of their own
 # Of jawloc 0.1.0: one curriculum for all stages, whose sigmas were not those trained at.
 OLD_FORMATS = ("jawloc-checkpoint-1", "jawloc-folds-1")
 
-# May differ between the interrupted run and the one that goes on: none changes what is computed,
-# or, as for the pattern, only by way of the scans' division, which is compared itself.
+# May differ when a run is resumed: none changes what is computed or, as for the pattern, only by
+# way of the split, which is compared itself.
 FREE_SETTINGS = frozenset(
     {"n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb", "specimen_pattern"}
 )
@@ -32,15 +34,9 @@ FREE_SETTINGS = frozenset(
 def save_checkpoint(
     path: Path, state: TrainingState, settings: Mapping[str, object], run_id: str
 ) -> None:
-    """Write the state after a whole epoch, atomically.
-
-    Parameters
-    ----------
-    settings : flat settings of the run; `load_checkpoint` refuses to go on with others.
-    run_id : the tracking store's id of the run, so that resuming adds to the same run.
-    """
+    """Write the state after a whole epoch, with the run's flat settings and tracking id."""
     content = {
-        **_common(FORMAT, settings, run_id),
+        **_header(FORMAT, settings, run_id),
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -58,23 +54,14 @@ def save_checkpoint(
 
 
 def check_settings(path: Path, settings: Mapping[str, object]) -> None:
-    """Refuse to go on with other settings than the interrupted run's, before any slow work.
-
-    Raises
-    ------
-    InputError
-        The file is not a checkpoint, or one of these settings was another.
-    """
+    """Raise InputError if the file is not a checkpoint, or its settings differ from these."""
     _read_checkpoint(path, settings)
 
 
 def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, object]) -> str:
-    """Put a freshly started state where the checkpoint left off; return its run id.
+    """Restore a checkpoint into a freshly started state; return its run id.
 
-    Raises
-    ------
-    InputError
-        As `check_settings`.
+    Raises InputError as `check_settings`.
     """
     content = _read_checkpoint(path, settings)
     state.network.load_state_dict(content["network"])
@@ -84,34 +71,28 @@ def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, obj
     state.generator.set_state(content["generator"].cpu())
     torch.set_rng_state(content["torch_random"].cpu())
     if torch.cuda.is_available():  # dropout on a GPU draws from the GPU's own numbers
-        pairs = zip(range(torch.cuda.device_count()), content["cuda_random"], strict=False)
-        for device, random in pairs:
+        for device, random in enumerate(content["cuda_random"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(random.cpu(), device)
-    state.records = [_record(row) for row in content["records"]]
-    state.best_weights = content["best_weights"]
-    state.best_epoch = content["best_epoch"]
-    state.best_error_voxels = content["best_error_voxels"]
-    state.cooldown_from = content["cooldown_from"]
+    state.records = TypeAdapter(list[EpochRecord]).validate_python(content["records"])
+    for key in ("best_weights", "best_epoch", "best_error_voxels", "cooldown_from"):
+        setattr(state, key, content[key])
     return str(content["run_id"])
 
 
 def save_folds_checkpoint(path: Path, settings: Mapping[str, object], run_id: str) -> None:
-    """Note, beside the folders of the folds, which cross-validation they belong to."""
-    save_atomically(_common(FOLDS_FORMAT, settings, run_id), path)
+    """Write the settings and run id of a cross-validation beside the folders of its folds."""
+    save_atomically(_header(FOLDS_FORMAT, settings, run_id), path)
 
 
 def load_folds_checkpoint(path: Path, settings: Mapping[str, object]) -> str:
     """Return the run id of an interrupted cross-validation.
 
-    Raises
-    ------
-    InputError
-        As `check_settings`; or the interrupted run was an ordinary training.
+    Raises InputError as `check_settings`, and if the interrupted run was an ordinary training.
     """
     return str(_read_checkpoint(path, settings, FOLDS_FORMAT)["run_id"])
 
 
-def _common(kind: str, settings: Mapping[str, object], run_id: str) -> dict[str, Any]:
+def _header(kind: str, settings: Mapping[str, object], run_id: str) -> dict[str, Any]:
     plain = {key: str(value) for key, value in settings.items()}
     return {"format": kind, "settings": plain, "run_id": run_id}
 
@@ -126,10 +107,8 @@ def save_atomically(content: Mapping[str, object], path: Path) -> None:
 def read_weights_file(path: Path) -> dict[str, Any]:
     """Load a `.pth` onto the CPU without running any code that it may hold.
 
-    Raises
-    ------
-    InputError
-        No such file, or a file that is not plain weights (a pickle with code in it included).
+    Raises InputError if there is no such file, or it is not plain weights (but, say, a pickle with
+    code in it).
     """
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
@@ -152,8 +131,8 @@ def _read_checkpoint(
     content = read_weights_file(path)
     if content.get("format") in OLD_FORMATS:
         raise InputError(
-            f"{path.name}: the interrupted run was begun by an earlier version of jawloc, which "
-            f"only that version can go on with; --overwrite trains anew"
+            f"{path.name}: the interrupted run was begun by an earlier version of jawloc, and only "
+            f"that version can resume it; --overwrite trains anew"
         )
     if content.get("format") not in (FORMAT, FOLDS_FORMAT):
         raise InputError(f"{path.name}: not a checkpoint of an interrupted jawloc run")
@@ -167,24 +146,10 @@ def _read_checkpoint(
         if key not in FREE_SETTINGS and before != now:
             raise InputError(
                 f"{path.name}: a run goes on only with the settings and scans that it began with; "
-                f"{key} was {_shortened(str(before))} and is now {_shortened(now)}"
+                f"{key} was {_shorten(str(before))} and is now {_shorten(now)}"
             )
     return content
 
 
-def _shortened(text: str, longest: int = 200) -> str:
+def _shorten(text: str, longest: int = 200) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
-
-
-def _record(row: Mapping[str, Any]) -> EpochRecord:
-    stages = tuple(StageRecord(**_with_metrics(stage)) for stage in row["earlier_stages"])
-    return EpochRecord(**{**_with_metrics(row), "earlier_stages": stages})
-
-
-def _with_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "train": _metrics(row["train"]), "val": _metrics(row["val"])}
-
-
-def _metrics(row: Mapping[str, Any]) -> HeatmapMetrics:
-    each = {name: _metrics(own) for name, own in row["by_object"].items()}
-    return HeatmapMetrics(**{**row, "by_object": each})

@@ -1,12 +1,12 @@
 """Coarse-to-fine stages: the whole scan pooled, then a window of full detail round the point.
 
 A grid of 512 x 128 x 128 holds 8 million voxels, nearly all of them far from the jaw. On such
-grids the coarse stage sees the scan pooled to voxels four times as long, and the fine stage sees a
-small window of full detail round the point that the coarse stage predicts. Both are trained at
-once, each at its own sigma. On small grids a single stage sees the whole scan.
+grids the coarse stage gets the scan pooled to voxels four times as long, and the fine stage a small
+window of full detail round the point that the coarse stage predicts. Both are trained at once, each
+at its own sigma. On small grids a single stage gets the whole scan.
 
-Here is one forward pass of a stage, and of all stages on a training batch. Prediction, in which
-each window lies where the stage before points, is in `jawloc.inference.predict`.
+Prediction, in which each window lies round the point of the stage before, is in
+`jawloc.inference.predict`.
 """
 
 from __future__ import annotations
@@ -23,84 +23,64 @@ from jawloc.geometry import Shape
 from jawloc.heatmaps.decode import Decoded, decode
 from jawloc.heatmaps.losses import HeatmapScores, score_heatmaps
 from jawloc.heatmaps.target import gaussian_factors, rendered_spread, with_stand_ins
-from jawloc.training.augmentation import Augmentation, change_intensities, move_images
-from jawloc.training.network import (
-    CoarseToFine,
-    Stage,
-    heatmap_shape,
-    pad_to_multiple,
-    to_heatmap_grid,
-    to_image_grid,
-)
+from jawloc.training.augmentation import Augmentation, transform_images, transform_intensities
+from jawloc.training.network import CoarseToFine, pad_to_multiple
+from jawloc.training.stages import Stage, heatmap_shape, to_heatmap_grid, to_image_grid
 
 JITTER = 0.375  # share of a window by which training moves it off the object's point
 
 
 @dataclass(frozen=True)
 class StagePrediction:
-    """What one stage of a network predicts for a batch.
+    """What one stage of a network predicts for a batch."""
 
-    Attributes
-    ----------
-    logits : tensor, shape (batch, object, z, y, x)
-    start : tensor, shape (batch, object, 3)
-        The image voxel at which each heatmap begins.
-    stride : int
-        Image voxels per heatmap voxel along each axis.
-    sigma_voxels : float
-        Of the heatmaps that this network learns, in image voxels.
-    shape_zyx : three ints
-        Of the image.
-    """
+    logits: Tensor  # (batch, object, z, y, x)
+    start: Tensor  # (batch, object, 3): the image voxel at which each heatmap begins
+    stride: int  # image voxels per heatmap voxel along each axis
+    sigma_voxels: float  # of the target heatmaps, in image voxels
+    shape_zyx: tuple[int, ...]  # of the image
 
-    logits: Tensor
-    start: Tensor
-    stride: int
-    sigma_voxels: float
-    shape_zyx: tuple[int, ...]
+    @property
+    def _heatmap_sigma(self) -> float:
+        return self.sigma_voxels / self.stride
 
     @cached_property
-    def _found(self) -> Decoded:
-        """The points and spread in heatmap voxels; several ask for them."""
-        return decode(self.logits, self.sigma_voxels / self.stride)
+    def _decoded(self) -> Decoded:
+        """Points and spread in heatmap voxels."""
+        return decode(self.logits, self._heatmap_sigma)
 
     def score(self, points: Tensor) -> HeatmapScores:
         """Compare the heatmaps with those of the true points (batch, object, 3; image voxels)."""
         centres = to_heatmap_grid(points - self.start, self.stride)
-        shape, sigma = self.logits.shape[2:], self.sigma_voxels / self.stride
-        return score_heatmaps(self.logits, gaussian_factors(centres, shape, sigma))
+        targets = gaussian_factors(centres, self.logits.shape[2:], self._heatmap_sigma)
+        return score_heatmaps(self.logits, targets)
 
     def decode(self) -> Decoded:
         """Return points, inside the image, and spread, both in image voxels."""
-        found = self._found
-        points = to_image_grid(found.points, self.stride) + self.start
+        points = to_image_grid(self._decoded.points, self.stride) + self.start
         # heatmap voxels may reach beyond the border
         highest = points.new_tensor(self.shape_zyx) - 0.5
-        return Decoded(torch.minimum(points, highest), found.spread * self.stride)
+        return Decoded(torch.minimum(points, highest), self._decoded.spread * self.stride)
 
     def spread_beyond_target(self) -> Tensor:
-        """Return by how much the maps are wider than what they should be at the points found.
+        """Return by how much the heatmaps are wider than targets at the decoded points.
 
-        Returns
-        -------
-        tensor, shape (batch, object), image voxels; variances are subtracted, 0 where none is left
+        (batch, object), image voxels: the root of the variances' difference, 0 if that is negative.
         """
-        found = self._found
-        shape, sigma = self.logits.shape[2:], self.sigma_voxels / self.stride
-        expected = rendered_spread(found.points, shape, sigma)
+        found = self._decoded
+        expected = rendered_spread(found.points, self.logits.shape[2:], self._heatmap_sigma)
         return (found.spread.square() - expected.square()).clamp_min(0).sqrt() * self.stride
 
     def probability(self, shape_zyx: Sequence[int]) -> Tensor:
-        """Return the maps (batch, object, z, y, x) on the heatmap grid of the whole image."""
+        """Return the heatmaps (batch, object, z, y, x) on the heatmap grid of the whole image."""
         maps = torch.softmax(self.logits.float().flatten(2), -1).view_as(self.logits)
         whole = maps.new_zeros(*maps.shape[:2], *heatmap_shape(shape_zyx, self.stride))
         for one_map, into, start in zip(
             maps.flatten(0, 1), whole.flatten(0, 1), self.start.flatten(0, 1), strict=True
         ):
-            first = [int(s) // self.stride for s in start]
-            part = [slice(f, f + n) for f, n in zip(first, one_map.shape, strict=True)]
-            room = into[tuple(part)]
-            room.copy_(one_map[tuple(slice(0, n) for n in room.shape)])
+            z, y, x = (int(s) // self.stride for s in start)
+            room = into[z:, y:, x:][tuple(slice(n) for n in one_map.shape)]
+            room.copy_(one_map[tuple(slice(n) for n in room.shape)])
         return whole
 
 
@@ -110,19 +90,17 @@ def forward_training_batch(
     images: Tensor,
     points: Tensor,
     sigmas_voxels: Sequence[float],
-    change: Augmentation | None,
+    augmentation: Augmentation | None,
     jitter: Tensor | None,
 ) -> list[StagePrediction]:
     """Run every stage on an augmented batch; the fine stage's window lies near the true points.
 
     Parameters
     ----------
-    images : tensor, shape (batch, 1, z, y, x), before the change
-    points : tensor, shape (batch, object, 3), image voxels after the change
+    images : tensor, shape (batch, 1, z, y, x), not yet augmented
+    points : tensor, shape (batch, object, 3), image voxels, augmented
         Where a scan lacks an object (NaN), its window lies amid the scan's other objects.
-    sigmas_voxels : sequence of float
-        Of each stage's target heatmaps, in image voxels.
-    change : Augmentation or None
+    sigmas_voxels : of each stage's target heatmaps, in image voxels
     jitter : tensor, shape (batch, object, 3), from -1 to 1, or None without a fine stage
         Where in the window a point lies.
     """
@@ -131,7 +109,7 @@ def forward_training_batch(
         near = None
         if stage.window is not None and jitter is not None:
             near = points + jitter.to(points) * JITTER * points.new_tensor(stage.window)
-        predictions.append(forward_stage(network, number, stage, images, sigma, near, change))
+        predictions.append(forward_stage(network, number, stage, images, sigma, near, augmentation))
     return predictions
 
 
@@ -142,31 +120,29 @@ def forward_stage(
     images: Tensor,
     sigma_voxels: float,
     near: Tensor | None,
-    change: Augmentation | None,
+    augmentation: Augmentation | None,
 ) -> StagePrediction:
     """Run one stage of a network on images (batch, 1, z, y, x).
 
     Parameters
     ----------
     number : of the stage, from 0
-    near : tensor, shape (batch, object, 3), image voxels, or None
-        The point round which each object's window is placed; only a stage with a window has one.
-    change : how the images are augmented first, or None
+    near : tensor, shape (batch, object, 3), image voxels: the centres of a fine stage's windows
+    augmentation : applied to the images first
     """
     part = network.parts[number] if isinstance(network, CoarseToFine) else network
     if near is None or stage.window is None:
-        logits = _forward(part, _changed(images, stage, change))
+        logits = _forward(part, _stage_input(images, stage, augmentation))
         start = logits.new_zeros(*logits.shape[:2], 3)
     else:
         start = window_start(near, stage.window, stage.heatmap_stride, images.shape[2:])
         # every object has a window of its own, and in it its own channel
         objects = range(near.shape[1])
-        inputs = torch.cat([_changed(images, stage, change, start[:, k]) for k in objects])
-        every = _forward(part, inputs).unflatten(0, (len(objects), -1))
+        inputs = [_stage_input(images, stage, augmentation, start[:, k]) for k in objects]
+        every = _forward(part, torch.cat(inputs)).unflatten(0, (len(objects), -1))
         logits = torch.stack([every[k, :, k] for k in objects], dim=1)
-    return StagePrediction(
-        logits, start, stage.heatmap_stride, sigma_voxels, tuple(images.shape[2:])
-    )
+    shape = tuple(images.shape[2:])
+    return StagePrediction(logits, start, stage.heatmap_stride, sigma_voxels, shape)
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
@@ -177,17 +153,6 @@ def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
         return network(inputs).float()
 
 
-def _cut_out(images: Tensor, start: Tensor, window: Shape) -> Tensor:
-    """Return the window of each image; beyond the border its last voxels are repeated."""
-    cut = []
-    for image, first in zip(images, start.long(), strict=True):
-        for axis, (size, whole) in enumerate(zip(window, image.shape[1:], strict=True)):
-            index = first[axis] + torch.arange(size, device=image.device)
-            image = image.index_select(axis + 1, index.clamp(0, whole - 1))
-        cut.append(image)
-    return torch.stack(cut)
-
-
 def window_start(points: Tensor, window: Shape, stride: int, shape_zyx: Sequence[int]) -> Tensor:
     """Return where windows round points (..., 3) begin: inside the image, on a heatmap voxel."""
     size = points.new_tensor(window)
@@ -196,21 +161,28 @@ def window_start(points: Tensor, window: Shape, stride: int, shape_zyx: Sequence
     return torch.minimum(wanted.clamp_min(0), last) * stride
 
 
-def _changed(
+def _stage_input(
     images: Tensor,
     stage: Stage,
-    change: Augmentation | None,
+    augmentation: Augmentation | None,
     start: Tensor | None = None,
 ) -> Tensor:
-    """Return what the network gets: all of the pooled images, or a window of each."""
+    """Return all of the pooled images or, from `start` on, a window of each."""
     shape, pooled = images.shape[2:], images
     if stage.pool > 1:
         pooled = F.avg_pool3d(pad_to_multiple(images, stage.pool), stage.pool)
-    if change is None:
-        if start is None or stage.window is None:
-            return pooled
-        return _cut_out(pooled, start, stage.window)
-    moved = move_images(
-        pooled, change, shape_zyx=shape, pool=stage.pool, start=start, size_zyx=stage.window
-    )
-    return change_intensities(moved, change)
+    if augmentation is not None:
+        images = transform_images(pooled, augmentation, shape, stage.pool, start, stage.window)
+        return transform_intensities(images, augmentation)
+    return pooled if start is None or stage.window is None else _crop(pooled, start, stage.window)
+
+
+def _crop(images: Tensor, start: Tensor, window: Shape) -> Tensor:
+    """Return the window of each image; beyond the border its last voxels are repeated."""
+    crops = []
+    for image, first in zip(images, start.long(), strict=True):
+        for axis, (size, whole) in enumerate(zip(window, image.shape[1:], strict=True)):
+            index = first[axis] + torch.arange(size, device=image.device)
+            image = image.index_select(axis + 1, index.clamp(0, whole - 1))
+        crops.append(image)
+    return torch.stack(crops)

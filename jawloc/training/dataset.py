@@ -1,4 +1,4 @@
-"""Examples -> tensors."""
+"""Cached examples -> tensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,47 +19,36 @@ from jawloc.scans.cores import usable_cores
 from jawloc.training.intensity import IntensityConfig, normalise
 
 ReadImage = Callable[[int], Tensor]  # number of a scan -> its image
-# Scans that stay in the cache: threads that read them, and batches that they are ahead.
-READERS = 2
+READERS = 2  # threads that read scans from the cache
 BATCHES_AHEAD = 2
-DEVICE_SHARE = 0.5  # of a GPU's free memory: what the scans may take, the rest is for training
+DEVICE_SHARE = 0.5  # of a GPU's free memory for the scans; the rest is for training
 
 
 @dataclass(frozen=True)
 class ScanTensors:
-    """Scans ready for the network, in memory or read from the cache when their turn comes.
-
-    Attributes
-    ----------
-    ids : scan ids, in the order of the tensors
-    images : tensor, shape (row, 1, z, y, x); or a function that reads the scan of one row,
-        (1, z, y, x)
-    points : tensor, shape (scan, object, 3), voxels of the downsampled grid; NaN where a scan lacks
-        an object
-    voxel_sizes : tensor, shape (scan, 3), proportions of a voxel's edges along (z, y, x)
-    grids : the downsampled grid of each scan
-    object_names : in the order of the points
-    rows : the row of each scan among the images, which others may share; None: as they come
-    """
+    """Scans ready for the network, in memory or read from the cache batch by batch."""
 
     ids: tuple[str, ...]
-    images: Tensor | ReadImage
-    points: Tensor
-    voxel_sizes: Tensor
-    grids: tuple[Grid, ...]
+    images: Tensor | ReadImage  # (row, 1, z, y, x), or reads one row's scan, (1, z, y, x)
+    points: Tensor  # (scan, object, 3), downsampled voxels; NaN where a scan lacks an object
+    voxel_sizes: Tensor  # (scan, 3), proportions of a voxel's edges along (z, y, x)
+    grids: tuple[Grid, ...]  # downsampled
     object_names: tuple[str, ...] = ("jaw",)
-    rows: tuple[int, ...] | None = None
+    rows: tuple[int, ...] | None = None  # of each scan in the images, if others share these
 
     @property
     def shape_zyx(self) -> Shape:
         """Return the downsampled size that all scans share."""
         return self.grids[0].shape_zyx
 
+    @property
+    def _rows(self) -> Sequence[int]:
+        return range(len(self.ids)) if self.rows is None else self.rows
+
     def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield the images of each batch of scan numbers, shape (batch, 1, z, y, x).
 
-        Scans that are not in memory are read ahead in other threads while the last batch is
-        worked on.
+        Scans that are not in memory are read ahead in other threads.
         """
         rows = torch.tensor(self._rows, dtype=torch.long)
         batches = [rows[batch.cpu()] for batch in batches]
@@ -68,23 +58,17 @@ class ScanTensors:
             return
         with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
             ahead: deque[list[Future[Tensor]]] = deque()
-            for batch in batches[:BATCHES_AHEAD]:
-                ahead.append([pool.submit(self.images, i) for i in batch.tolist()])
             try:
-                for number in range(len(batches)):
-                    images = [future.result() for future in ahead.popleft()]
-                    for batch in batches[number + BATCHES_AHEAD : number + BATCHES_AHEAD + 1]:
-                        ahead.append([pool.submit(self.images, i) for i in batch.tolist()])
-                    yield torch.stack(images) if images else torch.empty(0, 1, *self.shape_zyx)
+                for step, batch in enumerate(chain(batches, [torch.empty(0)] * BATCHES_AHEAD)):
+                    ahead.append([pool.submit(self.images, i) for i in batch.tolist()])
+                    if step >= BATCHES_AHEAD:
+                        images = [future.result() for future in ahead.popleft()]
+                        yield torch.stack(images) if images else torch.empty(0, 1, *self.shape_zyx)
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    @property
-    def _rows(self) -> Sequence[int]:
-        return range(len(self.ids)) if self.rows is None else self.rows
-
     def select(self, ids: Sequence[str]) -> ScanTensors:
-        """Return the scans of these ids, in this order; the images stay where they are, shared."""
+        """Return the scans of these ids, in this order; the images are shared, not copied."""
         numbers = [self.ids.index(scan_id) for scan_id in ids]
         return replace(
             self,
@@ -103,7 +87,7 @@ class ScanTensors:
         one = self.images[0]
         if len(self.ids) * one.nbytes > DEVICE_SHARE * free:
             return self
-        # scan by scan: chosen first and moved then, they would be in main memory twice
+        # scan by scan: indexing all rows at once would copy them in main memory first
         images = torch.empty(len(self.ids), *one.shape, device=device)
         for moved, row in zip(images, self._rows, strict=True):
             moved.copy_(self.images[row])
@@ -115,26 +99,20 @@ def load_scans(
 ) -> ScanTensors:
     """Make examples of one downsampled size ready for the network.
 
-    Parameters
-    ----------
-    memory_budget_gb : float
-        Scans that need more memory than this together (4 bytes a voxel; 1 GB is 10^9 bytes) stay
-        in the cache and are read batch by batch.
+    Scans that together need more memory than the budget (4 bytes a voxel; 1 GB is 10^9 bytes) stay
+    in the cache and are read batch by batch.
     """
     shape = examples[0].grid.shape_zyx
-    images: Tensor | ReadImage
 
     def read(number: int) -> Tensor:
         return torch.from_numpy(normalise(examples[number].read().image, intensity))[None]
 
-    if 4 * math.prod(shape) * len(examples) > memory_budget_gb * 1e9:
-        images = read
-    else:
+    images: Tensor | ReadImage = read
+    if 4 * math.prod(shape) * len(examples) <= memory_budget_gb * 1e9:
         images = torch.empty(len(examples), 1, *shape)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            # each thread fills its own part: finished scans would otherwise wait, held twice
-            every = zip(images, range(len(examples)), strict=True)
-            deque(pool.map(lambda pair: pair[0].copy_(read(pair[1])), every), maxlen=0)
+            # each thread fills its own part: stacking a list at the end would hold it twice
+            deque(pool.map(lambda i, image: image.copy_(read(i)), range(len(images)), images), 0)
     points = np.stack([e.points_voxels for e in examples])
     sizes = np.stack([voxel_proportions(e) for e in examples])
     return ScanTensors(
@@ -148,7 +126,7 @@ def load_scans(
 
 
 def voxel_proportions(example: ExampleFile) -> np.ndarray:
-    """Spacing where it is known; else the full-size voxels are taken to be cubes."""
+    """Return the voxel's edges along (z, y, x): the spacing or, if unknown, as of cubic voxels."""
     if example.grid.spacing_mm_zyx is not None:
         return np.asarray(example.grid.spacing_mm_zyx)
     return np.asarray(example.source_grid.shape_zyx) / np.asarray(example.grid.shape_zyx)

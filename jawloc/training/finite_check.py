@@ -1,4 +1,4 @@
-"""Numbers that must stay finite while training."""
+"""Losses and gradients must stay finite."""
 
 from __future__ import annotations
 
@@ -11,27 +11,20 @@ from jawloc.errors import TrainingError
 
 
 class FiniteCheck:
-    """Sees to it that losses and gradients stay finite; a bad one would spoil every weight."""
+    """Stops training at a loss or gradient that is not finite, which would spoil every weight."""
 
     def __init__(self, epoch: int, scan_ids: Sequence[str], device: torch.device) -> None:
         self._epoch, self._ids, self._device = epoch, scan_ids, device
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, batch: Tensor, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Take a step's numbers; on a CPU look at them at once."""
+        """Keep a step's numbers for `check`; on a CPU check them at once."""
         self._steps.append((batch, loss, gradient_norm))
-        # on a GPU a look waits for all that is under way, so there is one an epoch
-        if self._device.type == "cpu":
+        if self._device.type == "cpu":  # on a GPU, reading a number waits for all steps under way
             self.check()
 
     def check(self) -> None:
-        """Look at the steps that were not looked at yet.
-
-        Raises
-        ------
-        TrainingError
-            About the first step that went wrong, with the epoch and the scans of its batch.
-        """
+        """Raise TrainingError for the first number that is not finite since the last check."""
         for batch, *numbers in self._steps:
             for what, value in zip(("loss", "gradient"), numbers, strict=True):
                 if not torch.isfinite(value):

@@ -16,8 +16,8 @@ COUNTED_VOXELS = 2**17  # at a time: counting takes 8 bytes a voxel, best in a c
 class IntensityConfig:
     """How grey values become network input.
 
-    ``percentile`` puts the `low` percentile of each scan at 0 and the `high` one at 1, so that
-    scanner gain and offset drop out; ``raw`` leaves the values alone, as the lab trained.
+    ``percentile`` maps each scan's `low` percentile to 0 and its `high` one to 1, which removes the
+    scanner's gain and offset; ``raw`` keeps the values, as the lab trained.
     """
 
     rule: Literal["percentile", "raw"] = "percentile"
@@ -26,7 +26,7 @@ class IntensityConfig:
 
 
 def normalise(image: np.ndarray, config: IntensityConfig) -> np.ndarray:
-    """Turn grey values into network input (float32, same shape) by the intensity rule."""
+    """Convert grey values to network input (float32, same shape) by the intensity rule."""
     if config.rule == "raw":
         return np.array(image, dtype=np.float32)  # a copy: tensors are made of it
     low, high = grey_percentiles(image, (config.low, config.high))
@@ -44,18 +44,15 @@ def grey_percentiles(image: np.ndarray, percentages: Sequence[float]) -> list[fl
     """
     if image.dtype.kind not in "iu" or image.dtype.itemsize > 2 or image.size == 0:
         # in double precision: numpy interpolates in the image's own type, where integers overflow
-        sorted_out = np.percentile(image.astype(np.float64), list(percentages))
-        return [float(value) for value in sorted_out]
+        return np.percentile(image.astype(np.float64), list(percentages)).tolist()
     lowest = int(np.iinfo(image.dtype).min)
     flat, counts = image.reshape(-1), np.zeros(2 ** (8 * image.dtype.itemsize), np.int64)
     for first in range(0, flat.size, COUNTED_VOXELS):
         part = flat[first : first + COUNTED_VOXELS].astype(np.intp) - lowest
         counts += np.bincount(part, minlength=len(counts))
-    up_to = np.cumsum(counts)  # voxels of this grey value or a lower one
-    percentiles = []
-    for percentage in percentages:
-        position = percentage / 100 * (flat.size - 1)
-        below = int(np.searchsorted(up_to, int(position), side="right"))
-        above = int(np.searchsorted(up_to, min(int(position) + 1, flat.size - 1), side="right"))
-        percentiles.append(lowest + below + (above - below) * (position - int(position)))
-    return percentiles
+    positions = np.asarray(percentages) / 100 * (flat.size - 1)  # in the sorted voxels
+    ranks = positions.astype(int)
+    ends = np.cumsum(counts)  # voxels of this grey value or a lower one
+    below = np.searchsorted(ends, ranks, side="right")
+    above = np.searchsorted(ends, np.minimum(ranks + 1, flat.size - 1), side="right")
+    return (lowest + below + (above - below) * (positions - ranks)).tolist()

@@ -15,29 +15,30 @@ from torch import Tensor, nn
 
 from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance, start
 from jawloc.heatmaps.losses import LossName
-from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.heatmaps.target import are_present
 from jawloc.training.augmentation import (
     Augmentation,
     AugmentationConfig,
     draw_augmentation,
-    move_points,
+    transform_points,
 )
 from jawloc.training.coarse_to_fine import forward_training_batch
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.finite_check import FiniteCheck
-from jawloc.training.network import CoarseToFine, Stage
+from jawloc.training.network import CoarseToFine
+from jawloc.training.records import EpochRecord, StageRecord
 from jawloc.training.scoring import (
+    BatchScores,
     PredictStages,
-    Scored,
     mean_loss,
     metrics_of_stages,
     score,
     validate,
 )
+from jawloc.training.stages import Stage
 
-GRADIENT_NORM = 1.0  # larger gradients are scaled down: one odd batch can't throw the network off
+GRADIENT_NORM = 1.0  # larger gradients are scaled down to it
 
 
 @dataclass(frozen=True)
@@ -67,71 +68,6 @@ class TrainingConfig:
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-@dataclass(frozen=True)
-class StageRecord:
-    """What one epoch gave of one stage of the network; every number is the stage's own."""
-
-    name: str  # "coarse" or "fine"; of a network with one stage, none
-    sigma_voxels: float  # of the targets that were rendered, in voxels of the downsampled grid
-    train: HeatmapMetrics
-    val: HeatmapMetrics
-
-    def flat(self) -> dict[str, float]:
-        """Return the numbers of a stage that doesn't give the position, under flat names."""
-        row = {}
-        for split, metrics in (("train", self.train), ("val", self.val)):
-            for key in ("kl_nats", "dice", "mse", "error_voxels", "error_mm"):
-                what, _, unit = key.partition("_")
-                if (value := getattr(metrics, key)) is not None:
-                    row["_".join(filter(None, (split, what, self.name, unit)))] = value
-        return row
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave; sigma and metrics are those of the stage that gives the position."""
-
-    epoch: int  # counted from 1
-    sigma_voxels: float  # of the targets that were rendered, in voxels of the downsampled grid
-    learning_rate: float  # of the epoch's last step
-    train: HeatmapMetrics
-    val: HeatmapMetrics
-    seconds: float
-    earlier_stages: tuple[StageRecord, ...] = ()
-
-    @property
-    def stages(self) -> tuple[StageRecord, ...]:
-        """Each stage's own record, in order."""
-        name = "fine" if self.earlier_stages else ""
-        return *self.earlier_stages, StageRecord(name, self.sigma_voxels, self.train, self.val)
-
-    @property
-    def sigmas_voxels(self) -> tuple[float, ...]:
-        """The sigma of each stage, in order."""
-        return tuple(stage.sigma_voxels for stage in self.stages)
-
-    def flat(self) -> dict[str, float]:
-        """Return every number under its flat name (`train_kl_nats`, `val_error_mm`, ...).
-
-        Of several objects each has its own too (`train_kl_<object>_nats`, `val_error_<object>_mm`),
-        and of two stages each its sigma (`sigma_coarse_voxels`, `sigma_fine_voxels`) and the coarse
-        one its scores (`val_kl_coarse_nats`, `val_error_coarse_voxels`).
-        """
-        row = {
-            "epoch": self.epoch,
-            "sigma_voxels": self.sigma_voxels,
-            "learning_rate": self.learning_rate,
-            "seconds": self.seconds,
-        }
-        for split, metrics in (("train", self.train), ("val", self.val)):
-            row |= {f"{split}_{key}": value for key, value in metrics.flat().items()}
-        if self.earlier_stages:
-            row |= {f"sigma_{stage.name}_voxels": stage.sigma_voxels for stage in self.stages}
-        for stage in self.earlier_stages:
-            row |= stage.flat()
-        return row
-
-
 @dataclass
 class TrainingState:
     """Everything that changes while training: what a checkpoint holds."""
@@ -139,7 +75,7 @@ class TrainingState:
     network: nn.Module
     average: nn.Module  # moving average of the network over the last steps
     optimizer: torch.optim.Optimizer
-    curricula: tuple[CurriculumState, ...]  # of each stage; the last one's gives the position
+    curricula: tuple[CurriculumState, ...]  # of each stage; the last one gives the position
     generator: torch.Generator  # on the CPU: order of scans, augmentation
     records: list[EpochRecord] = field(default_factory=list)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -148,7 +84,7 @@ class TrainingState:
     cooldown_from: int | None = None  # epochs done when the learning rate began to fall
 
     def last_epoch(self, config: TrainingConfig) -> int | None:
-        """Return the epoch that training ends with, once that is known."""
+        """Return the last epoch of training; None until the cooldown has begun."""
         if self.cooldown_from is None:
             return None
         end = self.cooldown_from + _cooldown_epochs(config, self.cooldown_from)
@@ -159,7 +95,7 @@ def start_training(
     network: nn.Module, config: TrainingConfig, sigma: CurriculumConfig
 ) -> TrainingState:
     """Return the state before the first epoch, with a curriculum for each stage."""
-    # weight decay pulls on the convolutions' kernels, not on norms and biases
+    # weight decay applies to the convolutions' kernels, not to norms and biases
     kernels = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
@@ -186,68 +122,28 @@ def fit(
     Parameters
     ----------
     state : TrainingState
-        Fresh, or as a checkpoint left it; updated epoch by epoch. After any record it is whole,
-        so that a caller may save it, or stop.
-    stages : sequence of Stage
-        Of the state's network.
-    predict : predicts the validation scans' positions
+        Fresh or from a checkpoint; updated in place, and complete whenever a record is yielded.
+    predict : the prediction of the validation scans
     processes : Processes
         The processes that train together; each of them yields the same records.
 
     Raises
     ------
     TrainingError
-        A loss that is not finite, with the epoch and the scans of the batch.
+        A loss or gradient that is not finite, with the epoch and the scans of the batch.
     """
-    schedules = curriculum.per_stage(len(stages))
     while not is_finished(state, config):
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
-        scored: list[Scored] = []
-        device = next(state.network.parameters()).device
-        finite = FiniteCheck(len(state.records) + 1, train.ids, device)
-
-        state.network.train()
-        order = torch.randperm(len(train.ids), generator=state.generator)
-        batches = order.split(config.batch_size)
-        shares = [batch[processes.shard(len(batch))] for batch in batches]
-        for step, images in enumerate(train.batches(shares)):
-            rate = learning_rate(config, state, (step + 1) / len(batches))
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            state.optimizer.zero_grad(set_to_none=True)
-            loss = torch.zeros(())
-            points, change, jitter = _drawn(
-                train, batches[step], augmentation, stages, state, processes
-            )
-            if len(images):
-                images, points = images.to(device), points.to(device)
-                predictions = forward_training_batch(
-                    state.network, stages, images, points, sigmas, change, jitter
-                )
-                scores = score(predictions, points, shares[step], config.loss)
-                # a share of the mean over the objects that the whole batch shows, so that the
-                # team's sum is the mean
-                loss = scores.loss.sum() / _objects_shown(train, batches[step])
-                loss.backward()
-                scored.append(scores.detached())
-            processes.sum_gradients(state.network.parameters())
-            norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
-            finite.add(batches[step], loss.detach(), norm)
-            state.optimizer.step()
-            _update_average(state, config, len(batches))
-        finite.check()
-        processes.average_statistics(state.network)
-        processes.average_statistics(state.average)
-
-        trained = metrics_of_stages(scored, len(stages), train, processes)
+        scores = _train_epoch(state, train, config, augmentation, stages, sigmas, processes)
+        trained = metrics_of_stages(scores, len(stages), train, processes)
         validated = validate(state.average, val, sigmas, stages, predict, processes)
-        names = [stage.name for stage in stages]
+        names = (stage.name for stage in stages)
         *earlier, last = map(StageRecord, names, sigmas, trained, validated)
         record = EpochRecord(
             epoch=len(state.records) + 1,
             sigma_voxels=last.sigma_voxels,
-            learning_rate=rate,
+            learning_rate=state.optimizer.param_groups[0]["lr"],
             train=last.train,
             val=last.val,
             seconds=time.perf_counter() - started,
@@ -255,21 +151,118 @@ def fit(
         )
         _keep_best(state, record)
         state.records.append(record)
-        losses = [mean_loss(scored, number, processes) for number in range(len(stages))]
-        errors = [stage.val.error_voxels for stage in record.stages]
-        state.curricula = tuple(
-            advance(schedule, before, train_loss=loss, val_error_voxels=error)
-            for schedule, before, loss, error in zip(
-                schedules, state.curricula, losses, errors, strict=True
-            )
-        )
-        if state.cooldown_from is None and _is_time_to_cool_down(config, state):
-            _begin_cooldown(config, state)
+        losses = [mean_loss(scores, number, processes) for number in range(len(stages))]
+        _advance_curricula(state, curriculum, losses)
+        _begin_cooldown_if_due(state, config)
         yield record
 
 
+def _train_epoch(
+    state: TrainingState,
+    scans: ScanTensors,
+    config: TrainingConfig,
+    augmentation: AugmentationConfig,
+    stages: Sequence[Stage],
+    sigmas: Sequence[float],
+    processes: Processes,
+) -> list[BatchScores]:
+    """Train on every scan once; return the scores of this process's shards of the batches."""
+    device = next(state.network.parameters()).device
+    finite = FiniteCheck(len(state.records) + 1, scans.ids, device)
+    state.network.train()
+    order = torch.randperm(len(scans.ids), generator=state.generator)
+    batches = order.split(config.batch_size)
+    shards = [batch[processes.shard(len(batch))] for batch in batches]
+    every: list[BatchScores] = []
+    for step, (batch, images) in enumerate(zip(batches, scans.batches(shards), strict=True)):
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, state, (step + 1) / len(batches))
+        state.optimizer.zero_grad(set_to_none=True)
+        points, drawn, jitter = _draw_batch(state, scans, batch, augmentation, stages, processes)
+        loss = torch.zeros(())
+        if len(images):  # the last batch may leave a process without scans
+            images, points = images.to(device), points.to(device)
+            predictions = forward_training_batch(
+                state.network, stages, images, points, sigmas, drawn, jitter
+            )
+            scores = score(predictions, points, shards[step], config.loss)
+            # divided by the objects of the whole batch: the sum over the processes is the mean
+            loss = scores.loss.sum() / max(1, int(are_present(scans.points[batch]).sum()))
+            loss.backward()
+            every.append(scores.detached())
+        processes.all_reduce_gradients(state.network.parameters())
+        norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
+        finite.add(batch, loss.detach(), norm)
+        state.optimizer.step()
+        _update_average(state, config, len(batches))
+    finite.check()
+    processes.average_statistics(state.network)
+    processes.average_statistics(state.average)
+    return every
+
+
+def _draw_batch(
+    state: TrainingState,
+    scans: ScanTensors,
+    batch: Tensor,
+    config: AugmentationConfig,
+    stages: Sequence[Stage],
+    processes: Processes,
+) -> tuple[Tensor, Augmentation | None, Tensor | None]:
+    """Draw a batch's augmentation and jitter; return points and both of this process's shard."""
+    # every process draws for the whole batch, so that their random states stay equal
+    shard, points = processes.shard(len(batch)), scans.points[batch]
+    augmentation, jitter = None, None
+    if config.enabled:
+        sizes, shape = scans.voxel_sizes[batch], scans.shape_zyx
+        drawn = draw_augmentation(config, points, shape, sizes, state.generator)
+        points, augmentation = transform_points(points, drawn, shape), drawn.select(shard)
+    if any(stage.window is not None for stage in stages):
+        jitter = (torch.rand(points.shape, generator=state.generator) * 2 - 1)[shard]
+    return points[shard], augmentation, jitter
+
+
+@torch.no_grad()
+def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> None:
+    """Move the averaged weights towards the present ones (exponential moving average).
+
+    BatchNorm's statistics are averaged too: those of the last step alone belong to other weights.
+    """
+    # while few epochs are done, average over as few, so that the random start is soon forgotten
+    steps, done = config.weight_average_epochs * steps_an_epoch, len(state.records) * steps_an_epoch
+    weight = 1 / (1 + min(steps, done / 4))
+    averages = (*state.average.parameters(), *state.average.buffers())
+    tensors = (*state.network.parameters(), *state.network.buffers())
+    for average, present in zip(averages, tensors, strict=True):
+        if average.is_floating_point():
+            average.lerp_(present, weight)
+        else:  # counters
+            average.copy_(present)
+
+
+def _keep_best(state: TrainingState, record: EpochRecord) -> None:
+    """Copy the weights if this epoch's validation error is the lowest so far."""
+    if record.val.error_voxels < state.best_error_voxels:
+        state.best_error_voxels = record.val.error_voxels
+        state.best_epoch = record.epoch
+        weights = state.average.state_dict()
+        state.best_weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
+
+
+def _advance_curricula(
+    state: TrainingState, curriculum: CurriculumConfig, losses: Sequence[float]
+) -> None:
+    schedules, validated = curriculum.per_stage(len(losses)), state.records[-1].stages
+    state.curricula = tuple(
+        advance(schedule, before, train_loss=loss, val_error_voxels=stage.val.error_voxels)
+        for schedule, before, loss, stage in zip(
+            schedules, state.curricula, losses, validated, strict=True
+        )
+    )
+
+
 def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: float) -> float:
-    """Return the learning rate this far (0...1) into the state's next epoch."""
+    """Return the learning rate at this share (0...1) of the state's next epoch."""
     epochs = len(state.records) + epoch_share
     if config.learning_rate_schedule == "constant":
         return config.learning_rate
@@ -277,12 +270,11 @@ def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: flo
     if state.cooldown_from is None or not config.cooldown_share:
         return config.learning_rate * warm
     cooled = (epochs - state.cooldown_from) / _cooldown_epochs(config, state.cooldown_from)
-    # the very last step still moves a little
-    return config.learning_rate * warm * max(1 - cooled, 0.01)
+    return config.learning_rate * warm * max(1 - cooled, 0.01)  # the last step isn't 0
 
 
 def is_finished(state: TrainingState, config: TrainingConfig) -> bool:
-    """Say whether the epochs are used up, or the error settled and the cooldown is over."""
+    """Return whether the epochs are used up, or the error settled and the cooldown is over."""
     done = len(state.records)
     if done >= config.num_epochs:
         return True
@@ -293,74 +285,15 @@ def is_finished(state: TrainingState, config: TrainingConfig) -> bool:
 
 
 def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
-    """Length that makes the cooldown `cooldown_share` of all epochs; none for a share of 0."""
+    """Return the length that makes the cooldown `cooldown_share` of all epochs; 0 for no share."""
     share = config.cooldown_share
     return max(1, math.ceil(cooldown_from * share / (1 - share))) if share else 0
 
 
-def _is_time_to_cool_down(config: TrainingConfig, state: TrainingState) -> bool:
+def _begin_cooldown_if_due(state: TrainingState, config: TrainingConfig) -> None:
     done = len(state.records)
-    return state.curricula[-1].settled or done + _cooldown_epochs(config, done) >= config.num_epochs
-
-
-def _begin_cooldown(config: TrainingConfig, state: TrainingState) -> None:
-    state.cooldown_from = len(state.records)
-    if config.best_epoch_from == "cooldown" and not is_finished(state, config):
-        state.best_error_voxels = math.inf  # what was best until now is replaced by the next epoch
-
-
-def _drawn(
-    scans: ScanTensors,
-    batch: Tensor,
-    augmentation: AugmentationConfig,
-    stages: Sequence[Stage],
-    state: TrainingState,
-    processes: Processes,
-) -> tuple[Tensor, Augmentation | None, Tensor | None]:
-    """Draw what happens to a batch; return this process's part of points, changes and jitter."""
-    own, points = processes.shard(len(batch)), scans.points[batch]
-    change, jitter = None, None
-    if augmentation.enabled:
-        sizes, shape = scans.voxel_sizes[batch], scans.shape_zyx
-        drawn = draw_augmentation(augmentation, points, shape, sizes, state.generator)
-        points, change = move_points(points, drawn, shape), drawn.select(own)
-    if any(stage.window is not None for stage in stages):
-        jitter = (torch.rand(points.shape, generator=state.generator) * 2 - 1)[own]
-    return points[own], change, jitter
-
-
-def _objects_shown(scans: ScanTensors, batch: Tensor) -> int:
-    """Count the objects of all scans of a batch, each scan's own."""
-    return max(1, int(are_present(scans.points[batch]).sum()))
-
-
-@torch.no_grad()
-def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> None:
-    """Move the averaged weights towards the present ones (exponential moving average).
-
-    BatchNorm's statistics move along: those of the last step alone belong to other weights.
-    """
-    steps = config.weight_average_epochs * steps_an_epoch
-    # while few steps are done, average over as few, so that the random start is soon forgotten
-    done = len(state.records) * steps_an_epoch
-    weight = 1 / (1 + min(steps, done / 4))
-    pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
-    for average, present in pairs:
-        average.lerp_(present, weight)
-    buffers = zip(state.average.buffers(), state.network.buffers(), strict=True)
-    for average_buffer, present_buffer in buffers:
-        if average_buffer.is_floating_point():
-            average_buffer.lerp_(present_buffer, weight)
-        else:  # counters
-            average_buffer.copy_(present_buffer)
-
-
-def _keep_best(state: TrainingState, record: EpochRecord) -> None:
-    """Copy the weights if this epoch's validation error is the lowest so far."""
-    if record.val.error_voxels < state.best_error_voxels:
-        state.best_error_voxels = record.val.error_voxels
-        state.best_epoch = record.epoch
-        state.best_weights = {
-            name: tensor.detach().cpu().clone()
-            for name, tensor in state.average.state_dict().items()
-        }
+    due = state.curricula[-1].settled or done + _cooldown_epochs(config, done) >= config.num_epochs
+    if state.cooldown_from is None and due:
+        state.cooldown_from = done
+        if config.best_epoch_from == "cooldown" and not is_finished(state, config):
+            state.best_error_voxels = math.inf  # the next epoch replaces the best one so far

@@ -1,8 +1,8 @@
-"""What a model has seen: the record that its file carries of the scans that it learned from.
+"""The record in a model's file of the scans that its networks were trained on.
 
-An error is fair only on a scan that neither trained a network nor chose its weights, and that is
-not of a specimen which did. Only the model itself can say which scans those are: names of files
-change, folders are copied, and a scan may come back in another format. So the record holds, of each
+An error is fair only on a scan that neither trained a network nor chose its weights, and whose
+specimen did neither. Only the model itself can tell which scans those are: file names change,
+folders are copied, and a scan may be converted to another format. So the record holds, of each
 scan, its id, its specimen, the hash of its full-size content and a small fingerprint of its image.
 """
 
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 
 from jawloc import __version__
 from jawloc.scans.cache import ExampleFile
@@ -24,8 +25,8 @@ from jawloc.training.splits import SPECIMEN_PATTERN
 # What a network used a scan for, the strongest first.
 Purpose = Literal["train", "validation", "calibration", "test"]
 PURPOSES: tuple[Purpose, ...] = ("train", "validation", "calibration", "test")
-# What a model has to do with a scan: as above; or it learned from another scan of the specimen;
-# or nothing; or its file doesn't say.
+# What a model used a scan for: as above; or it learned from another scan of the specimen; or
+# nothing; or its file has no record.
 ScanUse = Literal["train", "validation", "specimen", "calibration", "test", "new", "unknown"]
 # Uses that make errors optimistic.
 LEARNED_FROM: frozenset[ScanUse] = frozenset({"train", "validation", "specimen"})
@@ -34,29 +35,21 @@ FINGERPRINT_SHAPE = (16, 8, 8)  # blocks along (z, y, x)
 GREY_RANGE = (1.0, 99.0)  # percentiles of the blocks that become 0 and 255
 # Root mean square difference of two fingerprints, in steps of 1/255 of the grey range, up to which
 # they are of one image: what rounding to another format leaves is below 1; of 120 hippocampus
-# volumes, which look much alike, no two differ by less than 20.
+# volumes, which are much alike, no two differ by less than 20.
 SAME_IMAGE = 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class ScanIdentity:
-    """By what a scan is known again.
+    """What identifies a scan."""
 
-    Attributes
-    ----------
-    scan_id : the name of its file, without the ending
-    specimen : what it is a scan of
-    content_hash : SHA-256 of the full-size scan and mask, as `jawloc.scans.downsample` computes it
-    fingerprint : array of uint8, shape FINGERPRINT_SHAPE
-    """
-
-    scan_id: str
+    scan_id: str  # the name of its file, without the ending
     specimen: str
-    content_hash: str
-    fingerprint: np.ndarray
+    content_hash: str  # SHA-256 of the full-size scan and mask (`jawloc.scans.downsample`)
+    fingerprint: np.ndarray  # uint8, shape FINGERPRINT_SHAPE
 
     def is_same_image(self, other: ScanIdentity) -> bool:
-        """Say whether both are of one image, whatever its file's name, format or mask."""
+        """Return whether both are of one image, whatever its file's name, format or mask."""
         if self.content_hash and self.content_hash == other.content_hash:
             return True
         difference = self.fingerprint.astype(float) - other.fingerprint
@@ -65,57 +58,37 @@ class ScanIdentity:
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """What one network of a model has seen.
-
-    Attributes
-    ----------
-    scan_ids : by purpose; what trained it, chose its weights, calibrated and tested it
-    sigma_voxels : that the kept weights of each of its stages were trained at, in downsampled
-        voxels, the last stage's last
-    run_id : of the tracking store, where a run of its own trained it
-    """
+    """The scans and sigmas of one network of a model."""
 
     scan_ids: Mapping[Purpose, tuple[str, ...]]
-    sigma_voxels: tuple[float, ...]
-    run_id: str | None = None
+    sigma_voxels: tuple[float, ...]  # of each stage's kept weights, in downsampled voxels
+    run_id: str | None = None  # of the tracking store, where a run of its own trained the network
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a model has seen, all its networks together.
+    """The scans of all networks of a model."""
 
-    Attributes
-    ----------
-    scans : by scan id, every scan that any network's record names
-    networks : one record a network, in the order of the model's
-    specimen_pattern : regular expression that told the specimen from a scan's id
-    run_id : of the tracking store: the run that made the model
-    jawloc_version : that trained it
-    """
-
-    scans: Mapping[str, ScanIdentity]
+    scans: Mapping[str, ScanIdentity]  # by scan id, every scan that any network's record names
     networks: tuple[NetworkRecord, ...]
-    specimen_pattern: str
-    run_id: str | None
-    jawloc_version: str = __version__
+    specimen_pattern: str  # regular expression that finds the specimen in a scan's id
+    run_id: str | None  # of the tracking store: the run that made the model
+    jawloc_version: str = __version__  # that trained it
 
-    def ids(self, purpose: Purpose) -> tuple[str, ...]:
-        """Return the ids of the scans that any network used for a purpose, sorted."""
-        return tuple(sorted({i for n in self.networks for i in n.scan_ids.get(purpose, ())}))
+    def ids(self, *purposes: Purpose) -> tuple[str, ...]:
+        """Return the ids of the scans that any network used for one of the purposes, sorted."""
+        used = (n.scan_ids.get(purpose, ()) for n in self.networks for purpose in purposes)
+        return tuple(sorted({scan_id for ids in used for scan_id in ids}))
 
     def known_as(self, scan: ScanIdentity) -> ScanIdentity | None:
-        """Return the recorded scan that is this image, if there is one."""
+        """Return the recorded scan with the same image, if there is one."""
         return next((s for s in self.scans.values() if s.is_same_image(scan)), None)
 
     def identify(self, scan_id: str, content_hash: str, image: np.ndarray) -> ScanIdentity:
-        """Return a scan's identity; a recorded image keeps the specimen that the record says.
+        """Return the identity of a scan with this downsampled image (z, y, x).
 
-        Another image under a recorded scan's name is of a specimen of its own, unless the name
-        itself says which specimen it is of.
-
-        Parameters
-        ----------
-        image : array, shape (z, y, x), downsampled
+        A recorded image keeps its recorded specimen. Another image under a recorded scan's name is
+        of a specimen of its own, unless the name contains the specimen's.
         """
         found = identify(scan_id, content_hash, image, self.specimen_pattern)
         recorded = self.known_as(found)
@@ -126,76 +99,56 @@ class Provenance:
         return found
 
     def use_of(self, scan: ScanIdentity) -> ScanUse:
-        """Say what the model has to do with a scan.
+        """Return what the model used a scan for.
 
-        The image decides, never the name alone: a copy under another name is the same scan, and
-        another image under a known scan's name is a new one. Names count only where they say that
-        two scans are of one specimen. Of several recorded copies, the use nearest to training
-        counts.
+        The image decides: a copy under another name is the same scan, and another image under a
+        recorded name is a new one. Names only tell whether two scans are of one specimen. Of
+        several recorded copies, the use nearest to training counts.
         """
         copies = {s.scan_id for s in self.scans.values() if s.is_same_image(scan)}
-        if copies:
-            purposes = [p for p in PURPOSES if copies & {*self.ids(p)}]
-            own: ScanUse = purposes[0] if purposes else "new"
-            if own in ("train", "validation"):
-                return own
-        else:
-            own = "new"
-        learned = {*self.ids("train"), *self.ids("validation")}
-        if self._has_sibling(scan, learned - copies):
+        purposes = [purpose for purpose in PURPOSES if copies & {*self.ids(purpose)}]
+        own: ScanUse = purposes[0] if purposes else "new"
+        if own in ("train", "validation"):
+            return own
+        if self._has_sibling(scan, {*self.ids("train", "validation")} - copies):
             return "specimen"
         if own == "new" and self._has_sibling(scan, self.ids("calibration")):
             return "calibration"
         return own
 
     def shares_name_only(self, scan: ScanIdentity) -> bool:
-        """Say whether a scan has the name of one that the model learned from, but other content."""
-        learned = {*self.ids("train"), *self.ids("validation")}
-        return scan.scan_id in learned and self.known_as(scan) is None
+        """Return whether a scan has the name, but not the image, of one that was learned from."""
+        return scan.scan_id in self.ids("train", "validation") and self.known_as(scan) is None
 
     def _has_sibling(self, scan: ScanIdentity, ids: Iterable[str]) -> bool:
         named_after_itself = {scan.scan_id} if scan.specimen == scan.scan_id else set()
-        others = (self.scans[i] for i in {*ids} - named_after_itself)
-        return any(other.specimen == scan.specimen for other in others)
+        return scan.specimen in {self.scans[i].specimen for i in {*ids} - named_after_itself}
 
 
 def use_of(provenance: Provenance | None, scan: ScanIdentity) -> ScanUse:
-    """Say what a model has to do with a scan; `unknown` where its file holds no record."""
+    """Return what a model used a scan for; `unknown` if its file has no record."""
     return "unknown" if provenance is None else provenance.use_of(scan)
-
-
-# Making it
 
 
 def identify(
     scan_id: str, content_hash: str, image: np.ndarray, specimen_pattern: str = SPECIMEN_PATTERN
 ) -> ScanIdentity:
-    """Return a scan's identity.
-
-    Parameters
-    ----------
-    image : array, shape (z, y, x), downsampled
-    specimen_pattern : see `specimen_name`
-    """
+    """Return the identity of a scan with this downsampled image (z, y, x)."""
     specimen = specimen_name(scan_id, specimen_pattern)
     return ScanIdentity(scan_id, specimen, content_hash, image_fingerprint(image))
 
 
 def specimen_name(scan_id: str, pattern: str) -> str:
-    """Return what a scan is of: as its id says, or, where the pattern finds nothing, the id."""
+    """Return the name of a scan's specimen; the scan's id if the pattern finds none."""
     found = re.match(pattern, scan_id)
     return found[1] if found is not None and found[1] else scan_id
 
 
 def image_fingerprint(image: np.ndarray) -> np.ndarray:
-    """Return how bright a downsampled image (z, y, x) is, coarsely.
+    """Return block means of a downsampled image (z, y, x): uint8, shape FINGERPRINT_SHAPE.
 
-    Gain and offset of the grey values leave no trace, nor do voxel sizes, masks and formats.
+    0 and 255 are at `GREY_RANGE`, so that gain and offset of the grey values don't matter.
     Fingerprints of one downsampled size can be compared.
-
-    Returns
-    -------
-    array of uint8, shape FINGERPRINT_SHAPE: block means, 0 and 255 at `GREY_RANGE`
     """
     values = torch.from_numpy(np.asarray(image, np.float32))
     blocks = F.adaptive_avg_pool3d(values[None, None], FINGERPRINT_SHAPE)[0, 0].numpy()
@@ -211,19 +164,19 @@ def record_network(
     specimen_pattern: str,
     run_id: str | None,
 ) -> Provenance:
-    """Record what one network has seen; its scans are read once, downsampled, for fingerprints."""
+    """Record one network's scans; each downsampled image is read once, for its fingerprint."""
     files = {file.scan_id: file for of_use in uses.values() for file in of_use}
     scans = {
         scan_id: identify(scan_id, file.content_hash, file.read().image, specimen_pattern)
         for scan_id, file in files.items()
     }
     ids = {purpose: tuple(file.scan_id for file in of_use) for purpose, of_use in uses.items()}
-    network = NetworkRecord(ids, tuple(sigma_voxels), run_id)
+    network = NetworkRecord(ids, tuple(map(float, sigma_voxels)), run_id)
     return Provenance(scans, (network,), specimen_pattern, run_id)
 
 
 def joined(every: Sequence[Provenance | None], run_id: str | None) -> Provenance | None:
-    """Return the record of several models' networks together; None where one has no record."""
+    """Return the joint record of several models' networks; None if a model has no record."""
     known = [one for one in every if one is not None]
     if not known or len(known) < len(every):
         return None
@@ -232,25 +185,14 @@ def joined(every: Sequence[Provenance | None], run_id: str | None) -> Provenance
     return Provenance(scans, networks, known[0].specimen_pattern, run_id)
 
 
-# As plain values and tensors, which a model file may hold
-
-
 def to_plain(provenance: Provenance) -> dict[str, Any]:
-    """Return a record as plain values and one tensor."""
+    """Return a record as plain values and one tensor, which a model file may hold."""
     scans = list(provenance.scans.values())
-    shape = (len(scans), *FINGERPRINT_SHAPE)
-    prints = np.stack([s.fingerprint for s in scans]) if scans else np.empty(shape, np.uint8)
+    prints = [scan.fingerprint for scan in scans] or np.empty((0, *FINGERPRINT_SHAPE))
     return {
         "scans": [[s.scan_id, s.specimen, s.content_hash] for s in scans],
-        "fingerprints": torch.from_numpy(prints),
-        "networks": [
-            {
-                "scan_ids": {purpose: list(ids) for purpose, ids in network.scan_ids.items()},
-                "sigma_voxels": [float(sigma) for sigma in network.sigma_voxels],
-                "run_id": network.run_id,
-            }
-            for network in provenance.networks
-        ],
+        "fingerprints": torch.from_numpy(np.asarray(prints, np.uint8)),
+        "networks": [asdict(network) for network in provenance.networks],
         "specimen_pattern": provenance.specimen_pattern,
         "run_id": provenance.run_id,
         "jawloc_version": provenance.jawloc_version,
@@ -261,18 +203,9 @@ def from_plain(content: Mapping[str, Any]) -> Provenance:
     """Return the record that `to_plain` made plain."""
     prints = content["fingerprints"].numpy()
     named = zip(content["scans"], prints, strict=True)
-    scans = {one[0]: ScanIdentity(one[0], one[1], one[2], own) for one, own in named}
-    networks = tuple(
-        NetworkRecord(
-            {purpose: tuple(ids) for purpose, ids in network["scan_ids"].items()},
-            tuple(network["sigma_voxels"]),
-            network["run_id"],
-        )
-        for network in content["networks"]
-    )
     return Provenance(
-        scans,
-        networks,
+        {i: ScanIdentity(i, specimen, code, own) for (i, specimen, code), own in named},
+        TypeAdapter(tuple[NetworkRecord, ...]).validate_python(content["networks"]),
         content["specimen_pattern"],
         content["run_id"],
         content["jawloc_version"],

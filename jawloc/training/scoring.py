@@ -1,4 +1,4 @@
-"""What a pass over scans says of the network: scores, positions, and a split's metrics."""
+"""Score predictions against the true points, batch by batch; summarise a split's metrics."""
 
 from __future__ import annotations
 
@@ -14,126 +14,93 @@ from jawloc.heatmaps.target import are_present, with_stand_ins
 from jawloc.training.coarse_to_fine import StagePrediction
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
-from jawloc.training.network import Stage
+from jawloc.training.stages import Stage
 
-# jawloc.inference.predict.predict_stages: training lies below inference, so that it is handed over
+# jawloc.inference.predict.predict_stages, passed in because training lies below inference
 PredictStages = Callable[
     [nn.Module, Sequence[Stage], Tensor, Sequence[float]], list[StagePrediction]
 ]
 
 
 @dataclass(frozen=True)
-class StageScored:
-    """What one stage says of some scans.
+class StageScores:
+    """One stage's scores of a batch; those of missing objects are meaningless."""
 
-    Attributes
-    ----------
-    predicted : tensor, shape (batch, object, 3), image voxels
-    scores : HeatmapScores
-        Of a missing object they mean nothing.
-    loss : tensor, shape (batch, object)
-        What is trained on; 0, without a gradient, for a missing object.
-    """
-
-    predicted: Tensor
+    predicted: Tensor  # (batch, object, 3), image voxels
     scores: HeatmapScores
-    loss: Tensor
+    loss: Tensor  # (batch, object), the trained one; 0, without a gradient, of a missing object
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Some scans as the network saw them; tensors stay on its device until `samples` asks.
+class BatchScores:
+    """A batch's scores; tensors stay on the network's device until the epoch's metrics."""
 
-    Attributes
-    ----------
-    scans : tensor of int64, shape (batch,)
-        Which scans of the split, on the CPU.
-    truth : tensor, shape (batch, object, 3), image voxels
-        The truth of an object that a scan lacks is NaN.
-    stages : each stage's own scores, in order; the last gives the position
-    """
-
-    scans: Tensor
-    truth: Tensor
-    stages: tuple[StageScored, ...]
+    scans: Tensor  # (batch,), on the CPU: numbers of the scans in their split
+    truth: Tensor  # (batch, object, 3), image voxels; NaN where a scan lacks an object
+    stages: tuple[StageScores, ...]
 
     @property
     def loss(self) -> Tensor:
-        """What is trained on, shape (batch, object): the mean over the stages."""
+        """The trained loss, shape (batch, object): the mean over the stages."""
         return torch.stack([stage.loss for stage in self.stages]).mean(0)
 
-    def detached(self) -> Scored:
-        """Return the numbers without what led to them: every step's maps would pile up."""
-        stages = [
-            StageScored(
-                stage.predicted,
-                HeatmapScores(
-                    **{name: value.detach() for name, value in vars(stage.scores).items()}
-                ),
-                stage.loss.detach(),
-            )
-            for stage in self.stages
-        ]
+    def detached(self) -> BatchScores:
+        """Return the scores without their graph, which holds every step's heatmaps in memory."""
+        stages = []
+        for stage in self.stages:
+            scores = {name: value.detach() for name, value in vars(stage.scores).items()}
+            kept = StageScores(stage.predicted, HeatmapScores(**scores), stage.loss.detach())
+            stages.append(kept)
         return replace(self, stages=tuple(stages))
 
 
 def score(
     predictions: Sequence[StagePrediction], points: Tensor, scans: Tensor, loss: LossName
-) -> Scored:
-    """Compare what each stage says of a batch with its true points (batch, object, 3; or NaN)."""
+) -> BatchScores:
+    """Compare each stage's prediction with the true points (batch, object, 3); missing: NaN."""
     present, stages = are_present(points), []
-    for view in predictions:
-        scores = view.score(with_stand_ins(points))
+    for prediction in predictions:
+        scores = prediction.score(with_stand_ins(points))
         own_loss = torch.where(present, scores.loss(loss), 0.0)
-        stages.append(StageScored(view.decode().points, scores, own_loss))
-    return Scored(scans, points, tuple(stages))
+        stages.append(StageScores(prediction.decode().points, scores, own_loss))
+    return BatchScores(scans, points, tuple(stages))
 
 
 def metrics_of_stages(
-    scored: Sequence[Scored], count: int, scans: ScanTensors, processes: Processes
+    scores: Sequence[BatchScores], count: int, scans: ScanTensors, processes: Processes
 ) -> tuple[HeatmapMetrics, ...]:
-    """Return the metrics of a split, of all processes, for each of `count` stages."""
-    names = scans.object_names
+    """Return the metrics of a split, over all processes, for each of `count` stages."""
     return tuple(
-        summarise(samples(scored, stage, scans, processes), names) for stage in range(count)
+        summarise(_samples(scores, stage, scans, processes), scans.object_names)
+        for stage in range(count)
     )
 
 
-def samples(
-    scored: Sequence[Scored], stage: int, scans: ScanTensors, processes: Processes
+def _samples(
+    scores: Sequence[BatchScores], stage: int, scans: ScanTensors, processes: Processes
 ) -> list[HeatmapSample]:
-    """Return what each scan contributes, of all processes, in the order of the split."""
+    """Return one stage's sample of each scan, of all processes, in the order of the split."""
     own: list[tuple[int, HeatmapSample]] = []
-    for part in scored:
-        said = part.stages[stage]
-        numbers = [
-            values.double().cpu().numpy()
-            for values in (
-                said.scores.kl_nats,
-                said.scores.dice,
-                said.scores.mse,
-                said.scores.relative_mse,
-            )
-        ]
-        predicted, truth = said.predicted.cpu().numpy(), part.truth.cpu().numpy()
-        for i, scan in enumerate(part.scans.tolist()):
+    for batch in scores:
+        of_stage = batch.stages[stage].scores
+        tensors = (of_stage.kl_nats, of_stage.dice, of_stage.mse, of_stage.relative_mse)
+        numbers = [values.double().cpu().numpy() for values in tensors]
+        predicted, truth = batch.stages[stage].predicted.cpu().numpy(), batch.truth.cpu().numpy()
+        for i, scan in enumerate(batch.scans.tolist()):
             kl, dice, mse, relative = (values[i] for values in numbers)
             grid = scans.grids[scan]
             sample = HeatmapSample(kl, dice, mse, relative, predicted[i], truth[i], grid)
             own.append((scan, sample))
-    return [sample for _, sample in sorted(processes.gather(own), key=lambda pair: pair[0])]
+    return [sample for _, sample in sorted(processes.all_gather(own), key=lambda pair: pair[0])]
 
 
-def mean_loss(scored: Sequence[Scored], stage: int, processes: Processes) -> float:
-    """Return the mean over the objects of all scans, of all processes, of a stage's own loss.
-
-    The stage's curriculum goes by this one: it says what the stage has learned.
-    """
+def mean_loss(scores: Sequence[BatchScores], stage: int, processes: Processes) -> float:
+    """Return a stage's mean loss over all objects of all processes, for the stage's curriculum."""
     own: list[float] = []
-    if scored:
-        present = are_present(torch.cat([part.truth for part in scored]))
-        own = torch.cat([part.stages[stage].loss for part in scored])[present].tolist()
-    every = processes.gather(own)
+    if scores:
+        present = are_present(torch.cat([batch.truth for batch in scores]))
+        own = torch.cat([batch.stages[stage].loss for batch in scores])[present].tolist()
+    every = processes.all_gather(own)
     return sum(every) / len(every)
 
 
@@ -146,25 +113,17 @@ def validate(
     predict: PredictStages,
     processes: Processes = SINGLE_PROCESS,
 ) -> tuple[HeatmapMetrics, ...]:
-    """Score a network on scans, one at a time, without dropout and without augmentation.
+    """Return each stage's metrics, one scan at a time, without dropout.
 
-    Parameters
-    ----------
-    sigmas_voxels : sequence of float
-        Of each stage's targets, in image voxels.
-    predict : the prediction that `locate` and `evaluate` use too
-    processes : Processes
-        The processes that share the scans; each returns the metrics of all scans.
-
-    Returns
-    -------
-    Each stage's own metrics, in order; the last ones are of the position.
+    The processes share the scans, and each returns the metrics of all. Sigmas are of each stage's
+    targets, in image voxels.
     """
     network.eval()
     device = next(network.parameters()).device
-    numbers = [torch.tensor([i]) for i in range(processes.rank, len(scans.ids), processes.size)]
-    scored = []
-    for number, images in zip(numbers, scans.batches(numbers), strict=True):
+    shard = range(processes.rank, len(scans.ids), processes.world_size)
+    batches = [torch.tensor([i]) for i in shard]
+    scores = []
+    for batch, images in zip(batches, scans.batches(batches), strict=True):
         predictions = predict(network, stages, images.to(device), sigmas_voxels)
-        scored.append(score(predictions, scans.points[number].to(device), number, "kl"))
-    return metrics_of_stages(scored, len(stages), scans, processes)
+        scores.append(score(predictions, scans.points[batch].to(device), batch, "kl"))
+    return metrics_of_stages(scores, len(stages), scans, processes)

@@ -1,6 +1,6 @@
-"""Which scans train, validate and test; scans of one specimen stay together.
+"""Split scans into training, validation and test, and into folds; specimens stay whole.
 
-Scans of one fish look alike. If some of them train and others test, the error says how well the
+Scans of one fish look alike. If some of them train and others test, the error tells how well the
 network remembers fish, not how well it finds the jaw in a new one.
 """
 
@@ -32,13 +32,7 @@ SPECIMEN_PATTERN = (
 
 
 def checked_pattern(pattern: str) -> str:
-    """Return a regular expression that has exactly one group.
-
-    Raises
-    ------
-    ValueError
-        If it is not one.
-    """
+    """Return a regular expression; raise ValueError unless it is one with exactly one group."""
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
@@ -50,7 +44,7 @@ def checked_pattern(pattern: str) -> str:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which scans validate and which test: at least so many, by whole specimens, or these ids."""
+    """Which scans validate and test: at least so many, by whole specimens, or these ids."""
 
     validation_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
     test_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
@@ -60,29 +54,51 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class Split:
-    """Scan ids by what they are used for; no id is in two."""
+    """Scan ids by purpose; no id has two."""
 
     train_ids: tuple[str, ...]
     val_ids: tuple[str, ...]
     test_ids: tuple[str, ...]
 
     def titled(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Return, by short name, the title and ids of the splits that training looks at."""
+        """Return the title and ids of the training and validation scans by short name."""
         return {"train": ("Training", self.train_ids), "val": ("Validation", self.val_ids)}
 
 
+def specimens_of(scan_ids: Iterable[str], pattern: str) -> dict[str, str]:
+    """Return each scan's specimen, the pattern's group, by scan id, sorted.
+
+    Raises InputError if the pattern doesn't match an id, or a name would be empty.
+    """
+    specimens = {}
+    for scan_id in sorted(scan_ids):
+        found = re.match(pattern, scan_id)
+        if found is None or not found[1]:
+            raise InputError(
+                f"specimen_pattern: it must find a specimen's name in the id of every scan; in "
+                f"{scan_id!r} {pattern!r} finds none"
+            )
+        specimens[scan_id] = found[1]
+    return specimens
+
+
+def group_by_specimen(scan_ids: Iterable[str], pattern: str) -> dict[str, list[str]]:
+    """Return each specimen's scan ids by its name, all sorted; errors as `specimens_of`."""
+    groups: dict[str, list[str]] = {}
+    for scan_id, specimen in specimens_of(scan_ids, pattern).items():
+        groups.setdefault(specimen, []).append(scan_id)
+    return dict(sorted(groups.items()))
+
+
 def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
-    """Split the scans; by default the last specimen tests, the last but one validates.
+    """Split the scans; by default the last specimen tests and the last but one validates.
 
-    Specimens are in the order of their last scan's id. A number of scans is taken from the end,
-    by whole specimens until there are so many or more; a list of ids is taken as it is. Numbers
-    don't touch specimens that a list names; what is left of these trains.
+    Specimens are in the order of their last scan's id. A number of scans is taken from the end, by
+    whole specimens until there are so many or more, without specimens that a list names; what is
+    left of those trains. A list of ids is taken as it is.
 
-    Raises
-    ------
-    InputError
-        Fewer than three scans or specimens, an unknown id, an id used twice, or too few scans for
-        what is wanted.
+    Raises InputError for fewer than three scans or specimens, an unknown or repeated id, or too few
+    scans.
     """
     ids = sorted(scan_ids)
     if len(ids) < MINIMUM_SCANS:
@@ -91,236 +107,49 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
             f"validate and test); found {len(ids)}"
         )
     wanted = {"validation_scans": config.validation_scans, "test_scans": config.test_scans}
-    lists = {k: [str(i) for i in v] for k, v in wanted.items() if not isinstance(v, int)}
-    _check_lists(lists, ids)
-    named = {scan_id for chosen in lists.values() for scan_id in chosen}
+    named = _named_ids(wanted, ids)
     specimens = group_by_specimen(ids, config.specimen_pattern)
-    if not lists and len(specimens) < MINIMUM_SCANS:
+    if all(isinstance(count, int) for count in wanted.values()) and len(specimens) < MINIMUM_SCANS:
         raise InputError(
             f"dicom_dirs: training needs scans of at least {MINIMUM_SCANS} specimens (one each to "
             f"train, validate and test); found {_in_words(specimens)}"
         )
-    # in this order, the last scan tests, as it does where every specimen has one
+    # in this order, the last scan tests where every specimen has one
     free = sorted((each for each in specimens.values() if named.isdisjoint(each)), key=max)
     test, val = _take(config.test_scans, free), _take(config.validation_scans, free)
-    used = {*val, *test}
-    split = Split(tuple(i for i in ids if i not in used), tuple(sorted(val)), tuple(sorted(test)))
+    train = tuple(i for i in ids if i not in {*val, *test})
+    split = Split(train, tuple(sorted(val)), tuple(sorted(test)))
     _check_sizes(split, wanted, specimens)
     return split
 
 
-def warn_of_divided_specimens(split: Split, pattern: str) -> None:
-    """Say in one warning which specimens have scans in several parts of a split, and where.
-
-    Only lists of ids divide specimens: those who list them may know better than the pattern.
-    """
-    uses = {"training": split.train_ids, "validation": split.val_ids, "test": split.test_ids}
-    parts = {use: group_by_specimen(ids, pattern) for use, ids in uses.items()}
-    divided = []
-    for specimen in sorted({name for part in parts.values() for name in part}):
-        where = {use: part[specimen] for use, part in parts.items() if specimen in part}
-        if len(where) > 1:
-            said = "; ".join(f"{use}: {', '.join(ids)}" for use, ids in where.items())
-            divided.append(f"{specimen} ({said})")
-    if divided:
-        warnings.warn(
-            f"validation_scans, test_scans: the lists divide specimens, so that errors may look "
-            f"better than they are in new ones: {', '.join(divided)}; specimen_pattern says which "
-            f"scans are of one specimen",
-            stacklevel=2,
-        )
-
-
-def choose_folds(split: Split, folds: int, pattern: str) -> tuple[Split, ...]:
-    """Share all but the test scans out among so many folds: each scan validates in one of them.
-
-    Specimens stay whole, and the folds are as even as that lets them be.
-
-    Parameters
-    ----------
-    pattern : `SplitConfig.specimen_pattern`
-
-    Raises
-    ------
-    InputError
-        Fewer than two folds, or fewer specimens than folds.
-    """
-    check_folds(folds)
-    ids = sorted((*split.train_ids, *split.val_ids))
-    specimens = group_by_specimen(ids, pattern)
-    if len(specimens) < folds:
-        raise InputError(
-            f"--folds: there must be at least as many specimens that aren't for testing as folds; "
-            f"received {folds} for {_in_words(specimens)}"
-        )
-    parts = [_scans(part) for part in _parts(list(specimens.values()), folds)]
-    return tuple(
-        Split(tuple(i for i in ids if i not in part), part, split.test_ids) for part in parts
-    )
-
-
-def check_objects(
-    split: Split, shown: Mapping[str, Collection[str]], names: Sequence[str], *, fold: bool = False
-) -> None:
-    """Refuse objects that can't be learned, judged or tested for want of a scan that shows them.
-
-    Parameters
-    ----------
-    shown : the names of the objects in each scan, by scan id
-    names : of all objects
-    fold : whether the split is one of several, which judge together: each has only to learn.
-
-    Raises
-    ------
-    InputError
-        About every object that no training, validation or test scan shows.
-    """
-    uses = {"training": split.train_ids}
-    if not fold:
-        uses |= {"validation": split.val_ids, "test": split.test_ids}
-    complaints = []
-    for name in names:
-        lacking = [use for use, ids in uses.items() if not any(name in shown[i] for i in ids)]
-        if not any(name in objects for objects in shown.values()):
-            complaints.append(f"{name!r} is in no scan at all")
-        elif lacking:
-            complaints.append(f"{name!r} is in no {' and no '.join(lacking)} scan")
-    if complaints:
-        needed = "training scan of each fold" if fold else "training, validation and test scan"
-        raise InputError(f"objects: each must be in at least one {needed}; {', '.join(complaints)}")
-
-
-def cross_validation_splits(
-    scan_ids: Sequence[str], folds: int, config: SplitConfig
-) -> tuple[Split, ...]:
-    """Divide all scans into folds: in each, one part tests, some others validate, the rest trains.
-
-    A specimen is never divided. In each fold, the specimens that validate are the smallest of the
-    part that is tested next, then those of the part after it: as many whole ones as it takes for
-    so many scans as `validation_scans` says (or has ids), and at least one. `test_scans` has no
-    say, as every scan is tested.
-
-    Raises
-    ------
-    InputError
-        Fewer than two folds, more than there are specimens, or a fold with nothing to train on.
-    """
-    check_folds(folds)
-    specimens = group_by_specimen(scan_ids, config.specimen_pattern)
-    if len(specimens) < max(folds, MINIMUM_SCANS):
-        raise InputError(
-            f"--folds: there must be at least as many specimens as folds, and three (to train, "
-            f"validate and test); received {folds} for {_in_words(specimens)}"
-        )
-    parts = _parts(list(specimens.values()), folds)
-    wanted = config.validation_scans
-    least = max(1, wanted if isinstance(wanted, int) else len(wanted))
-    return tuple(_split(parts[first:] + parts[:first], least) for first in range(folds))
-
-
-def check_folds(folds: int) -> None:
-    """Refuse what can't be a number of folds, whatever the scans."""
-    if folds < LEAST_FOLDS:
-        raise InputError(
-            f"--folds: at least {LEAST_FOLDS}, as each fold is tested by what the others taught; "
-            f"received {folds}"
-        )
-
-
-def _parts(specimens: Sequence[Sequence[str]], folds: int) -> list[list[Sequence[str]]]:
-    """Share specimens out evenly: the largest first, each to the part with the fewest scans."""
-    # here, as it is slow to import
-    from sklearn.model_selection import GroupKFold  # type: ignore[import-untyped]
-
-    # of specimens of one size it takes the last number first
-    numbered = dict(enumerate(reversed(specimens)))
-    groups = [number for number, specimen in numbered.items() for _ in specimen]
-    parts = [{groups[i] for i in part} for _, part in GroupKFold(folds).split(groups, None, groups)]
-    return [[numbered[number] for number in sorted(part, reverse=True)] for part in parts]
-
-
-def _split(parts: Sequence[Sequence[Sequence[str]]], least: int) -> Split:
-    """Return the fold that the first part tests and the next parts validate."""
-    tested, *others = parts
-    # the smallest first: whole specimens are then the least too many
-    rest = [specimen for part in others for specimen in sorted(part, key=len)]
-    validating: list[str] = []
-    while rest and len(validating) < least:
-        validating += rest.pop(0)
-    if not rest:
-        raise InputError(
-            f"validation_scans: with --folds, at least one specimen must be left to train on in "
-            f"every fold; {least} scans to validate with leave none"
-        )
-    return Split(_scans(rest), tuple(sorted(validating)), _scans(tested))
-
-
-def _scans(specimens: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    return tuple(sorted(scan_id for specimen in specimens for scan_id in specimen))
-
-
-def specimen_of(scan_id: str, pattern: str) -> str:
-    """Return the name of the specimen that a scan shows.
-
-    Parameters
-    ----------
-    pattern : regular expression that matches an id from its beginning; its one group is the
-        specimen's name.
-
-    Raises
-    ------
-    InputError
-        It doesn't match the id, or the name would be empty.
-    """
-    found = re.match(pattern, scan_id)
-    if found is None or not found[1]:
-        raise InputError(
-            f"specimen_pattern: it must find a specimen's name in the id of every scan; in "
-            f"{scan_id!r} {pattern!r} finds none"
-        )
-    return found[1]
-
-
-def specimens_of(scan_ids: Iterable[str], pattern: str) -> dict[str, str]:
-    """Return each scan's specimen by scan id, sorted; parameters and errors as `specimen_of`."""
-    return {scan_id: specimen_of(scan_id, pattern) for scan_id in sorted(scan_ids)}
-
-
-def group_by_specimen(scan_ids: Iterable[str], pattern: str) -> dict[str, list[str]]:
-    """Return the sorted scan ids of each specimen, by the specimen's name, sorted too.
-
-    Parameters and errors as `specimen_of`.
-    """
-    groups: dict[str, list[str]] = {}
-    for scan_id, specimen in specimens_of(scan_ids, pattern).items():
-        groups.setdefault(specimen, []).append(scan_id)
-    return dict(sorted(groups.items()))
+def _named_ids(wanted: Mapping[str, int | ScanIds], ids: Sequence[str]) -> set[str]:
+    """Return the ids of all lists; refuse unknown ones and those named twice."""
+    named: set[str] = set()
+    lists = {key: value for key, value in wanted.items() if not isinstance(value, int)}
+    for key, chosen in lists.items():
+        for scan_id in map(str, chosen):
+            if scan_id not in ids:
+                shown = ", ".join(ids[:5])
+                some = shown if len(ids) <= 5 else f"{shown} ... {ids[-1]} ({len(ids)} in all)"
+                raise InputError(f"{key}: {scan_id!r} is not among the scans; they are {some}")
+            if scan_id in named:
+                raise InputError(
+                    f"validation_scans, test_scans: a scan can be used for one purpose only; "
+                    f"{scan_id!r} is named twice"
+                )
+            named.add(scan_id)
+    return named
 
 
 def _take(wanted: int | ScanIds, free: list[list[str]]) -> list[str]:
-    """Return the ids that are named, or take specimens off the end until they are so many."""
+    """Return the ids of a list, or take specimens off the end until they have so many scans."""
     if not isinstance(wanted, int):
         return [str(scan_id) for scan_id in wanted]
     taken: list[str] = []
     while free and len(taken) < wanted:
         taken += free.pop()
     return taken
-
-
-def _check_lists(lists: Mapping[str, Sequence[str]], ids: Sequence[str]) -> None:
-    for key, chosen in lists.items():
-        for scan_id in chosen:
-            if scan_id not in ids:
-                raise InputError(
-                    f"{key}: {scan_id!r} is not among the scans; they are {_some(ids)}"
-                )
-    named = [scan_id for chosen in lists.values() for scan_id in chosen]
-    for scan_id in named:
-        if named.count(scan_id) > 1:
-            raise InputError(
-                f"validation_scans, test_scans: a scan can be used for one purpose only; "
-                f"{scan_id!r} is named twice"
-            )
 
 
 def _check_sizes(
@@ -349,6 +178,133 @@ def _in_words(specimens: Mapping[str, Sequence[str]]) -> str:
     return f"{number} in {scans} scans (specimen_pattern says which scans are of one)"
 
 
-def _some(ids: Sequence[str]) -> str:
-    shown = ", ".join(ids[:5])
-    return shown if len(ids) <= 5 else f"{shown} ... {ids[-1]} ({len(ids)} in all)"
+def warn_of_divided_specimens(split: Split, pattern: str) -> None:
+    """Warn of the specimens whose scans a split uses for several purposes.
+
+    Only lists of ids divide specimens, and their author may know better than the pattern.
+    """
+    uses = {"training": split.train_ids, "validation": split.val_ids, "test": split.test_ids}
+    divided = []
+    for specimen, scans in group_by_specimen(sum(uses.values(), ()), pattern).items():
+        parts = {use: [i for i in scans if i in ids] for use, ids in uses.items()}
+        listed = [f"{use}: {', '.join(part)}" for use, part in parts.items() if part]
+        if len(listed) > 1:
+            divided.append(f"{specimen} ({'; '.join(listed)})")
+    if divided:
+        warnings.warn(
+            f"validation_scans, test_scans: the lists divide specimens, so that errors may look "
+            f"better than they are in new ones: {', '.join(divided)}; specimen_pattern says which "
+            f"scans are of one specimen",
+            stacklevel=2,
+        )
+
+
+def check_objects(
+    split: Split, shown: Mapping[str, Collection[str]], names: Sequence[str], *, fold: bool = False
+) -> None:
+    """Raise InputError for the objects that no training, validation or test scan shows.
+
+    Parameters
+    ----------
+    shown : the names of the objects in each scan, by scan id
+    names : of all objects
+    fold : whether the split is one of several, of which only the training scans have to show all
+    """
+    uses = {"training": split.train_ids}
+    if not fold:
+        uses |= {"validation": split.val_ids, "test": split.test_ids}
+    complaints = []
+    for name in names:
+        lacking = [use for use, ids in uses.items() if not any(name in shown[i] for i in ids)]
+        if not any(name in objects for objects in shown.values()):
+            complaints.append(f"{name!r} is in no scan at all")
+        elif lacking:
+            complaints.append(f"{name!r} is in no {' and no '.join(lacking)} scan")
+    if complaints:
+        needed = "training scan of each fold" if fold else "training, validation and test scan"
+        raise InputError(f"objects: each must be in at least one {needed}; {', '.join(complaints)}")
+
+
+def choose_folds(split: Split, folds: int, pattern: str) -> tuple[Split, ...]:
+    """Divide all but the test scans into folds by specimen; each scan validates in one of them.
+
+    Raises InputError for fewer than two folds, or fewer specimens than folds.
+    """
+    check_folds(folds)
+    ids = sorted((*split.train_ids, *split.val_ids))
+    specimens = group_by_specimen(ids, pattern)
+    if len(specimens) < folds:
+        raise InputError(
+            f"--folds: there must be at least as many specimens that aren't for testing as folds; "
+            f"received {folds} for {_in_words(specimens)}"
+        )
+    parts = [_scans(part) for part in _parts(specimens, folds)]
+    return tuple(
+        Split(tuple(i for i in ids if i not in part), part, split.test_ids) for part in parts
+    )
+
+
+def cross_validation_splits(
+    scan_ids: Sequence[str], folds: int, config: SplitConfig
+) -> tuple[Split, ...]:
+    """Divide all scans into folds by specimen: each fold tests one part of them.
+
+    The specimens that validate are the smallest of the part that is tested next, then those of the
+    part after it: at least one, until they have as many scans as `validation_scans` says (or has
+    ids). The others train. `test_scans` is ignored, as every scan is tested.
+
+    Raises InputError for fewer than two folds, more folds than specimens, or a fold with nothing to
+    train on.
+    """
+    check_folds(folds)
+    specimens = group_by_specimen(scan_ids, config.specimen_pattern)
+    if len(specimens) < max(folds, MINIMUM_SCANS):
+        raise InputError(
+            f"--folds: there must be at least as many specimens as folds, and three (to train, "
+            f"validate and test); received {folds} for {_in_words(specimens)}"
+        )
+    parts = _parts(specimens, folds)
+    wanted = config.validation_scans
+    least = max(1, wanted if isinstance(wanted, int) else len(wanted))
+    return tuple(_split(parts[first:] + parts[:first], least) for first in range(folds))
+
+
+def check_folds(folds: int) -> None:
+    """Raise InputError for fewer than two folds."""
+    if folds < LEAST_FOLDS:
+        raise InputError(
+            f"--folds: at least {LEAST_FOLDS}, as each fold is tested by a network trained on the "
+            f"others; received {folds}"
+        )
+
+
+def _parts(specimens: Mapping[str, Sequence[str]], folds: int) -> list[list[Sequence[str]]]:
+    """Divide specimens evenly: the largest first, each to the part with the fewest scans."""
+    # here, as it is slow to import
+    from sklearn.model_selection import GroupKFold  # type: ignore[import-untyped]
+
+    # of specimens of one size it takes the last number first
+    numbered = dict(enumerate(reversed(list(specimens.values()))))
+    groups = [number for number, specimen in numbered.items() for _ in specimen]
+    parts = [{groups[i] for i in part} for _, part in GroupKFold(folds).split(groups, None, groups)]
+    return [[numbered[number] for number in sorted(part, reverse=True)] for part in parts]
+
+
+def _split(parts: Sequence[Sequence[Sequence[str]]], least: int) -> Split:
+    """Return the fold that the first part tests and the next parts validate."""
+    tested, *others = parts
+    # the smallest first: whole specimens then exceed the number least
+    rest = [specimen for part in others for specimen in sorted(part, key=len)]
+    validating: list[str] = []
+    while rest and len(validating) < least:
+        validating += rest.pop(0)
+    if not rest:
+        raise InputError(
+            f"validation_scans: with --folds, at least one specimen must be left to train on in "
+            f"every fold; {least} scans to validate with leave none"
+        )
+    return Split(_scans(rest), tuple(sorted(validating)), _scans(tested))
+
+
+def _scans(specimens: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(sorted(scan_id for specimen in specimens for scan_id in specimen))

@@ -33,7 +33,7 @@ from jawloc.training.checkpoint import (
     load_folds_checkpoint,
     save_folds_checkpoint,
 )
-from jawloc.training.network import choose_device
+from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.evaluate import evaluate_scans
 from jawloc.workflows.log_training import log_results

@@ -31,11 +31,13 @@ from jawloc.reporting.summary import describe_run, summarise_run
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
 from jawloc.training.dataset import ScanTensors, load_scans
+from jawloc.training.device import choose_device
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
-from jawloc.training.loop import EpochRecord, TrainingState, fit, start_training
-from jawloc.training.network import build_network, choose_device
-from jawloc.training.presence_classifier import train_presence_classifier
+from jawloc.training.loop import TrainingState, fit, start_training
+from jawloc.training.network import build_network
+from jawloc.training.presence_training import train_presence_classifier
 from jawloc.training.provenance import record_network
+from jawloc.training.records import EpochRecord
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.log_training import (
     best_locator,
@@ -170,7 +172,7 @@ def train_with_checkpoints(
 def check_device(config: Config, processes: Processes) -> None:
     """Refuse a device that is unknown, or numbered where every process takes one of its own."""
     device = choose_device(config.training.device)
-    if processes.size > 1 and device.index is not None:
+    if processes.world_size > 1 and device.index is not None:
         raise InputError(
             "device: with torchrun every process takes a GPU of its own, so it must be auto, cpu "
             f"or cuda; received {config.training.device!r}"

@@ -12,7 +12,7 @@ from jawloc.config.keys import known_keys
 from jawloc.config.messages import RULES
 from jawloc.config.sigmas import tell_sigmas
 from jawloc.errors import InputError
-from jawloc.training.network import choose_device
+from jawloc.training.device import choose_device
 from tests.lab import LAB_CONFIG
 
 

@@ -36,7 +36,8 @@ from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.downsample import downsample
 from jawloc.scans.reading import open_scan
 from jawloc.training.dataset import IntensityConfig
-from jawloc.training.network import NetworkConfig, build_network, heatmap_shape
+from jawloc.training.network import build_network
+from jawloc.training.stages import NetworkConfig, heatmap_shape
 
 SHAPE, SIZE = (48, 24, 24), (24, 12, 12)
 PERCENTILE = IntensityConfig(rule="percentile", low=1.0, high=99.5)

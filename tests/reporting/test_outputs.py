@@ -27,8 +27,8 @@ from jawloc.reporting.tables import write_metrics_csv
 from jawloc.scans.cache import CacheConfig, build_cache, load_example
 from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig
-from jawloc.training.loop import EpochRecord
-from jawloc.training.network import NetworkConfig, Stage
+from jawloc.training.records import EpochRecord
+from jawloc.training.stages import NetworkConfig, Stage
 
 SIZE = (24, 12, 12)
 ARCHES = {"left": (1,), "right": (2,)}

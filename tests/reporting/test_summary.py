@@ -17,7 +17,7 @@ from jawloc.reporting.summary import (
     radius_summary,
     summarise_run,
 )
-from jawloc.training.loop import EpochRecord, StageRecord
+from jawloc.training.records import EpochRecord, StageRecord
 from jawloc.training.splits import Split
 
 SPLIT = Split(("a", "b"), ("c",), ("d", "e"))

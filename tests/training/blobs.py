@@ -16,7 +16,8 @@ from jawloc.training import loop, scoring
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.loop import TrainingConfig, TrainingState, start_training
-from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.network import build_network
+from jawloc.training.stages import NetworkConfig
 
 SHAPE = (16, 12, 12)
 STRIDE = 2

@@ -12,11 +12,10 @@ from jawloc.heatmaps.target import render
 from jawloc.training.augmentation import (
     Augmentation,
     AugmentationConfig,
-    augment,
-    change_intensities,
     draw_augmentation,
-    move_images,
-    move_points,
+    transform_images,
+    transform_intensities,
+    transform_points,
 )
 
 SHAPE = (40, 32, 28)
@@ -65,6 +64,13 @@ def draw(
     return draw_augmentation(config, points, shape, sizes, torch.Generator().manual_seed(seed))
 
 
+def augment(
+    images: torch.Tensor, points: torch.Tensor, change: Augmentation
+) -> tuple[torch.Tensor, torch.Tensor]:
+    moved = transform_intensities(transform_images(images, change), change)
+    return moved, transform_points(points, change, SHAPE)
+
+
 def central_points(count: int, objects: int = 1) -> torch.Tensor:
     """Return points (count, objects, 3) far enough inside for a blob to stay whole."""
     share = torch.rand(count, objects, 3, generator=torch.Generator().manual_seed(1))
@@ -98,7 +104,7 @@ def test_rotation_keeps_physical_proportions(name):
     """Two points keep their distance in mm (times the scale), whatever the voxels' edges."""
     config = dataclasses.replace(GEOMETRIES[name], scale=0.0)
     points = central_points(6, objects=2)
-    moved = move_points(points, draw(config, points, LONG_VOXELS), SHAPE)
+    moved = transform_points(points, draw(config, points, LONG_VOXELS), SHAPE)
     size = torch.tensor(LONG_VOXELS)
     before = ((points[:, 0] - points[:, 1]) * size).norm(dim=-1)
     after = ((moved[:, 0] - moved[:, 1]) * size).norm(dim=-1)
@@ -107,7 +113,7 @@ def test_rotation_keeps_physical_proportions(name):
 
 def test_scaling_multiplies_distances_within_its_range():
     points = central_points(50, objects=2)
-    moved = move_points(points, draw(only(scale=0.2), points), SHAPE)
+    moved = transform_points(points, draw(only(scale=0.2), points), SHAPE)
     ratio = (moved[:, 0] - moved[:, 1]).norm(dim=-1) / (points[:, 0] - points[:, 1]).norm(dim=-1)
     assert 1 / 1.2 <= ratio.min() < 0.9
     assert 1.1 < ratio.max() <= 1.2
@@ -115,7 +121,7 @@ def test_scaling_multiplies_distances_within_its_range():
 
 def test_a_shift_stays_within_its_share_of_each_axis():
     points = torch.tensor(SHAPE).expand(100, 1, 3) / 2.0
-    moved = (move_points(points, draw(only(shift=0.1), points), SHAPE) - points).abs()
+    moved = (transform_points(points, draw(only(shift=0.1), points), SHAPE) - points).abs()
     limit = 0.1 * torch.tensor(SHAPE)
     assert (moved <= limit + 1e-4).all()
     assert (moved.amax((0, 1)) > 0.8 * limit).all()
@@ -128,7 +134,7 @@ def test_a_shift_stays_within_its_share_of_each_axis():
 def test_only_the_axes_of_the_setting_are_flipped(axes, can_move):
     """Left and right may differ: then flips must be off."""
     points = torch.full((60, 1, 3), 5.0)
-    moved = move_points(points, draw(only(flip_axes=axes), points), SHAPE)
+    moved = transform_points(points, draw(only(flip_axes=axes), points), SHAPE)
     mirrored = torch.tensor(SHAPE) - 1 - 5.0
     for axis, flips in enumerate(can_move):
         seen = {round(v, 3) for v in moved[:, 0, axis].tolist()}
@@ -139,8 +145,8 @@ def test_only_the_axes_of_the_setting_are_flipped(axes, can_move):
 def test_a_flip_is_the_array_reversed(axis):
     points, images = central_points(6), random_images(6)
     change = draw(only(flip_axes=(axis,)), points)
-    flipped = move_points(points, change, SHAPE) != points
-    moved = move_images(images, change)
+    flipped = transform_points(points, change, SHAPE) != points
+    moved = transform_images(images, change)
     where = flipped.flatten(1).any(1)
     assert where.any()
     assert not where.all()
@@ -157,9 +163,9 @@ def test_a_quarter_turn_about_z_takes_y_to_x():
     shape = (6, 9, 9)
     image = torch.zeros(1, 1, *shape)
     image[0, 0, 4, 6, 4] = 1
-    moved_point = move_points(torch.tensor([[[4.0, 6.0, 4.0]]]), change, shape)
+    moved_point = transform_points(torch.tensor([[[4.0, 6.0, 4.0]]]), change, shape)
     torch.testing.assert_close(moved_point, torch.tensor([[[4.0, 4.0, 6.0]]]))
-    assert move_images(image, change)[0, 0, 4, 4, 6].item() == pytest.approx(1, abs=1e-4)
+    assert transform_images(image, change)[0, 0, 4, 4, 6].item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("config", [NOTHING, dataclasses.replace(NOTHING, flip_axes=())])
@@ -210,7 +216,7 @@ def test_every_point_stays_inside_the_volume(objects):
     points = (chosen * torch.tensor(SHAPE) - 0.5).expand(200, objects, 3).clone()
     points[:, 1:] += torch.rand(200, objects - 1, 3, generator=generator)
     wild = dataclasses.replace(EVERYTHING, shift=0.4, rotation_degrees_zyx=(180.0, 90.0, 90.0))
-    moved = move_points(points, draw(wild, points), SHAPE)
+    moved = transform_points(points, draw(wild, points), SHAPE)
     assert (moved >= -0.5 - 1e-3).all()
     assert (moved <= torch.tensor(SHAPE) - 0.5 + 1e-3).all()
 
@@ -242,7 +248,7 @@ def test_intensity_changes_stay_within_their_ranges(seed):
 def test_gamma_then_gain_then_offset(changes, grey, expected):
     change = draw(NOTHING, torch.zeros(1, 1, 3))
     tensors = {name: torch.tensor([value]) for name, value in changes.items()}
-    changed = change_intensities(
+    changed = transform_intensities(
         torch.full((1, 1, 2, 2, 2), grey), dataclasses.replace(change, **tensors)
     )
     torch.testing.assert_close(changed, torch.full_like(changed, expected))
@@ -252,7 +258,7 @@ def test_noise_has_the_drawn_standard_deviation():
     change = dataclasses.replace(
         draw(NOTHING, torch.zeros(2, 1, 3)), noise=torch.tensor([0.0, 0.3])
     )
-    noise = change_intensities(torch.zeros(2, 1, *SHAPE), change)
+    noise = transform_intensities(torch.zeros(2, 1, *SHAPE), change)
     assert noise[0].abs().max() == 0
     assert noise[1].std().item() == pytest.approx(0.3, rel=0.02)
 
@@ -261,7 +267,7 @@ def test_what_comes_in_from_outside_is_the_repeated_edge():
     """Black wedges would tell the network how it was rotated."""
     points = central_points(3)
     change = draw(GEOMETRIES["all at once"], points)
-    moved = move_images(torch.full((3, 1, *SHAPE), 0.7), change)
+    moved = transform_images(torch.full((3, 1, *SHAPE), 0.7), change)
     torch.testing.assert_close(moved, torch.full_like(moved, 0.7))
 
 
@@ -283,9 +289,9 @@ def test_a_missing_object_stays_missing_and_limits_nothing():
     wild = dataclasses.replace(EVERYTHING, shift=0.4)
     with_it, without = draw(wild, lacking), draw(wild, alone)
     assert torch.equal(with_it.shift_voxels, without.shift_voxels)
-    moved = move_points(lacking, with_it, SHAPE)
+    moved = transform_points(lacking, with_it, SHAPE)
     assert moved[:, 1].isnan().all()
-    torch.testing.assert_close(moved[:, :1], move_points(alone, without, SHAPE))
+    torch.testing.assert_close(moved[:, :1], transform_points(alone, without, SHAPE))
 
 
 def test_a_scan_without_any_point_is_moved_all_the_same():

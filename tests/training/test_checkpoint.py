@@ -19,8 +19,9 @@ from jawloc.training.checkpoint import (
     save_atomically,
     save_checkpoint,
 )
-from jawloc.training.loop import EpochRecord, TrainingState
-from jawloc.training.network import NetworkConfig
+from jawloc.training.loop import TrainingState
+from jawloc.training.records import EpochRecord
+from jawloc.training.stages import NetworkConfig
 from tests.training.blobs import (
     CURRICULUM,
     MOVED,

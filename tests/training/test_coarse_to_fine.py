@@ -10,10 +10,11 @@ from jawloc.config.sigmas import decide_sigmas
 from jawloc.geometry import Grid
 from jawloc.heatmaps.target import gaussian_factors, render
 from jawloc.inference.predict import predict_stages
-from jawloc.training.augmentation import AugmentationConfig, draw_augmentation, move_points
+from jawloc.training.augmentation import AugmentationConfig, draw_augmentation, transform_points
 from jawloc.training.coarse_to_fine import StagePrediction, forward_training_batch, window_start
 from jawloc.training.dataset import ScanTensors
-from jawloc.training.network import CoarseToFine, NetworkConfig, Stage, build_network
+from jawloc.training.network import CoarseToFine, build_network
+from jawloc.training.stages import NetworkConfig, Stage
 from tests.training.blobs import CURRICULUM, MOVED, fit, fresh_state, training_config, validate
 
 SHAPE = (70, 44, 40)  # 70 and 44 are not multiples of 8
@@ -208,7 +209,7 @@ def test_training_sees_object_and_point_at_one_place(moved, number):
     if moved:
         config = AugmentationConfig(scale=0.0, gain=0.0, offset=0.0, gamma=0.0, noise=0.0)
         change = draw_augmentation(config, points, SHAPE, torch.ones(2, 3), generator)
-        points = move_points(points, change, SHAPE)
+        points = transform_points(points, change, SHAPE)
     jitter = torch.rand(2, 1, 3, generator=generator) * 2 - 1
     predictions = forward_training_batch(spots(), LOOKS, images, points, (4.0, 1.0), change, jitter)
     assert not torch.equal(predictions[1].start[0], predictions[1].start[1])

@@ -145,7 +145,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     with distributed_training() as processes:
         assert processes == SINGLE_PROCESS
         assert processes.is_main
-        assert processes.gather([1, 2]) == [1, 2]
+        assert processes.all_gather([1, 2]) == [1, 2]
 
 
 @pytest.mark.parametrize(

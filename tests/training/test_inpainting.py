@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jawloc.training import inpainting as erasing
+from jawloc.training import inpainting
 from jawloc.training.inpainting import MOST_MARGIN, RING, ObjectRegion, inpaint
 
 BOX = (slice(8, 11), slice(4, 8), slice(5, 7))
@@ -26,18 +26,18 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_an_outline_is_the_box_of_the_objects_voxels():
-    _, outline = scan()
-    assert outline.start_zyx == (8, 4, 5)
-    assert outline.inside.shape == (3, 4, 2)
-    assert int(outline.inside.sum()) == 3 * 4 * 2 - 2 * 3
+def test_a_region_is_the_box_of_the_objects_voxels():
+    _, region = scan()
+    assert region.start_zyx == (8, 4, 5)
+    assert region.inside.shape == (3, 4, 2)
+    assert int(region.inside.sum()) == 3 * 4 * 2 - 2 * 3
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_object_is_gone_and_what_is_far_from_it_is_left(seed):
-    image, outline = scan()
+    image, region = scan()
     before = image.clone()
-    erased = inpaint(image, outline, seeded(seed))
+    erased = inpaint(image, region, seeded(seed))
     assert torch.equal(image, before)  # a copy was painted on
     changed = erased != image
     own = changed[8, 4:8, 5:7]  # the object's uppermost slice
@@ -46,22 +46,22 @@ def test_the_object_is_gone_and_what_is_far_from_it_is_left(seed):
     outside = torch.ones_like(changed)
     outside[tuple(reach)] = False
     assert not (changed & outside).any()
-    assert torch.equal(erased, inpaint(image, outline, seeded(seed)))
+    assert torch.equal(erased, inpaint(image, region, seeded(seed)))
 
 
 def test_each_paint_gives_as_many_grey_values_as_there_are_voxels():
-    image, outline = scan()
+    image, region = scan()
     for margin, boxed in ((0, False), (2, True)):
-        part, inside = erasing._area(outline, margin, boxed, image.shape)
+        part, inside = inpainting._dilate(region, margin, boxed, image.shape)
         assert image[part].shape == inside.shape
-        for paint in erasing.PAINTS:
+        for paint in inpainting.PAINTS:
             values = paint(image, part, inside, seeded(1))
             assert values.shape == (int(inside.sum()),)
             assert torch.isfinite(values).all()
-    flat = erasing._flat(image, part, inside, seeded(1))
+    flat = inpainting._flat(image, part, inside, seeded(1))
     assert len(flat.unique()) == 1
     around = image[part][~inside]
-    assert torch.isin(erasing._shuffled(image, part, inside, seeded(1)), around).all()
+    assert torch.isin(inpainting._shuffled(image, part, inside, seeded(1)), around).all()
 
 
 def test_an_object_that_fills_the_image_or_lies_at_its_border_is_erased_too():
@@ -73,7 +73,7 @@ def test_an_object_that_fills_the_image_or_lies_at_its_border_is_erased_too():
 
 
 def test_the_ring_is_as_wide_as_it_says():
-    image, outline = scan()
-    _, inside = erasing._area(outline, 1, True, image.shape)
-    assert inside.shape == tuple(n + 2 * (1 + RING) for n in outline.inside.shape)
+    image, region = scan()
+    _, inside = inpainting._dilate(region, 1, True, image.shape)
+    assert inside.shape == tuple(n + 2 * (1 + RING) for n in region.inside.shape)
     assert int(inside.sum()) == (3 + 2) * (4 + 2) * (2 + 2)

@@ -20,14 +20,15 @@ from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.coarse_to_fine import forward_training_batch
 from jawloc.training.loop import (
     GRADIENT_NORM,
-    EpochRecord,
     TrainingConfig,
     TrainingState,
     is_finished,
     learning_rate,
     start_training,
 )
-from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.network import build_network
+from jawloc.training.records import EpochRecord
+from jawloc.training.stages import NetworkConfig
 from tests.training.blobs import (
     CURRICULUM,
     MOVED,

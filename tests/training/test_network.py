@@ -10,14 +10,9 @@ import torch
 from monai.networks.nets import AttentionUnet
 
 from jawloc.errors import InputError
-from jawloc.training.network import (
-    NetworkConfig,
-    build_network,
-    choose_device,
-    heatmap_shape,
-    to_heatmap_grid,
-    to_image_grid,
-)
+from jawloc.training.device import choose_device
+from jawloc.training.network import build_network
+from jawloc.training.stages import NetworkConfig, heatmap_shape, to_heatmap_grid, to_image_grid
 
 SMALL_UNETS = {
     f"unet, stride {stride}": NetworkConfig(

@@ -11,16 +11,19 @@ import pytest
 import torch
 
 from jawloc.geometry import Grid
-from jawloc.training import presence_classifier as module
+from jawloc.training import presence_training as module
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.intensity import normalise
 from jawloc.training.presence_classifier import (
+    INTENSITY,
     SIDE,
     PresenceClassifier,
-    PresenceClassifierConfig,
+    crop_around,
+    pool_image,
     presence_logits,
-    train_presence_classifier,
+    sample_patches,
 )
+from jawloc.training.presence_training import PresenceClassifierConfig, train_presence_classifier
 
 SHAPE = (52, 24, 24)
 JAW = {"jaw": None}
@@ -56,7 +59,7 @@ def without(file) -> np.ndarray:
 
 
 def ask(network, image, points, flipped_axes):
-    values = torch.from_numpy(normalise(image, module.INTENSITY))
+    values = torch.from_numpy(normalise(image, INTENSITY))
     return presence_logits(network, values, points, flipped_axes)
 
 
@@ -142,9 +145,9 @@ def test_what_is_cut_out_for_a_point_is_what_the_whole_scan_gives(pitch, point):
     network.pitch_voxels.copy_(torch.tensor([pitch]))
     image = torch.rand(80, 60, 60, generator=torch.Generator().manual_seed(0))
     place, step, pool = torch.tensor(point), torch.tensor(pitch), network.pool_zyx
-    near, inside = module._crop(image, place, step, pool)
-    few = module._sample(module._pooled(near, pool)[None, None], inside[None], step, pool, None)
-    every = module._sample(module._pooled(image, pool)[None, None], place[None], step, pool, None)
+    crop, inside = crop_around(image, place, step, pool)
+    few = sample_patches(pool_image(crop, pool)[None, None], inside[None], step, pool)
+    every = sample_patches(pool_image(image, pool)[None, None], place[None], step, pool)
     assert torch.allclose(few, every, atol=1e-5)
 
 
@@ -152,10 +155,10 @@ def test_a_neighbourhoods_middle_is_the_point():
     image = torch.zeros(40, 40, 40)
     image[20, 22, 18] = 1.0
     one, point = (1, 1, 1), torch.tensor([[20.5, 22.5, 18.5]])
-    seen = module._sample(image[None, None], point, torch.ones(3), one, None)[0, 0]
+    patch = sample_patches(image[None, None], point, torch.ones(3), one)[0, 0]
     # the samples beside the middle lie half a step from it
-    assert float(seen[SIDE // 2 - 1, SIDE // 2 - 1, SIDE // 2 - 1]) == pytest.approx(1, abs=1e-4)
-    assert float(seen.sum()) == pytest.approx(1, abs=1e-4)
+    assert float(patch[SIDE // 2 - 1, SIDE // 2 - 1, SIDE // 2 - 1]) == pytest.approx(1, abs=1e-4)
+    assert float(patch.sum()) == pytest.approx(1, abs=1e-4)
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -188,9 +191,9 @@ def test_what_is_learned_from_stays_within_the_memory_budget(held, fit, expected
     budget = fit * max(map(one_scan_bytes, files))
     assert learn(files, steps=1, memory_budget_gb=budget / 1e9) is not None
     (scans,) = held
-    outlines = [outline for own in scans.outlines for outline in own]
-    taken = scans.images.nbytes + sum(outline.inside.nbytes for outline in outlines)
-    assert len(scans.images) == len(scans.outlines) == len(scans.points) == expected
+    regions = [region for own in scans.regions for region in own]
+    taken = scans.images.nbytes + sum(region.inside.nbytes for region in regions)
+    assert len(scans.images) == len(scans.regions) == len(scans.points) == expected
     assert taken <= max(budget, max(map(one_scan_bytes, files)))
 
 

@@ -95,7 +95,7 @@ def test_the_mean_over_processes_weighs_every_object_the_same(sizes):
         parts.append([score(predictions, TWO[part], part, "kl")] if len(part) else [])
 
     class Both(Processes):
-        def gather(self, items):
+        def all_gather(self, items):
             """Return one's own items and what the other process has gathered."""
             gathered.append(list(items))
             return [item for part in gathered for item in part]

@@ -31,7 +31,7 @@ from jawloc.reporting.figures.style import (
 
 if TYPE_CHECKING:  # would load torch, which no picture needs
     from jawloc.heatmaps.metrics import HeatmapMetrics
-    from jawloc.training.loop import EpochRecord
+    from jawloc.training.records import EpochRecord
 
 KEYS = {"kl": "kl_nats", "dice": "dice", "mse": "mse"}  # of EpochRecord.flat(), after the split
 LABELS = {

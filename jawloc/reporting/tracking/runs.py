@@ -34,7 +34,7 @@ from jawloc.reporting.tracking.ui_server import serve
 
 if TYPE_CHECKING:
     from jawloc.reporting.figures import Figure
-    from jawloc.training.loop import EpochRecord
+    from jawloc.training.records import EpochRecord
 
 LONGEST_VALUE = 5000  # characters of a param or tag; MLflow takes 6000
 PARAMS_A_BATCH = 100  # MLflow's limit

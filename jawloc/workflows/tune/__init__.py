@@ -20,7 +20,7 @@ from jawloc.config.sigmas import tell_sigmas
 from jawloc.errors import TrainingError
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.scans.cores import usable_cores
-from jawloc.training.network import choose_device
+from jawloc.training.device import choose_device
 from jawloc.workflows.prepare_data import prepare_data
 from jawloc.workflows.tune.lost_trials import finished
 from jawloc.workflows.tune.search_space import Space

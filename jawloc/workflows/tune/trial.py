@@ -18,9 +18,9 @@ from jawloc.errors import InputError, TrainingError
 from jawloc.heatmaps.curriculum import at_the_end
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.training.dataset import ScanTensors, load_scans
+from jawloc.training.device import choose_device
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingState
-from jawloc.training.network import choose_device
 from jawloc.training.splits import choose_folds
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train import log_epoch, log_inputs, start_state, train

@@ -19,7 +19,7 @@ from jawloc.reporting.figures import (
     save_figure,
 )
 from jawloc.scans.orthogonal_slices import orthogonal_slices
-from jawloc.training.loop import EpochRecord, StageRecord
+from jawloc.training.records import EpochRecord, StageRecord
 
 SHAPE = (40, 16, 20)
 VIEWS = {"axial": (1, 2), "coronal": (0, 2), "sagittal": (0, 1)}  # rows, columns

@@ -28,8 +28,9 @@ from jawloc.reporting.tracking.database import refuse_damaged
 from jawloc.reporting.tracking.runs import open_ui, tracked_run
 from jawloc.reporting.tracking.store import prepare_store, tracking_uri
 from jawloc.training.dataset import IntensityConfig
-from jawloc.training.loop import EpochRecord
-from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.network import build_network
+from jawloc.training.records import EpochRecord
+from jawloc.training.stages import NetworkConfig
 
 # Forks once MLflow is imported, which takes most of the time; prints how both processes ended.
 PREPARE_TWICE = """

@@ -1,0 +1,110 @@
+"""Which networks locate the objects, coarse to fine, and the grids of their heatmaps.
+
+Heatmap voxel j covers the image voxels stride * j ... stride * j + stride - 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from jawloc.geometry import Shape
+
+WindowSize = Annotated[int, Field(ge=16)]
+
+LEAST_POOLED_SIZE = 24  # voxels that pooling leaves along the shortest axis
+WINDOW_SIZE = 16  # heatmap voxels along each axis of the fine stage's window
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network's input and heatmap; lengths in image voxels."""
+
+    stride: int  # input voxels per heatmap voxel
+    pool: int = 1  # image voxels averaged into one input voxel along each axis
+    window: Shape | None = None  # the part of the image that is its input; None: the whole image
+    name: str = ""  # "coarse" or "fine"; empty for the only stage
+
+    @property
+    def heatmap_stride(self) -> int:
+        """Image voxels per heatmap voxel along each axis."""
+        return self.pool * self.stride
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network, and how wide; `for_grid` replaces every "auto".
+
+    All settings but the name are the U-Net's; the attention U-Net is always the lab's, one stage
+    with a heatmap as fine as its input.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    name: Literal["unet", "attention-unet"] = "unet"
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)  # one number a level
+    stride: Literal["auto", 1, 2, 4] = "auto"  # input voxels per heatmap voxel
+    # Image voxels that the coarse stage averages into one along each axis; 1: no coarse stage.
+    coarse: Literal["auto", 1, 2, 4, 8] = "auto"
+    # (z, y, x) image voxels of the fine stage's window round the coarse stage's point
+    window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
+
+    @property
+    def heatmap_stride(self) -> int:
+        """Image voxels per voxel of the last heatmap; ValueError if that is still "auto"."""
+        if self.name != "unet":
+            return 1
+        if self.stride == "auto":
+            raise ValueError("network.stride depends on the grid; call for_grid() first")
+        return self.stride
+
+    def for_grid(self, shape_zyx: Sequence[int]) -> NetworkConfig:
+        """Return the configuration with every "auto" replaced for this downsampled size.
+
+        Fine grids get longer heatmap voxels: what matters is how many there are across the jaw.
+        """
+        factor: Literal[1, 2, 4, 8] = 1
+        for larger in (2, 4, 8):
+            if min(shape_zyx) >= larger * LEAST_POOLED_SIZE:
+                factor = larger
+        coarse, stride, window = self.coarse, self.stride, self.window
+        if coarse == "auto":
+            coarse = factor if self.name == "unet" else 1
+        if stride == "auto":
+            stride = 2 if factor <= 2 else 4
+        if window == "auto":
+            window = (WINDOW_SIZE * stride,) * 3
+        return replace(self, coarse=coarse, stride=stride, window=window)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages in order, the last gives the position; ValueError if one is "auto"."""
+        stride = self.heatmap_stride
+        if self.name != "unet" or self.coarse == 1:
+            return (Stage(stride),)
+        if self.coarse == "auto" or self.window == "auto":
+            raise ValueError("the stages depend on the grid; call for_grid() first")
+        return (
+            Stage(stride, pool=self.coarse, name="coarse"),
+            Stage(stride, window=self.window, name="fine"),
+        )
+
+
+def heatmap_shape(shape_zyx: Sequence[int], stride: int) -> Shape:
+    """Return the shape of the heatmap for an image of this shape."""
+    z, y, x = (math.ceil(n / stride) for n in shape_zyx)
+    return z, y, x
+
+
+def to_heatmap_grid(points: Tensor, stride: int) -> Tensor:
+    """Convert points from image voxels to heatmap voxels."""
+    return (points + 0.5) / stride - 0.5
+
+
+def to_image_grid(points: Tensor, stride: int) -> Tensor:
+    """Convert points from heatmap voxels to image voxels."""
+    return (points + 0.5) * stride - 0.5
