@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jawloc.errors import InputError
-from jawloc.reporting.folders.folder_lock import only_process
+from jawloc.reporting.folders.folder_lock import exclusive_lock
 from jawloc.reporting.folders.own_files import CHECKPOINT as CHECKPOINT
 from jawloc.reporting.folders.own_files import own_names, own_run_names, refuse_foreign, run_names
 from jawloc.scans.atomic import target_of_temporary
@@ -48,7 +48,7 @@ def claimed_folder(
     folder = base / OUTPUT_FOLDER / model_name
     with (
         _nothing_left_behind(base),
-        only_process(lock_place(folder), f"--model-name: {model_name!r} ({folder})"),
+        exclusive_lock(lock_place(folder), f"--model-name: {model_name!r} ({folder})"),
     ):
         _recover(folder)
         output_folder(base, model_name, overwrite=overwrite, resume=resume)
@@ -89,7 +89,7 @@ def claimed_output(folder: Path) -> Iterator[None]:
     new = not folder.exists()
     make_writable(folder, f"--output-dir: {folder} must be a folder that can be written to")
     try:
-        with only_process(lock_place(folder), f"--output-dir: {folder}"):
+        with exclusive_lock(lock_place(folder), f"--output-dir: {folder}"):
             yield
     finally:
         if new:
