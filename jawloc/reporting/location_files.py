@@ -1,11 +1,10 @@
-"""What is looked for and where its results go: names of files, room for them, what is done."""
+"""What `jawloc locate` is asked for, and its files: their names, their folders, which are done."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +16,7 @@ from jawloc.inference.crop_files import CROP_ENDINGS
 from jawloc.inference.exports import Row, read_rows
 from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions
+from jawloc.scans.folders import make_writable
 from jawloc.scans.manifest import forget_files, written_files
 
 TABLE = "locations.csv"
@@ -29,19 +29,15 @@ Table = dict[str, list[Row]]  # by the scan's name
 
 @dataclass(frozen=True)
 class LocateRequest:
-    """Which model looks for what, and what is written of it.
+    """Which model locates which objects, and what is written.
 
     Attributes
     ----------
-    model, digest : str
-        What the user calls the model, and what changes with its weights.
-    model_options : ModelOptions
-        Which of the model's objects count.
-    folder : Path
-        Where results go.
+    model, digest : what the user calls the model; a text that changes with its weights
+    model_options : with the objects to locate, where not all
+    folder : of the results
     crop_size : (z, y, x) in voxels of the full-size scan
-    crop_format : str or None
-        One of CROP_ENDINGS; None writes no crops.
+    crop_format : one of CROP_ENDINGS; None writes no crops
     """
 
     locator: Locator
@@ -54,16 +50,16 @@ class LocateRequest:
     pictures: bool = True
 
     def objects(self) -> tuple[str, ...]:
-        """Return the names of the objects that are looked for."""
+        """Return the names of the objects to locate."""
         return self.model_options.objects or tuple(self.locator.objects)
 
     def outputs(self, scan: str, object_name: str) -> dict[str, str | None]:
         """Return the names of an object's own files, relative to the folder, by their column."""
         several = len(self.objects()) > 1
         stem = f"{scan}_{object_name}".replace("/", "_") if several else scan
-        crop = None if self.crop_format is None else f"{stem}{CROP_ENDINGS[self.crop_format]}"
+        crop = self.crop_format and f"{CROPS}/{stem}{CROP_ENDINGS[self.crop_format]}"
         return {
-            "crop_file": None if crop is None else f"{CROPS}/{crop}",
+            "crop_file": crop,
             "picture_file": f"{PICTURES}/{stem}.png" if self.pictures else None,
         }
 
@@ -78,7 +74,7 @@ class LocateRequest:
 
 
 def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
-    """Return what a folder of results has already, by the scan's name.
+    """Return the results that a folder has already, by the scan's name.
 
     Raises
     ------
@@ -99,43 +95,32 @@ def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
 
 
 def make_folders(request: LocateRequest) -> None:
-    """Make the folders of results, and see that there is room in them.
+    """Make the folders of results.
 
     Raises
     ------
     InputError
-        If they can't be written to, or the disk is too full for one scan's results.
+        If they can't be written to, or the disk has no room for one scan's results.
     """
+    folder = request.folder
     crops = 0 if request.crop_format is None else len(request.objects())
     needed = LEAST_FREE_BYTES + 2 * prod(request.crop_size) * crops
-    names = [(MARKUPS, True), (CROPS, request.crop_format), (PICTURES, request.pictures)]
-    try:
-        free = _free_bytes(request.folder)
-        for name in [name for name, wanted in names if wanted and free >= needed]:
-            (request.folder / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=request.folder / name) as file:
-                file.write(bytes(4096))
-                file.flush()
-    except OSError as error:
-        raise InputError(
-            f"--output-dir: {request.folder} must be a folder that can be written to; "
-            f"{error.strerror}"
-        ) from error
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
-            f"--output-dir: {request.folder} needs room for at least one scan's results, "
+            f"--output-dir: {folder} needs room for at least one scan's results, "
             f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
+        )
+    names = [(MARKUPS, True), (CROPS, request.crop_format), (PICTURES, request.pictures)]
+    for name in [name for name, wanted in names if wanted]:
+        make_writable(
+            folder / name, f"--output-dir: {folder} must be a folder that can be written to"
         )
 
 
-def _free_bytes(folder: Path) -> int:
-    """Return how much room there is in a folder, which need not be there yet."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
-
-
 def is_done(request: LocateRequest, rows: Sequence[Row], key: str) -> bool:
-    """Say whether rows are of the same file and search, and all their files are there."""
+    """Return whether rows are of the same scan and request, and all their files exist."""
     files = [f for row in rows for f in (row.crop_file, row.picture_file) if f is not None]
     return (
         tuple(row.object for row in rows) == request.objects()
@@ -148,23 +133,19 @@ def is_done(request: LocateRequest, rows: Sequence[Row], key: str) -> bool:
 def files_of(request: LocateRequest, scan: str) -> list[str]:
     """Return the names, relative to the folder, of a scan's own files."""
     names = [file for name in request.objects() for file in request.outputs(scan, name).values()]
-    markups = request.markups(scan).relative_to(request.folder).as_posix()
-    return [*filter(None, names), markups]
+    return [*filter(None, names), f"{MARKUPS}/{scan}.mrk.json"]
 
 
 def remove_files(request: LocateRequest, scan: str) -> None:
-    """Leave no file of a scan that failed: those of an earlier search would be taken for its.
-
-    Only files on the folder's list of what jawloc wrote are removed.
-    """
+    """Remove the files that the manifest has of a scan that failed: they show earlier results."""
     own = (written_files(request.folder) or set()).intersection(files_of(request, scan))
     for name in own:
         (request.folder / name).unlink(missing_ok=True)
     forget_files(request.folder, own)
 
 
-def files_of_earlier(folder: Path) -> set[str]:
-    """Return the files that the table in a folder is about, itself included; none without one."""
+def files_of_0_1_0(folder: Path) -> set[str]:
+    """Return the names of the table in a folder and of all files that it names, if there is one."""
     try:
         rows = read_rows(folder / TABLE)
     except (OSError, InputError):
@@ -179,9 +160,9 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
     try:
         if path.is_dir():
             files = sorted(path.iterdir())
-        elif path.suffix.lower() in (".mhd", ".nhdr"):  # headers whose voxels lie beside them
+        elif path.suffix.lower() in (".mhd", ".nhdr"):  # headers of voxels in files beside them
             files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
         states = [(file.name, file.stat()) for file in files if file.exists()]
-    except OSError:  # opening the scan says why
+    except OSError:  # opening the scan names the reason
         return []
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

@@ -23,7 +23,7 @@ from jawloc.reporting.evaluation_files import Failure, ModelEvaluation, flat_num
 from jawloc.reporting.evaluation_pictures import write_pictures as write_evaluation_pictures
 from jawloc.reporting.evaluation_report import write_files
 from jawloc.reporting.folders.own_files import evaluation_names, own_names, refuse_foreign
-from jawloc.reporting.folders.run_folder import CHECKPOINT, claimed_folder, run_folder
+from jawloc.reporting.folders.run_folder import CHECKPOINT, locked_run_folder, run_folder
 from jawloc.reporting.outputs import write_test_pictures, write_text
 from jawloc.reporting.summary import OUT_OF_FOLD, summarise_folds
 from jawloc.reporting.tables import write_out_of_fold_csv
@@ -88,7 +88,7 @@ def run_cross_validation(
     """
     how = {"overwrite": overwrite, "resume": resume}
     objects = list(config.cache.objects)
-    with claimed_folder(config.base, model_name, objects, folds=folds, **how) as folder:
+    with locked_run_folder(config.base, model_name, objects, folds=folds, **how) as folder:
         return _run_in(folder, config, model_name, folds, baselines or {}, **how)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jawloc.config import check_config
 from jawloc.inference.evaluate_scan import PointFinder
 from jawloc.phantom import brightest_spot, phantom_ids, write_phantoms
-from jawloc.reporting.folders.run_folder import claimed_folder
+from jawloc.reporting.folders.run_folder import locked_run_folder
 from jawloc.scans.cache import Example
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.splits import cross_validation_splits
@@ -67,7 +67,7 @@ def run_demo(
     with ExitStack() as claim:
         if processes.is_main:  # refuses a name that is taken
             objects = list(config.cache.objects)
-            claim.enter_context(claimed_folder(base, name, objects, folds=folds or 0, **how))
+            claim.enter_context(locked_run_folder(base, name, objects, folds=folds or 0, **how))
         with processes.main_process_first():
             write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE, progress=processes.is_main)
         if folds is not None:

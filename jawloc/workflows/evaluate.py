@@ -31,7 +31,7 @@ from jawloc.reporting.evaluation_files import (
 from jawloc.reporting.evaluation_pictures import write_pictures
 from jawloc.reporting.evaluation_report import write_files
 from jawloc.reporting.folders.own_files import evaluation_names, open_manifest
-from jawloc.reporting.folders.run_folder import claimed_output, is_run_folder
+from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES, model_file
 from jawloc.reporting.tracking.registry import (
     REGISTERED,
@@ -137,7 +137,7 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
         If the store of the runs can't be reached.
     """
     with (
-        claimed_output(request.folder),
+        locked_output_folder(request.folder),
         model_file(request.model, request.base) as weights,
     ):
         locator = load_model(weights, request.model_options, request.device)

@@ -34,7 +34,7 @@ from jawloc.inference.exports import (
 from jawloc.inference.locator import Localisation
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.folders.own_files import own_names, refuse_foreign
-from jawloc.reporting.folders.run_folder import claimed_output, is_run_folder
+from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.location_files import (
     TABLE,
     TABLES,
@@ -126,7 +126,7 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
 def _locked_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Iterator[None]:
     """Lock the folder of results, and start its list of the files that jawloc wrote."""
     written = {*TABLES, *(name for scan in scans for name in files_of(request, scan.name))}
-    with claimed_output(request.folder):
+    with locked_output_folder(request.folder):
         own = own_names(request.folder, run=is_run_folder(request.folder))
         refuse_foreign(request.folder, "--output-dir", written.__contains__, own)
         make_folders(request)

@@ -23,7 +23,7 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.inference.predict import predict_stages
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
-    claimed_folder,
+    locked_run_folder,
     output_folder,
     run_folder,
 )
@@ -104,7 +104,7 @@ def run_training(
     how = {"overwrite": overwrite, "resume": resume}
     claim: AbstractContextManager[Path]
     if processes.is_main:
-        claim = claimed_folder(config.base, model_name, list(config.cache.objects), **how)
+        claim = locked_run_folder(config.base, model_name, list(config.cache.objects), **how)
     else:  # when the others look, the name may be taken by the main process
         claim = nullcontext(output_folder(config.base, model_name, overwrite=True, resume=resume))
     with claim as folder:

@@ -1,4 +1,4 @@
-"""Interruptions that wait for the few lines that they must not tear apart."""
+"""Signals that wait until a few lines are done which they must not interrupt."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has the last
-
 
 @contextmanager
 def interruptions_held() -> Iterator[None]:
-    """Keep Ctrl-C and requests to end waiting until the block is done, then let them in.
+    """Hold back SIGINT, SIGTERM and SIGHUP until the block is done, then deliver the first.
 
-    Only signals that Python code handles: an ignored one stays ignored, and one that ends the
-    process does so at once. Outside the main thread, which alone gets signals, nothing is done.
+    Only signals that a Python function handles, and only in the main thread: no other gets any.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
-    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    handlers = {n: signal.getsignal(n) for n in numbers if callable(signal.getsignal(n))}
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {n: signal.getsignal(n) for n in (getattr(signal, name) for name in names)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     try:
         for number in handlers:
             signal.signal(number, lambda n, _: arrived.append(n))

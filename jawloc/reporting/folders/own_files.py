@@ -1,7 +1,7 @@
 """Which files in a folder of results are jawloc's, and which it is going to write there.
 
-Where a folder keeps a list of what jawloc wrote (see `jawloc.scans.manifest`), that alone counts.
-jawloc 0.1.0 kept none; of its files only names that it certainly wrote are taken for its own.
+Where a folder has a manifest (see `jawloc.scans.manifest`), that alone counts. jawloc 0.1.0 kept
+none; of its files only names that it certainly wrote count as its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 
 from jawloc.errors import InputError
 from jawloc.reporting.evaluation_files import CSV_FILE, HTML_FILE, JSON_FILE
-from jawloc.reporting.location_files import TABLES, files_of_earlier
+from jawloc.reporting.location_files import TABLES, files_of_0_1_0
 from jawloc.scans.manifest import start_manifest, written_files
 
 CHECKPOINT = "checkpoint.pt"
@@ -32,11 +32,12 @@ _RUN_FILES = {
     *("metrics.csv", "summary.json", "config.yml", "out_of_fold.csv", CHECKPOINT),
 }
 _EPOCH_PICTURE = re.compile(r"heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png")
+_EVALUATION_FILES = {JSON_FILE, CSV_FILE, HTML_FILE}
 _FIGURES = ("success", "trust", "bias")
 _EVALUATION_PICTURE = re.compile(r"(?:(?:success|trust|bias)(?:_[^/]+)?|worst_\d{2,}_[^/]+)\.png")
 _WORST_PICTURE = re.compile(r"worst_\d{2,}_(.+)\.png")
 
-Names = Callable[[str], bool]  # whether a file of this name is meant
+Names = Callable[[str], bool]  # whether a file name is among them
 
 
 def run_names(folder_name: str, objects: Sequence[str]) -> Names:
@@ -48,9 +49,9 @@ def run_names(folder_name: str, objects: Sequence[str]) -> Names:
 
 
 def evaluation_names(objects: Sequence[str], scans: Iterable[str]) -> Names:
-    """Return which files an evaluation writes of these objects and scans."""
+    """Return which files an evaluation of these objects and scans writes."""
     endings = picture_endings(objects).values()
-    exact = {JSON_FILE, CSV_FILE, HTML_FILE, *(f"{f}{e}.png" for f in _FIGURES for e in endings)}
+    exact = _EVALUATION_FILES | {f"{f}{ending}.png" for f in _FIGURES for ending in endings}
     shown = {f"{scan}{ending}" for scan in scans for ending in endings}
 
     def written(name: str) -> bool:
@@ -67,7 +68,7 @@ def picture_endings(objects: Sequence[str]) -> dict[str, str]:
 
 
 def evaluation_pictures(folder: Path) -> list[Path]:
-    """Return the pictures that earlier evaluations left in a folder."""
+    """Return the pictures that earlier evaluations left in a folder, as its manifest says."""
     own = written_files(folder) or set()
     return [folder / name for name in sorted(own) if _EVALUATION_PICTURE.fullmatch(name)]
 
@@ -77,32 +78,27 @@ def own_names(folder: Path, *, run: bool = False) -> set[str]:
     listed = written_files(folder)
     if listed is not None:
         return listed
-    there = set(names_in(folder))
-    own = there & (_evaluation_of_0_1_0(folder) | files_of_earlier(folder))
+    present = set(_names_in(folder))
+    own = present & (_evaluation_of_0_1_0(folder) | files_of_0_1_0(folder))
     if run:
-        own |= set(filter(run_names(folder.name, _objects_of_0_1_0(folder)), there))
+        own |= set(filter(run_names(folder.name, _objects_of_0_1_0(folder)), present))
     return own
 
 
 def own_run_names(folder: Path) -> set[str]:
     """Return the names of the files that a training, or evaluations of it, left in its folder."""
     own = own_names(folder, run=True)
-    # not of `jawloc locate`, which may have been told to write into the same folder
+    # not those of `jawloc locate`, which may write into the same folder
     return {name for name in own if "/" not in name and name not in TABLES}
 
 
 def open_manifest(folder: Path, option: str, writes: Names, *, run: bool = False) -> None:
-    """Go on with a folder's list of jawloc's files, once nothing of others is to be overwritten.
+    """Start or continue a folder's manifest, after `refuse_foreign`.
 
     Parameters
     ----------
-    option : by which the user chose the folder
-    writes : which files are going to be written
-
-    Raises
-    ------
-    InputError
-        If the folder holds a file that is to be written and is not jawloc's.
+    option : the option by which the user chose the folder
+    writes : the files that are going to be written
     """
     own = own_names(folder, run=run)
     refuse_foreign(folder, option, writes, own)
@@ -110,8 +106,8 @@ def open_manifest(folder: Path, option: str, writes: Names, *, run: bool = False
 
 
 def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> None:
-    """Refuse to write over a file that is not among jawloc's own."""
-    for name in names_in(folder):
+    """Raise InputError if a file is to be written over that is not among jawloc's own."""
+    for name in _names_in(folder):
         if name not in own and writes(name):
             raise InputError(
                 f"{option}: {folder} holds {name}, which jawloc didn't write and would overwrite; "
@@ -119,35 +115,29 @@ def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> N
             )
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return what is in a folder and in the folders in it, by names relative to it, sorted."""
-    if not folder.is_dir():
-        return []
+def _names_in(folder: Path) -> list[str]:
+    """Return what is in a folder and in the folders in it, as sorted names relative to it."""
     names = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         names.append(path.name)
         if path.is_dir():
-            with suppress(OSError):  # not for everybody's eyes
+            with suppress(OSError):  # it can't be read
                 names += sorted(f"{path.name}/{below.name}" for below in path.iterdir())
     return names
 
 
-# Before there were lists
-
-
 def _evaluation_of_0_1_0(folder: Path) -> set[str]:
-    """Return what the evaluation wrote that an `evaluation.json` is of, if jawloc made it."""
+    """Return the files of the evaluation that `evaluation.json` describes, if jawloc wrote it."""
     try:
         content: dict[str, Any] = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
         if not {"model", "weights_sha256", "jawloc_version"} <= set(content):
             return set()
-        # with the object's name, unless that was the only one asked for
+        # names end with the object's, unless only one was asked for
         endings = ["", *(f"_{name}".replace("/", "_") for name in content["objects"])]
         ranked = {f"worst_{r['rank']:02d}_{r['scan']}" for r in content["rows"] if r.get("rank")}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return set()
-    pictures = {f"{stem}{ending}.png" for stem in (*_FIGURES, *ranked) for ending in endings}
-    return {JSON_FILE, CSV_FILE, HTML_FILE, *pictures}
+    return _EVALUATION_FILES | {f"{s}{end}.png" for s in (*_FIGURES, *ranked) for end in endings}
 
 
 def _objects_of_0_1_0(folder: Path) -> list[str]:

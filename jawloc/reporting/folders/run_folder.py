@@ -1,4 +1,4 @@
-"""The folder that a run writes into: what it may be called, and when it is made, kept or left."""
+"""The folder that a run writes into: its name, its lock, and what is left when a run ends early."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FOLD = re.compile(r"fold_\d+")  # of a cross-validation: each holds what a trai
 
 
 @contextmanager
-def claimed_folder(
+def locked_run_folder(
     base: Path,
     model_name: str,
     objects: Sequence[str],
@@ -34,9 +34,9 @@ def claimed_folder(
     resume: bool,
     folds: int = 0,
 ) -> Iterator[Path]:
-    """Hold a run's folder against other processes, once its name is known to be plain and free.
+    """Lock a run's folder, once its name is known to be plain and free; it isn't made yet.
 
-    The folder is not made yet. A claim within the same claim is granted.
+    The thread that holds the lock may take it again.
 
     Raises
     ------
@@ -47,39 +47,35 @@ def claimed_folder(
     _check_name(model_name)
     folder = base / OUTPUT_FOLDER / model_name
     with (
-        _nothing_left_behind(base),
-        exclusive_lock(lock_place(folder), f"--model-name: {model_name!r} ({folder})"),
+        _without_empty_folders(base),
+        exclusive_lock(lock_path(folder), f"--model-name: {model_name!r} ({folder})"),
     ):
         _recover(folder)
         output_folder(base, model_name, overwrite=overwrite, resume=resume)
-        names = [folder.name, *(f"fold_{number}" for number in range(1, folds + 1))]
-        if folds:
-            in_the_way = {n for n in names[1:] if os.path.lexists(folder / n)}
-            in_the_way = {n for n in in_the_way if not (folder / n).is_dir()}
-            refuse_foreign(folder, "--model-name", lambda name: name in in_the_way, set())
-        for name in names:
-            place = folder if name == folder.name else folder / name
-            writes = run_names(name, objects)
+        places = [folder / f"fold_{number}" for number in range(1, folds + 1)]
+        files = {place.name for place in places if os.path.lexists(place) and not place.is_dir()}
+        refuse_foreign(folder, "--model-name", files.__contains__, set())
+        for place in (folder, *places):
+            writes = run_names(place.name, objects)
             refuse_foreign(place, "--model-name", writes, own_names(place, run=True))
         yield folder
 
 
 @contextmanager
-def _nothing_left_behind(base: Path) -> Iterator[None]:
-    """Take away the folders that only a lock needed, where a run was refused."""
+def _without_empty_folders(base: Path) -> Iterator[None]:
+    """Remove the folders that only a lock needed, where a run was refused."""
     output = base / OUTPUT_FOLDER
     made = [f for f in (output / LOCKS_FOLDER, output, output.parent) if not f.exists()]
     try:
         yield
     finally:
         for folder in made:
-            with suppress(OSError):  # there is something in it, or another process uses it
-                folder.rmdir()
+            _remove_if_empty(folder)
 
 
 @contextmanager
-def claimed_output(folder: Path) -> Iterator[None]:
-    """Make the folder that `--output-dir` names, and hold it against other processes.
+def locked_output_folder(folder: Path) -> Iterator[None]:
+    """Make the folder that `--output-dir` names, and lock it; remove it again if it stays empty.
 
     Raises
     ------
@@ -89,38 +85,39 @@ def claimed_output(folder: Path) -> Iterator[None]:
     new = not folder.exists()
     make_writable(folder, f"--output-dir: {folder} must be a folder that can be written to")
     try:
-        with exclusive_lock(lock_place(folder), f"--output-dir: {folder}"):
+        with exclusive_lock(lock_path(folder), f"--output-dir: {folder}"):
             yield
     finally:
         if new:
-            with suppress(OSError):  # there are results in it
-                folder.rmdir()
+            _remove_if_empty(folder)
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Say whether a training writes into a folder, or one of its folds does."""
-    return _run_of(folder) is not None
-
-
-def lock_place(folder: Path) -> Path:
-    """Return where the lock of a folder lies: of a run's, and its folds', beside the folder."""
+def lock_path(folder: Path) -> Path:
+    """Return the path of a folder's lock: in the folder, or beside that of a run."""
     run = _run_of(folder)
     if run is None:
         return folder.resolve() / ".jawloc"
     return run.parent.resolve() / LOCKS_FOLDER / run.name
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Return whether a training writes into a folder, or one of its folds does."""
+    return _run_of(folder) is not None
+
+
 def _run_of(folder: Path) -> Path | None:
-    place = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay what they are called
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 - links keep their names
     for run in (place, place.parent):
-        if run.parent.parts[-2:] == OUTPUT_FOLDER.parts and (run == place or is_fold(place)):
+        if run.parent.parts[-2:] == OUTPUT_FOLDER.parts and (run == place or _is_fold(place)):
             return run
     return None
 
 
-def is_fold(folder: Path) -> bool:
-    """Say whether a folder has the name of a cross-validation's fold."""
+def _is_fold(folder: Path) -> bool:
     return _FOLD.fullmatch(folder.name) is not None
+
+
+# Names
 
 
 def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
@@ -135,9 +132,7 @@ def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool)
 
 
 def _check_name(model_name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]*", model_name) or model_name.endswith(
-        (".", " ")
-    ):
+    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9 ._+=-]*[A-Za-z0-9_+=-])?", model_name):
         raise InputError(
             "--model-name: a model's name is a folder's name, of letters, digits, spaces and "
             f". _ + = - only and not beginning with a dot; received {model_name!r}"
@@ -146,21 +141,24 @@ def _check_name(model_name: str) -> None:
 
 def _taken(folder: Path) -> InputError:
     interrupted = (folder / CHECKPOINT).is_file()
-    way_on = "--resume goes on with its interrupted run, or " if interrupted else ""
+    resume = "--resume goes on with its interrupted run, or " if interrupted else ""
     return InputError(
-        f"--model-name: {folder.name!r} is taken ({folder}); {way_on}"
+        f"--model-name: {folder.name!r} is taken ({folder}); {resume}"
         f"--overwrite replaces it, or choose another name"
     )
 
 
+# What an early end leaves
+
+
 @contextmanager
 def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
-    """Make a run's folder; if the run ends early, leave it only if it can be gone on with.
+    """Make a run's folder; if the run ends early, keep it only if it can be resumed.
 
     Parameters
     ----------
-    overwrite : the files that an earlier run and evaluations of it wrote, and only they, are
-        replaced; until the new run has a whole epoch, they come back if it ends
+    overwrite : replaces the files that an earlier run and evaluations of it wrote, and only they;
+        if the new run ends before it has a whole epoch, they are put back
     resume : what is in the folder stays
 
     Raises
@@ -168,7 +166,7 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
     InputError
         Another run took the name since `output_folder` looked.
     KeyboardInterrupt
-        In the place of one without words: says how to go on.
+        With how to continue, in place of one without a message.
     """
     _recover(folder)
     try:
@@ -198,18 +196,19 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """Return what a run, its folds and evaluations of it wrote into its folder; the lists last."""
+    """Return what a run, its folds and evaluations of it wrote into its folder; manifests last."""
     names = own_run_names(folder)
-    folds = [path for path in sorted(folder.iterdir()) if is_fold(path) and path.is_dir()]
     own = [folder / name for name in sorted(names) if os.path.lexists(folder / name)]
     targets = {path: target_of_temporary(path) for path in folder.iterdir()}
     own += [path for path, target in targets.items() if target and target.name in names]
-    own += [path for fold in folds for path in _own_files(fold)]
+    for path in sorted(folder.iterdir()):
+        if _is_fold(path) and path.is_dir():
+            own += _own_files(path)
     return own + [path for path in [folder / MANIFEST] if path.is_file()]
 
 
 def _move_away(folder: Path) -> None:
-    """Move a run's files into REPLACED, which is there only once it has all of them."""
+    """Move a run's files into REPLACED, which exists only once it has all of them."""
     moved = _own_files(folder)
     (folder / UNFINISHED).mkdir()
     for path in moved:
@@ -217,20 +216,19 @@ def _move_away(folder: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
     (folder / UNFINISHED).rename(folder / REPLACED)
-    _remove_empty({path.parent for path in moved} - {folder})
+    _remove_empty_folds(folder, moved)
 
 
 def _put_back(folder: Path) -> None:
-    """Take a run's beginnings away and bring back what it was to replace."""
-    begun = _own_files(folder)
-    for path in begun:
+    """Remove what a run wrote and put back what it was to replace."""
+    written = _own_files(folder)
+    for path in written:
         path.unlink()
-    _remove_empty({path.parent for path in begun} - {folder})
+    _remove_empty_folds(folder, written)
     if (folder / REPLACED).is_dir():
         (folder / REPLACED).rename(folder / UNFINISHED)
     _move_back(folder)
-    with suppress(OSError):
-        folder.rmdir()
+    _remove_if_empty(folder)
 
 
 def _move_back(folder: Path) -> None:
@@ -242,7 +240,7 @@ def _move_back(folder: Path) -> None:
 
 
 def _recover(folder: Path) -> None:
-    """Do what a killed run had still to do: bring back what it hadn't replaced by an epoch."""
+    """Finish what a killed run left undone: put back what no whole epoch had replaced."""
     _move_back(folder)
     if (folder / REPLACED).is_dir():
         if (folder / CHECKPOINT).is_file():
@@ -251,8 +249,12 @@ def _recover(folder: Path) -> None:
             _put_back(folder)
 
 
-def _remove_empty(folds: set[Path]) -> None:
-    for fold in folds:
+def _remove_empty_folds(folder: Path, removed: Sequence[Path]) -> None:
+    for fold in {path.parent for path in removed} - {folder}:
         shutil.rmtree(fold / REPLACED, ignore_errors=True)
-        with suppress(OSError):  # something is in it
-            fold.rmdir()
+        _remove_if_empty(fold)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

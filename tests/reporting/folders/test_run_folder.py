@@ -13,9 +13,9 @@ from jawloc.errors import InputError
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
-    claimed_folder,
-    claimed_output,
-    lock_place,
+    lock_path,
+    locked_output_folder,
+    locked_run_folder,
     output_folder,
     run_folder,
 )
@@ -336,7 +336,7 @@ def killed(folder, when):
 
 
 def claim(base, *, overwrite=False, resume=False, objects=("jaw",), folds=0):
-    return claimed_folder(base, "x", objects, overwrite=overwrite, resume=resume, folds=folds)
+    return locked_run_folder(base, "x", objects, overwrite=overwrite, resume=resume, folds=folds)
 
 
 @pytest.mark.parametrize(
@@ -369,17 +369,17 @@ def test_a_file_that_a_run_would_overwrite_and_jawloc_did_not_write_is_refused(t
         "overwrite; move it away first"
     )
     assert files_below(tmp_path) == before
-    with claim(tmp_path, overwrite=True) if how else claimed_output(folder):
+    with claim(tmp_path, overwrite=True) if how else locked_output_folder(folder):
         pass  # one object and no folds don't write these
 
 
 def test_the_lock_lies_beside_a_runs_folder_and_within_any_other(tmp_path):
     runs = tmp_path / "script_output" / "jaw_location"
-    assert lock_place(runs / "x") == runs / ".locks" / "x"
-    assert lock_place(runs / "x" / "fold_1") == runs / ".locks" / "x"
-    assert lock_place(runs / "x" / "mine") == runs / "x" / "mine" / ".jawloc"
-    assert lock_place(runs / "y" / ".." / "x") == runs / ".locks" / "x"
-    assert lock_place(tmp_path / "out") == tmp_path / "out" / ".jawloc"
+    assert lock_path(runs / "x") == runs / ".locks" / "x"
+    assert lock_path(runs / "x" / "fold_1") == runs / ".locks" / "x"
+    assert lock_path(runs / "x" / "mine") == runs / "x" / "mine" / ".jawloc"
+    assert lock_path(runs / "y" / ".." / "x") == runs / ".locks" / "x"
+    assert lock_path(tmp_path / "out") == tmp_path / "out" / ".jawloc"
 
 
 def test_an_evaluation_into_the_folder_of_a_run_waits_for_the_run(tmp_path):
@@ -387,7 +387,7 @@ def test_an_evaluation_into_the_folder_of_a_run_waits_for_the_run(tmp_path):
 
     def evaluate():
         try:
-            with claimed_output(tmp_path / "script_output" / "jaw_location" / "x"):
+            with locked_output_folder(tmp_path / "script_output" / "jaw_location" / "x"):
                 pass
         except InputError as error:
             refused.append(str(error))
