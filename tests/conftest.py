@@ -109,7 +109,7 @@ def no_epoch_pictures(monkeypatch):
     import numpy as np
 
     import jawloc.workflows.log_training as log_training
-    from jawloc.reporting.outputs import write_text
+    from jawloc.reporting.text_files import write_text
 
     blank, save = np.zeros((4, 4, 3), np.uint8), log_training.save_figure
     monkeypatch.setattr(log_training, "target_picture", lambda *_: blank)

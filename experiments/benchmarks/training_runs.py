@@ -6,7 +6,6 @@ Every function that ends in `Work` is a contender (see contenders.py), sent to a
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import sys
 import time

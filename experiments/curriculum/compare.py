@@ -28,7 +28,7 @@ from tqdm import tqdm
 from jawloc.cli.options import Command, SettingsOptions, takes_settings
 from jawloc.config import Config, change_config
 from jawloc.reporting.folders.run_folder import OUTPUT_FOLDER
-from jawloc.reporting.outputs import write_text
+from jawloc.reporting.text_files import write_text
 from jawloc.scans.cores import usable_cores
 from jawloc.workflows.prepare_data import prepare_data
 from jawloc.workflows.train import run_training

@@ -27,7 +27,7 @@ from jawloc.geometry import Grid
 from jawloc.inference.calibrate import calibrate
 from jawloc.inference.locator import Locator, load_locator
 from jawloc.phantom import make_phantom, write_phantoms
-from jawloc.reporting.outputs import write_text
+from jawloc.reporting.text_files import write_text
 from jawloc.scans.cache import CacheConfig, ExampleFile, build_cache, open_example
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan

@@ -187,7 +187,7 @@ def takes_model(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         from jawloc.inference.models import ModelOptions
-        from jawloc.training.network import choose_device
+        from jawloc.training.device import choose_device
 
         size = parse_size(downsampled_size, "--downsampled-size")
         model_options = ModelOptions(network, size, tuple(dict.fromkeys(objects)))

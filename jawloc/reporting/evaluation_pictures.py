@@ -14,7 +14,7 @@ from jawloc.inference.metrics import errors_in
 from jawloc.reporting.evaluation_files import ModelEvaluation
 from jawloc.reporting.figures import Figure, plot_bias, plot_success, plot_trust, save_figure
 from jawloc.reporting.folders.own_files import evaluation_pictures, picture_endings
-from jawloc.reporting.outputs import location_picture
+from jawloc.reporting.location_picture import location_picture
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.manifest import forget_files
 from jawloc.scans.reading import open_scan

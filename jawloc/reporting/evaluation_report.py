@@ -21,7 +21,7 @@ from jawloc.reporting.evaluation_files import (
     csv_text,
     plain_content,
 )
-from jawloc.reporting.outputs import write_json, write_text
+from jawloc.reporting.text_files import write_json, write_text
 
 UNIT_WORDS = {
     "full_size_voxels": "voxels of the full-size scan",

@@ -1,19 +1,37 @@
-"""The pictures of a finished run."""
+"""The pictures of a finished run: its curves, predicted heatmaps, and test scans at full size."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from jawloc.geometry import Shape
+import numpy as np
+
+from jawloc.geometry import Shape, map_points
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.losses import LossName
+from jawloc.inference.crop import crop_box_around, read_crop
+from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
-from jawloc.reporting.figures import plot_losses, plot_metrics, plot_sigma, save_figure
-from jawloc.reporting.outputs import predicted_picture, write_test_pictures
-from jawloc.scans.cache import ExampleFile
-from jawloc.training.records import EpochRecord
+from jawloc.reporting.figures import (
+    Figure,
+    plot_crop,
+    plot_losses,
+    plot_metrics,
+    plot_sigma,
+    plot_slices,
+    save_figure,
+)
+from jawloc.reporting.heatmap_pictures import describe_sigma, predicted_picture
+from jawloc.reporting.location_picture import describe_error
+from jawloc.scans.cache import Example, ExampleFile
+from jawloc.scans.labels import object_voxels
+from jawloc.scans.orthogonal_slices import read_orthogonal_slices
+from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import ScanFile
+from jawloc.training.loop import EpochRecord
 from jawloc.training.splits import Split
 
 
@@ -29,13 +47,13 @@ def write_pictures(
     curriculum: CurriculumConfig,
     crop_size: Shape,
 ) -> None:
-    """Write every picture of a finished run.
+    """Write every picture of a finished run; of the test scans, each object's worst one.
 
     Parameters
     ----------
-    tested : errors in the test scans; of several scans the worst one is shown, for each object
+    tested : errors in the test scans
     records : of every epoch, at least one
-    examples : by scan id; those of the split at least
+    examples : by scan id, at least those of the split
     crop_size : (z, y, x) in voxels of the full-size scan
     """
     schedules = curriculum.per_stage(len(records[-1].stages))
@@ -51,9 +69,111 @@ def write_pictures(
     for short, (title, ids) in split.titled().items():
         picture = predicted_picture(examples[ids[0]].read(), locator, title)
         save_figure(picture, folder / f"{short}_heatmap_pred.png")
-    for name in locator.objects:
-        own = tested.select(name)
-        if own.errors:  # of several objects, a fold's test scans may lack one
+    for own in map(tested.select, locator.objects):
+        if own.errors:  # a fold's test scans may lack one of several objects
             worst = own.worst()
-            example = examples[worst.scan_id].read()
-            write_test_pictures(folder, locator, example, worst, crop_size)
+            write_test_pictures(folder, locator, examples[worst.scan_id].read(), worst, crop_size)
+
+
+def write_test_pictures(
+    folder: Path, locator: Locator, example: Example, error: ScanError, crop_size: Sequence[int]
+) -> list[Path]:
+    """Write the six pictures of one test scan; only this reads full-size voxels.
+
+    They show the object of the error; of several objects, file names end with its name.
+    """
+    name, several = error.object_name, len(example.points_voxels) > 1
+    of = f" of {name}" if several else ""
+    details = (
+        f"scan {error.scan_id}{f', {name}' if several else ''}, {describe_sigma(locator)}, "
+        f"error {describe_error(error)}"
+    )
+    labels = locator.objects[name]
+    scan = _only_labels(open_scan(example.source), labels)
+    centres = {
+        f"true centre{of}": error.truth_voxels,
+        f"predicted centre{of}": error.predicted_voxels,
+    }
+    figures = {
+        "test_heatmap": predicted_picture(example, locator, "Test"),
+        "test_centroid_downsampled": _downsampled_picture(example, labels, centres, name, details),
+    }
+    files = (("test_centroid_truth", "truth_cropped"), ("test_centroid", "test_cropped"))
+    for (label, point), names in zip(centres.items(), files, strict=True):
+        drawn = _full_size_pictures(scan, label, point, name, crop_size, details)
+        figures.update(zip(names, drawn, strict=True))
+    paths = []
+    for picture, figure in figures.items():
+        paths.append(folder / (f"{picture}_{name}.png" if several else f"{picture}.png"))
+        save_figure(figure, paths[-1])
+    return paths
+
+
+def _downsampled_picture(
+    example: Example,
+    labels: Sequence[int] | None,
+    centres: Mapping[str, np.ndarray],
+    name: str,
+    details: str,
+) -> Figure:
+    points = {
+        label: map_points(point, example.source_grid, example.grid)
+        for label, point in centres.items()
+    }
+    return plot_slices(
+        example.image,
+        centre=[*points.values()][-1],
+        points=points,
+        spacing_mm_zyx=example.grid.spacing_mm_zyx,
+        mask=_select_labels(example.mask, labels),
+        mask_label=f"{name} mask",
+        title=f"Predicted centre on the downsampled scan\n{details}",
+    )
+
+
+def _full_size_pictures(
+    scan: ScanFile,
+    label: str,
+    point: np.ndarray,
+    name: str,
+    crop_size: Sequence[int],
+    details: str,
+) -> tuple[Figure, Figure]:
+    """Show a centre in the whole scan, and in the crop around it."""
+    spacing = scan.grid.spacing_mm_zyx
+    window = crop_box_around(point.tolist(), crop_size, scan.grid.shape_zyx)
+    start, size = np.asarray(window.start_zyx), np.asarray(window.size_zyx)
+    image, mask = read_orthogonal_slices(scan, point)
+    whole = plot_slices(
+        image,
+        centre=point,
+        points={label: point},
+        spacing_mm_zyx=spacing,
+        mask=mask,
+        mask_label=f"{name} mask",
+        window=(start, start + size),
+        title=f"{label.partition(' ')[0].title()} centre on the full-size scan\n{details}",
+    )
+    voxels, labels = read_crop(scan, window)
+    edges = "×".join(map(str, window.size_zyx))
+    crop = plot_crop(
+        voxels,
+        np.zeros(voxels.shape, np.uint8) if labels is None else labels,
+        points={label: point - start},
+        spacing_mm_zyx=spacing,
+        title=f"Crop of {edges} voxels around the {label} ({window.fit})\n{details}",
+        object_name=name,
+    )
+    return whole, crop
+
+
+def _only_labels(scan: ScanFile, labels: Sequence[int] | None) -> ScanFile:
+    """Return a scan file whose mask has these labels only."""
+    read = scan.read_mask
+    if read is None:
+        return scan
+    return replace(scan, read_mask=lambda start, stop: _select_labels(read(start, stop), labels))
+
+
+def _select_labels(mask: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
+    return np.where(object_voxels(mask, labels), mask, 0)

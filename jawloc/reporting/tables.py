@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jawloc.reporting.outputs import write_text
-from jawloc.training.records import EpochRecord
+from jawloc.reporting.text_files import write_text
+from jawloc.training.loop import EpochRecord
 
 
 def write_metrics_csv(path: Path, records: Sequence[EpochRecord]) -> None:

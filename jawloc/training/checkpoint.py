@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumState
-from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.scans.atomic import atomic_path
 from jawloc.scans.manifest import record_file
 from jawloc.training.loop import TrainingState

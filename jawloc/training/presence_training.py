@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from jawloc.geometry import Shape
 from jawloc.scans.cache import ExampleFile
+from jawloc.scans.labels import object_voxels
 from jawloc.training.augmentation import (
     AugmentationConfig,
     draw_augmentation,
@@ -87,7 +88,7 @@ def train_presence_classifier(
 
 
 def _masks(mask: np.ndarray, objects: Objects) -> list[np.ndarray]:
-    return [mask != 0 if v is None else np.isin(mask, list(v)) for v in objects.values()]
+    return [object_voxels(mask, values) for values in objects.values()]
 
 
 def _extents(file: ExampleFile, objects: Objects) -> list[Extent | None]:

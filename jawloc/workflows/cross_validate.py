@@ -24,9 +24,10 @@ from jawloc.reporting.evaluation_pictures import write_pictures as write_evaluat
 from jawloc.reporting.evaluation_report import write_files
 from jawloc.reporting.folders.own_files import evaluation_names, own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import CHECKPOINT, locked_run_folder, run_folder
-from jawloc.reporting.outputs import write_test_pictures, write_text
+from jawloc.reporting.run_pictures import write_test_pictures
 from jawloc.reporting.summary import OUT_OF_FOLD, summarise_folds
 from jawloc.reporting.tables import write_out_of_fold_csv
+from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.scans.listing import ListedScan
 from jawloc.training.checkpoint import (

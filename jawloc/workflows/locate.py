@@ -45,7 +45,8 @@ from jawloc.reporting.location_files import (
     make_folders,
     remove_files,
 )
-from jawloc.reporting.outputs import location_picture, write_text
+from jawloc.reporting.location_picture import location_picture
+from jawloc.reporting.text_files import write_text
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan, describe_failure
 from jawloc.scans.manifest import start_manifest

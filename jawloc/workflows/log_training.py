@@ -13,10 +13,11 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT
-from jawloc.reporting.outputs import predicted_picture, target_picture, write_json, write_text
+from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
 from jawloc.reporting.run_pictures import write_pictures
 from jawloc.reporting.summary import flat_numbers
 from jawloc.reporting.tables import write_metrics_csv
+from jawloc.reporting.text_files import write_json, write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.training.loop import EpochRecord, TrainingState
 from jawloc.training.network import build_network

@@ -12,7 +12,7 @@ from jawloc.geometry import Grid
 from jawloc.inference.crop import crop_box_around
 from jawloc.inference.crop_files import write_crop
 from jawloc.reporting.figures import Figure, save_figure
-from jawloc.reporting.outputs import write_text
+from jawloc.reporting.text_files import write_text
 from jawloc.scans.manifest import (
     MANIFEST,
     forget_files,

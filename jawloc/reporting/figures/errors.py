@@ -1,4 +1,4 @@
-"""Errors of an evaluation: how large, how well foretold, in which direction."""
+"""Errors of an evaluation: how large, how well predicted, in which direction."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jawloc.reporting.figures.style import (
     BLACK,
     BLUE,
-    DOTS_PER_INCH,
     GREEN,
     ORANGE,
     ROUND,
     STYLE,
     VERMILION,
     Style,
+    blank_chart,
+    label_log_axis,
 )
 
 UNIT_NAMES = {"mm": "mm", "full_size_voxels": "voxels of the full-size scan"}
@@ -31,6 +32,7 @@ STATUS_STYLES: Mapping[str, Style] = {
 }
 
 
+@rc_context(STYLE)
 def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: str) -> Figure:
     """Show how errors are distributed, and the share of scans within each radius.
 
@@ -42,39 +44,35 @@ def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: st
     name : of the object
     """
     errors = np.sort(np.asarray(errors, float))
-    label = UNIT_NAMES[unit]
-    with rc_context(STYLE):
-        figure = Figure(figsize=(12, 4.6), dpi=DOTS_PER_INCH, layout="constrained")
-        left, right = figure.subplots(1, 2)
-        bins = min(20, max(5, round(2 * len(errors) ** 0.5)))
-        left.hist(errors, bins=bins, color=BLUE, edgecolor="white")
-        left.axvline(errors.mean(), color=BLACK, label=f"mean {errors.mean():.3g}")
-        median = float(np.median(errors))
-        left.axvline(median, color=GREEN, linestyle="--", label=f"median {median:.3g}")
-        left.set_xlim(left=0)
-        left.set_ylabel("scans")
-        left.yaxis.set_major_locator(MaxNLocator(integer=True))
-        left.legend(loc="best", frameon=True)
-        _draw_cumulative(right, errors, radii)
-        for axes in (left, right):
-            axes.set_xlabel(f"radial error ({label})")
-            axes.grid(alpha=0.25)
-        scans = f"{len(errors)} scan{'' if len(errors) == 1 else 's'}"
-        figure.suptitle(f"Errors of the {name} in {scans}", size=13, parse_math=False)
+    figure = blank_chart(12, 4.6)
+    left, right = figure.subplots(1, 2)
+    left.hist(errors, bins=min(20, max(5, round(2 * len(errors) ** 0.5))), color=BLUE, ec="white")
+    left.axvline(errors.mean(), color=BLACK, label=f"mean {errors.mean():.3g}")
+    median = float(np.median(errors))
+    left.axvline(median, color=GREEN, linestyle="--", label=f"median {median:.3g}")
+    left.set_xlim(left=0)
+    left.set_ylabel("number of scans")
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(loc="best", frameon=True)
+    _draw_cumulative(right, errors, radii)
+    for axes in (left, right):
+        axes.set_xlabel(f"radial error ({UNIT_NAMES[unit]})")
+        axes.grid(alpha=0.25)
+    scans = f"{len(errors)} scan{'' if len(errors) == 1 else 's'}"
+    figure.suptitle(f"Errors of the {name} in {scans}", size=13, parse_math=False)
     return figure
 
 
 def _draw_cumulative(axes: Axes, errors: np.ndarray, radii: Sequence[float]) -> None:
-    end = 1.05 * max(errors[-1], *radii) if len(radii) else 1.05 * errors[-1]
+    end = max(1.05 * max(errors[-1], *radii, 0), LEAST)
     shares = np.arange(len(errors) + 1) / len(errors)
-    x = np.concatenate([[0.0], errors, [max(end, LEAST)]])
-    axes.step(x, [*shares, 1.0], where="post", color=BLUE, linewidth=2)
+    axes.step([0, *errors, end], [*shares, 1.0], where="post", color=BLUE, linewidth=2)
     for radius in radii:
         share = float(np.mean(errors <= radius))
         axes.plot([radius, radius, 0], [0, share, share], color="0.6", linestyle=":", linewidth=1.2)
         label = f"{100 * share:.0f} % within {radius:g}"
         axes.plot(radius, share, "o", color=VERMILION, markersize=6, label=label)
-    axes.set_xlim(0, max(end, LEAST))
+    axes.set_xlim(0, end)
     axes.set_ylim(0, 1.06)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("scans with at most this error (SDR)")
@@ -82,78 +80,71 @@ def _draw_cumulative(axes: Axes, errors: np.ndarray, radii: Sequence[float]) -> 
         axes.legend(loc="best", frameon=True)
 
 
+@rc_context(STYLE)
 def plot_trust(
     errors: np.ndarray, foretold: np.ndarray, statuses: Sequence[str], *, what: str, name: str
 ) -> Figure:
-    """Show each scan's error against what the model said of it, on log scales.
+    """Show each scan's error against the model's own uncertainty, on log scales.
 
     Parameters
     ----------
-    errors : array, shape (scan,), radial errors in voxels of the full-size scan
-    foretold : array, shape (scan,), in the same unit
+    errors, foretold : array, shape (scan,), radial errors and uncertainties in full-size voxels
     statuses : of each scan
-    what : `foretold` is: the stated radius or the spread
+    what : the name of the uncertainty, the stated radius or the spread
     name : of the object
     """
     x, y = np.maximum(foretold, LEAST), np.maximum(errors, LEAST)
-    low, high = min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 6.2), dpi=DOTS_PER_INCH, layout="constrained")
-        axes = figure.add_subplot()
-        for status, style in STATUS_STYLES.items():
-            own = np.array([said == status for said in statuses])
-            if own.any():
-                label = f"{status} ({int(own.sum())})"
-                axes.plot(x[own], y[own], linestyle="none", alpha=0.8, label=label, **style)
-        axes.plot([low, high], [low, high], color=BLACK, linewidth=1.2, label=f"error = {what}")
-        for scale, limits in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
-            scale("log")
-            limits(low, high)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_aspect("equal")
-        axes.set_xlabel(f"{what} (voxels of the full-size scan)")
-        axes.set_ylabel("radial error (voxels of the full-size scan)")
-        axes.grid(alpha=0.25)
-        axes.legend(loc="upper left", frameon=True)
-        above = int(np.sum(errors > foretold))
-        title = f"Error of the {name} against its {what}: {above} of {len(x)} lie above the line"
-        axes.set_title(title, parse_math=False)
+    limits = min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5
+    figure = blank_chart(7.5, 6.2)
+    axes = figure.add_subplot()
+    for status, style in STATUS_STYLES.items():
+        own = np.array([one == status for one in statuses])
+        if own.any():
+            label = f"{status} ({int(own.sum())})"
+            axes.plot(x[own], y[own], linestyle="none", alpha=0.8, label=label, **style)
+    axes.plot(limits, limits, color=BLACK, linewidth=1.2, label=f"error = {what}")
+    axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        label_log_axis(axis)
+    axes.set_xlabel(f"{what} (voxels of the full-size scan)")
+    axes.set_ylabel("radial error (voxels of the full-size scan)")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", frameon=True)
+    above = f"{int(np.sum(errors > foretold))} of {len(x)} above the line"
+    axes.set_title(f"Error of the {name} against its {what}: {above}", parse_math=False)
     return figure
 
 
+@rc_context(STYLE)
 def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
     """Show each scan's signed error along each axis, with their mean and its standard error.
 
     Parameters
     ----------
-    offsets : array, shape (scan, 3), found minus true along z, y and x
+    offsets : array, shape (scan, 3), predicted minus true along z, y and x
     unit : mm or full_size_voxels
     name : of the object
     """
     offsets = np.asarray(offsets, float)
     n = len(offsets)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 4.6), dpi=DOTS_PER_INCH, layout="constrained")
-        axes = figure.add_subplot()
-        beside = np.linspace(-0.25, 0.25, n) if n > 1 else np.zeros(1)
-        for row in range(3):
-            label = "a scan" if row == 0 else None
-            axes.plot(row + beside, offsets[:, row], "o", color=BLUE, alpha=0.6, label=label)
-        error = offsets.std(axis=0, ddof=1) / n**0.5 if n > 1 else None
-        style: Style = {"fmt": "D", "color": VERMILION, "capsize": 8, "linewidth": 2, "zorder": 3}
-        label = "mean" if error is None else "mean ± standard error"
-        axes.errorbar(range(3), offsets.mean(axis=0), yerr=error, label=label, **style)
-        axes.axhline(0, color=BLACK, linewidth=1)
-        axes.set_xticks(range(3), ["z", "y", "x"])
-        axes.set_xlim(-0.5, 2.5)
-        axes.margins(y=0.08)
-        axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND))
-        axes.set_xlabel("axis")
-        axes.set_ylabel(f"found minus true ({UNIT_NAMES[unit]})")
-        axes.grid(alpha=0.25, axis="y")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
-        axes.set_title(f"Signed errors of the {name}", parse_math=False)
+    figure = blank_chart(9.5, 4.6)
+    axes = figure.add_subplot()
+    beside = np.linspace(-0.25, 0.25, n) if n > 1 else np.zeros(1)
+    for row in range(3):
+        label = "one scan" if row == 0 else None
+        axes.plot(row + beside, offsets[:, row], "o", color=BLUE, alpha=0.6, label=label)
+    error = offsets.std(axis=0, ddof=1) / n**0.5 if n > 1 else None
+    style: Style = {"fmt": "D", "color": VERMILION, "capsize": 8, "linewidth": 2, "zorder": 3}
+    label = "mean" if error is None else "mean ± standard error"
+    axes.errorbar(range(3), offsets.mean(axis=0), yerr=error, label=label, **style)
+    axes.axhline(0, color=BLACK, linewidth=1)
+    axes.set_xticks(range(3), ["z", "y", "x"])
+    axes.set_xlim(-0.5, 2.5)
+    axes.margins(y=0.08)
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND))
+    axes.set_xlabel("axis")
+    axes.set_ylabel(f"predicted minus true ({UNIT_NAMES[unit]})")
+    axes.grid(alpha=0.25, axis="y")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    axes.set_title(f"Signed errors of the {name}", parse_math=False)
     return figure

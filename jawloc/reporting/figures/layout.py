@@ -1,4 +1,4 @@
-"""Where things go in a picture of three slices: proportions and words, no drawing."""
+"""Where things go in a picture of three slices, and its texts; no drawing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from jawloc.geometry import Triple
+from jawloc.reporting.figures.style import WIDTH
 from jawloc.scans.orthogonal_slices import OrthogonalSlices
 
 Box = tuple[float, float, float, float]  # left, bottom, width, height
 
-WIDTH, TALLEST_PANEL = 12.0, 7.5  # inches
+TALLEST_PANEL = 7.5  # inches
 LEGEND_LINE, COLOUR_BAR = 0.28, 0.8  # inches of height; the bar's with its numbers and label
 LEFT, RIGHT, BOTTOM, GAP = 0.8, 0.3, 0.65, 0.9  # inches; room for tick and axis labels
 TITLE_LINE, PANEL_TITLE = 0.24, 0.6  # inches
@@ -58,17 +59,11 @@ def lay_out(
     legend_lines: int,
     colour_bar: bool = False,
 ) -> Layout:
-    """Fit three panels of the scan's own proportions, title, legend and colour bar together.
+    """Fit three panels of a volume's proportions, title, legend and colour bar together.
 
     The panels share one scale where they fit side by side, with the legend below. A tall scan's
     upright views fill the height instead; its axial view then grows into the room left over, and
-    the legend goes below that.
-
-    Parameters
-    ----------
-    extent_zyx : three lengths of the volume, in any one unit
-    title_lines, legend_lines, colour_bar
-        What room is needed for.
+    the legend goes below that. `extent_zyx` are the volume's lengths in any one unit.
     """
     depth, height, width = (float(length) for length in extent_zyx)
     room = WIDTH - LEFT - RIGHT - 2 * GAP
@@ -88,23 +83,20 @@ def lay_out(
     boxes = [(x, top - h, w, h) for x, w, h in zip(lefts, widths, heights, strict=True)]
     legend_top = top - heights[0] - BOTTOM - 0.1 if tall else bottom - BOTTOM - 0.05
     boxes.append((LEFT, legend_top - legend, widths[0], max(legend, 0.01)))
-    left_below, beside = (LEFT, legend_top - legend - 0.4), (WIDTH - RIGHT - 3.3, legend_top - 0.2)
-    boxes.append((*(left_below if tall else beside), 3.0, 0.18))
+    below, beside = (LEFT, legend_top - legend - 0.4), (WIDTH - RIGHT - 3.3, legend_top - 0.2)
+    boxes.append((*(below if tall else beside), 3.0, 0.18))
     full = top + PANEL_TITLE + TITLE_LINE * title_lines
-    *panels, legend_box, bar_box = [
-        (x / WIDTH, y / full, w / WIDTH, h / full) for x, y, w, h in boxes
-    ]
-    return Layout((WIDTH, full), panels, legend_box, bar_box)
+    panels = [(x / WIDTH, y / full, w / WIDTH, h / full) for x, y, w, h in boxes]
+    return Layout((WIDTH, full), panels[:3], *panels[3:])
 
 
 def title_lines(title: str, planes: OrthogonalSlices, spacing_mm_zyx: Triple | None) -> list[str]:
-    """Return the title, wrapped, and a last line that says how large the volume is."""
+    """Return the title, wrapped, and a last line with the size of the volume."""
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_CHARACTERS)]
-    voxels = " × ".join(str(n) for n in planes.shape_zyx)
+    size = f"{' × '.join(map(str, planes.shape_zyx))} voxels (z, y, x)"
     if spacing_mm_zyx is None:
-        return [*lines, f"{voxels} voxels (z, y, x), spacing unknown"]
-    spacing = " × ".join(f"{s:.3g}" for s in spacing_mm_zyx)
-    return [*lines, f"{voxels} voxels (z, y, x) of {spacing} mm"]
+        return [*lines, f"{size}, spacing unknown"]
+    return [*lines, f"{size} of {' × '.join(f'{s:.3g}' for s in spacing_mm_zyx)} mm"]
 
 
 def scale_bar_mm(width_mm: float) -> float:
@@ -114,7 +106,7 @@ def scale_bar_mm(width_mm: float) -> float:
 
 
 def crop_verdict(mask: np.ndarray, object_name: str = "jaw") -> str:
-    """Say whether the labelled voxels of a crop (z, y, x) reach its border, and on which faces."""
+    """Return whether the labelled voxels of a crop (z, y, x) reach its border, and which faces."""
     faces = [
         f"{end} {name}"
         for axis, name in enumerate("zyx")
@@ -122,9 +114,8 @@ def crop_verdict(mask: np.ndarray, object_name: str = "jaw") -> str:
         if mask.take(index, axis).any()
     ]
     if faces:
-        return (
-            f"the {object_name} touches the crop's border at {', '.join(faces)}: it may be cut off"
-        )
+        where = ", ".join(faces)
+        return f"the {object_name} touches the crop's border at {where}: it may be cut off"
     if not mask.any():
         return "no labelled voxel in this crop"
     return f"the {object_name} does not touch the crop's border"

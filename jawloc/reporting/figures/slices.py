@@ -1,7 +1,4 @@
-"""Slices of scans with whatever is known about them: points, masks, heatmaps, windows.
-
-Volumes and points come in as (z, y, x); here they are reordered, because a screen is (x, y).
-"""
+"""Slices of scans with what is known about them: points, masks, heatmaps, windows."""
 
 from __future__ import annotations
 
@@ -15,26 +12,25 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Patch
 
 from jawloc.geometry import Triple
-from jawloc.reporting.figures.layout import (
-    VIEWS,
-    Box,
-    View,
-    crop_verdict,
-    lay_out,
-    scale_bar_mm,
-    title_lines,
+from jawloc.reporting.figures.layout import VIEWS, Box, View, crop_verdict, lay_out, title_lines
+from jawloc.reporting.figures.panels import (
+    BOX,
+    OUTLINE,
+    Point,
+    draw_box,
+    draw_scale_bar,
+    draw_slice,
+    draw_title,
+    show_box,
 )
 from jawloc.reporting.figures.style import (
     DOTS_PER_INCH,
     GREEN,
     ORANGE,
     PURPLE,
-    ROUND,
     SKY,
     STYLE,
     VERMILION,
@@ -44,22 +40,20 @@ from jawloc.reporting.figures.style import (
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
 Volume = np.ndarray | OrthogonalSlices
-Point = Sequence[float] | np.ndarray
 JAW_RED = "#FF2A2A"
-# for what is known
+# for true points
 RINGS = (
     *(("o", SKY), ("s", PURPLE), ("D", GREEN)),
     *(("^", YELLOW), ("v", ORANGE), ("h", VERMILION)),
 )
-# for what is predicted
+# for predicted points
 CROSSES = (
     *(("+", YELLOW), ("x", ORANGE), ("1", VERMILION)),
     *(("2", SKY), ("3", PURPLE), ("4", GREEN)),
 )
-OUTLINE = [withStroke(linewidth=3.5, foreground="black")]
-WINDOW_STYLE: Style = {"fill": False, "edgecolor": ORANGE, "linestyle": "--", "linewidth": 1.8}
 
 
+@rc_context(STYLE)
 def plot_slices(
     image: Volume,
     *,
@@ -74,59 +68,33 @@ def plot_slices(
     heatmap_label: str = "probability per voxel",
     window: tuple[Point, Point] | None = None,
 ) -> Figure:
-    """Show three orthogonal slices through a point, with whatever is known about them.
+    """Show three orthogonal slices through the voxel at `centre`, with what is known about them.
 
-    Parameters
-    ----------
-    image : array, shape (z, y, x), or OrthogonalSlices
-        Grey values; `OrthogonalSlices` where the scan is too large to be in memory.
-    centre : (z, y, x) in voxels
-        The point that the slices of arrays go through (`OrthogonalSlices` are cut already).
-    title : str
-        Any number of lines; long ones are wrapped.
-    points : mapping from a name to (z, y, x) in voxels
-        Marked in every panel (projected onto it) and listed in the legend; with a cross if the
-        name has "predict" in it, else with a ring.
-    spacing_mm_zyx : tuple of float or None
-        Gives the panels their aspect and a scale bar; None draws voxels as cubes and says so.
-    mask : array or OrthogonalSlices on the image's grid
-        Everything but 0 is drawn in red.
-    heatmap : array or OrthogonalSlices
-        Drawn over the image; each of its voxels covers `heatmap_stride` image voxels.
-    window : (start, stop), each (z, y, x) in voxels
-        A box, `start` inside and `stop` outside, drawn as a dashed rectangle.
+    Points are projected onto the slices, as crosses where "predict" is in their name, else rings.
+    A mask is red. Each heatmap voxel covers `heatmap_stride` image voxels. The window (start, stop)
+    is a dashed box. Without spacing, voxels are cubes and there is no scale bar. All points are
+    (z, y, x) in voxels of the image.
     """
-    base = _as_planes(image, centre)
-    stride = np.broadcast_to(np.asarray(heatmap_stride, float), 3)
-    in_heatmap = (np.asarray(centre, float) + 0.5) / stride - 0.5
-    heat = None if heatmap is None else _as_planes(heatmap, in_heatmap)
-    jaw = None if mask is None else _as_planes(mask, centre)
+    base, stride = _as_planes(image, centre), np.broadcast_to(heatmap_stride, 3).astype(float)
+    heat = None if heatmap is None else _as_planes(heatmap, (np.add(centre, 0.5) / stride) - 0.5)
+    red = None if mask is None else _as_planes(mask, centre)
     marks = _marks(points or {})
+    handles = _legend_handles(marks, None if red is None else mask_label, window is not None)
     lines = title_lines(title, base, spacing_mm_zyx)
     extent = np.asarray(base.shape_zyx) * (spacing_mm_zyx or (1, 1, 1))
-    with rc_context(STYLE):
-        handles = _legend_handles(marks, None if jaw is None else mask_label, window is not None)
-        layout = lay_out(extent, len(lines), len(handles), colour_bar=heat is not None)
-        figure = Figure(figsize=layout.size, dpi=DOTS_PER_INCH)
-        _write_title(figure, lines)
-        for view, box in zip(VIEWS, layout.panels, strict=True):
-            axes = figure.add_axes(box)
-            _draw_grey(axes, view, base, spacing_mm_zyx)
-            if heat is not None:
-                _draw_heatmap(axes, view, heat, stride)
-            if jaw is not None:
-                _draw_mask(axes, view.cut(jaw) != 0, opacity=0.3 if heat is None else 0.0)
-            if window is not None:
-                _draw_window(axes, view, window)
-            if spacing_mm_zyx is not None:
-                _draw_scale_bar(axes, base.shape_zyx[view.columns] * spacing_mm_zyx[view.columns])
-            for _, point, style in marks:
-                axes.plot(point[view.columns], point[view.rows], **style)
-        legend = figure.add_axes(layout.legend)
-        legend.set_axis_off()
-        legend.legend(handles=handles, loc="upper left", borderaxespad=0, borderpad=0)
-        if heat is not None:
-            _draw_colour_bar(figure, layout.colour_bar, heat, heatmap_label)
+    layout = lay_out(extent, len(lines), len(handles), colour_bar=heat is not None)
+    figure = Figure(figsize=layout.size, dpi=DOTS_PER_INCH)
+    draw_title(figure, lines)
+    for view, place in zip(VIEWS, layout.panels, strict=True):
+        axes = figure.add_axes(place)
+        _draw_panel(axes, view, base, spacing_mm_zyx, heat, stride, red)
+        if window is not None:
+            draw_box(axes, view, window)
+        for _, point, style in marks:
+            axes.plot(point[view.columns], point[view.rows], **style)
+    _draw_legend(figure, layout.legend, handles)
+    if heat is not None:
+        _draw_colour_bar(figure, layout.colour_bar, heat, heatmap_label)
     return figure
 
 
@@ -139,15 +107,10 @@ def plot_crop(
     spacing_mm_zyx: Triple | None = None,
     object_name: str = "jaw",
 ) -> Figure:
-    """Show the middle slices of a crop with the silhouette of all of its jaw in red.
+    """Show the middle slices of a crop with the silhouette of its whole mask in red.
 
-    The silhouette, unlike a slice of the mask, shows at once whether the crop cuts the jaw off;
-    the title names the faces that the jaw touches. Arguments as for `plot_slices`.
-
-    Parameters
-    ----------
-    object_name : str
-        What the mask is of, where it isn't the jaw.
+    Unlike a slice of the mask, the silhouette shows whether the crop cuts the object off; the
+    title names the faces that the object touches. Arguments as for `plot_slices`.
     """
     return plot_slices(
         crop,
@@ -165,7 +128,7 @@ def _as_planes(volume: Volume, point: Point) -> OrthogonalSlices:
 
 
 def _marks(points: Mapping[str, Point]) -> list[tuple[str, Point, Style]]:
-    """Give predicted points crosses and all others rings, each its own marker and colour."""
+    """Give each point a marker and a colour of its own."""
     marks = []
     free = {True: cycle(CROSSES), False: cycle(RINGS)}
     for name, point in points.items():
@@ -176,32 +139,24 @@ def _marks(points: Mapping[str, Point]) -> list[tuple[str, Point, Style]]:
     return marks
 
 
-def _write_title(figure: Figure, lines: Sequence[str]) -> None:
-    for row, line in enumerate(lines):
-        style: Style = {"size": 13, "weight": "bold"} if row == 0 else {"size": 12}
-        y = 1 - (0.15 + 0.24 * row) / figure.get_figheight()
-        figure.text(0.02, y, line, va="top", parse_math=False, **style)
-
-
-def _draw_grey(axes: Axes, view: View, base: OrthogonalSlices, spacing: Triple | None) -> None:
-    """Draw a slice with axes in voxels; the three share a grey window that outliers don't move."""
-    values = np.concatenate([v.cut(base).ravel()[::5] for v in VIEWS]).astype(np.float32)
-    low, high = np.nanpercentile(values, (1, 99.5))
-    axes.imshow(
-        view.cut(base).astype(np.float32),
-        cmap="gray",
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        aspect=spacing[view.rows] / spacing[view.columns] if spacing else 1.0,
-    )
-    axes.set_autoscale_on(False)
-    if view.rows == 0:
-        axes.invert_yaxis()
-    axes.set_title(f"{view.name}, {view.label('normal')} = {base.index_zyx[view.normal]}")
-    axes.set_xlabel(f"{view.label('columns')} (voxels)")
-    axes.set_ylabel(f"{view.label('rows')} (voxels)", labelpad=2)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
-    axes.yaxis.set_major_locator(MaxNLocator(8, steps=ROUND))
+def _draw_panel(
+    axes: Axes,
+    view: View,
+    base: OrthogonalSlices,
+    spacing: Triple | None,
+    heat: OrthogonalSlices | None,
+    stride: np.ndarray,
+    mask: OrthogonalSlices | None,
+) -> None:
+    whole = ((0, 0, 0), base.shape_zyx)
+    draw_slice(axes, view, base, spacing, whole, str(base.index_zyx[view.normal]))
+    show_box(axes, view, whole)
+    if heat is not None:
+        _draw_heatmap(axes, view, heat, stride)
+    if mask is not None:
+        _draw_mask(axes, view.cut(mask) != 0, opacity=0.3 if heat is None else 0.0)
+    if spacing is not None:
+        draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing)
 
 
 def _heat_colours() -> ListedColormap:
@@ -231,7 +186,7 @@ def _draw_heatmap(axes: Axes, view: View, heat: OrthogonalSlices, stride: np.nda
 
 
 def _draw_mask(axes: Axes, inside: np.ndarray, opacity: float) -> None:
-    """ObjectRegion a mask in red and fill it, unless a heatmap is to be seen under it."""
+    """Outline a mask in red and fill it, unless a heatmap is to be seen under it."""
     fill = np.zeros((*inside.shape, 4), np.float32)
     fill[inside] = (*to_rgb(JAW_RED), opacity)
     axes.imshow(fill, interpolation="nearest", aspect=axes.get_aspect())
@@ -239,21 +194,6 @@ def _draw_mask(axes: Axes, inside: np.ndarray, opacity: float) -> None:
         padded = np.pad(inside, 1).astype(np.float32)  # closes the outline at the border
         rows, columns = (np.arange(-1, n + 1) for n in inside.shape)
         axes.contour(columns, rows, padded, levels=[0.5], colors=JAW_RED, linewidths=1.5)
-
-
-def _draw_window(axes: Axes, view: View, window: tuple[Point, Point]) -> None:
-    (left, top), (right, bottom) = ((p[view.columns] - 0.5, p[view.rows] - 0.5) for p in window)
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, **WINDOW_STYLE))
-
-
-def _draw_scale_bar(axes: Axes, width_mm: float) -> None:
-    """Draw a bar of a round length in the lower left corner of a panel that is so wide."""
-    length_mm = scale_bar_mm(width_mm)
-    inches = axes.get_window_extent().height / DOTS_PER_INCH
-    style: Style = {"transform": axes.transAxes, "color": "white", "path_effects": OUTLINE}
-    ends = [0.06, 0.06 + length_mm / width_mm]
-    axes.plot(ends, [0.15 / inches] * 2, linewidth=4, solid_capstyle="butt", **style)
-    axes.text(0.06, 0.22 / inches, f"{length_mm:g} mm", va="bottom", **style)
 
 
 def _legend_handles(
@@ -267,14 +207,20 @@ def _legend_handles(
         fill = (*to_rgb(JAW_RED), 0.3)
         handles.append(Patch(facecolor=fill, edgecolor=JAW_RED, label=mask_label))
     if window:
-        handles.append(Patch(label="crop window", **WINDOW_STYLE))
+        handles.append(Patch(label="crop window", **BOX))
     return handles
 
 
-def _draw_colour_bar(figure: Figure, box: Box, heat: OrthogonalSlices, label: str) -> None:
+def _draw_legend(figure: Figure, place: Box, handles: Sequence[Line2D | Patch]) -> None:
+    legend = figure.add_axes(place)
+    legend.set_axis_off()
+    legend.legend(handles=handles, loc="upper left", borderaxespad=0, borderpad=0)
+
+
+def _draw_colour_bar(figure: Figure, place: Box, heat: OrthogonalSlices, label: str) -> None:
     """Draw the heatmap's scale, on grey, since its low end is transparent."""
     highest = _highest(heat)
-    bar = figure.add_axes(box, facecolor="0.3")
+    bar = figure.add_axes(place, facecolor="0.3")
     colours = ScalarMappable(Normalize(0, highest), _heat_colours())
     figure.colorbar(colours, cax=bar, orientation="horizontal", label=label)
     bar.set_xticks([0, highest], ["0", f"{highest:.2g}"])

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from jawloc.reporting.figures.png import write_png
 from jawloc.scans.atomic import atomic_path
@@ -19,6 +20,7 @@ from jawloc.scans.manifest import record_file
 
 Style = dict[str, Any]
 
+WIDTH = 12.0  # inches
 DOTS_PER_INCH = 100
 STYLE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.frameon": False}
 
@@ -28,11 +30,31 @@ BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 ROUND = [1, 2, 5, 10]  # steps between ticks
 
 
+def blank_chart(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches, which finds the room for its labels."""
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def label_log_axis(axis: Axis, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+    """Label a logarithmic axis with plain numbers, these multiples of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def figure_to_array(figure: Figure) -> np.ndarray:
     """Render a figure to an array of uint8, shape (rows, columns, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a small PNG, whole or not at all, and clear it."""
+    picture = figure_to_array(figure)
+    figure.clear()
+    record_file(path)
+    write_png(picture, path, DOTS_PER_INCH)
 
 
 def save_drawn(
@@ -42,13 +64,13 @@ def save_drawn(
     title: str,
     labels: Mapping[str, str],
 ) -> None:
-    """Save what a library draws by way of pyplot, and leave pyplot as it was.
+    """Save what a library draws with pyplot, and leave pyplot as it was.
 
     Parameters
     ----------
     draw : returns axes, or an array of axes of one figure
-    title : stands above it, in the place of the library's own
-    labels : better ones for some of the library's axes
+    title : replaces the library's own
+    labels : replacements for some of the library's axis labels
     """
     import matplotlib.pyplot as plt
 
@@ -59,7 +81,6 @@ def save_drawn(
             figure: Any = (axes if isinstance(axes, Axes) else axes.flat[0]).figure
             figure.set_size_inches(size_inches)
             _tidy(figure, title, labels)
-            # its layout is made for a window; cut out what is drawn, labels and all
             record_file(path)
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight")
@@ -69,28 +90,18 @@ def save_drawn(
 
 
 def _tidy(figure: Any, title: str, labels: Mapping[str, str]) -> None:
-    """Give a library's picture room for its labels, and colours that show on white."""
+    """Set a library's titles and labels, and colours that show on white."""
     for axes in figure.axes:
         for place in ("left", "center"):
             axes.set_title("", loc=place)
         x, y = axes.get_xlabel(), axes.get_ylabel()
         axes.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y))
         for axis in (axes.xaxis, axes.yaxis):
-            if axis.get_scale() == "log":  # few numbers, but not powers of ten alone
-                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                axis.set_minor_formatter(NullFormatter())
-        if axes.containers and axes.get_legend() is not None:  # one kind of bar explains itself
+            if axis.get_scale() == "log":
+                label_log_axis(axis)
+        if axes.containers and axes.get_legend() is not None:  # one kind of bar needs no legend
             axes.get_legend().remove()
         for drawn in axes.collections:
             if drawn.get_array() is not None and not drawn.get_facecolors().size > 4 * 64:
                 drawn.set_cmap("viridis")
     figure.suptitle(title, y=1.0)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a small PNG, whole or not at all, and clear it."""
-    picture = figure_to_array(figure)
-    figure.clear()
-    record_file(path)
-    write_png(picture, path, DOTS_PER_INCH)

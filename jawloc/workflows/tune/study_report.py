@@ -13,7 +13,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from optuna.trial import FrozenTrial, TrialState
 
 from jawloc.reporting.figures import save_drawn
-from jawloc.reporting.outputs import write_text
+from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.workflows.tune.lost_trials import counting, finished
 from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task

@@ -10,7 +10,7 @@ from jawloc.geometry import Grid
 from jawloc.inference.crop import CropBox
 from jawloc.inference.locator import Localisation
 from jawloc.reporting.figures import Figure, figure_to_array
-from jawloc.reporting.outputs import location_picture
+from jawloc.reporting.location_picture import location_picture
 
 SHAPE, SMALL = (80, 40, 60), (20, 10, 15)
 POINT = (62.5, 12.25, 40.0)

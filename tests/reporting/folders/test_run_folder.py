@@ -19,7 +19,7 @@ from jawloc.reporting.folders.run_folder import (
     output_folder,
     run_folder,
 )
-from jawloc.reporting.outputs import write_text
+from jawloc.reporting.text_files import write_text
 from jawloc.scans.manifest import MANIFEST, start_manifest, written_files
 from tests.lab import files_below
 
@@ -268,7 +268,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import jawloc.reporting.folders.run_folder as run_folder
-from jawloc.reporting.outputs import write_text
+from jawloc.reporting.text_files import write_text
 folder, when = Path(sys.argv[1]), sys.argv[2]
 moved, replace = [], Path.replace
 

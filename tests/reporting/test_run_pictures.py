@@ -1,7 +1,5 @@
-"""A run's files: pictures of the right points with the right words, tables, whole or not at all."""
+"""Pictures of a run: what is drawn, where, with which texts."""
 
-import csv
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,25 +7,17 @@ import pytest
 import torch
 
 from jawloc.geometry import Grid, map_points
-from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.heatmaps.target import render
 from jawloc.inference.evaluate_scan import ScanError, evaluate_positions
 from jawloc.inference.locator import Locator, Prediction
 from jawloc.inference.out_of_distribution import image_features
-from jawloc.reporting import outputs
-from jawloc.reporting.outputs import (
-    describe_error,
-    predicted_picture,
-    target_picture,
-    write_json,
-    write_test_pictures,
-    write_text,
-)
-from jawloc.reporting.tables import write_metrics_csv
+from jawloc.reporting import heatmap_pictures, run_pictures
+from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
+from jawloc.reporting.location_picture import describe_error
+from jawloc.reporting.run_pictures import write_test_pictures
 from jawloc.scans.cache import CacheConfig, build_cache, load_example
 from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig
-from jawloc.training.records import EpochRecord
 from jawloc.training.stages import NetworkConfig, Stage
 
 SIZE = (24, 12, 12)
@@ -90,9 +80,10 @@ def shown(monkeypatch):
         figure["file"] = path.name
         path.touch()
 
-    monkeypatch.setattr(outputs, "plot_slices", drawn)
-    monkeypatch.setattr(outputs, "plot_crop", drawn)
-    monkeypatch.setattr(outputs, "save_figure", saved)
+    monkeypatch.setattr(heatmap_pictures, "plot_slices", drawn)
+    monkeypatch.setattr(run_pictures, "plot_slices", drawn)
+    monkeypatch.setattr(run_pictures, "plot_crop", drawn)
+    monkeypatch.setattr(run_pictures, "save_figure", saved)
     return seen
 
 
@@ -118,7 +109,7 @@ def test_a_coarse_stages_target_is_drawn_in_its_own_long_voxels(jaw, shown):
     assert picture["heatmap"].shape == (3, 2, 2)  # of 24 x 12 x 12, in voxels of 8
     assert picture["heatmap_stride"] == 8
     assert "target heatmap of the coarse stage" in picture["title"]
-    assert "sigma 8.00 voxels, on heatmap voxels 8 long" in picture["title"]
+    assert "sigma 8.00 voxels, heatmap voxels of 8 voxels" in picture["title"]
     points = (torch.from_numpy(jaw.points_voxels) + 0.5) / 8 - 0.5
     expected = render(points[None], (3, 2, 2), 8.0 / 8)[0, 0]
     np.testing.assert_allclose(picture["heatmap"], expected, atol=1e-6)
@@ -221,7 +212,7 @@ def test_the_test_scans_pictures_are_of_the_full_size_scan(jaw, shown, tmp_path)
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         np.testing.assert_array_equal(image, scan.image[box])
         np.testing.assert_array_equal(mask, scan.mask[box])
-        title = f"Crop of 20×10×10 voxels round the {kind} centre ("
+        title = f"Crop of 20×10×10 voxels around the {kind} centre ("
         assert files[crop]["title"].startswith(title)
         for name in (whole, crop):
             assert files[name]["spacing_mm_zyx"] == scan.grid.spacing_mm_zyx
@@ -257,23 +248,3 @@ def test_an_error_is_said_in_every_unit_that_is_known():
     said = "1.23 downsampled voxels, 5.68 full-size voxels"
     assert describe_error(error) == f"{said}, 0.123 mm"
     assert describe_error(replace(error, error_mm=None)) == said
-
-
-@pytest.mark.parametrize("mm", [0.5, None])
-def test_the_table_can_be_read_back(tmp_path, mm):
-    metrics = HeatmapMetrics(1.5, 0.5, 1e-7, 3.0, 2.0, 9.0, mm, mm, mm)
-    records = [EpochRecord(n, 8.0 / n, 1e-3, metrics, metrics, 2.5) for n in (1, 2)]
-    write_metrics_csv(tmp_path / "metrics.csv", records)
-    with (tmp_path / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [{k: float(v) for k, v in row.items()} for row in rows] == [r.flat() for r in records]
-    assert ("val_error_mm" in rows[0]) == (mm is not None)
-
-
-def test_a_file_is_whole_or_the_old_one(tmp_path):
-    write_json(tmp_path / "x.json", {"é": [1, None]})
-    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"é": [1, None]}
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "x.json", "good so far \ud800")
-    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"é": [1, None]}
-    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
