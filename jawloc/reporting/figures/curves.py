@@ -134,7 +134,7 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
     Of two stages each has its own sigma and its own error, both in the stage's colour. Of several
     objects, each has a curve of its own mean error.
     """
-    units = {"voxels": "sigma and validation error (voxels of the downsampled scan)"}
+    units = {"voxels": "sigma and validation error (downsampled voxels)"}
     if any("val_error_mm" in record.flat() for record in records):
         units["mm"] = "validation error (mm)"
     errors = _series(records, "val_error_voxels")  # fit() chooses the best epoch by these too

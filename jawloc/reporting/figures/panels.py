@@ -64,7 +64,7 @@ def draw_slice(
     axes.set_xlabel(f"{view.label('columns')} (voxels)")
     axes.set_ylabel(f"{view.label('rows')} (voxels)", labelpad=2)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
-    axes.yaxis.set_major_locator(MaxNLocator(8, steps=ROUND))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
 
 
 def show_box(axes: Axes, view: View, box: tuple[Point, Point]) -> None:

@@ -327,7 +327,7 @@ def test_metrics_have_a_panel_each_for_both_splits():
 def test_sigma_stands_beside_the_error_in_every_known_unit(in_mm, units):
     figure = plot_sigma(records(in_mm=in_mm))
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert [label.partition("(")[2].rstrip(")").split()[0] for label in labels] == units
+    assert [label.partition("(")[2].rstrip(")").split()[-1] for label in labels] == units
     voxels = figure.axes[0]
     assert list(curve(voxels, "sigma").get_ydata()) == [8] * 4 + [4] * 4 + [2] * 4
     best = curve(voxels, "best epoch 5: 2 voxels")
