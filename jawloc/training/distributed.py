@@ -4,9 +4,10 @@ Every process (rank) draws the same batches and augmentations, works on its shar
 all-reduces its gradients. So N processes do what one process does with the same batch, up to
 rounding. Only the main process, rank 0, builds the cache, logs and writes files.
 
-Torch's DistributedDataParallel would not shorten this: its `join()` for empty shards skips optimiser
-steps (weights off by 1e-2 after 9 steps in float64, here 3e-11), without it the stages need a
-wrapper as long as `all_reduce_gradients`, which takes 2 to 3 % of a step (2 processes, CPU).
+DistributedDataParallel would not be shorter or better: a rank that `join()`s for its empty shard
+skips the optimiser's step (after 9 steps in float64, weights differ by 1e-2 from one process's; by
+3e-11 here), and without `join()` the stages need a wrapper as long as `all_reduce_gradients`, which
+takes 1 to 3 % of a step (2 processes on a CPU).
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ class Processes:
         for parameter, part in zip(every, bucket.split([p.numel() for p in every]), strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def average_statistics(self, network: nn.Module) -> None:
+    def average_statistics(self, *networks: nn.Module) -> None:
         """Replace BatchNorm's running statistics by their mean over the processes."""
         if self.world_size == 1:
             return
-        for buffer in network.buffers():
+        for buffer in (buffer for network in networks for buffer in network.buffers()):
             if buffer.is_floating_point():
                 distributed.all_reduce(buffer)
                 buffer /= self.world_size

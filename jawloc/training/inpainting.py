@@ -1,8 +1,8 @@
-"""Paint over an object's voxels, so that a scan looks as if it lacked the object.
+"""Paint over an object's voxels, so that a scan lacks the object.
 
 The paint, and how far it reaches beyond the object, is drawn each time, so that a network trained
-on such scans learns that the object is missing and not how paint looks (after the random erasing
-of Zhong et al., arXiv 1708.04896, here with the object's own mask).
+on such scans learns to tell that the object is missing, not to recognise the paint (after random
+erasing by Zhong et al., arXiv 1708.04896, here with the object's own mask).
 """
 
 from __future__ import annotations

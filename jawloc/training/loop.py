@@ -119,18 +119,9 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Train, one yielded record an epoch, until the epochs are used up or the error has settled.
 
-    Parameters
-    ----------
-    state : TrainingState
-        Fresh or from a checkpoint; updated in place, and complete whenever a record is yielded.
-    predict : the prediction of the validation scans
-    processes : Processes
-        The processes that train together; each of them yields the same records.
-
-    Raises
-    ------
-    TrainingError
-        A loss or gradient that is not finite, with the epoch and the scans of the batch.
+    The state, fresh or from a checkpoint, is updated in place and complete whenever a record is
+    yielded; every process yields the same records. Raises TrainingError for a loss or gradient that
+    is not finite, with the epoch and the scans of the batch.
     """
     while not is_finished(state, config):
         started = time.perf_counter()
@@ -138,7 +129,7 @@ def fit(
         scores = _train_epoch(state, train, config, augmentation, stages, sigmas, processes)
         trained = metrics_of_stages(scores, len(stages), train, processes)
         validated = validate(state.average, val, sigmas, stages, predict, processes)
-        names = (stage.name for stage in stages)
+        names = [stage.name for stage in stages]
         *earlier, last = map(StageRecord, names, sigmas, trained, validated)
         record = EpochRecord(
             epoch=len(state.records) + 1,
@@ -170,8 +161,7 @@ def _train_epoch(
     device = next(state.network.parameters()).device
     finite = FiniteCheck(len(state.records) + 1, scans.ids, device)
     state.network.train()
-    order = torch.randperm(len(scans.ids), generator=state.generator)
-    batches = order.split(config.batch_size)
+    batches = torch.randperm(len(scans.ids), generator=state.generator).split(config.batch_size)
     shards = [batch[processes.shard(len(batch))] for batch in batches]
     every: list[BatchScores] = []
     for step, (batch, images) in enumerate(zip(batches, scans.batches(shards), strict=True)):
@@ -196,8 +186,7 @@ def _train_epoch(
         state.optimizer.step()
         _update_average(state, config, len(batches))
     finite.check()
-    processes.average_statistics(state.network)
-    processes.average_statistics(state.average)
+    processes.average_statistics(state.network, state.average)
     return every
 
 

@@ -1,6 +1,6 @@
 """Split scans into training, validation and test, and into folds; specimens stay whole.
 
-Scans of one fish look alike. If some of them train and others test, the error tells how well the
+Scans of one fish are alike. If some of them train and others test, the error tells how well the
 network remembers fish, not how well it finds the jaw in a new one.
 """
 

@@ -1,4 +1,4 @@
-"""Coarse and close looks: the window goes where it should, and points come back to the image."""
+"""Coarse and fine stages: where windows lie, and points in image voxels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.training.blobs import CURRICULUM, MOVED, fit, fresh_state, training_c
 
 SHAPE = (70, 44, 40)  # 70 and 44 are not multiples of 8
 CONFIG = NetworkConfig(coarse=4, channels=(4, 8), stride=2, window=(24, 16, 20))
-LOOKS = CONFIG.stages()
+STAGES = CONFIG.stages()
 POINTS = [(35.0, 22.0, 20.0), (3.3, 40.1, 0.2), (69.4, -0.4, 39.4), (20.7, 5.5, 30.3)]
 
 
@@ -39,7 +39,7 @@ class Spots(nn.Module):
 
 
 def spots() -> CoarseToFine:
-    return CoarseToFine([Spots(LOOKS[0].stride), Spots(LOOKS[1].stride)])
+    return CoarseToFine([Spots(STAGES[0].stride), Spots(STAGES[1].stride)])
 
 
 def blobs(points: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -47,7 +47,7 @@ def blobs(points: torch.Tensor, sigma: float) -> torch.Tensor:
     return (drawn / drawn.amax((2, 3, 4), keepdim=True)).sum(1, keepdim=True)
 
 
-# --- which looks -----------------------------------------------------------------------------
+# --- which stages ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def blobs(points: torch.Tensor, sigma: float) -> torch.Tensor:
         ((4096, 512, 512), 8),
     ],
 )
-def test_a_coarse_look_is_taken_where_enough_voxels_are_left_for_it(size, coarse):
+def test_a_coarse_stage_is_used_where_enough_voxels_are_left_for_it(size, coarse):
     assert NetworkConfig().for_grid(size).coarse == coarse
 
 
@@ -100,12 +100,12 @@ def test_two_stages_have_names_and_heatmap_voxels_of_their_own():
 
 
 def test_every_look_renders_and_decodes_at_the_very_sigma_that_it_is_given():
-    """Regression: looks moved a sigma that they found unsuitable, and nothing said so."""
+    """Regression: stages replaced a sigma that did not suit them without a message."""
     for sigmas in ((8.0, 8.0), (0.5, 0.5), (3.0, 20.0)):
-        predictions = predict_stages(spots(), LOOKS, torch.rand(1, 1, *SHAPE), sigmas)
+        predictions = predict_stages(spots(), STAGES, torch.rand(1, 1, *SHAPE), sigmas)
         learned = forward_training_batch(
             spots(),
-            LOOKS,
+            STAGES,
             torch.rand(1, 1, *SHAPE),
             torch.full((1, 1, 3), 20.0),
             sigmas,
@@ -118,7 +118,7 @@ def test_every_look_renders_and_decodes_at_the_very_sigma_that_it_is_given():
 
 def test_every_look_needs_a_sigma():
     with pytest.raises(ValueError, match="zip"):
-        predict_stages(spots(), LOOKS, torch.rand(1, 1, *SHAPE), (4.0,))
+        predict_stages(spots(), STAGES, torch.rand(1, 1, *SHAPE), (4.0,))
 
 
 # --- where the window goes -------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_the_close_look_sees_the_very_voxels_of_the_image(point):
     noise = torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
     images = blobs(torch.tensor([[point]]), 4.0) + 1e-4 * noise
     network = spots()
-    coarse, close = predict_stages(network, LOOKS, images, (4.0, 1.0))
+    coarse, close = predict_stages(network, STAGES, images, (4.0, 1.0))
     near = coarse.decode().points[0, 0]
     assert (near - torch.tensor(point)).abs().max() < 3  # of heatmap voxels that are 8 long
     z, y, x = (int(s) for s in close.start[0, 0])
@@ -160,7 +160,7 @@ def test_the_close_look_sees_the_very_voxels_of_the_image(point):
 @pytest.mark.parametrize("point", POINTS)
 def test_what_is_seen_closely_comes_back_as_a_point_of_the_image(point):
     points = torch.tensor([[point]])
-    close = predict_stages(spots(), LOOKS, blobs(points, 1.2), (3.0, 1.0))[-1]
+    close = predict_stages(spots(), STAGES, blobs(points, 1.2), (3.0, 1.0))[-1]
     # pooled, and cut off by a border, a Gaussian is not quite one
     at_border = min(point) < 2 or max(point) > 60
     atol = 1.0 if at_border else 0.2
@@ -169,7 +169,7 @@ def test_what_is_seen_closely_comes_back_as_a_point_of_the_image(point):
 
 def test_a_coarse_look_at_sizes_that_pooling_does_not_divide():
     points = torch.tensor([[(35.0, 22.0, 20.0)], [(50.0, 30.0, 10.0)]])
-    coarse = predict_stages(spots(), LOOKS, blobs(points, 5.5), (6.0, 1.0))[0]
+    coarse = predict_stages(spots(), STAGES, blobs(points, 5.5), (6.0, 1.0))[0]
     assert tuple(coarse.logits.shape[2:]) == (9, 6, 5)
     # its voxels are 8 long: without the half voxels of pooling it would be off by 3.5
     torch.testing.assert_close(coarse.decode().points, points, atol=0.7, rtol=0)
@@ -179,30 +179,30 @@ def test_every_object_has_its_own_window_and_channel():
     points = torch.tensor([[(12.0, 10.0, 9.0), (55.0, 33.0, 28.0)]])
 
     class Two(Spots):
-        """Channel 0 likes low voxels, channel 1 high ones; the close look likes all."""
+        """Channel 0 likes low voxels, channel 1 high ones; the fine stage likes all."""
 
         def forward(self, image):
             logits = super().forward(image)
-            if len(self.inputs) == 1 and self.stride == LOOKS[0].stride:
+            if len(self.inputs) == 1 and self.stride == STAGES[0].stride:
                 low = torch.linspace(20, 0, logits.shape[2])[:, None, None]
                 return logits + torch.stack([low, low.flip(0)])
             return logits
 
-    network = CoarseToFine([Two(LOOKS[0].stride, 2), Spots(LOOKS[1].stride, 2)])
-    close = predict_stages(network, LOOKS, blobs(points, 2.0), (3.0, 1.0))[-1]
+    network = CoarseToFine([Two(STAGES[0].stride, 2), Spots(STAGES[1].stride, 2)])
+    close = predict_stages(network, STAGES, blobs(points, 2.0), (3.0, 1.0))[-1]
     torch.testing.assert_close(close.decode().points, points, atol=0.3, rtol=0)
 
 
 # --- what training sees ----------------------------------------------------------------------
 
 
-SIGMAS = (4.5, 1.2)  # about those that the looks decode with
+SIGMAS = (4.5, 1.2)  # about those that the stages decode with
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["coarse", "close"])
 @pytest.mark.parametrize("moved", [False, True], ids=["as they are", "augmented"])
 def test_training_sees_object_and_point_at_one_place(moved, number):
-    """Both looks, whatever the change: a disagreement would train a wrong position."""
+    """Both stages, however augmented: a disagreement would train a wrong position."""
     generator = torch.Generator().manual_seed(3)
     points = torch.tensor([[(35.0, 22.0, 20.0)], [(40.0, 18.0, 22.0)]])
     images, change = blobs(points, SIGMAS[number]), None
@@ -211,7 +211,9 @@ def test_training_sees_object_and_point_at_one_place(moved, number):
         change = draw_augmentation(config, points, SHAPE, torch.ones(2, 3), generator)
         points = transform_points(points, change, SHAPE)
     jitter = torch.rand(2, 1, 3, generator=generator) * 2 - 1
-    predictions = forward_training_batch(spots(), LOOKS, images, points, (4.0, 1.0), change, jitter)
+    predictions = forward_training_batch(
+        spots(), STAGES, images, points, (4.0, 1.0), change, jitter
+    )
     assert not torch.equal(predictions[1].start[0], predictions[1].start[1])
     atol = 0.2 * predictions[number].stride  # without half voxels it would be off by half a stride
     torch.testing.assert_close(predictions[number].decode().points, points, atol=atol, rtol=0)
@@ -221,7 +223,7 @@ def test_jitter_moves_the_window_but_keeps_the_point_inside():
     points = torch.tensor([[(35.0, 22.0, 20.0)]] * 64)
     jitter = torch.rand(64, 1, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = torch.rand(64, 1, *SHAPE)
-    close = forward_training_batch(spots(), LOOKS, images, points, (3.0, 1.0), None, jitter)[1]
+    close = forward_training_batch(spots(), STAGES, images, points, (3.0, 1.0), None, jitter)[1]
     inside = points - close.start
     assert (inside > 0).all()
     assert (inside < torch.tensor(CONFIG.window)).all()
@@ -256,7 +258,7 @@ def test_a_window_that_reaches_beyond_the_image_is_cut_in_its_map():
 
 
 def coarse_map(points, sigma=6.0, stride=16, size=(32, 8, 8)):
-    """Return what a coarse look at 512 x 128 x 128 sees that knows the points exactly."""
+    """Return the prediction of a coarse stage that finds the points in 512 x 128 x 128 exactly."""
     centres = (torch.tensor(points) + 0.5) / stride - 0.5
     drawn = render(centres[:, None], size, sigma / stride).mean(0, keepdim=True)
     start, shape = torch.zeros(1, 1, 3), tuple(n * stride for n in size)
@@ -288,17 +290,17 @@ def test_a_point_lies_inside_the_image_where_heatmap_voxels_reach_beyond():
     assert 9.5 <= y <= 11.5
 
 
-def test_the_close_look_for_a_missing_object_goes_amid_the_others():
+def test_the_window_of_a_missing_object_lies_amid_the_others():
     """It has to go somewhere: to nowhere, and NaN becomes an index far outside of the scan."""
     nan = float("nan")
     points = torch.tensor([[(20.0, 22.0, 12.0), (nan, nan, nan), (40.0, 22.0, 30.0)]])
-    network = CoarseToFine([Spots(way.heatmap_stride, 3) for way in LOOKS])
+    network = CoarseToFine([Spots(way.heatmap_stride, 3) for way in STAGES])
     jitter = torch.zeros(1, 3, 3)
     images, sigmas = blobs(points[:, ::2], 2.0), (3.0, 1.0)
-    predictions = forward_training_batch(network, LOOKS, images, points, sigmas, None, jitter)
-    window = LOOKS[1].window
+    predictions = forward_training_batch(network, STAGES, images, points, sigmas, None, jitter)
+    window = STAGES[1].window
     expected = window_start(
-        torch.tensor([30.0, 22.0, 21.0]), window, LOOKS[1].heatmap_stride, SHAPE
+        torch.tensor([30.0, 22.0, 21.0]), window, STAGES[1].heatmap_stride, SHAPE
     )
     assert torch.equal(predictions[1].start[0, 1], expected)
     assert predictions[1].decode().points.isfinite().all()
@@ -319,22 +321,22 @@ def blob_scans(count: int, seed: int) -> ScanTensors:
     return ScanTensors(names, images, points, torch.ones(count, 3), grids)
 
 
-def test_looking_twice_learns_to_below_a_voxel(one_thread):
+def test_two_stages_learn_to_below_a_voxel(one_thread):
     """Always saying the middle is wrong by some 20 voxels, the coarse heatmap's are 8 long."""
     train, val = blob_scans(10, 1), blob_scans(5, 2)
     config = training_config(num_epochs=20, learning_rate=0.02, batch_size=2)
     sigmas = decide_sigmas(CURRICULUM, CONFIG)
     state = fresh_state(config, CONFIG, sigmas)
-    for _ in fit(state, train, val, config, sigmas, MOVED, LOOKS):
+    for _ in fit(state, train, val, config, sigmas, MOVED, STAGES):
         pass
     assert state.best_error_voxels < 1.0
     network = build_network(CONFIG, 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    coarse, fine = validate(network, val, best.sigmas_voxels, LOOKS)
+    coarse, fine = validate(network, val, best.sigmas_voxels, STAGES)
     assert fine == best.val
     assert coarse == best.earlier_stages[0].val
 
 
-def test_a_look_is_described_in_image_voxels():
+def test_a_stage_is_described_in_image_voxels():
     assert Stage(stride=2, pool=4).heatmap_stride == 8

@@ -20,7 +20,7 @@ from tests.lab import erase_labels
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["-m", "jawloc", "train", "--config", "userconf.yml"]
 LONGEST = 600  # seconds that anything may take; a machine may be slow, and have other tests to run
-LOOKS_TWICE = ("network.coarse=2", "network.window=[16,16,16]")
+TWO_STAGES = ("network.coarse=2", "network.window=[16,16,16]")
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def rows(lab: Path, name: str) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     "settings",
-    [(), LOOKS_TWICE, (*LOOKS_TWICE, "objects={left: 1, right: 2}")],
-    ids=["one look", "two looks", "objects that some scans lack"],
+    [(), TWO_STAGES, (*TWO_STAGES, "objects={left: 1, right: 2}")],
+    ids=["one stage", "two stages", "objects that some scans lack"],
 )
 def test_two_processes_give_what_one_gives_with_the_same_batch(lab, together, jawloc, settings):
     """Three training scans in batches of two: the last batch leaves one process nothing to do,

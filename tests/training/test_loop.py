@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAIN, VAL = blob_scans(8, seed=1), blob_scans(3, seed=2)
 LAB = NetworkConfig(name="attention-unet")
-LOOKS, FINE = NETWORK.stages(), LAB.stages()
+ONE_STAGE, FINE = NETWORK.stages(), LAB.stages()
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     val=VAL,
 ) -> TrainingState:
     state = fresh_state(config, curriculum=curriculum)
-    for _ in fit(state, scans, val, config, curriculum, augmentation, LOOKS):
+    for _ in fit(state, scans, val, config, curriculum, augmentation, ONE_STAGE):
         pass
     return state
 
@@ -264,7 +264,7 @@ def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors
     config = training_config(num_epochs=len(errors))
     state = fresh_state(config)
     after_each = []
-    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS):
+    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, ONE_STAGE):
         after_each.append(copy.deepcopy(state.average.state_dict()))
     assert (state.best_epoch, state.best_error_voxels) == (best, min(errors))
     expected = after_each[best - 1]
@@ -285,7 +285,7 @@ def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, shar
     monkeypatch.setattr("jawloc.training.loop.validate", lambda *_: next(said))
     config = training_config(num_epochs=len(errors), cooldown_share=share, best_epoch_from=begin)
     state = fresh_state(config)
-    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS):
+    for _ in fit(state, TRAIN, VAL, config, CURRICULUM, STILL, ONE_STAGE):
         pass
     assert state.best_epoch == best
 
@@ -295,13 +295,13 @@ def test_the_kept_weights_give_the_recorded_error_again():
     network = build_network(NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    assert validate(network, VAL, best.sigmas_voxels, LOOKS) == (best.val,)
+    assert validate(network, VAL, best.sigmas_voxels, ONE_STAGE) == (best.val,)
 
 
 def test_later_epochs_do_not_reach_into_the_kept_weights():
     config = training_config(num_epochs=6)
     state = fresh_state(config)
-    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS)
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, ONE_STAGE)
     next(epochs)
     state.best_error_voxels = -1.0  # so that no later epoch is better
     kept = {key: tensor.clone() for key, tensor in state.best_weights.items()}
@@ -358,7 +358,7 @@ def test_the_best_error_is_known_also_where_the_cooldown_begins_with_the_end(mon
     monkeypatch.setattr("jawloc.training.loop.validate", lambda *_: next(said))
     config = training_config(num_epochs=3, cooldown_share=0.0, best_epoch_from="cooldown")
     state = fresh_state(config)
-    list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS))
+    list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, ONE_STAGE))
     assert (state.best_epoch, state.best_error_voxels) == (2, 1)
 
 
@@ -378,7 +378,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_scans(bad):
 def test_all_scans_of_the_batch_are_named_and_the_epoch_counted():
     config = training_config(batch_size=8)
     state = fresh_state(config)
-    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS)
+    epochs = fit(state, TRAIN, VAL, config, CURRICULUM, STILL, ONE_STAGE)
     next(epochs)
     with torch.no_grad():
         next(state.network.parameters()).fill_(float("nan"))
@@ -534,7 +534,7 @@ def test_is_finished(done, cooldown_from, settled, schedule, expected):
 def test_a_finished_state_trains_no_further():
     config = training_config(num_epochs=2)
     state = train(config)
-    assert list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, LOOKS)) == []
+    assert list(fit(state, TRAIN, VAL, config, CURRICULUM, STILL, ONE_STAGE)) == []
 
 
 # --- the records ---------------------------------------------------------------------
@@ -574,7 +574,7 @@ def test_all_three_scores_are_recorded_whichever_is_the_loss():
 
 # --- several objects -----------------------------------------------------------------
 
-LOOKS_TWICE = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 16))
+TWO_STAGES = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 16))
 
 
 def train_pairs(scans, val, network=NETWORK, **changes) -> TrainingState:
@@ -591,7 +591,7 @@ def train_pairs(scans, val, network=NETWORK, **changes) -> TrainingState:
     return state
 
 
-@pytest.mark.parametrize("network", [NETWORK, LOOKS_TWICE], ids=["one look", "two looks"])
+@pytest.mark.parametrize("network", [NETWORK, TWO_STAGES], ids=["one stage", "two stages"])
 def test_scans_without_one_object_train_the_other(network):
     """Every scan lacks one, so each is learned from scans that lack the other."""
     scans = pair_scans(24, 1, {i: i % 2 for i in range(24)})
@@ -605,7 +605,7 @@ def test_scans_without_one_object_train_the_other(network):
     }
 
 
-@pytest.mark.parametrize("network", [NETWORK, LOOKS_TWICE], ids=["one look", "two looks"])
+@pytest.mark.parametrize("network", [NETWORK, TWO_STAGES], ids=["one stage", "two stages"])
 def test_an_object_that_no_scan_shows_leaves_its_channels_alone(network):
     scans = pair_scans(4, 1, dict.fromkeys(range(4), 1))
     config = training_config(weight_decay=0.0, num_epochs=2)
@@ -640,11 +640,13 @@ def test_a_step_weighs_every_object_that_its_batch_shows_the_same():
     config = training_config(batch_size=4, num_epochs=1)
     state = fresh_state(config, objects=2)
     expected = copy.deepcopy(state.network)
-    seen = forward_training_batch(expected, LOOKS, scans.images, scans.points, (4.0,), None, None)
+    seen = forward_training_batch(
+        expected, ONE_STAGE, scans.images, scans.points, (4.0,), None, None
+    )
     kl = seen[0].score(with_stand_ins(scans.points)).kl_nats
     kl[are_present(scans.points)].mean().backward()
     nn.utils.clip_grad_norm_(expected.parameters(), GRADIENT_NORM)
-    for _ in fit(state, scans, scans, config, CURRICULUM, STILL, LOOKS):
+    for _ in fit(state, scans, scans, config, CURRICULUM, STILL, ONE_STAGE):
         pass
     for got, wanted in zip(state.network.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-3, atol=1e-5)
@@ -674,11 +676,11 @@ def test_every_target_that_is_rendered_has_the_sigma_of_the_record(monkeypatch, 
         return gaussian_factors(points, shape, sigma)
 
     monkeypatch.setattr("jawloc.training.coarse_to_fine.gaussian_factors", noting)
-    ways = LOOKS_TWICE.stages()
+    ways = TWO_STAGES.stages()
     sizes = ((4, 3, 3), (8, 8, 8))  # of the coarse heatmap, and of the fine one's window
     schedule = dataclasses.replace(STAGES, trigger=trigger, threshold=3.0)
     config = training_config(num_epochs=8, learning_rate=0.02, batch_size=4)
-    state = fresh_state(config, LOOKS_TWICE, schedule)
+    state = fresh_state(config, TWO_STAGES, schedule)
     for record in fit(state, TRAIN, VAL, config, schedule, MOVED, ways):
         own = [{s for shape, s in rendered if shape == size} for size in sizes]
         assert len(rendered) == 2 * (2 + 3)  # two stages; two steps and three validation scans
@@ -702,8 +704,8 @@ def test_each_stage_shrinks_by_its_own_error(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr("jawloc.training.loop.validate", lambda *_, said=said: next(said))
             config = training_config(num_epochs=3)
-            state = fresh_state(config, LOOKS_TWICE, STAGES)
-            list(fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.stages()))
+            state = fresh_state(config, TWO_STAGES, STAGES)
+            list(fit(state, TRAIN, VAL, config, STAGES, STILL, TWO_STAGES.stages()))
         sigmas = [r.sigmas_voxels for r in state.records]
         if errors[0][0] < errors[0][1]:
             assert sigmas == [(4.0, 2.0), (pytest.approx(2.8), 2.0), (pytest.approx(1.96), 2.0)]
@@ -715,13 +717,13 @@ def test_each_stage_shrinks_by_its_own_loss():
     """A threshold between the two stages' losses shrinks the sigma of one of them only."""
     schedule = dataclasses.replace(STAGES, trigger="loss", threshold=1e-9)
     config = training_config(num_epochs=2, batch_size=8)
-    state = fresh_state(config, LOOKS_TWICE, schedule)
-    first = next(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
+    state = fresh_state(config, TWO_STAGES, schedule)
+    first = next(fit(state, TRAIN, VAL, config, schedule, STILL, TWO_STAGES.stages()))
     coarse, fine = (stage.train.kl_nats for stage in first.stages)
     assert abs(coarse - fine) > 0.01
     schedule = dataclasses.replace(schedule, threshold=(coarse + fine) / 2)
-    state = fresh_state(config, LOOKS_TWICE, schedule)
-    list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
+    state = fresh_state(config, TWO_STAGES, schedule)
+    list(fit(state, TRAIN, VAL, config, schedule, STILL, TWO_STAGES.stages()))
     (coarse_0, fine_0), (coarse_1, fine_1) = (r.sigmas_voxels for r in state.records)
     assert (coarse_1 < coarse_0, fine_1 < fine_0) == (coarse < fine, fine < coarse)
 
@@ -732,16 +734,16 @@ def test_the_threshold_moves_the_stage_that_gives_the_position():
     for threshold in (1e-6, 1e6):
         schedule = dataclasses.replace(STAGES, threshold=threshold)
         config = training_config(num_epochs=4)
-        state = fresh_state(config, LOOKS_TWICE, schedule)
-        list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
+        state = fresh_state(config, TWO_STAGES, schedule)
+        list(fit(state, TRAIN, VAL, config, schedule, STILL, TWO_STAGES.stages()))
         ends.append(state.records[-1].sigmas_voxels)
     assert ends == [(4.0, 2.0), (1.75, 0.75)]
 
 
 def test_two_stages_log_each_its_sigma_and_the_coarse_one_its_own_numbers():
     config = training_config(num_epochs=1)
-    state = fresh_state(config, LOOKS_TWICE, STAGES)
-    (only,) = fit(state, TRAIN, VAL, config, STAGES, STILL, LOOKS_TWICE.stages())
+    state = fresh_state(config, TWO_STAGES, STAGES)
+    (only,) = fit(state, TRAIN, VAL, config, STAGES, STILL, TWO_STAGES.stages())
     row = only.flat()
     assert (row["sigma_voxels"], row["sigma_fine_voxels"], row["sigma_coarse_voxels"]) == (2, 2, 4)
     coarse, fine = only.stages
@@ -751,9 +753,7 @@ def test_two_stages_log_each_its_sigma_and_the_coarse_one_its_own_numbers():
     assert row["val_kl_coarse_nats"] == coarse.val.kl_nats
     assert row["val_error_voxels"] == fine.val.error_voxels != coarse.val.error_voxels
     points = [
-        predict_stages(
-            state.average.eval(), LOOKS_TWICE.stages(), VAL.images[i : i + 1], (4.0, 2.0)
-        )
+        predict_stages(state.average.eval(), TWO_STAGES.stages(), VAL.images[i : i + 1], (4.0, 2.0))
         for i in range(3)
     ]
     for stage, number in ((coarse, 0), (fine, 1)):
@@ -767,7 +767,7 @@ def test_training_ends_by_the_stage_that_gives_the_position(monkeypatch):
     monkeypatch.setattr("jawloc.training.loop.validate", lambda *_: next(said))
     schedule = dataclasses.replace(STAGES, minimum_sigma_voxels=2.0, stop_patience=3)
     config = training_config(num_epochs=60, learning_rate_schedule="constant")
-    state = fresh_state(config, LOOKS_TWICE, schedule)
-    records = list(fit(state, TRAIN, VAL, config, schedule, STILL, LOOKS_TWICE.stages()))
+    state = fresh_state(config, TWO_STAGES, schedule)
+    records = list(fit(state, TRAIN, VAL, config, schedule, STILL, TWO_STAGES.stages()))
     assert len(records) == 4  # the coarse error still falls, and its sigma has not begun to shrink
     assert records[-1].sigmas_voxels == (4.0, 2.0)

@@ -1,4 +1,4 @@
-"""What a model has seen is told by the scans themselves, not by their names."""
+"""Which scans a model was trained on is told by the scans themselves, not by their names."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ NAN = float("nan")
 TWO = torch.tensor([[(3.0, 4.0, 5.0), (NAN, NAN, NAN)], [(2.0, 2.0, 6.0), (5.0, 1.0, 3.0)]])
 
 
-def looked(logits):
-    """Return what two looks saw, the second at windows of their own."""
+def predicted(logits):
+    """Return the predictions of two stages, the second in a window for each object."""
     start = torch.tensor([[(0.0, 2.0, 0.0), (0.0, 0.0, 0.0)]]).expand(2, 2, 3)
     return [
         StagePrediction(logits, torch.zeros(2, 2, 3), 1, 2.0, (8, 10, 8)),
@@ -57,8 +57,8 @@ def looked(logits):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_loss_is_that_of_the_objects_that_are_present(loss):
     logits = torch.randn(2, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    both = score(looked(logits), TWO, torch.arange(2), loss)
-    whole = score(looked(logits), TWO.nan_to_num(4.0), torch.arange(2), loss)
+    both = score(predicted(logits), TWO, torch.arange(2), loss)
+    whole = score(predicted(logits), TWO.nan_to_num(4.0), torch.arange(2), loss)
     pairs = [(s.loss, w.loss) for s, w in zip(both.stages, whole.stages, strict=True)]
     for got, expected in ((both.loss, whole.loss), *pairs):
         assert got[0, 1] == 0
@@ -74,7 +74,7 @@ def test_the_loss_is_that_of_the_objects_that_are_present(loss):
 def test_a_missing_objects_channel_gets_a_gradient_of_zero(loss):
     """A NaN would do as much harm behind a mask as in front of it: 0 * NaN is NaN."""
     logits = torch.randn(2, 2, 8, 8, 8, requires_grad=True)
-    score(looked(logits), TWO, torch.arange(2), loss).loss.sum().backward()
+    score(predicted(logits), TWO, torch.arange(2), loss).loss.sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert (logits.grad[0, 1] == 0).all()
@@ -86,11 +86,11 @@ def test_a_missing_objects_channel_gets_a_gradient_of_zero(loss):
 def test_the_mean_over_processes_weighs_every_object_the_same(sizes):
     """A process may have the scans that lack an object, or nothing at all to do."""
     logits = torch.randn(2, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    whole = score(looked(logits), TWO, torch.arange(2), "kl")
+    whole = score(predicted(logits), TWO, torch.arange(2), "kl")
     parts = []
     for part in torch.arange(2).split(list(sizes)):
         predictions = [
-            replace(s, logits=s.logits[part], start=s.start[part]) for s in looked(logits)
+            replace(s, logits=s.logits[part], start=s.start[part]) for s in predicted(logits)
         ]
         parts.append([score(predictions, TWO[part], part, "kl")] if len(part) else [])
 
