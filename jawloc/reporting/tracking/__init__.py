@@ -2,10 +2,10 @@
 
 import os
 
-# A server that is started anew is waited for, about a minute (MLflow's own choice is four).
+# Wait about a minute for a server that restarts (MLflow's own choice is four).
 MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
-# MLflow reads these when it is imported; a user's own choice stays.
+# MLflow reads these when it is imported; what the user has set stays.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -22,12 +22,9 @@ def model_file(model: str, base: Path) -> Iterator[Path]:
 
     Parameters
     ----------
-    model : str
-        A path of a `.pth`, or of the folder that jawloc-train put it into; an MLflow URI
-        (`models:/...`, `runs:/...`); or the name of a model that jawloc-train made, which is then
-        looked for below `base / script_output`.
-    base : Path
-        The folder of the config.
+    model : the path of a `.pth`, or of the folder that jawloc-train put it into; an MLflow URI
+        (`models:/...`, `runs:/...`); or the name of a model below `base / script_output`
+    base : the folder of the config
 
     Raises
     ------
@@ -48,31 +45,31 @@ def model_file(model: str, base: Path) -> Iterator[Path]:
 
 
 def _weights_in(downloaded: Path, uri: str) -> Path:
-    """Return the one `.pth` of a downloaded model (jawloc's has it among its artifacts)."""
+    """Return the one `.pth` of a downloaded model, which lies among its artifacts."""
     if downloaded.is_file():
         return downloaded
     found = sorted(downloaded.rglob(f"*{WEIGHTS_ENDING}"))
     if len(found) != 1:
         raise InputError(
-            f"{uri}: a model that jawloc logged has one {WEIGHTS_ENDING} file; "
-            f"this has {len(found)}"
+            f"{uri}: a model that jawloc logged has one {WEIGHTS_ENDING} file; this has "
+            f"{len(found)}"
         )
     return found[0]
 
 
 def _named_model(name: str, base: Path) -> Path:
-    usual = base / OUTPUT_FOLDER / name / f"{name}{WEIGHTS_ENDING}"
-    if usual.is_file():
-        return usual
+    own = base / OUTPUT_FOLDER / name / f"{name}{WEIGHTS_ENDING}"
+    if own.is_file():
+        return own
     outputs = base / OUTPUT_FOLDER.parts[0]
     models = [path for path in outputs.rglob(f"*{WEIGHTS_ENDING}") if path.parent.name == path.stem]
     found = [path for path in models if path.stem == name]
-    if len(found) > 1:
+    if len(found) == 1:
+        return found[0]
+    if found:
         places = ", ".join(str(path) for path in sorted(found))
         raise InputError(f"{name}: several models have this name, name the file; {places}")
-    if not found:
-        names = sorted({path.stem for path in models})
-        close = difflib.get_close_matches(name, names, n=3) or names[:5]
-        others = f"; there are {', '.join(close)}" if close else ""
-        raise InputError(f"{name}: no model of this name below {outputs}{others}")
-    return found[0]
+    names = sorted({path.stem for path in models})
+    close = difflib.get_close_matches(name, names, n=3) or names[:5]
+    others = f"; there are {', '.join(close)}" if close else ""
+    raise InputError(f"{name}: no model of this name below {outputs}{others}")

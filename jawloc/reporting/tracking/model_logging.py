@@ -1,4 +1,4 @@
-"""A locator as an MLflow model; tracking.py imports this once it has told MLflow how to behave."""
+"""A locator as an MLflow model."""
 
 from __future__ import annotations
 
@@ -22,29 +22,25 @@ def log_locator(client: MlflowClient, run_id: str, weights: Path) -> str:
     model = client.create_logged_model(
         run.info.experiment_id, MODEL_NAME, run_id, params=run.data.params
     )
-    description = Model(
-        artifact_path=model.artifact_location,
-        run_id=run_id,
-        model_uuid=model.model_id,
-        model_id=model.model_id,
-    )
+    model_id = model.model_id
+    description = Model(model.artifact_location, run_id, model_uuid=model_id, model_id=model_id)
     try:
         with tempfile.TemporaryDirectory() as folder:
             _save_model(Path(folder) / "model", weights, description)
-            client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+            client.log_model_artifacts(model_id, str(Path(folder) / "model"))
     except BaseException:
-        client.finalize_logged_model(model.model_id, "FAILED")
+        client.finalize_logged_model(model_id, "FAILED")
         raise
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, step=0)])
-    histories = [client.get_metric_history(run_id, key) for key in run.data.metrics]
+    client.finalize_logged_model(model_id, "READY")
+    client.log_outputs(run_id, [entities.LoggedModelOutput(model_id, step=0)])
+    lasts = [client.get_metric_history(run_id, key)[-1] for key in run.data.metrics]
     summary = [
-        entities.Metric(m.key, m.value, m.timestamp, m.step, model_id=model.model_id, run_id=run_id)
-        for (*_, m) in histories
+        entities.Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run_id)
+        for m in lasts
         if m.step == 0
     ]
     client.log_batch(run_id, metrics=summary)
-    return f"models:/{model.model_id}"
+    return f"models:/{model_id}"
 
 
 def _save_model(folder: Path, weights: Path, description: Model) -> None:

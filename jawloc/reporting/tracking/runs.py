@@ -1,7 +1,7 @@
 """Runs, metrics and pictures in MLflow.
 
 Everything goes through a client that knows its own store, never through MLflow's global active
-run or global tracking URI, so that several runs, and several stores, can be open at once.
+run or tracking URI, so that several runs, and several stores, can be open at once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from jawloc.reporting.tracking import model_logging
 from jawloc.reporting.tracking.source import source_tags
 from jawloc.reporting.tracking.store import (
     EXPERIMENT,
-    asked_once,
     prepare_store,
     reached,
     store_database,
+    without_retries,
 )
 from jawloc.reporting.tracking.ui_server import serve
 
@@ -55,40 +55,28 @@ def tracked_run(
 
     Parameters
     ----------
-    params : mapping from a dotted config key to its value
-        Values become text; very long ones are shortened. A param can't change: where a resumed
-        run has another value now, that goes into the tag `resumed.<key>`.
-    parent_run_id : str or None
-        The run that this one is shown under, for instance a search's.
-    run_id : str or None
-        An earlier run to go on with.
+    params : by dotted config key; a resumed run's changed ones go into tags `resumed.<key>`
+    parent_run_id : the run that this one is shown under, for instance a search's
+    run_id : an earlier run to resume
 
     Raises
     ------
-    InputError
-        If `run_id` is not in the store, or the store is damaged.
-    ConnectionError
-        If the store can't be reached, or not any more.
+    InputError, ConnectionError
+        If `run_id` is not in the store, or the store is damaged; can't be reached (any more).
     """
     every_tag = {**source_tags(), **tags}
     if parent_run_id is not None:
         every_tag["mlflow.parentRunId"] = parent_run_id
     uri = prepare_store(root, experiment)
     with reached(uri):
-        client = MlflowClient(tracking_uri=uri)
-        opened, status = None, "FAILED"
+        client, opened, status = MlflowClient(uri), None, "FAILED"
         try:
-            # an interruption has to wait until it is known which run to end
-            with interruptions_held():
-                if run_id is None:
-                    known = client.get_experiment_by_name(experiment).experiment_id
-                    opened = client.create_run(known, tags=every_tag, run_name=run_name).info.run_id
-                else:
-                    opened = _reopen(client, run_id)
+            with interruptions_held():  # until it is known which run to end
+                opened = _open(client, experiment, run_name, every_tag, run_id)
             run = TrackedRun(client, opened)
             if run_id is not None:
                 run.tag(every_tag)
-            _log_params(client, opened, params)
+            run.log_params(params)
             yield run
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit):
@@ -99,28 +87,13 @@ def tracked_run(
                 _end(client, opened, status)
 
 
-def _end(client: MlflowClient, run_id: str, status: str) -> None:
-    if status == "FINISHED":
-        client.set_terminated(run_id, status)
-        return
-    # what ended the run counts more than a store that can't be told
-    with suppress(MlflowException), asked_once():
-        client.set_terminated(run_id, status)
-
-
-def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
-    """End a run whose process is gone as FAILED, if the store still has it as running."""
-    client = MlflowClient(tracking_uri=prepare_store(root))
-    try:
-        if client.get_run(run_id).info.status != "RUNNING":
-            return
-    except MlflowException:  # another store's
-        return
-    TrackedRun(client, run_id).tag(tags)
-    client.set_terminated(run_id, "FAILED")
-
-
-def _reopen(client: MlflowClient, run_id: str) -> str:
+def _open(
+    client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], run_id: str | None
+) -> str:
+    """Create a run, or reopen the one of this id; return its id."""
+    if run_id is None:
+        known = client.get_experiment_by_name(experiment).experiment_id
+        return str(client.create_run(known, tags=tags, run_name=name).info.run_id)
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException as error:
@@ -133,15 +106,25 @@ def _reopen(client: MlflowClient, run_id: str) -> str:
     return run_id
 
 
-def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, object]) -> None:
-    """Log params in few batches; what a resumed run has already stays as it is."""
-    known = client.get_run(run_id).data.params
-    texts = {key: _shortened(str(value)) for key, value in params.items()}
-    new = [entities.Param(key, text) for key, text in texts.items() if key not in known]
-    for start in range(0, len(new), PARAMS_A_BATCH):
-        client.log_batch(run_id, params=new[start : start + PARAMS_A_BATCH])
-    changed = {key: text for key, text in texts.items() if known.get(key, text) != text}
-    TrackedRun(client, run_id).tag({f"resumed.{key}": text for key, text in changed.items()})
+def _end(client: MlflowClient, run_id: str, status: str) -> None:
+    if status == "FINISHED":
+        client.set_terminated(run_id, status)
+        return
+    # what ended the run counts more than a store that can't be reached
+    with suppress(MlflowException), without_retries():
+        client.set_terminated(run_id, status)
+
+
+def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
+    """End a run whose process is gone as FAILED, if the store still has it as running."""
+    client = MlflowClient(prepare_store(root))
+    try:
+        if client.get_run(run_id).info.status != "RUNNING":
+            return
+    except MlflowException:  # another store's
+        return
+    TrackedRun(client, run_id).tag(tags)
+    client.set_terminated(run_id, "FAILED")
 
 
 def _shortened(text: str) -> str:
@@ -152,10 +135,20 @@ def _shortened(text: str) -> str:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """An open run; what is logged is in the store when a method returns."""
+    """A run in the store; what a method logs is there when it returns."""
 
     client: MlflowClient
     run_id: str
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log params as text, very long ones shortened; those that the run has stay."""
+        known = self.client.get_run(self.run_id).data.params
+        texts = {key: _shortened(str(value)) for key, value in params.items()}
+        new = [entities.Param(key, text) for key, text in texts.items() if key not in known]
+        for start in range(0, len(new), PARAMS_A_BATCH):
+            self.client.log_batch(self.run_id, params=new[start : start + PARAMS_A_BATCH])
+        changed = {key: text for key, text in texts.items() if known.get(key, text) != text}
+        self.tag({f"resumed.{key}": text for key, text in changed.items()})
 
     def log_epoch(self, record: EpochRecord) -> None:
         """Log an epoch's numbers under their flat names, with the epoch as the step."""
@@ -163,7 +156,7 @@ class TrackedRun:
         self._log_metrics(numbers, step=int(numbers.pop("epoch")))
 
     def log_summary(self, numbers: Mapping[str, float | None]) -> None:
-        """Log a run's final numbers; those that are None (no spacing, no mm) are left out."""
+        """Log a run's final numbers, but for those that are None (no spacing, no mm)."""
         self._log_metrics({k: v for k, v in numbers.items() if v is not None}, step=0)
 
     def _log_metrics(self, numbers: Mapping[str, float], step: int) -> None:
@@ -172,12 +165,9 @@ class TrackedRun:
         self.client.log_batch(self.run_id, metrics=metrics)
 
     def log_heatmap(self, picture: np.ndarray | Figure, key: str, step: int) -> None:
-        """Put a picture (uint8, shape (rows, columns, 3), or a figure) on the UI's image grid.
+        """Log a figure, or a picture (uint8, shape (rows, columns, 3)), to the UI's image grid.
 
-        Parameters
-        ----------
-        key : str
-            The row of the grid, for instance `heatmap/val`; `step` is the column.
+        `key`, for instance `heatmap/val`, is the row of the grid, `step` the column.
         """
         if not isinstance(picture, np.ndarray):
             from jawloc.reporting.figures import figure_to_array
@@ -186,10 +176,9 @@ class TrackedRun:
         self.client.log_image(self.run_id, picture, key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags; very long texts are shortened.
+        """Set tags, very long texts shortened.
 
-        Several processes may set the same one: a batch is tried again by the store, a single tag
-        isn't.
+        In a batch, which the store tries again where several processes set the same tag.
         """
         every = [entities.RunTag(key, _shortened(text)) for key, text in tags.items()]
         self.client.log_batch(self.run_id, tags=every)
@@ -199,47 +188,38 @@ class TrackedRun:
         self.client.log_artifact(self.run_id, str(path), folder)
 
     def log_dict(self, content: Mapping[str, Any], name: str) -> None:
-        """Write a mapping as an artifact, JSON or YAML as its name says."""
+        """Write a mapping as an artifact, in JSON or YAML by the ending of its name."""
         self.client.log_dict(self.run_id, dict(content), name)
 
     def log_dataset(
         self, splits: Mapping[str, Sequence[str]], cache_keys: Mapping[str, str]
     ) -> None:
-        """Say which scans the run saw, and in which state.
+        """Log the scans of each split, and the keys of their cached examples by scan id.
 
-        One MLflow dataset a split, whose digest changes with any scan or cache setting, and the
-        ids with their keys in `dataset.json`.
-
-        Parameters
-        ----------
-        splits : mapping from a split's name to its scan ids
-        cache_keys : mapping from a scan id to the key of its cached example
+        Each split becomes an MLflow dataset, whose digest changes with any scan or cache setting;
+        the ids with their keys go into `dataset.json`.
         """
         content = {name: {i: cache_keys[i] for i in ids} for name, ids in splits.items()}
         self.log_dict(content, "dataset.json")
         place = f"{self.client.get_run(self.run_id).info.artifact_uri}/dataset.json"
-        inputs = [
-            entities.DatasetInput(
-                entities.Dataset(
-                    name=f"{name} scans",
-                    digest=hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[
-                        :8
-                    ],
-                    source_type="local",
-                    source=json.dumps({"uri": place}),
-                    profile=json.dumps({"num_scans": len(keys)}),
-                ),
-                tags=[entities.InputTag("mlflow.data.context", name)],
+        inputs = []
+        for name, keys in content.items():
+            dataset = entities.Dataset(
+                name=f"{name} scans",
+                digest=hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:8],
+                source_type="local",
+                source=json.dumps({"uri": place}),
+                profile=json.dumps({"num_scans": len(keys)}),
             )
-            for name, keys in content.items()
-        ]
+            context = entities.InputTag("mlflow.data.context", name)
+            inputs.append(entities.DatasetInput(dataset, tags=[context]))
         self.client.log_inputs(self.run_id, datasets=inputs)
 
     def log_locator(self, weights: Path) -> str:
         """Log a locator's `.pth` as an MLflow model that takes scan paths, and return its URI.
 
         The model is code (`served_model.py` and jawloc itself) and the weights as an artifact:
-        nothing is pickled. It carries the run's params and its summary, if that is logged first.
+        nothing is pickled. It has the run's params and its summary, if that is logged first.
         """
         return model_logging.log_locator(self.client, self.run_id, weights)
 

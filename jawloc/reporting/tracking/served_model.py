@@ -19,16 +19,16 @@ from jawloc.inference.locator import Localisation, load_locator
 FOLDER_VARIABLE = "JAWLOC_SCAN_FOLDER"
 SERVING_VARIABLE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's scoring server
 IN_VOXELS, IN_MM = ("z_voxels", "y_voxels", "x_voxels"), ("z_mm", "y_mm", "x_mm")
-TRUST = ["spread_voxels", "radius_voxels", "confidence", "status", "radius_note"]
-COLUMNS = ["scan", "object", *IN_VOXELS, *IN_MM, *TRUST]
+UNCERTAINTY = ["spread_voxels", "radius_voxels", "confidence", "status", "radius_note"]
+COLUMNS = ["scan", "object", *IN_VOXELS, *IN_MM, *UNCERTAINTY]
 
 
 class ServedLocator(PythonModel):
     """A locator behind MLflow's `predict`.
 
-    It reads scans only inside the folder that the environment variable JAWLOC_SCAN_FOLDER names,
-    or the setting `allowed_folder` of `mlflow.pyfunc.load_model(..., model_config=...)`. Served
-    over HTTP it needs one of them; otherwise any caller could probe the server's files.
+    It reads scans only inside the folder of the environment variable JAWLOC_SCAN_FOLDER, or of the
+    setting `allowed_folder` of `mlflow.pyfunc.load_model(..., model_config=...)`. Served over HTTP
+    it needs one of them; otherwise any caller could probe the server's files.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -47,14 +47,14 @@ class ServedLocator(PythonModel):
         Returns
         -------
         DataFrame, one row an object of a scan: scan (as given), object, the position in voxels of
-        the full-size scan and in mm (None where the spacing is unknown), and how far to trust it,
+        the full-size scan and in mm (None where the spacing is unknown), and its uncertainty,
         spread and radius in voxels of the full-size scan (see `Localisation`).
 
         Raises
         ------
         MlflowException
-            A scan outside the allowed folder or that can't be read, with the reason: over HTTP,
-            status 400. Then none of the scans is answered for.
+            For any scan outside the allowed folder or that can't be read, with the reason; over
+            HTTP, status 400.
         """
         folder = os.environ.get(FOLDER_VARIABLE) or self.allowed_folder
         rows = []
@@ -62,7 +62,7 @@ class ServedLocator(PythonModel):
             for given in model_input.iloc[:, 0]:
                 found = self.locator.locate(checked_path(str(given), folder))
                 rows += [_row(str(given), localisation) for localisation in found]
-        except InputError as error:  # MLflow hands only its own errors' messages to an HTTP caller
+        except InputError as error:  # HTTP callers see messages of MLflow's own errors only
             raise MlflowException.invalid_parameter_value(str(error)) from error
         table = pd.DataFrame(rows, columns=COLUMNS)
         mm = table[list(IN_MM)]
@@ -75,8 +75,8 @@ def checked_path(given: str, folder: str | None) -> Path:
     Raises
     ------
     InputError
-        If it lies, once links and `..` are followed, outside `folder`; or if there is no folder
-        though the model is served.
+        If it lies outside `folder` once links and `..` are resolved, or if the model is served
+        without a folder.
     """
     if folder is None:
         if os.environ.get(SERVING_VARIABLE) == "true":
@@ -88,7 +88,7 @@ def checked_path(given: str, folder: str | None) -> Path:
     allowed = Path(folder).resolve()
     path = (allowed / given).resolve()
     if not path.is_relative_to(allowed):
-        # which folder that is, is no caller's business
+        # callers need not know which folder that is
         raise InputError(
             f"{given}: scans are read only inside the folder that {FOLDER_VARIABLE} names; this "
             f"path leads out of it"
@@ -98,13 +98,8 @@ def checked_path(given: str, folder: str | None) -> Path:
 
 def _row(given: str, found: Localisation) -> list[object]:
     mm = found.point_mm or (None, None, None)
-    return [
-        given,
-        found.object_name,
-        *found.point_voxels,
-        *mm,
-        *(getattr(found, name) for name in TRUST),
-    ]
+    uncertainty = [getattr(found, name) for name in UNCERTAINTY]
+    return [given, found.object_name, *found.point_voxels, *mm, *uncertainty]
 
 
 set_model(ServedLocator())

@@ -1,4 +1,4 @@
-"""Which code, whose hands and which packages a run came from."""
+"""Which code, user and packages a run came from."""
 
 from __future__ import annotations
 
@@ -11,29 +11,17 @@ import jawloc
 
 PACKAGE = Path(jawloc.__file__).parent
 
-# What loading and running a locator imports; all else jawloc needs is for training and looking.
+# What loading and running a locator imports; the other dependencies are for training and reports.
 LOCATOR_REQUIREMENTS = (
-    "filelock",
-    "mlflow",
-    "monai",
-    "numpy",
-    "pandas",
-    "pydantic",
-    "pydicom",
-    "scikit-learn",
-    "scipy",
-    "SimpleITK",
-    "threadpoolctl",
-    "tifffile",
-    "torch",
-    "tqdm",
+    *("filelock", "mlflow", "monai", "numpy", "pandas", "pydantic", "pydicom", "scikit-learn"),
+    *("scipy", "SimpleITK", "threadpoolctl", "tifffile", "torch", "tqdm"),
 )
 
 
 def source_tags() -> dict[str, str]:
-    """Say in MLflow's tags who ran what: user, package, and the commit of a git checkout."""
+    """Return MLflow's tags of the user, the package, and the commit of a git checkout."""
     tags = {"mlflow.source.name": "jawloc", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-    # asked about a file of ours, since an installed jawloc may lie inside somebody's repository
+    # asks for a file of jawloc's, since an installed one may lie inside another repository
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return tags
     commit = _git("rev-parse", "HEAD")
@@ -45,7 +33,7 @@ def source_tags() -> dict[str, str]:
 
 
 def locator_requirements() -> list[str]:
-    """Pin what is installed, without the local part of a version, which no index offers."""
+    """Return the installed versions as pins, without local parts, which no index offers."""
     return [
         f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in LOCATOR_REQUIREMENTS
     ]
@@ -59,7 +47,7 @@ def _user() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says in jawloc's folder; None where there is no git or no checkout."""
+    """Return git's output in jawloc's folder; None where there is no git or no checkout."""
     command = ["git", "-C", str(PACKAGE), *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)

@@ -1,19 +1,20 @@
-"""Where runs are kept: a database under the user's folder, or MLFLOW_TRACKING_URI's store."""
+"""Where runs are kept: a database under the user's folder, or the store of MLFLOW_TRACKING_URI."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient, MlflowException
 from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
 
 from jawloc.errors import InputError
 from jawloc.reporting.tracking import MLFLOW_RETRIES
-from jawloc.reporting.tracking.database import refuse_damaged, share
 
 EXPERIMENT = "jaw_location"
 STORE_FOLDER = "mlruns"
@@ -25,16 +26,15 @@ def tracking_uri(root: Path) -> str:
 
 
 def store_database(root: Path) -> Path:
-    """Return the database of the store under `root`, which may not be there yet."""
+    """Return the path of the database of the store under `root`, which may not exist yet."""
     return root.resolve() / STORE_FOLDER / "mlflow.db"
 
 
 def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
-    """Make sure that the store and the experiment exist, and return the store's URI.
+    """Create the store and the experiment where they are missing, and return the store's URI.
 
-    Several processes may do this at once: a file lock lets one of them set the database up. The
-    store under `root` keeps its artifacts in `mlruns/artifacts`; a store of the user's own keeps
-    them where it wants.
+    Several processes may do so at once. The store under `root` keeps its artifacts in
+    `mlruns/artifacts`; a store of the user's own keeps them where it is configured to.
 
     Raises
     ------
@@ -45,15 +45,17 @@ def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
     """
     uri, database = tracking_uri(root), store_database(root)
     if uri != f"sqlite:///{database.as_posix()}":
-        with reached(uri), asked_once():
-            _ensure_experiment(MlflowClient(tracking_uri=uri), experiment, None)
+        with reached(uri), without_retries():
+            _ensure_experiment(MlflowClient(uri), experiment, None)
         return uri
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(database.with_name("mlflow.lock")):
         try:
             artifacts = database.with_name("artifacts").as_uri()
-            _ensure_experiment(MlflowClient(tracking_uri=uri), experiment, artifacts)
-            share(database)
+            _ensure_experiment(MlflowClient(uri), experiment, artifacts)
+            with closing(sqlite3.connect(database)) as connection:
+                # readers (the UI) and writers (other runs) don't wait for each other then
+                connection.execute("PRAGMA journal_mode=WAL")
         except Exception:
             refuse_damaged(database)
             raise
@@ -68,26 +70,47 @@ def _ensure_experiment(client: MlflowClient, name: str, artifacts: str | None) -
         client.restore_experiment(known.experiment_id)
 
 
-def open_client(root: Path) -> MlflowClient:
-    """Return a client of the store under `root` and of its registry, both of which exist then.
+def refuse_damaged(database: Path, wait_seconds: float = 5.0) -> None:
+    """Raise InputError if SQLite, which reads the whole file, finds it damaged."""
+    try:
+        with closing(sqlite3.connect(database, timeout=wait_seconds)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return  # locked or out of reach: the content is unknown
+        verdict = str(error)
+    if verdict != "ok":
+        raise InputError(
+            f"{database}: the database of earlier runs is damaged, and training goes on with a "
+            f"new one once you move it away; {' '.join(verdict.split())}"
+        ) from None
+
+
+@contextmanager
+def connected(root: Path) -> Iterator[MlflowClient]:
+    """Give a client of the store under `root`, made if missing, and of its registry.
 
     Raises
     ------
     InputError, ConnectionError
-        As in `prepare_store`.
+        As in `prepare_store`; the latter also where the store fails in the block.
     """
-    store = prepare_store(root)
+    uri = prepare_store(root)
+    with reached(uri):
+        yield _client(uri)
+
+
+def _client(store: str) -> MlflowClient:
     return MlflowClient(store, os.environ.get("MLFLOW_REGISTRY_URI") or store)
 
 
 def download_model(root: Path, uri: str, folder: Path) -> Path:
-    """Copy what a `models:/` or `runs:/` URI names into a folder; none of its code is run.
+    """Copy the files of a `models:/` or `runs:/` URI into a folder; none of their code is run.
 
     Parameters
     ----------
-    uri : str
-        `models:/NAME@ALIAS`, `models:/NAME/VERSION` (or `latest`), `models:/MODEL_ID`, or
-        `runs:/RUN_ID/PATH`, where the path is a logged model's name or an artifact's.
+    uri : `models:/NAME@ALIAS`, `models:/NAME/VERSION` (or `latest`), `models:/MODEL_ID`, or
+        `runs:/RUN_ID/PATH`, where the path is a logged model's name or an artifact's
 
     Raises
     ------
@@ -97,10 +120,9 @@ def download_model(root: Path, uri: str, folder: Path) -> Path:
     store, database = tracking_uri(root), store_database(root)
     if store == f"sqlite:///{database.as_posix()}" and not database.is_file():
         raise InputError(f"{uri}: there are no runs in {database.parent} to take a model from")
-    client = MlflowClient(store, os.environ.get("MLFLOW_REGISTRY_URI") or store)
     try:
-        with asked_once():
-            place = _location(client, uri)
+        with without_retries():
+            place = _location(_client(store), uri)
             return Path(download_artifacts(place, dst_path=str(folder), tracking_uri=store))
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -109,8 +131,7 @@ def download_model(root: Path, uri: str, folder: Path) -> Path:
 
 def _location(client: MlflowClient, uri: str) -> str:
     """Return where the files of a model or run lie, asking only the client's own store."""
-    scheme, _, rest = uri.partition(":/")
-    name, _, path = rest.strip("/").partition("/")
+    scheme, name, path = parse_uri(uri)
     if scheme == "runs":
         run = client.get_run(name)
         outputs = run.outputs.model_outputs if run.outputs else []
@@ -118,27 +139,40 @@ def _location(client: MlflowClient, uri: str) -> str:
             if path in ("", model.name):
                 return str(model.artifact_location)
         return f"{run.info.artifact_uri}/{path}"
+    version = registered_version(client, name, path)
+    if version is None:
+        return str(client.get_logged_model(name).artifact_location)
+    place = str(client.get_model_version_download_uri(version.name, version.version))
+    return _location(client, place) if place.startswith(("models:/", "runs:/")) else place
+
+
+def parse_uri(uri: str) -> tuple[str, str, str]:
+    """Return the scheme, the name (or id) and the path of an MLflow URI."""
+    scheme, _, rest = uri.partition(":/")
+    name, _, path = rest.strip("/").partition("/")
+    return scheme, name, path
+
+
+def registered_version(client: MlflowClient, name: str, path: str) -> ModelVersion | None:
+    """Return the version of `models:/name/path`; None where it is the id of a logged model."""
     if "@" in name:
-        model_name, _, alias = name.rpartition("@")
-        version = client.get_model_version_by_alias(model_name, alias).version
-    elif path.isdigit():
-        model_name, version = name, path
-    elif path.lower() == "latest":
+        model, _, alias = name.rpartition("@")
+        return client.get_model_version_by_alias(model, alias)
+    if path.isdigit():
+        return client.get_model_version(name, path)
+    if path.lower() == "latest":
         versions = client.search_model_versions(f"name='{name}'")
         if not versions:
             raise MlflowException(f"no model is registered as {name!r}")
-        model_name, version = name, max(versions, key=lambda v: int(v.version)).version
-    elif path:
+        return max(versions, key=lambda version: int(version.version))
+    if path:
         raise MlflowException("a registered model is named by @alias, /version or /latest")
-    else:
-        return str(client.get_logged_model(name).artifact_location)
-    place = str(client.get_model_version_download_uri(model_name, version))
-    return _location(client, place) if place.startswith(("models:/", "runs:/")) else place
+    return None
 
 
 @contextmanager
 def reached(uri: str) -> Iterator[None]:
-    """Turn what MLflow says of a store that can't be used into one sentence, a ConnectionError."""
+    """Turn what MLflow says of a store that can't be used into a ConnectionError of one line."""
     try:
         yield
     except MlflowException as error:
@@ -148,8 +182,8 @@ def reached(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def asked_once() -> Iterator[None]:
-    """Wait for no server: where nobody answers at once, nobody will, or nobody has to know."""
+def without_retries() -> Iterator[None]:
+    """Don't wait for a server that does not answer at once."""
     known = os.environ[MLFLOW_RETRIES]
     os.environ[MLFLOW_RETRIES] = "0"
     try:

@@ -7,17 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 from jawloc.errors import InputError
 
 HOST = "127.0.0.1"
-STARTING_SECONDS = 120
-ENDING_SECONDS = 10
+STARTING_SECONDS, ENDING_SECONDS = 120, 10
 
 
 def serve(
@@ -28,24 +25,22 @@ def serve(
     Parameters
     ----------
     folder : the server's working folder
-    page : what comes after the address
-    say : told where the pages are once they can be opened
+    page : the part after the address
+    say : called with the pages' address once they can be opened
 
     Raises
     ------
     InputError
-        If the port is taken, or the server doesn't come up.
+        If the port is taken, or the server doesn't start.
     """
-    with closing(socket.socket()) as probe:
+    with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             raise InputError(f"--port: another program uses this port, choose another; {port}")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", artifacts, "--host", HOST, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    quiet = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves seven processes that idle
-        "PYTHONWARNINGS": "ignore",
-    }
+    # without the job execution, seven idle processes fewer
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     say("starting, this takes some seconds ...")
     server = subprocess.Popen(command, cwd=folder, env={**os.environ, **quiet})
     try:
@@ -67,15 +62,13 @@ def _wait_until_up(server: subprocess.Popen, port: int) -> None:
             with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2) as answer:
                 if answer.status == 200:
                     return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.2)
     raise InputError(f"--port: MLflow's server did not answer within {STARTING_SECONDS} s; {port}")
 
 
 def _end(server: subprocess.Popen) -> None:
-    """End the server; after Ctrl-C in a terminal it is ending already."""
-    if server.poll() is None:
-        server.terminate()
+    server.terminate()  # Ctrl-C in a terminal has reached the server already
     try:
         server.wait(ENDING_SECONDS)
     except subprocess.TimeoutExpired:

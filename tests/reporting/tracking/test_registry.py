@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from mlflow import MlflowClient
 
 from jawloc.reporting.tracking import registry
 from jawloc.reporting.tracking.runs import tracked_run
-from jawloc.reporting.tracking.store import open_client
+from jawloc.reporting.tracking.store import tracking_uri
 from tests.lab import write_model
 
 
@@ -62,7 +63,7 @@ def test_a_model_is_a_version_once_and_the_alias_moves(lab, trained):
         found = registry.find_champion(lab)
         assert (found.number, found.digest) == (version.number, version.digest)
     registry.tag_version(lab, versions[0], {"evaluation.test": "x"})
-    client = open_client(lab)
+    client = MlflowClient(tracking_uri(lab))
     assert client.get_model_version("jaw_locator", "1").tags["evaluation.test"] == "x"
     # by its address in the registry, it is found with its run
     again = registry.find_model(lab, "models:/jaw_locator@champion", known[1].weights, None)
@@ -71,7 +72,7 @@ def test_a_model_is_a_version_once_and_the_alias_moves(lab, trained):
 
 def test_a_version_that_somebody_else_registered_is_not_registered_again(lab, trained):
     path, run_id = trained("mine")
-    client = open_client(lab)
+    client = MlflowClient(tracking_uri(lab))
     model = client.get_logged_model(client.get_run(run_id).outputs.model_outputs[0].model_id)
     client.create_registered_model("jaw_locator")
     client.create_model_version(

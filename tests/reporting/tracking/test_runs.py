@@ -24,9 +24,8 @@ from jawloc.inference.locator import Locator, save_locator
 from jawloc.phantom import write_phantom
 from jawloc.reporting.tracking import runs as tracking
 from jawloc.reporting.tracking import store
-from jawloc.reporting.tracking.database import refuse_damaged
 from jawloc.reporting.tracking.runs import open_ui, tracked_run
-from jawloc.reporting.tracking.store import prepare_store, tracking_uri
+from jawloc.reporting.tracking.store import prepare_store, refuse_damaged, tracking_uri
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.network import build_network
 from jawloc.training.records import EpochRecord
