@@ -116,8 +116,8 @@ def _write_dicom(
 ) -> None:
     """Write grey values exactly where 16 bits can hold them, else scaled."""
     quantisation = choose_quantisation(scan_in_memory(path, crop, grid))
-    rescale = (quantisation.slope, quantisation.intercept)
-    write_plain_dicom(path, quantisation.stored(crop), grid, place, metadata=note, rescale=rescale)
+    stored, rescale = quantisation.stored(crop), quantisation.rescale
+    write_plain_dicom(path, stored, grid, place, metadata=note, rescale=rescale)
 
 
 @contextmanager

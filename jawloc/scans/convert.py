@@ -26,41 +26,22 @@ from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
 
 @dataclass(frozen=True)
 class Conversion:
-    """One scan to be converted, or the result of its conversion.
-
-    Attributes
-    ----------
-    scan_id : str
-        Name of the file to be written, without its ending.
-    image, label : Path or None
-        The pair; one of them is None where its partner was not found.
-    target : Path
-        The labelled DICOM.
-    skip_reason : str or None
-        Why nothing is written; None for a scan that is (or was) converted.
-    notes : tuple of str
-        What a user should check: a changed spacing, mapped grey values, another orientation.
-    """
+    """One scan to be converted, or the result of its conversion."""
 
     scan_id: str
-    image: Path | None
-    label: Path | None
-    target: Path
-    skip_reason: str | None = None
-    notes: tuple[str, ...] = ()
+    image: Path | None  # None for a label without an image
+    label: Path | None  # None for an image without one label
+    target: Path  # the labelled DICOM
+    skip_reason: str | None = None  # why nothing is written; None for a scan that is converted
+    notes: tuple[str, ...] = ()  # for the user to check, for instance a changed spacing
 
 
 def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
     """Pair images with labels and list what will be converted, opening headers only.
 
-    Parameters
-    ----------
-    images, labels : Path
-        One image file and one label file; or folders whose files, and sub-folders of slices, are
-        one scan each (the same folder if the labels' names have a suffix). The label of a
-        labelled DICOM is its mask.
-    out : Path
-        The folder for the labelled DICOMs. Nothing is written here.
+    `images` and `labels` are a file each; or folders whose files, and sub-folders of slices, are
+    one scan each (the same folder if the labels' names have a suffix). The label of a labelled
+    DICOM is its mask. `out` is the folder for the labelled DICOMs.
 
     Returns
     -------
@@ -128,29 +109,17 @@ def convert(
     """Write one labelled DICOM, slab by slab; a scan that can't be converted leaves no file.
 
     Grey values that 8 or 16 bits can't hold exactly are mapped linearly to 0 ... 65535; the file's
-    rescale slope and intercept map them back. A DICOM's stored values and rescale are kept. An
-    odd number of voxels is padded (see `write_labelled_dicom_slabs`).
+    rescale slope and intercept map them back. A DICOM's stored values and rescale are kept.
 
     Parameters
     ----------
-    conversion : Conversion
-        From `plan_conversion`; one with a `skip_reason` is returned as it is.
-    label_values : sequence of int, optional
-        Label values 1 ... 255 to keep; all others become background.
-    spacing_mm_zyx : tuple of float, optional
-        Voxel spacing (z, y, x), for formats that lose it. It replaces a spacing in the image,
-        with a note.
+    label_values : label values 1 ... 255 to keep; all others become background
+    spacing_mm_zyx : for formats that lose it; it replaces a spacing in the image, with a note
 
     Returns
     -------
-    Conversion
-        The same with its `notes`, or with a `skip_reason` where the scan is unreadable, its
-        shapes differ, its label values are not whole numbers 0 ... 255, or its mask is empty.
-
-    Raises
-    ------
-    InputError
-        If `label_values` or `spacing_mm_zyx` are out of range.
+    The conversion with its `notes`, or with a `skip_reason` where the scan is unreadable, its
+    shapes differ, its label values are not whole numbers 0 ... 255, or its mask is empty.
     """
     _refuse_bad_options(label_values, spacing_mm_zyx)
     if conversion.skip_reason or conversion.image is None or conversion.label is None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,26 +32,16 @@ _SPAN_SAMPLES = 64  # voxels along each axis, at most about, from which the span
 
 @dataclass(frozen=True)
 class Downsampled:
-    """A scan on a smaller grid, and what was computed from it at full size.
+    """A scan on a smaller grid, and what was computed from it at full size."""
 
-    Attributes
-    ----------
-    image : array, shape (z, y, x)
-        Mean grey values. Those of integers without a rescale are rounded, and keep their type,
-        where 98 % of them span `ROUNDED_SPAN` or more, as no 8-bit ones do; all others are floats.
-    mask : array of uint8, shape (z, y, x), or None
-        For pictures: where labelled voxels fill at least half of a voxel, the label that fills
-        most of it. Every label of the source keeps at least one voxel. None without a mask.
-    labels : tuple of Label
-        Every label value of the source: its number of voxels and its centroid, at full size.
-    content_hash : str
-        `hash_content` of the source.
-    """
-
+    # (z, y, x): mean grey values. Those of integers without a rescale are rounded, and keep their
+    # type, where 98 % of them span `ROUNDED_SPAN` or more, as no 8-bit ones do; others are floats.
     image: np.ndarray
+    # (z, y, x) of uint8, for pictures: where labelled voxels fill at least half of a voxel, the
+    # label that fills most of it. Every label of the source keeps at least one voxel.
     mask: np.ndarray | None
-    labels: tuple[Label, ...]
-    content_hash: str
+    labels: tuple[Label, ...]  # every label of the source, at full size
+    content_hash: str  # `hash_content` of the source
 
 
 def downsample(
@@ -57,14 +49,8 @@ def downsample(
 ) -> Downsampled:
     """Average a scan file, and its mask where it has one, onto a grid that spans the same space.
 
-    Parameters
-    ----------
-    scan : ScanFile
-        Read once from the first slice to the last.
-    shape_zyx : three ints
-        Target size, on no axis larger than the scan.
-    on_slab : function, optional
-        Called after each slab with its number of slices; what it raises stops the work.
+    The scan is read once from the first slice to the last. `on_slab` is called after each slab
+    with its number of slices; what it raises stops the work.
 
     Raises
     ------
@@ -72,25 +58,19 @@ def downsample(
         If the target is larger than the scan, or if a float image holds NaN or infinity.
     """
     shape = check_target(scan, shape_zyx)
-    with one_blas_thread(), _Hasher(scan) as hasher:
+    content = _ContentHash(scan)
+    with one_blas_thread(), closing(_hashed_slabs(scan, content)) as slabs:
         image = _ImageBuilder(scan, shape)
         mask = MaskBuilder(scan.grid.shape_zyx, shape)
-        for start, stop in scan.slab_ranges():
-            mask_slab = None if scan.read_mask is None else scan.read_mask(start, stop)
-            image_slab = scan.read_image(start, stop)
-            hasher.update(image_slab, mask_slab)
+        for start, image_slab, mask_slab in slabs:
             for index, plane in enumerate(image_slab, start):
                 image.add(index, plane)
                 if mask_slab is not None:
                     mask.add(index, mask_slab[index - start])
             if on_slab is not None:
-                on_slab(stop - start)
-        return Downsampled(
-            image.finished(),
-            None if scan.read_mask is None else mask.finished(),
-            mask.labels(),
-            hasher.hexdigest(),
-        )
+                on_slab(len(image_slab))
+        small_mask = None if scan.read_mask is None else mask.finished()
+        return Downsampled(image.finished(), small_mask, mask.labels(), content.hexdigest())
 
 
 def downsample_image(scan: ScanFile, shape_zyx: Sequence[int]) -> np.ndarray:
@@ -114,11 +94,10 @@ def hash_content(scan: ScanFile) -> str:
     those without a label count as a byte each. It depends on neither the file's name nor its
     format, so a scan that was moved or rewritten with the same content keeps its hash.
     """
-    with _Hasher(scan) as hasher:
-        for start, stop in scan.slab_ranges():
-            mask = None if scan.read_mask is None else scan.read_mask(start, stop)
-            hasher.update(scan.read_image(start, stop), mask)
-        return hasher.hexdigest()
+    content = _ContentHash(scan)
+    for _ in _hashed_slabs(scan, content):
+        pass
+    return content.hexdigest()
 
 
 def check_target(scan: ScanFile, shape_zyx: Sequence[int]) -> Shape:
@@ -181,31 +160,18 @@ def _span(image: np.ndarray) -> float:
     return float(high - low)
 
 
-class _Hasher:
-    """Hashes slabs in its own thread (hashlib releases the interpreter lock)."""
+class _ContentHash:
+    """The SHA-256 of `hash_content`, updated slab by slab."""
 
     def __init__(self, scan: ScanFile) -> None:
         self._dtype = scan.dtype.newbyteorder("<")
-        about: list[object] = [scan.grid.shape_zyx, scan.grid.spacing_mm_zyx, self._dtype.str]
+        header: list[object] = [scan.grid.shape_zyx, scan.grid.spacing_mm_zyx, self._dtype.str]
         if scan.is_rescaled:
-            about += [scan.rescale_slope, scan.rescale_intercept]
-        self._about = json.dumps(about).encode()
+            header += [scan.rescale_slope, scan.rescale_intercept]
+        self._header = json.dumps(header).encode()
         self._image, self._mask = hashlib.sha256(), hashlib.sha256()
-        self._pending: Future[None] | None = None
-
-    def __enter__(self) -> _Hasher:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hash")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
 
     def update(self, image_slab: np.ndarray, mask_slab: np.ndarray | None) -> None:
-        """Hash two slabs, once the slabs before them are done."""
-        self._wait()  # so that no more than two slabs are ever held
-        self._pending = self._thread.submit(self._hash, image_slab, mask_slab)
-
-    def _hash(self, image_slab: np.ndarray, mask_slab: np.ndarray | None) -> None:
         self._image.update(np.ascontiguousarray(image_slab, self._dtype).data)
         for plane in () if mask_slab is None else mask_slab:
             # Nearly all of a mask is empty, and SHA-256 takes longer than all the rest.
@@ -214,12 +180,25 @@ class _Hasher:
             if labelled:
                 self._mask.update(np.ascontiguousarray(plane).data)
 
-    def _wait(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-
     def hexdigest(self) -> str:
-        self._wait()
         # Image and mask are hashed apart, so that the hash is the same for slabs of any thickness.
-        whole = self._about + self._image.digest() + self._mask.digest()
+        whole = self._header + self._image.digest() + self._mask.digest()
         return hashlib.sha256(whole).hexdigest()
+
+
+def _hashed_slabs(scan: ScanFile, content: _ContentHash) -> Generator[tuple[int, Any, Any]]:
+    """Yield (first slice, image slab, mask slab or None); another thread hashes them meanwhile.
+
+    (hashlib releases the interpreter lock.)
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="hash") as thread:
+        pending: Future[None] | None = None
+        for start, stop in scan.slab_ranges():
+            mask_slab = None if scan.read_mask is None else scan.read_mask(start, stop)
+            image_slab = scan.read_image(start, stop)
+            if pending is not None:
+                pending.result()  # so that no more than two slabs are ever held
+            pending = thread.submit(content.update, image_slab, mask_slab)
+            yield start, image_slab, mask_slab
+        if pending is not None:
+            pending.result()

@@ -17,12 +17,7 @@ def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list
     """List the labelled DICOMs in files and folders.
 
     Of a folder, only DICOMs count, without the downsampled copies of a cache. A file that is named
-    itself is listed, whatever it is.
-
-    Raises
-    ------
-    InputError
-        If there is none.
+    itself is listed, whatever it is. Raise InputError if there is none.
     """
     themselves = {place.resolve() for place in named}
     listed = [
@@ -41,13 +36,7 @@ def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list
 
 
 def open_labelled(path: Path) -> ScanFile:
-    """Open a scan that has a mask at full size.
-
-    Raises
-    ------
-    InputError
-        If it has no mask, can't be read, or is a downsampled copy.
-    """
+    """Open a scan that has a mask at full size; InputError for any other."""
     scan = open_scan(path)
     if scan.read_mask is None:
         raise InputError(

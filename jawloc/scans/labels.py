@@ -61,25 +61,9 @@ def refuse_without_objects(
 def object_centroids(
     labels: Sequence[Label], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> np.ndarray:
-    """Return the centroid of each object in full-size voxels.
+    """Return the objects' centroids (object, 3) in full-size voxels from all labels of a mask.
 
-    Parameters
-    ----------
-    labels : sequence of Label
-        Every label of one scan's mask.
-    objects : mapping of name -> label values
-        None stands for every non-zero voxel.
-    scan_name : str
-        File name of the scan, for the error.
-
-    Returns
-    -------
-    array of float64, shape (object, 3); NaN where the mask lacks an object
-
-    Raises
-    ------
-    InputError
-        If the mask has no voxel of any object.
+    They are NaN for an object that the mask lacks; InputError if it has no voxel of any object.
     """
     found = [label.value for label in labels]
     refuse_without_objects(found, objects, scan_name)
@@ -96,18 +80,9 @@ def object_centroids(
 def search_labels(scan: ScanFile, objects: Collection[Collection[int] | None]) -> set[int]:
     """Return label values of a scan's mask, stopping as soon as every object has been found.
 
-    The search begins at 0.8 of the height, where jaws are, so a whole mask is read only where an
-    object is missing or far from there.
-
-    Parameters
-    ----------
-    objects : collection of label values
-        An object is found with a voxel of any of its values; None stands for every non-zero one.
-
-    Returns
-    -------
-    set of int
-        Values 1 ... 255 that occur: all of them where an object is missing, empty without a mask.
+    An object is found with a voxel of any of its values (None: of any value); if one is missing,
+    all values 1 ... 255 that occur are returned. The search begins at 0.8 of the height, where
+    jaws are, so a whole mask is read only where an object is missing or far from there.
     """
     found: set[int] = set()
     if scan.read_mask is None:

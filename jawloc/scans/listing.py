@@ -21,19 +21,12 @@ LIST_ENDING = ".txt"
 
 @dataclass(frozen=True)
 class ListedScan:
-    """A scan that was named; whether it can be read is not known yet.
+    """A scan that was named; whether it can be read is not known yet."""
 
-    Attributes
-    ----------
-    name : str
-        Names its outputs: its id, with as much of its path before it as makes it unique (upper and
-        lower case count as the same, as they do on some disks).
-    path : Path
-        A file, or a folder of slices; absolute.
-    """
-
+    # Names its outputs: its id, with as much of its path before it as makes it unique (upper and
+    # lower case count as the same, as they do on some disks).
     name: str
-    path: Path
+    path: Path  # absolute
 
 
 def describe_failure(scan: ListedScan, reason: str) -> str:
@@ -51,16 +44,14 @@ def list_scans(
 ) -> list[ListedScan]:
     """List the scans in files, folders and `.txt` lists, each once, in their order.
 
+    A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise it stands for all scans
+    in it and in the folders below it. A list has a path a line, relative to the list's folder or
+    else to the current one; `#` begins a comment.
+
     Parameters
     ----------
-    named : sequence of Path
-        A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise it stands for all
-        scans in it and in the folders below it. A list has a path a line, relative to the list's
-        folder or else to the current one; `#` begins a comment.
-    exclude : Path, optional
-        A folder that is not searched: the one that results are written to.
-    known : mapping from paths to names
-        Names that are taken, and by whom.
+    exclude : a folder that is not searched: the one that results are written to
+    known : names that are taken, by their paths
 
     Raises
     ------

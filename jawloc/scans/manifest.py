@@ -24,10 +24,7 @@ def start_manifest(folder: Path, earlier: Iterable[str] = ()) -> None:
     """Begin a folder's list, or continue the existing one.
 
     Names whose file is gone are dropped, so that a user's later file of that name is the user's.
-
-    Parameters
-    ----------
-    earlier : names, as `written_files` returns them, of files that jawloc wrote before the list
+    `earlier` are files that jawloc wrote before there was a list.
     """
     _write(folder, (written_files(folder) or set()) | set(earlier))
 

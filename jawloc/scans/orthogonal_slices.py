@@ -13,21 +13,12 @@ from jawloc.scans.scan import ScanFile, Slices
 
 @dataclass(frozen=True)
 class OrthogonalSlices:
-    """Three orthogonal slices through one voxel of a volume.
+    """Three orthogonal slices through one voxel of a volume."""
 
-    Attributes
-    ----------
-    axial : array, shape (y, x)
-    coronal : array, shape (z, x)
-    sagittal : array, shape (z, y)
-    index_zyx : tuple of int
-        The voxel where the slices meet.
-    """
-
-    axial: np.ndarray
-    coronal: np.ndarray
-    sagittal: np.ndarray
-    index_zyx: Shape
+    axial: np.ndarray  # (y, x)
+    coronal: np.ndarray  # (z, x)
+    sagittal: np.ndarray  # (z, y)
+    index_zyx: Shape  # the voxel where the slices meet
 
     @property
     def shape_zyx(self) -> Shape:
@@ -38,10 +29,7 @@ class OrthogonalSlices:
 def nearest_voxel(point: Sequence[float] | np.ndarray, shape_zyx: Sequence[int]) -> Shape:
     """Return the index of the voxel that holds `point`, or of the nearest one inside the volume.
 
-    Raises
-    ------
-    ValueError
-        If the point is not three finite numbers.
+    Raise ValueError if the point is not three finite numbers.
     """
     point = np.asarray(point, float)
     if point.shape != (3,) or not np.isfinite(point).all():

@@ -14,12 +14,8 @@ LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
 def images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], list[Path]]:
     """List the scans in two folders (or two files): images by scan id, and labels.
 
-    In one folder for both, the scans whose names end like a label are the labels.
-
-    Raises
-    ------
-    InputError
-        If a folder does not exist or holds no scan, or two images have one scan id.
+    In one folder for both, the scans whose names end like a label are the labels. Raise InputError
+    if a folder does not exist or holds no scan, or two images have one scan id.
     """
     found_images, found_labels = _find_scans(images, "images"), _find_scans(labels, "labels")
     if images.resolve() == labels.resolve():

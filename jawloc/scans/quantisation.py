@@ -16,50 +16,32 @@ _LARGEST_STORED = 65535
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How an image's values become 8- or 16-bit integers.
+    """How an image's values become 8- or 16-bit integers."""
 
-    Attributes
-    ----------
-    dtype : numpy.dtype
-        Of the integers.
-    slope, intercept : float
-        A grey value is slope * integer + intercept.
-    mapped : bool
-        Whether the values that `ScanFile.read_image` returns are mapped to other integers. If
-        not, they are such integers already, and slope and intercept are the scan's own.
-    """
-
-    dtype: np.dtype
-    slope: float = 1.0
-    intercept: float = 0.0
+    dtype: np.dtype  # of the integers
+    rescale: tuple[float, float] = (1.0, 0.0)  # slope and intercept, from integers to grey values
+    # Whether the values that `ScanFile.read_image` returns are mapped to other integers. If not,
+    # they are such integers already, and slope and intercept are the scan's own.
     mapped: bool = False
-
-    @property
-    def rescale(self) -> tuple[float, float]:
-        """Return (slope, intercept)."""
-        return self.slope, self.intercept
 
     def stored(self, slab: np.ndarray) -> np.ndarray:
         """Return a slab, as `read_image` returns it, as integers of the type `dtype`."""
         if not self.mapped:
             return slab.astype(self.dtype, copy=False)
-        scaled = np.rint((slab.astype(np.float64) - self.intercept) / self.slope)
+        slope, intercept = self.rescale
+        scaled = np.rint((slab.astype(np.float64) - intercept) / slope)
         return scaled.clip(0, _LARGEST_STORED).astype(self.dtype)
 
 
 def choose_quantisation(image: ScanFile) -> Quantisation:
     """Choose how an image is stored: exactly where 8 or 16 bits can, else mapped to 0 ... 65535.
 
-    What is stored in 8 or 16 bits already stays as it is, with the rescale that it has.
-
-    Raises
-    ------
-    InputError
-        If a value is NaN or infinite.
+    What is stored in 8 or 16 bits already stays as it is, with the rescale that it has. Raise
+    InputError if a value is NaN or infinite.
     """
     exact = exact_dtype(image.dtype, 0, 0, whole=False)
     if exact is not None:
-        return Quantisation(exact, image.rescale_slope, image.rescale_intercept)
+        return Quantisation(exact, (image.rescale_slope, image.rescale_intercept))
     low, high, whole = np.inf, -np.inf, True
     for start, stop in image.slab_ranges():
         slab = image.read_image(start, stop)
@@ -80,4 +62,4 @@ def choose_quantisation(image: ScanFile) -> Quantisation:
         float(str(DSfloat(value, auto_format=True)))
         for value in ((high - low) / _LARGEST_STORED or 1.0, low)
     )
-    return Quantisation(np.dtype(np.uint16), slope, intercept, mapped=True)
+    return Quantisation(np.dtype(np.uint16), (slope, intercept), mapped=True)

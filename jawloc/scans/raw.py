@@ -10,13 +10,7 @@ from jawloc.errors import InputError
 
 
 def read_raw(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Read values of the file's type `dtype` from a byte on; return them in native byte order.
-
-    Raises
-    ------
-    InputError
-        If the file ends before.
-    """
+    """Read values of the file's type `dtype` from a byte on; return them in native byte order."""
     values = np.empty(shape, dtype)
     with path.open("rb") as file:
         file.seek(offset)

@@ -13,19 +13,11 @@ from jawloc.scans.volumes import open_volume
 
 
 def open_scan(path: Path) -> ScanFile:
-    """Open a scan of any supported kind, reading headers only.
+    """Open a scan of any supported kind, reading headers only; only labelled DICOMs have a mask.
 
-    Parameters
-    ----------
-    path : Path
-        A file: DICOM with several frames (.dcm, .dicom; with a mask or without), TIFF (.tif,
-        .tiff), NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd). Or a folder
-        of slices: one DICOM series, or 2-D TIFFs.
-
-    Returns
-    -------
-    ScanFile
-        Only labelled DICOMs have a mask.
+    A file is a DICOM with several frames (.dcm, .dicom), TIFF (.tif, .tiff), NIfTI (.nii,
+    .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd); a folder holds the slices of one scan,
+    a DICOM series or 2-D TIFFs.
 
     Raises
     ------

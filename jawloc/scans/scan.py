@@ -29,57 +29,30 @@ def unplaced() -> Placement | None:
 
 @dataclass(frozen=True)
 class Scan:
-    """A whole volume in memory.
+    """A whole volume in memory."""
 
-    Attributes
-    ----------
-    scan_id : str
-        The file's or folder's name without its ending; unique within a data set.
-    image : array, shape (z, y, x)
-        Grey values, in the file's own type; float32 where the file has a rescale.
-    mask : array of uint8, shape (z, y, x), or None
-        Label values; 0 is background.
-    grid : Grid
-    """
-
-    scan_id: str
-    image: np.ndarray
-    mask: np.ndarray | None
+    scan_id: str  # the file's or folder's name without its ending; unique within a data set
+    image: np.ndarray  # (z, y, x), grey values in the file's type; float32 if it has a rescale
+    mask: np.ndarray | None  # (z, y, x), label values as uint8; 0 is background
     grid: Grid
 
 
 @dataclass(frozen=True)
 class ScanFile:
-    """An opened scan whose voxels are read slab by slab, so that it is never whole in memory.
-
-    Attributes
-    ----------
-    scan_id, grid
-        As in `Scan`.
-    path : Path
-        The file or folder.
-    dtype : numpy.dtype
-        Type of the image's voxels as they are stored.
-    read_image : function (start, stop) -> array, shape (stop - start, y, x)
-        Reads the image slices start ... stop - 1 as they are stored: counting, hashing and
-        averaging are quickest with stored values. `grey_values` applies the rescale.
-    read_mask : function (start, stop) -> array of uint8, or None
-        Likewise for the mask; None where the file has no mask.
-    read_placement : function () -> Placement or None
-        Reads where the scan lies in patient space; None where the file has no position. A
-        function, because parsing the positions of 2000 DICOM frames takes a quarter of a second.
-    rescale_slope, rescale_intercept : float
-        A grey value is slope * stored value + intercept (DICOM's modality rescale).
-    """
+    """An opened scan whose voxels are read slab by slab, so that it is never whole in memory."""
 
     scan_id: str
-    path: Path
+    path: Path  # the file or folder
     grid: Grid
-    dtype: np.dtype
+    dtype: np.dtype  # of the image's voxels as they are stored
+    # Reads voxels as they are stored, with which counting, hashing and averaging are quickest;
+    # `grey_values` applies the rescale.
     read_image: Slices
-    read_mask: Slices | None
+    read_mask: Slices | None  # reads label values as uint8; None where the file has no mask
+    # Reads where the scan lies in patient space; None where the file has no position. A function,
+    # because parsing the positions of 2000 DICOM frames takes a quarter of a second.
     read_placement: Callable[[], Placement | None] = unplaced
-    rescale_slope: float = 1.0
+    rescale_slope: float = 1.0  # a grey value is slope * stored value + intercept
     rescale_intercept: float = 0.0
 
     @property

@@ -43,12 +43,8 @@ def open_tiff(path: Path) -> ScanFile:
 
     Where ImageJ or Fiji saved the file, its linear calibration of grey values is the scan's
     rescale: they save signed 16-bit scans as unsigned ones with an intercept of -32768.
-
-    Raises
-    ------
-    InputError
-        If the file is not TIFF, has colours, is not one volume of at least two slices, or has an
-        invalid calibration.
+    Raise InputError if the file is not TIFF, has colours, is not one volume of at least two
+    slices, or has an invalid calibration.
     """
     layout = _read_layout(path)
     if len(layout.shape) != 3 or layout.shape[0] < 2:
@@ -72,10 +68,7 @@ def open_tiff(path: Path) -> ScanFile:
 def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
     """Open 2-D TIFFs as one scan, in the natural order of their names (2 before 10).
 
-    Raises
-    ------
-    InputError
-        If there is one slice only, or one that is not 2-D or not like the first.
+    Raise InputError if there is only one slice, or one that is not 2-D or not like the first.
     """
     paths = sorted(slices, key=_natural_order)
     if len(paths) < 2:

@@ -22,7 +22,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple, placement_from_xyz
-from jawloc.scans.dicom.spacing import checked_spacing
+from jawloc.scans.dicom.geometry import checked_spacing
 from jawloc.scans.raw import refuse_truncated
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole, unplaced
 
@@ -46,11 +46,8 @@ _COMPRESSED = r"^CompressedData\s*=\s*True"
 def open_volume(path: Path) -> ScanFile:
     """Open a NIfTI, NRRD or MetaImage volume.
 
-    Raises
-    ------
-    InputError
-        If it is damaged, not 3-D, has fewer than two slices, several values a voxel, or a
-        spacing that is not positive and finite.
+    Raise InputError if it is damaged, not 3-D, has fewer than two slices, several values a voxel,
+    or a spacing that is not positive and finite.
     """
     reader = _header_reader(path)
     size = tuple(reader.GetSize())

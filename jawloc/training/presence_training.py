@@ -49,8 +49,6 @@ Extent = tuple[int, ...]  # an object's lengths along (z, y, x), voxels of the d
 class PresenceClassifierConfig:
     """How long the presence classifier is trained."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
     steps: Annotated[int, Field(ge=0)] = 600  # of 16 patches each; 0: there is no classifier
 
 

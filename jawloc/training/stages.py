@@ -44,8 +44,6 @@ class NetworkConfig:
     with a heatmap as fine as its input.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
     name: Literal["unet", "attention-unet"] = "unet"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)  # one number a level
     stride: Literal["auto", 1, 2, 4] = "auto"  # input voxels per heatmap voxel

@@ -20,16 +20,11 @@ from pydantic import TypeAdapter, ValidationError
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans import cache
-from jawloc.scans.cache import (
-    CacheConfig,
-    build_cache,
-    clear_cache,
-    load_example,
-    verify_cache,
-)
+from jawloc.scans.cache import CacheConfig, build_cache, load_example
 from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache.files import read_cached, read_record
 from jawloc.scans.cache.layout import cached_paths, lock_path
+from jawloc.scans.cache.upkeep import clear_cache, verify_cache
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.downsample import downsample
 

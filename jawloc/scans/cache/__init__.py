@@ -30,7 +30,6 @@ from jawloc.scans.cache.layout import (
     leftovers,
     lock_path,
 )
-from jawloc.scans.cache.upkeep import CacheStatus, Cleared, clear_cache, verify_cache
 from jawloc.scans.cache.workers import locked, worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import check_target, downsample
@@ -40,36 +39,22 @@ from jawloc.scans.labels import objects_shown, refuse_without_objects, search_la
 __all__ = [
     "CacheConfig",
     "CacheReport",
-    "CacheStatus",
-    "Cleared",
     "Example",
     "ExampleFile",
     "build_cache",
-    "clear_cache",
     "load_example",
     "open_example",
-    "verify_cache",
 ]
 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """The result of `build_cache`.
+    """The result of `build_cache`."""
 
-    Attributes
-    ----------
-    cached : tuple of Path
-        The cached files, in the order of the scans.
-    built, refreshed, reused : int
-        Files made, files whose source was touched but not changed, files used as they were.
-    full_size_scans_read : int
-        Scans whose voxels were read at full size.
-    """
-
-    cached: tuple[Path, ...]
-    built: int
-    refreshed: int
-    reused: int
+    cached: tuple[Path, ...]  # the cached files, in the order of the scans
+    built: int  # files made
+    refreshed: int  # files made anew whose source was touched but not changed
+    reused: int  # files used as they were
     full_size_scans_read: int
 
 
@@ -85,13 +70,10 @@ def build_cache(
 
     Parameters
     ----------
-    base : Path
-        The folder that relative paths are relative to, those of `scans` too.
-    progress : bool
-        Whether to show a bar, on a terminal, while there is something to do.
-    check : function
-        Receives the names of the objects that each scan shows, and may raise an InputError, before
-        any scan is downsampled.
+    base : the folder that relative paths are relative to, those of `scans` too
+    progress : whether to show a bar, on a terminal
+    check : is called with the names of the objects that each scan shows, and may raise an
+        InputError, before any scan is downsampled
 
     Raises
     ------

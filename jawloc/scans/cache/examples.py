@@ -16,41 +16,19 @@ from jawloc.scans.labels import object_centroids
 
 @dataclass(frozen=True)
 class Example:
-    """One downsampled scan with the points to learn.
-
-    Attributes
-    ----------
-    scan_id : str
-        Of the full-size scan.
-    image : array, shape (z, y, x)
-        Mean grey values: integers where they were cached without a rescale, else float32.
-    mask : array of uint8, shape (z, y, x)
-        Label values, for pictures only.
-    points_voxels : array of float64, shape (object, 3)
-        Centroids of the objects' full-size masks, in voxels of `grid`; NaN where the scan lacks
-        an object.
-    grid, source_grid : Grid
-        Of the downsampled and of the full-size scan.
-    key : str
-        Changes with the content of the full-size scan, the target size and the algorithm.
-    source : Path
-        The full-size file.
-    object_names : tuple of str
-        In the order of the points.
-    content_hash : str
-        Of the full-size scan: see `jawloc.scans.downsample.hash_content`.
-    """
+    """One downsampled scan with the points to learn."""
 
     scan_id: str
-    image: np.ndarray
-    mask: np.ndarray
+    image: np.ndarray  # (z, y, x), mean grey values; integers if cached without a rescale
+    mask: np.ndarray  # (z, y, x), label values as uint8, for pictures only
+    # (object, 3): centroids of the full-size masks, in voxels of `grid`; NaN for a missing object
     points_voxels: np.ndarray
     grid: Grid
-    source_grid: Grid
-    key: str
-    source: Path
-    object_names: tuple[str, ...] = ("jaw",)
-    content_hash: str = ""
+    source_grid: Grid  # of the full-size scan
+    key: str  # changes with the full-size scan's content, the target size and the algorithm
+    source: Path  # the full-size file
+    object_names: tuple[str, ...] = ("jaw",)  # in the order of the points
+    content_hash: str = ""  # `jawloc.scans.downsample.hash_content` of the full-size scan
 
 
 @dataclass(frozen=True)
@@ -83,19 +61,10 @@ class ExampleFile:
 
 
 def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> ExampleFile:
-    """Read the record of a cached file, without its voxels, and place the objects.
+    """Open a file of the cache, without its voxels, for the objects and their label values.
 
-    Parameters
-    ----------
-    cached : Path
-        One of `CacheReport.cached`.
-    objects : mapping of object name -> label values
-        None stands for every non-zero voxel.
-
-    Raises
-    ------
-    InputError
-        If the file isn't a cached scan, or the scan has no voxel of any object.
+    Label values of None stand for every non-zero voxel. Raise InputError if the file isn't a
+    cached scan, or the scan has no voxel of any object.
     """
     record = read_record(cached)
     source = source_of(cached, record)

@@ -146,13 +146,7 @@ def write_cached(path: Path, record: CacheRecord, image: np.ndarray, mask: np.nd
 
 
 def read_cached(path: Path) -> CachedScan:
-    """Read a cached file and check that it is whole.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it isn't a cached scan, or its checksum is wrong.
-    """
+    """Read a cached file; InputError if it isn't a cached scan or its checksum is wrong."""
     try:
         return _read_cached(path)
     except InputError:

@@ -37,27 +37,14 @@ _LabelValues = Annotated[
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Settings of the cache of downsampled scans.
+    """Settings of the cache of downsampled scans."""
 
-    Attributes
-    ----------
-    dicom_dirs : tuple of str
-        Folders of full-size labelled DICOMs.
-    downsampled_dicom_size : (z, y, x)
-        Voxels of a downsampled scan.
-    cache_dir : str
-        Folder of the cache.
-    n_workers : int
-        How many scans are downsampled at once; never more than there are cores.
-    objects : mapping of object name -> label values
-        What to locate; null stands for every non-zero voxel. A scan may lack some of several
-        objects. Cached files don't depend on it.
-    """
-
-    dicom_dirs: tuple[str, ...] = ()
-    downsampled_dicom_size: tuple[_Size, _Size, _Size] = (512, 128, 128)
+    dicom_dirs: tuple[str, ...] = ()  # folders of full-size labelled DICOMs
+    downsampled_dicom_size: tuple[_Size, _Size, _Size] = (512, 128, 128)  # (z, y, x) in voxels
     cache_dir: Annotated[str, Field(min_length=1)] = "dicoms/downsampled_dicoms"
-    n_workers: Annotated[int, Field(gt=0)] = 10
+    n_workers: Annotated[int, Field(gt=0)] = 10  # scans downsampled at once; at most one a core
+    # Names of the objects to locate and their label values; null stands for every non-zero voxel.
+    # A scan may lack some of several objects. Cached files don't depend on it.
     objects: Annotated[Mapping[str, _LabelValues | None], Field(min_length=1)] = field(
         default_factory=lambda: {"jaw": None}
     )
@@ -71,10 +58,7 @@ def cache_folder(config: CacheConfig, base: Path) -> Path:
 def cached_paths(scans: Sequence[Path], config: CacheConfig, base: Path) -> list[Path]:
     """Return where each scan's downsampled file lies: the source tree, mirrored for each size.
 
-    Raises
-    ------
-    InputError
-        If two scans would share one cached file.
+    Raise InputError if two scans would share one cached file.
     """
     folder = cache_folder(config, base) / _size_name(config.downsampled_dicom_size)
     paths = [folder / _mirrored(scan, config, base) for scan in scans]

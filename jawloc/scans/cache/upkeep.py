@@ -24,52 +24,26 @@ from jawloc.scans.downsample import hash_content
 
 @dataclass(frozen=True)
 class CacheStatus:
-    """The result of `verify_cache` for one cached file.
-
-    Attributes
-    ----------
-    path : Path
-        The cached file.
-    status : str
-        ``ok``; ``stale`` (the source has other content now, or the algorithm changed);
-        ``damaged`` (not a whole cached scan); ``source missing``.
-    source : Path or None
-        The full-size file; None where the cached file is damaged.
-    detail : str
-        One sentence about the fault; empty where there is none.
-    """
+    """The result of `verify_cache` for one cached file."""
 
     path: Path
+    # stale: the source has other content now, or the algorithm changed
     status: Literal["ok", "stale", "damaged", "source missing"]
-    source: Path | None = None
-    detail: str = ""
+    source: Path | None = None  # the full-size file; None where the cached file is damaged
+    detail: str = ""  # one sentence about the fault
 
 
 @dataclass(frozen=True)
 class Cleared:
-    """The result of `clear_cache`.
+    """The result of `clear_cache`."""
 
-    Attributes
-    ----------
-    files, size_bytes : int
-        Number of the cached files removed, and their size together.
-    left : tuple of Path
-        Files in the cache's folder that jawloc can't prove to have written, or that another
-        process is writing; they stay.
-    """
-
-    files: int
-    size_bytes: int
-    left: tuple[Path, ...]
+    files: int  # number of cached files removed
+    size_bytes: int  # of them together
+    left: tuple[Path, ...]  # files that jawloc can't prove to have written, or that are in use
 
 
 def verify_cache(config: CacheConfig, *, base: Path, progress: bool = True) -> list[CacheStatus]:
-    """Check every file in the cache, of every size, and hash its full-size source anew.
-
-    Returns
-    -------
-    list of CacheStatus, sorted by path
-    """
+    """Check every file in the cache, sorted by path, and hash its full-size source anew."""
     visible = [p for p in _files(cache_folder(config, base)) if not p.name.startswith(".")]
     paths = [path for path in visible if path.suffix == ".dcm"]
     hidden = None if progress and paths else True  # None: only on a terminal

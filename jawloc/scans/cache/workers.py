@@ -36,10 +36,7 @@ def worker_threads(wanted: int, tasks: int) -> Iterator[ThreadPoolExecutor]:
 def locked(path: Path, patience_seconds: float, check: Callable[[], None]) -> Iterator[None]:
     """Hold a lock file; while another process has it, call `check` every half second.
 
-    Raises
-    ------
-    filelock.Timeout
-        If the lock isn't free within the time.
+    Raise filelock.Timeout if the lock isn't free within the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -29,10 +29,9 @@ from jawloc.scans.dicom.attributes import (
     PADDED_FRAMES,
     PRIVATE_CREATOR,
 )
+from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
 from jawloc.scans.dicom.header import PixelLayout, byte_range, pixel_layout, read_header
-from jawloc.scans.dicom.placement import frames_placement
 from jawloc.scans.dicom.rescale import rescales, with_rescale
-from jawloc.scans.dicom.spacing import spacing_mm_zyx
 from jawloc.scans.dicom.writing import write_labelled_dicom, write_labelled_dicom_slabs
 from jawloc.scans.raw import read_raw
 from jawloc.scans.scan import ScanFile
@@ -55,12 +54,8 @@ def open_labelled_dicom(path: Path) -> ScanFile:
     Slabs are read straight from the file, as stored; opened files can be sent to other processes.
     A rescale that differs from frame to frame is applied in reading, and the image is float32.
 
-    Raises
-    ------
-    InputError
-        If the file is not DICOM, is truncated, has no mask or one of another shape, has one
-        slice, colour pixels, a spacing that is not positive and finite, or a rescale slope
-        or intercept that is not a finite number, or a slope of 0.
+    Raise InputError if the file is not DICOM, is truncated, has no mask or one of another shape,
+    has one slice, colour pixels, or an invalid spacing or rescale.
     """
     scan = open_dicom(path)
     if scan.read_mask is None:
@@ -88,35 +83,24 @@ def open_dicom(path: Path) -> ScanFile:
 
 
 def _mask_offset(header: Dataset, layout: PixelLayout) -> int:
-    mask = byte_range(header, MASK_TAG)
+    offset, length = byte_range(header, MASK_TAG) or (0, None)
     voxels = math.prod(layout.shape_zyx)
     # DICOM pads a value of odd length with one byte.
-    if mask is None or mask.length not in (voxels, voxels + voxels % 2):
+    if length not in (voxels, voxels + voxels % 2):
         raise InputError(
             f"{layout.path.name}: the mask must have the image's shape {layout.shape_zyx}, "
-            f"{voxels} bytes; it has {None if mask is None else mask.length}"
+            f"{voxels} bytes; it has {length}"
         )
-    return mask.offset
+    return offset
 
 
 def read_slices(layout: PixelLayout, frames: int, start: int, stop: int) -> np.ndarray:
-    """Read the image slices start ... stop - 1 of a DICOM file, as stored.
-
-    Parameters
-    ----------
-    layout : PixelLayout
-    frames : int
-        The number of the file's frames without padding.
-
-    Returns
-    -------
-    array of `layout.dtype`, shape (stop - start, rows, columns)
-    """
+    """Read the slices start ... stop - 1, as stored, of a file with so many unpadded frames."""
     _refuse_outside(start, stop, frames)
-    if layout.raw is None:
+    if layout.offset is None:
         return _decode_slices(layout, start, stop)
     shape = (stop - start, *layout.shape_zyx[1:])
-    offset = layout.raw.offset + start * math.prod(shape[1:]) * layout.dtype.itemsize
+    offset = layout.offset + start * math.prod(shape[1:]) * layout.dtype.itemsize
     slab = read_raw(layout.path, offset, shape, layout.dtype.newbyteorder("<"))
     if layout.unused_bits:
         # Shifting up and back clears the unused bits, and carries the sign of signed values.
@@ -152,13 +136,7 @@ def _refuse_outside(start: int, stop: int, frames: int) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the metadata that jawloc wrote into a labelled DICOM; None where there are none.
-
-    Raises
-    ------
-    InputError
-        If the file is not a readable DICOM, or its metadata are damaged.
-    """
+    """Return the metadata that jawloc wrote into a labelled DICOM; None where there are none."""
     return _metadata(read_header(Path(path)), Path(path))
 
 
@@ -186,19 +164,10 @@ def _padded_frames(header: Dataset, path: Path) -> int:
 
 
 def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:
-    """Return all DICOM files below the folders, sorted by scan id.
+    """Return all DICOM files below the folders, at every depth, sorted by scan id.
 
-    Parameters
-    ----------
-    folders : sequence of Path
-        Searched at every depth, through links too. Hidden files and folders are left out.
-    exclude : Path, optional
-        A folder to leave out with all below it: the cache of downsampled scans.
-
-    Raises
-    ------
-    InputError
-        If a folder does not exist or holds no DICOM file, or two files have one scan id.
+    Hidden files and folders, and the folder `exclude` (the cache), are left out. Raise InputError
+    if a folder does not exist or holds no DICOM file, or two files have one scan id.
     """
     left_out = None if exclude is None else exclude.resolve()
     found: dict[str, Path] = {}

@@ -49,16 +49,7 @@ def header_bytes(
 ) -> tuple[bytes, bytes]:
     """Return a file's bytes before the mask element, and between it and the pixels.
 
-    Parameters
-    ----------
-    grid : Grid
-        Without a spacing, spacing and positions are left out.
-    dtype : numpy.dtype
-        Type of the stored values.
-    metadata : mapping
-        Written as JSON unless it is empty.
-    rescale : (slope, intercept)
-        A grey value is slope * stored value + intercept.
+    Parameters are as in `write_labelled_dicom_slabs`; without a spacing there are no positions.
     """
     shape, spacing = grid.shape_zyx, grid.spacing_mm_zyx
     head = _identity(shape, dtype, rescale)

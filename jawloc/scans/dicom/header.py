@@ -31,45 +31,20 @@ _RAW_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
 
 @dataclass(frozen=True)
-class ByteRange:
-    """Where an element's value lies in its file."""
-
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True)
 class PixelLayout:
-    """How the pixels of one DICOM file are stored.
-
-    Attributes
-    ----------
-    path : Path
-    shape_zyx : tuple of int
-        NumberOfFrames, Rows, Columns.
-    dtype : numpy.dtype
-        uint8, int8, uint16 or int16.
-    unused_bits : int
-        BitsAllocated - BitsStored: high bits without a meaning, which are cleared on reading.
-    raw : ByteRange or None
-        Where the values lie, if they are uncompressed and little-endian; None where pydicom has
-        to decode them frame by frame.
-    """
+    """How the pixels of one DICOM file are stored."""
 
     path: Path
-    shape_zyx: Shape
-    dtype: np.dtype
-    unused_bits: int
-    raw: ByteRange | None
+    shape_zyx: Shape  # NumberOfFrames, Rows, Columns
+    dtype: np.dtype  # uint8, int8, uint16 or int16
+    unused_bits: int  # BitsAllocated - BitsStored: meaningless high bits, cleared on reading
+    offset: int | None  # of uncompressed little-endian values; None: pydicom decodes the frames
 
 
 def read_header(path: Path) -> Dataset:
     """Read everything but the large values of a DICOM file.
 
-    Raises
-    ------
-    InputError
-        If there is no such file, it is not DICOM, or it ends before its elements do.
+    Raise InputError if there is no such file, it is not DICOM, or it ends before its elements do.
     """
     if not path.is_file():
         raise InputError(f"{path.name}: a scan must be an existing file; there is none at {path}")
@@ -104,13 +79,7 @@ def _refuse_truncated(path: Path, elements: Iterable[Any]) -> None:
 
 
 def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:
-    """Return an element's value; None where it is absent or empty, or there is no header.
-
-    Raises
-    ------
-    InputError
-        If the value is malformed.
-    """
+    """Return an element's value; None where it is absent or empty; InputError if malformed."""
     if header is None:
         return None
     try:
@@ -137,25 +106,22 @@ def functional_group(header: Dataset, keyword: str, path: Path) -> Dataset | Non
     return None
 
 
-def byte_range(header: Dataset, tag: int) -> ByteRange | None:
-    """Return where an element's value lies; None where it is absent or encapsulated.
+def byte_range(header: Dataset, tag: int) -> tuple[int, int] | None:
+    """Return an element's offset and length in its file; None where it is absent or encapsulated.
 
     Only for elements whose value has not been read from the header: pydicom then drops the place.
     """
     element = header.get_item(tag, keep_deferred=True)
     if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
         return None
-    return ByteRange(element.value_tell, element.length)
+    return element.value_tell, element.length
 
 
 def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     """Describe the pixels of an opened file, which may be a single slice.
 
-    Raises
-    ------
-    InputError
-        If there are no pixels, they are not 8- or 16-bit grey values, their number does not fit
-        the shape, or they are compressed in a way that nothing installed here can decode.
+    Raise InputError if there are no pixels, they are not 8- or 16-bit grey values, their number
+    does not fit the shape, or nothing installed here can decode their compression.
     """
     if "PixelData" not in header:
         raise InputError(f"{path.name}: a scan needs pixel data; the file has none (truncated?)")
@@ -178,10 +144,12 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
         raise InputError(f"{path.name}: BitsStored must be 1 to {bits}; it is {stored}")
     kind = "i" if _integer(header, "PixelRepresentation", path, 0) else "u"
     dtype = np.dtype(f"{kind}{bits // 8}")
-    return PixelLayout(path, shape, dtype, bits - stored, _raw_pixels(header, path, shape, dtype))
+    return PixelLayout(
+        path, shape, dtype, bits - stored, _pixels_offset(header, path, shape, dtype)
+    )
 
 
-def _raw_pixels(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> ByteRange | None:
+def _pixels_offset(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> int | None:
     pixels = byte_range(header, PIXELS_TAG)
     syntax = _syntax(header)
     if pixels is None or _is_compressed(syntax, path):
@@ -189,13 +157,14 @@ def _raw_pixels(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> B
         return None
     needed, frame = math.prod(shape) * dtype.itemsize, shape[1] * shape[2] * dtype.itemsize
     # One pad byte is DICOM's rule; some scanners pad with more, but never with a whole frame.
-    if not needed <= pixels.length < needed + max(frame, 2):
+    offset, length = pixels
+    if not needed <= length < needed + max(frame, 2):
         raise InputError(
             f"{path.name}: pixel data must hold frames x rows x columns = {shape} values of "
-            f"{dtype.itemsize} byte(s), {needed} bytes; it holds {pixels.length}"
+            f"{dtype.itemsize} byte(s), {needed} bytes; it holds {length}"
         )
     if syntax in _RAW_SYNTAXES or (syntax is None and header.original_encoding[1]):
-        return pixels
+        return offset
     _refuse_undecodable(syntax, path)
     return None
 

@@ -26,11 +26,7 @@ def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
 
     They come from the functional groups that all frames share, else from the top level, else from
     each frame's own group (a quarter of a second to parse for 2000 frames).
-
-    Raises
-    ------
-    InputError
-        If one is not a finite number, or a slope is 0; or if the file has a table instead.
+    Raise InputError if one is not a finite number, or a slope is 0, or the file has a table.
     """
     if header_value(header, "ModalityLUTSequence", path):
         raise InputError(

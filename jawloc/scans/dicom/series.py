@@ -16,10 +16,14 @@ from pydicom.misc import is_dicom
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple
 from jawloc.scans.dicom import DICOM_ENDINGS, read_slices
+from jawloc.scans.dicom.geometry import (
+    checked_spacing,
+    depths_along_normal,
+    even_distance_mm,
+    placement_of_slices,
+)
 from jawloc.scans.dicom.header import PixelLayout, header_value, pixel_layout, read_header
-from jawloc.scans.dicom.placement import placement_of_slices
 from jawloc.scans.dicom.rescale import rescales, with_rescale
-from jawloc.scans.dicom.spacing import checked_spacing, depths_along_normal, even_distance_mm
 from jawloc.scans.scan import ScanFile, scan_id_of, unplaced
 
 
@@ -60,11 +64,8 @@ def open_dicom_series(folder: Path, paths: Sequence[Path]) -> ScanFile:
     between the positions, never the slice thickness alone. A rescale that differs from slice to
     slice is applied in reading, and the image is float32.
 
-    Raises
-    ------
-    InputError
-        If the files belong to several series, differ in shape, type, orientation or in-plane
-        spacing, are unevenly spaced, or one is not a readable grey slice.
+    Raise InputError if the files belong to several series, differ in shape, type, orientation or
+    in-plane spacing, are unevenly spaced, or one is not a readable grey slice.
     """
     slices = [_open_slice(folder, path) for path in sorted(paths)]
     _refuse_several_series(folder, slices)

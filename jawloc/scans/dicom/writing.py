@@ -33,12 +33,7 @@ def write_labelled_dicom(
     """Write an image and its mask, both in memory, as one labelled DICOM file.
 
     As `write_labelled_dicom_slabs`, but the image may also have any other type if all its values
-    are whole numbers in the range of uint16 or int16.
-
-    Raises
-    ------
-    InputError
-        If its values are not, or the volume is over DICOM's 4 GiB an element.
+    are whole numbers in the range of uint16 or int16; InputError if they are not.
     """
     if image.shape != grid.shape_zyx or mask.shape != grid.shape_zyx:
         raise ValueError(
@@ -69,12 +64,8 @@ def write_plain_dicom(
 ) -> None:
     """Write an image in memory, without a mask, as one multi-frame DICOM file.
 
-    Parameters
-    ----------
-    image : array of uint8, int8, uint16 or int16, shape (z, y, x)
-    placement : Placement
-        Not written where the grid has no spacing.
-    path, grid, metadata, rescale : as in `write_labelled_dicom_slabs`
+    The image (z, y, x) is of uint8, int8, uint16 or int16. Without a spacing in the grid the
+    placement is not written. Otherwise as `write_labelled_dicom_slabs`.
     """
     dtype = image.dtype.newbyteorder("=")
     if dtype not in _EXACT_DTYPES or image.shape != grid.shape_zyx:
@@ -90,14 +81,7 @@ def write_plain_dicom(
 def exact_dtype(dtype: np.dtype, minimum: float, maximum: float, *, whole: bool) -> np.dtype | None:
     """Return the 8- or 16-bit integer type that holds values exactly; None if there is none.
 
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        The values' present type; an 8- or 16-bit integer type is returned as it is.
-    minimum, maximum : float
-        The smallest and largest value.
-    whole : bool
-        Whether all values are whole numbers.
+    `dtype` is their type, `whole` whether all are whole numbers.
     """
     native = np.dtype(dtype).newbyteorder("=")
     if native in _EXACT_DTYPES:
@@ -126,16 +110,10 @@ def write_labelled_dicom_slabs(
 
     Parameters
     ----------
-    path : Path
-        The file; it appears whole or not at all.
-    slabs : iterable of (image slab, mask slab)
-        Arrays (n, y, x) that follow each other along z and together fill `grid`.
-    dtype : numpy.dtype
-        uint8, int8, uint16 or int16: the type of the image slabs.
-    metadata : mapping, optional
-        Anything JSON can hold; `jawloc.scans.dicom.read_metadata` returns it.
-    rescale : (slope, intercept)
-        A grey value is slope * stored value + intercept; readers apply it.
+    slabs : arrays (n, y, x) that follow each other along z and together fill `grid`
+    dtype : of the image slabs: uint8, int8, uint16 or int16
+    metadata : anything JSON can hold; `jawloc.scans.dicom.read_metadata` returns it
+    rescale : (slope, intercept); a grey value is slope * stored value + intercept
     """
     dtype = np.dtype(dtype).newbyteorder("=")
     if dtype not in _EXACT_DTYPES:

@@ -1,4 +1,4 @@
-"""Voxel spacing of DICOM volumes: from a multi-frame header, or from the slices' positions."""
+"""Spacing and placement of DICOM volumes, from the header or from the slices' positions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError, one_line
-from jawloc.geometry import Triple
-from jawloc.scans.dicom.header import first_item, functional_group, header_value
+from jawloc.geometry import Placement, Triple, placement_from_xyz
+from jawloc.scans.dicom.header import first_item, functional_group, header_value, read_header
+
+# Cosine of the angle between the slices' normal and the direction from slice to slice, at least.
+LEAST_COSINE = 0.9999
 
 
 def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
@@ -21,11 +24,7 @@ def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
     In-plane: PixelSpacing, from the functional groups or from the top level. Along z:
     SpacingBetweenSlices from the same place, else the distance between the frames' positions (a
     quarter of a second to parse for 2000 frames), else SliceThickness.
-
-    Raises
-    ------
-    InputError
-        If a spacing is there but is not a positive finite number.
+    Raise InputError if a spacing is there but is not a positive finite number.
     """
     measures = functional_group(header, "PixelMeasuresSequence", path) or header
     in_plane = header_value(measures, "PixelSpacing", path)
@@ -68,7 +67,7 @@ def _frame_distance_mm(header: Dataset, path: Path) -> float | None:
     return even_distance_mm(depths_along_normal(points, axes, path), path)
 
 
-def float_arrays(points: Sequence[Any], axes: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _float_arrays(points: Sequence[Any], axes: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return slice positions (n, 3) and orientation (6,) as floats; InputError if they aren't."""
     try:
         positions = np.array([[float(v) for v in point] for point in points])
@@ -85,7 +84,7 @@ def float_arrays(points: Sequence[Any], axes: Any, path: Path) -> tuple[np.ndarr
 
 def depths_along_normal(points: Sequence[Any], axes: Any, path: Path) -> np.ndarray:
     """Project positions (n, 3) in mm on the normal of the slice plane; returns n depths."""
-    positions, plane = float_arrays(points, axes or (1, 0, 0, 0, 1, 0), path)
+    positions, plane = _float_arrays(points, axes or (1, 0, 0, 0, 1, 0), path)
     return positions @ np.cross(plane[:3], plane[3:])
 
 
@@ -99,3 +98,33 @@ def even_distance_mm(depths: np.ndarray, path: Path) -> float:
             f"{steps.min():.4g} to {steps.max():.4g} mm"
         )
     return float(np.mean(steps))
+
+
+def frames_placement(path: Path) -> Placement | None:
+    """Return where a multi-frame DICOM lies; None where its frames have no positions."""
+    header = read_header(path)
+    frames = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
+    if len(frames) < 2:
+        return None
+    places = [first_item(frame, "PlanePositionSequence", path) for frame in (frames[0], frames[-1])]
+    first, last = (header_value(place, "ImagePositionPatient", path) for place in places)
+    plane = functional_group(header, "PlaneOrientationSequence", path)
+    axes = header_value(plane, "ImageOrientationPatient", path)
+    return placement_of_slices(first, last, axes, path)
+
+
+def placement_of_slices(first: Any, last: Any, axes: Any, path: Path) -> Placement | None:
+    """Return where a stack lies, from its first and last ImagePositionPatient and its orientation.
+
+    None where one is missing or the stack is sheared, so that no spacing and axes describe it.
+    """
+    if first is None or last is None or axes is None:
+        return None
+    (start, end), plane = _float_arrays([first, last], axes, path)
+    along_x, along_y, normal = plane[:3], plane[3:], np.cross(plane[:3], plane[3:])
+    along_z = (end - start) / np.linalg.norm(end - start)
+    cosine = along_z @ normal
+    if not abs(cosine) >= LEAST_COSINE:  # nor if a number is NaN
+        return None
+    direction = np.column_stack([along_x, along_y, np.sign(cosine) * normal])
+    return placement_from_xyz(start.tolist(), direction.ravel().tolist())
