@@ -86,15 +86,15 @@ def evaluate(
         received = ", ".join(f"{radius:g}" for radius in radii)
         raise InputError(f"--radius: must be above 0 and finite; received {received}")
     from jawloc.scans.labelled import list_labelled
-    from jawloc.workflows.evaluate import EvaluateRequest, evaluate_model, plain_name
+    from jawloc.workflows.evaluate import EvaluateRequest, evaluate_model, folder_name
 
-    folder = DEFAULT_OUTPUT / plain_name(model) if folder is None else folder
+    folder = DEFAULT_OUTPUT / folder_name(model) if folder is None else folder
     request = EvaluateRequest(
         model=model,
         base=config_path.resolve().parent,
         folder=folder,
         crop_size=parse_size(crop_size, "--crop-size"),
-        usual_crop_size=config_crop_size(config_path),
+        default_crop_size=config_crop_size(config_path),
         radii=radii,
         register=register or promote,
         promote=promote,

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from jawloc.inference.evaluate_scan import ScanEvaluation
-from jawloc.inference.metrics import by_specimen
+from jawloc.inference.metrics import by_specimen, errors_in
 
 TEST = "Wilcoxon signed-rank test, paired by specimen, one-sided"
 SIGNIFICANCE = 0.05
-LEAST_SPECIMENS = 6  # with fewer, a single one that goes the other way decides
+LEAST_SPECIMENS = 6  # with fewer, a single one decides
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The radial errors of a challenger and of the champion on the scans that both were tried on.
+    """Radial errors of a challenger and of the champion on the scans that both were evaluated on.
 
     Attributes
     ----------
-    test : the test's name
-    scans, specimens : how many there are; a specimen is a pair
-    objects : whose errors are averaged, in each specimen
-    p_value : chance of errors that are so much lower, were both equally good; None where there are
-        too few specimens to tell
+    specimens : how many pairs of errors there are
+    objects : whose errors are averaged in each specimen
+    p_value : probability of a difference this large if both were equally good; None where there
+        are too few specimens
     challenger_mean, champion_mean : mean radial error over these specimens, in `unit`
     better, equal, worse : specimens in which the challenger's error is lower, the same or higher
     """
@@ -46,15 +44,15 @@ class Comparison:
 
     @property
     def challenger_wins(self) -> bool:
-        """Say whether the challenger's errors are lower beyond what chance explains."""
+        """Return whether the challenger's errors are lower beyond what chance explains."""
         return self.p_value is not None and self.p_value < self.significance
 
-    def describe(self) -> str:
-        """Say it in a sentence."""
-        of = f"on {self.scans} scan{'' if self.scans == 1 else 's'}"
+    def sentence(self) -> str:
+        """Return the result and its reason as a sentence."""
+        of = f"on {counted(self.scans, 'scan')}"
         if self.specimens != self.scans:
-            of += f" of {self.specimens} specimen{'' if self.specimens == 1 else 's'}"
-        of += " that both were tried on"
+            of += f" of {counted(self.specimens, 'specimen')}"
+        of += " that both were evaluated on"
         if self.p_value is None:
             return (
                 f"{of}: at least {LEAST_SPECIMENS} specimens are needed to tell two models apart "
@@ -70,11 +68,34 @@ class Comparison:
         )
 
 
-def compare(challenger: Sequence[ScanEvaluation], champion: Sequence[ScanEvaluation]) -> Comparison:
-    """Compare the errors of two locators in the scans and objects that both were tried on.
+@dataclass(frozen=True)
+class Decision:
+    """Whether a model was registered and became the champion.
 
-    Of several objects or scans of one specimen, its error is the mean: they are not independent.
-    The unit is mm where every scan's spacing is known, else voxels of the full-size scan.
+    Attributes
+    ----------
+    version : of the registered model; None where it was not registered
+    champion_before : the version that was the champion, or None
+    reason : in a sentence
+    """
+
+    version: str | None = None
+    champion_before: str | None = None
+    promoted: bool = False
+    reason: str = ""
+    comparison: Comparison | None = None
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 scan, 2 scans."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def compare(challenger: Sequence[ScanEvaluation], champion: Sequence[ScanEvaluation]) -> Comparison:
+    """Compare two locators in the scans and objects that both were evaluated on.
+
+    Errors are averaged over the objects and scans of a specimen, which are not independent. The
+    unit is mm where every scan's spacing is known, else voxels of the full-size scan.
     """
     pairs = [
         (mine, theirs)
@@ -82,15 +103,19 @@ def compare(challenger: Sequence[ScanEvaluation], champion: Sequence[ScanEvaluat
         for theirs in champion
         if (mine.path, mine.error.object_name) == (theirs.path, theirs.error.object_name)
     ]
-    in_mm = all(m.error.error_mm is not None for pair in pairs for m in pair)
+    own = [mine for mine, _ in pairs]
+    in_mm = all(scan.error.error_mm is not None for pair in pairs for scan in pair)
     unit = "mm" if in_mm else "full_size_voxels"
-    ours, champions = (_errors(pairs, k, unit) for k in (0, 1))
-    a, b = np.array([*ours.values()]), np.array([*champions.values()])
+    # the models may record different names of a specimen: the challenger's counts for both
+    a, b = (
+        np.array([*by_specimen(own, errors_in(scans, unit)).values()])
+        for scans in (own, [theirs for _, theirs in pairs])
+    )
     return Comparison(
         test=TEST,
-        scans=len({mine.path for mine, _ in pairs}),
+        scans=len({scan.path for scan in own}),
         specimens=len(a),
-        objects=tuple(dict.fromkeys(mine.error.object_name for mine, _ in pairs)),
+        objects=tuple(dict.fromkeys(scan.error.object_name for scan in own)),
         unit=unit,
         p_value=p_value(a, b),
         significance=SIGNIFICANCE,
@@ -105,8 +130,8 @@ def compare(challenger: Sequence[ScanEvaluation], champion: Sequence[ScanEvaluat
 def p_value(challenger: np.ndarray, champion: np.ndarray) -> float | None:
     """Return the one-sided p-value of the challenger's errors being lower; None for few specimens.
 
-    Specimens with equal errors say nothing and are left out, as Wilcoxon did (Biometrics Bulletin
-    1, 1945); where all are equal the p-value is 1.
+    Specimens with equal errors are left out, as in Wilcoxon, Biometrics Bulletin 1, 1945; where all
+    are equal the p-value is 1.
     """
     if len(challenger) < LEAST_SPECIMENS:
         return None
@@ -114,12 +139,19 @@ def p_value(challenger: np.ndarray, champion: np.ndarray) -> float | None:
     difference = difference[difference != 0]
     if len(difference) == 0:
         return 1.0
+    from scipy import stats  # takes seconds to import, and a training needs none of it
+
     return float(stats.wilcoxon(difference, alternative="less").pvalue)
 
 
-def _errors(
-    pairs: Sequence[tuple[ScanEvaluation, ScanEvaluation]], which: int, unit: str
-) -> Mapping[str, float]:
-    # each of the two models may know another name of a specimen: the challenger's counts for both
-    values = [getattr(pair[which].error, f"error_{unit}") for pair in pairs]
-    return by_specimen([mine for mine, _ in pairs], values)
+def lacking_specimens(fair: Sequence[ScanEvaluation]) -> str:
+    """Return how many specimens are missing for a fair comparison; empty if there are enough."""
+    scans, specimens = len({s.path for s in fair}), len({s.specimen for s in fair})
+    lacking = LEAST_SPECIMENS - specimens
+    if lacking <= 0:
+        return ""
+    return (
+        f"a fair comparison needs scans of {LEAST_SPECIMENS} specimens that neither model learned "
+        f"from, and there are only {counted(scans, 'scan')} of {counted(specimens, 'specimen')}; "
+        f"give scans of at least {counted(lacking, 'more specimen')}"
+    )

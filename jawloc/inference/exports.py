@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,24 +15,21 @@ from jawloc.inference.locator import Localisation
 
 FAILED = "failed"
 DECIMALS = 6  # of a voxel or mm
+LATER_COLUMNS = ("radius_note", "heatmap_width_voxels")  # which tables of jawloc 0.1.0 lack
 SLICER_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
     "Schema/markups-schema-v1.0.3.json#"
 )
 
 
-SINCE_0_1_0 = ("radius_note", "heatmap_width_voxels")  # columns that its tables lack
-
-
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: one object of one scan, or a scan that failed (object None).
+    """A row of the table: one object of one scan, or a scan that failed (object None).
 
     Positions are in voxels of the full-size scan, z_mm, y_mm, x_mm those times the spacing, the
-    LPS ones in patient space; None is an empty cell. The spread is what the probability map is
-    wider by than the Gaussian that it was trained to be, heatmap_width_voxels its whole width;
-    radius_note says why there is no radius, where there is none. The order of the fields is that
-    of the columns.
+    LPS ones in patient space; None is an empty cell. The spread is by how much the probability map
+    is wider than the Gaussian of the training, heatmap_width_voxels its whole width; radius_note
+    is the reason where there is no radius. The fields are in the order of the columns.
     """
 
     scan: str
@@ -88,67 +83,65 @@ def located_row(
     lps_mm: Sequence[float] | None,
     about: Mapping[str, Any],
 ) -> Row:
-    """Make the row of an object that was found.
+    """Return the row of an object that was found.
 
     Parameters
     ----------
     lps_mm : (z, y, x) in patient space, or None
     about : the columns crop_file, picture_file, seconds, path, model and key
     """
-    (z, y, x), mm = found.point_voxels, found.point_mm or (None, None, None)
-    lps = (None, None, None) if lps_mm is None else tuple(lps_mm)
-    crop_z, crop_y, crop_x = window.start_zyx
     values: dict[str, Any] = {
         "scan": found.scan_id,
         "object": found.object_name,
-        "z_voxels": z,
-        "y_voxels": y,
-        "x_voxels": x,
-        "z_mm": mm[0],
-        "y_mm": mm[1],
-        "x_mm": mm[2],
-        "z_lps_mm": lps[0],
-        "y_lps_mm": lps[1],
-        "x_lps_mm": lps[2],
-        "spread_voxels": found.spread_voxels,
         "heatmap_width_voxels": found.width_voxels,
-        "radius_voxels": found.radius_voxels,
-        "radius_mm": found.radius_mm,
-        "confidence": found.confidence,
-        "status": found.status,
-        "crop_z": crop_z,
-        "crop_y": crop_y,
-        "crop_x": crop_x,
         "crop_fit": window.fit,
         "reason": found.reason or None,
         "radius_note": found.radius_note or None,
         **about,
     }
+    for column in ("spread_voxels", "radius_voxels", "radius_mm", "confidence", "status"):
+        values[column] = getattr(found, column)
+    for column, point in (
+        ("{}_voxels", found.point_voxels),
+        ("{}_mm", found.point_mm),
+        ("{}_lps_mm", lps_mm),
+        ("crop_{}", window.start_zyx),
+    ):
+        for axis, value in zip("zyx", point or (None, None, None), strict=True):
+            values[column.format(axis)] = value
     return Row(**{key: _rounded(value) for key, value in values.items()})
 
 
 def failed_row(scan: str, reason: str, about: Mapping[str, Any]) -> Row:
-    """Make the row of a scan that could not be located; `about` as for `located_row`."""
-    empty: dict[str, Any] = dict.fromkeys(COLUMNS)
-    said = {"scan": scan, "status": FAILED, "reason": " ".join(reason.split())}
-    return Row(**{**empty, **{k: _rounded(v) for k, v in about.items()}, **said})
+    """Return the row of a scan that could not be located; `about` as for `located_row`."""
+    known = {**about, "scan": scan, "status": FAILED, "reason": " ".join(reason.split())}
+    return Row(**{column: _rounded(known.get(column)) for column in COLUMNS})
 
 
 def _rounded(value: Any) -> Any:
     return round(value, DECIMALS) if isinstance(value, float) else value
 
 
+def table_text(rows: Sequence[Any], columns: Sequence[str] | None = None) -> str:
+    """Return rows (mappings or dataclasses) as CSV; what is None or missing is an empty cell.
+
+    Parameters
+    ----------
+    columns : in this order; None: every key of any row
+    """
+    import pandas  # type: ignore[import-untyped]  # takes half a second
+
+    table = pandas.DataFrame(rows, columns=columns, dtype=object)  # whole numbers stay whole
+    return str(table.to_csv(index=False, lineterminator="\n"))
+
+
 def csv_text(rows: Iterable[Row]) -> str:
-    """Return the table as CSV, with an empty cell for None."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()
+    """Return the table as CSV."""
+    return table_text([*rows], COLUMNS)
 
 
 def json_text(rows: Iterable[Row]) -> str:
-    """Return the table as a JSON list with an object a row, whose keys are the columns."""
+    """Return the table as a JSON list of one object per row, whose keys are the columns."""
     return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
 
 
@@ -158,16 +151,21 @@ def read_rows(path: Path) -> list[Row]:
     Raises
     ------
     InputError
-        If it is something else.
+        If the file is not such a table.
     """
+    import pandas  # as above
+
     types = get_type_hints(Row)
     try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            table = list(csv.DictReader(file))
-        for row in table:
-            row.update({name: "" for name in SINCE_0_1_0 if name not in row})
-        return [Row(**{name: _value(row[name], types[name]) for name in COLUMNS}) for row in table]
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        table = pandas.read_csv(
+            path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape"
+        )
+        table = table.assign(**{name: "" for name in LATER_COLUMNS if name not in table})
+        return [
+            Row(**{name: _value(row[name], types[name]) for name in COLUMNS})
+            for row in table.to_dict("records")
+        ]
+    except (KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: --resume needs the table as jawloc wrote it; {type(error).__name__}: {error}"
         ) from error
@@ -184,8 +182,8 @@ def _value(text: str, kind: Any) -> Any:
 def slicer_text(rows: Sequence[Row]) -> str:
     """Return a scan's positions as a 3D Slicer markups file, in LPS mm.
 
-    Where the file has no place in patient space, they are voxels times the spacing, and where it
-    has no spacing either, voxels: that is where 3D Slicer puts the voxels of such a file.
+    For a file without a place in patient space they are voxels times the spacing, and without a
+    spacing voxels, which is where 3D Slicer shows such a file.
     """
     points = []
     for number, row in enumerate(rows, 1):
@@ -218,11 +216,9 @@ def napari_text(rows: Iterable[Row]) -> str:
 
     Its axes are the array's, (z, y, x); scan, object and status become properties of the points.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "axis-0", "axis-1", "axis-2", "scan", "object", "status"])
     found = [row for row in rows if row.status != FAILED]
-    for index, row in enumerate(found):
-        point = (row.z_voxels, row.y_voxels, row.x_voxels)
-        writer.writerow([index, *point, row.scan, row.object, row.status])
-    return text.getvalue()
+    table = [
+        (index, row.z_voxels, row.y_voxels, row.x_voxels, row.scan, row.object, row.status)
+        for index, row in enumerate(found)
+    ]
+    return table_text(table, ["index", "axis-0", "axis-1", "axis-2", "scan", "object", "status"])

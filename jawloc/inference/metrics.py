@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +14,12 @@ Unit = Literal["downsampled_voxels", "full_size_voxels", "mm"]
 UNITS: tuple[Unit, ...] = ("downsampled_voxels", "full_size_voxels", "mm")
 AXES = ("z", "y", "x")
 STATUSES = ("ok", "uncertain", "not found")
-# Radii within which an object counts as found, unless the user says others.
-USUAL_RADII: Mapping[str, tuple[float, ...]] = {
+# Radii within which an object counts as found, unless the user gives others.
+DEFAULT_RADII: Mapping[str, tuple[float, ...]] = {
     "mm": (0.1, 0.2, 0.5, 1.0),
     "full_size_voxels": (5.0, 10.0, 25.0, 50.0),
 }
-CONFIDENCE = 0.95  # of the interval round the coverage
+CONFIDENCE = 0.95  # of the interval of the coverage
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,16 @@ class ErrorSummary:
     worst: float
 
 
-def summarise_errors(values: np.ndarray) -> ErrorSummary:
-    """Summarise radial errors, shape (scan,), at least one; percentiles interpolate."""
+def summarise_errors(values: Sequence[float | None]) -> ErrorSummary | None:
+    """Summarise radial errors; None without any, or where one is unknown."""
+    if not values or None in values:
+        return None
+    errors = np.array(values, float)
     return ErrorSummary(
-        mean=float(values.mean()),
-        median=float(np.median(values)),
-        percentile_95=float(np.percentile(values, 95)),
-        worst=float(values.max()),
+        mean=float(errors.mean()),
+        median=float(np.median(errors)),
+        percentile_95=float(np.percentile(errors, 95)),
+        worst=float(errors.max()),
     )
 
 
@@ -54,8 +57,7 @@ class PositionErrors:
 
     def summary(self, unit: Unit) -> ErrorSummary | None:
         """Summarise the errors in a unit; None without scans, or where mm are unknown."""
-        values = [getattr(e, f"error_{unit}") for e in self.errors]
-        return None if None in values or not values else summarise_errors(np.array(values))
+        return summarise_errors([getattr(e, f"error_{unit}") for e in self.errors])
 
     def worst(self) -> ScanError:
         """Return the largest error, in downsampled voxels."""
@@ -63,7 +65,7 @@ class PositionErrors:
 
 
 @dataclass(frozen=True)
-class Success:
+class SuccessRate:
     """Successful detection rate (SDR): the share of scans with an error of at most `radius`."""
 
     radius: float
@@ -72,14 +74,8 @@ class Success:
 
 
 @dataclass(frozen=True)
-class Crops:
-    """How much of the object the crops round the found positions hold.
-
-    Attributes
-    ----------
-    whole : how many crops hold all of the object's labelled voxels
-    mean_share, least_share : of the labelled voxels of a scan
-    """
+class CropCoverage:
+    """How many crops hold all of the labelled voxels, and which share of a scan's they hold."""
 
     whole: int
     scans: int
@@ -88,16 +84,15 @@ class Crops:
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """Whether the ball of the stated radius holds the truth as often as it says.
+class RadiusCoverage:
+    """How often the truth lies within the stated radius.
 
     Attributes
     ----------
-    inside : how many truths lie inside, of `scans` that have a radius
-    specimens : how many these are of
+    inside : how many of the `scans` that have a radius
     stated : the confidence that the model states
-    lowest, highest : what the true share may be, in view of so few specimens (95 %,
-        Clopper-Pearson; scans of one specimen count as one, in part inside if some are)
+    lowest, highest : 95 % interval of the share of specimens (Clopper-Pearson); a specimen of
+        several scans counts by the share of them that is inside
     """
 
     inside: int
@@ -111,18 +106,15 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Bias:
-    """Mean of found minus true along one axis, over specimens.
-
-    The standard error is that over specimens, too; None for one.
-    """
+    """Mean of found minus true along one axis, and its standard error, over specimens."""
 
     mean: float
-    standard_error: float | None
+    standard_error: float | None  # None for one specimen
 
 
 @dataclass(frozen=True)
 class StatusErrors:
-    """The scans of one status; errors in voxels of the full-size scan and in mm, by unit."""
+    """The scans of one status; errors by unit, full_size_voxels and mm."""
 
     scans: int
     mean_error: Mapping[str, float]
@@ -135,13 +127,11 @@ class ObjectMetrics:
 
     Attributes
     ----------
-    specimens : how many the scans are of
     errors : by unit; mm only where every scan's spacing is known
     success : in `success_unit`
     coverage : None where the model states no radius
     spread_correlation : Spearman's, between the probability map's width and the error; None for
         fewer than three scans or where one of the two doesn't vary
-    statuses : those that occur
     bias : by unit (full_size_voxels, mm), then by axis
     """
 
@@ -149,9 +139,9 @@ class ObjectMetrics:
     specimens: int
     errors: Mapping[str, ErrorSummary]
     success_unit: str
-    success: tuple[Success, ...]
-    crops: Crops
-    coverage: Coverage | None
+    success: tuple[SuccessRate, ...]
+    crops: CropCoverage
+    coverage: RadiusCoverage | None
     spread_correlation: float | None
     statuses: Mapping[str, StatusErrors]
     bias: Mapping[str, Mapping[str, Bias]]
@@ -159,78 +149,83 @@ class ObjectMetrics:
 
 def common_unit(evaluated: Sequence[ScanEvaluation]) -> Unit:
     """Return mm where every scan's spacing is known, else voxels of the full-size scan."""
-    known = all(m.error.error_mm is not None for m in evaluated)
+    known = all(scan.error.error_mm is not None for scan in evaluated)
     return "mm" if known and evaluated else "full_size_voxels"
 
 
-def errors_in(evaluated: Sequence[ScanEvaluation], unit: str) -> np.ndarray:
-    """Return the radial errors in a unit, shape (scan,); NaN where it is unknown."""
-    return np.array([getattr(m.error, f"error_{unit}") for m in evaluated], float)
+def errors_in(evaluated: Iterable[ScanEvaluation], unit: str) -> list[Any]:
+    """Return the radial errors in a unit; None where it is unknown."""
+    return [getattr(scan.error, f"error_{unit}") for scan in evaluated]
+
+
+def _summaries(evaluated: Sequence[ScanEvaluation]) -> dict[str, ErrorSummary]:
+    every = {unit: summarise_errors(errors_in(evaluated, unit)) for unit in UNITS}
+    return {unit: summary for unit, summary in every.items() if summary is not None}
 
 
 def object_metrics(
     evaluated: Sequence[ScanEvaluation], radii: Sequence[float] = (), unit: str = ""
 ) -> ObjectMetrics:
-    """Reduce the measured scans of one object, at least one, to numbers.
+    """Return the metrics of one object in the scans that show it, at least one.
 
     Parameters
     ----------
-    radii : of the successful detection rate, in `unit`; without any, the usual ones
-    unit : full_size_voxels or mm; without one, mm where every scan's spacing is known
+    radii : of the successful detection rate, in `unit`; empty: the default ones
+    unit : full_size_voxels or mm; empty: mm where every scan's spacing is known
     """
     unit = unit or common_unit(evaluated)
-    known = {u: e for u in UNITS if np.isfinite(e := errors_in(evaluated, u)).all()}
-    in_voxels = errors_in(evaluated, "full_size_voxels")
     return ObjectMetrics(
         scans=len(evaluated),
-        specimens=len({m.specimen for m in evaluated}),
-        errors={u: summarise_errors(values) for u, values in known.items()},
+        specimens=len({scan.specimen for scan in evaluated}),
+        errors=_summaries(evaluated),
         success_unit=unit,
-        success=success_rates(errors_in(evaluated, unit), radii or USUAL_RADII[unit]),
-        crops=_crops(evaluated),
+        success=success_rates(np.array(errors_in(evaluated, unit)), radii or DEFAULT_RADII[unit]),
+        crops=CropCoverage(
+            whole=sum(scan.inside_voxels == scan.labelled_voxels for scan in evaluated),
+            scans=len(evaluated),
+            mean_share=float(np.mean([scan.inside for scan in evaluated])),
+            least_share=float(min(scan.inside for scan in evaluated)),
+        ),
         coverage=radius_coverage(evaluated),
-        spread_correlation=_correlation([m.found.width_voxels for m in evaluated], in_voxels),
+        spread_correlation=_correlation(
+            [scan.found.width_voxels for scan in evaluated],
+            errors_in(evaluated, "full_size_voxels"),
+        ),
         statuses=_statuses(evaluated),
         bias=_bias(evaluated),
     )
 
 
-def success_rates(errors: np.ndarray, radii: Sequence[float]) -> tuple[Success, ...]:
+def success_rates(errors: np.ndarray, radii: Sequence[float]) -> tuple[SuccessRate, ...]:
     """Return the successful detection rate at each radius, the smallest first."""
     counts = [(r, int(np.count_nonzero(errors <= r))) for r in sorted(set(radii))]
-    return tuple(Success(float(r), count, count / len(errors)) for r, count in counts)
+    return tuple(SuccessRate(float(r), count, count / len(errors)) for r, count in counts)
 
 
 def ranked(evaluated: Sequence[ScanEvaluation]) -> list[ScanEvaluation]:
     """Return the worst first: by mm where every scan's spacing is known, else by voxels."""
     unit = common_unit(evaluated)
-    return sorted(evaluated, key=lambda m: -getattr(m.error, f"error_{unit}"))
+    return sorted(evaluated, key=lambda scan: -getattr(scan.error, f"error_{unit}"))
 
 
-def _crops(evaluated: Sequence[ScanEvaluation]) -> Crops:
-    shares = [m.inside for m in evaluated]
-    whole = sum(m.inside_voxels == m.labelled_voxels for m in evaluated)
-    return Crops(whole, len(evaluated), float(np.mean(shares)), float(min(shares)))
-
-
-def radius_coverage(evaluated: Sequence[ScanEvaluation]) -> Coverage | None:
-    """Count how often the stated radius holds the truth; None where no scan has a radius."""
+def radius_coverage(evaluated: Sequence[ScanEvaluation]) -> RadiusCoverage | None:
+    """Count how often the truth lies within the stated radius; None where no scan has a radius."""
     stated = [
-        (m, bool(m.error.error_full_size_voxels <= m.found.radius_voxels), m.found.confidence)
-        for m in evaluated
-        if m.found.radius_voxels is not None and m.found.confidence is not None
+        (scan, scan.error.error_full_size_voxels <= scan.found.radius_voxels, scan.found.confidence)
+        for scan in evaluated
+        if scan.found.radius_voxels is not None and scan.found.confidence is not None
     ]
     if not stated:
         return None
-    held = by_specimen([m for m, *_ in stated], [float(inside) for _, inside, _ in stated])
-    lowest, highest = _clopper_pearson(sum(held.values()), len(held))
-    inside = sum(inside for _, inside, _ in stated)
-    return Coverage(
-        inside=inside,
+    scans, inside, confidences = zip(*stated, strict=True)
+    shares = by_specimen(scans, inside)
+    lowest, highest = _clopper_pearson(sum(shares.values()), len(shares))
+    return RadiusCoverage(
+        inside=sum(map(int, inside)),
         scans=len(stated),
-        specimens=len(held),
-        share=inside / len(stated),
-        stated=min(confidence for *_, confidence in stated),
+        specimens=len(shares),
+        share=sum(map(int, inside)) / len(stated),
+        stated=min(confidences),
         lowest=lowest,
         highest=highest,
     )
@@ -239,22 +234,22 @@ def radius_coverage(evaluated: Sequence[ScanEvaluation]) -> Coverage | None:
 def by_specimen(evaluated: Sequence[ScanEvaluation], values: Sequence[Any]) -> dict[str, Any]:
     """Return the mean over each specimen's scans, which are not independent of each other."""
     every: dict[str, list[Any]] = {}
-    for m, value in zip(evaluated, values, strict=True):
-        every.setdefault(m.specimen, []).append(value)
+    for scan, value in zip(evaluated, values, strict=True):
+        every.setdefault(scan.specimen, []).append(value)
     return {name: np.mean(own, axis=0) for name, own in every.items()}
 
 
 def _clopper_pearson(inside: float, n: int) -> tuple[float, float]:
-    """Return the exact interval of a share; of `n` specimens, some may be inside in part."""
     from scipy import stats  # takes seconds to import, and a training needs none of it
 
+    # the exact interval of a share; of `n` specimens, some may be inside in part
     tail = (1 - CONFIDENCE) / 2
     low = stats.beta.ppf(tail, inside, n - inside + 1) if inside > 0 else 0.0
     high = stats.beta.isf(tail, inside + 1, n - inside) if inside < n else 1.0
     return float(low), float(high)
 
 
-def _correlation(spreads: Sequence[float], errors: np.ndarray) -> float | None:
+def _correlation(spreads: Sequence[float], errors: Sequence[float]) -> float | None:
     if len(errors) < 3 or np.ptp(spreads) == 0 or np.ptp(errors) == 0:
         return None
     from scipy import stats  # as above
@@ -265,25 +260,23 @@ def _correlation(spreads: Sequence[float], errors: np.ndarray) -> float | None:
 def _statuses(evaluated: Sequence[ScanEvaluation]) -> dict[str, StatusErrors]:
     every = {}
     for status in STATUSES:
-        own = [m for m in evaluated if m.found.status == status]
-        known = {u: e for u in UNITS[1:] if own and np.isfinite(e := errors_in(own, u)).all()}
-        if own:
-            every[status] = StatusErrors(
-                scans=len(own),
-                mean_error={u: float(e.mean()) for u, e in known.items()},
-                worst_error={u: float(e.max()) for u, e in known.items()},
-            )
+        if own := [scan for scan in evaluated if scan.found.status == status]:
+            known = {u: e for u, e in _summaries(own).items() if u != "downsampled_voxels"}
+            means = {unit: errors.mean for unit, errors in known.items()}
+            worst = {unit: errors.worst for unit, errors in known.items()}
+            every[status] = StatusErrors(len(own), means, worst)
     return every
 
 
 def _bias(evaluated: Sequence[ScanEvaluation]) -> dict[str, dict[str, Bias]]:
-    in_mm = [m.offset_mm for m in evaluated if m.offset_mm is not None]
-    offsets = {"full_size_voxels": [m.offset_voxels for m in evaluated]}
-    if len(in_mm) == len(evaluated):
-        offsets["mm"] = in_mm
+    offsets: dict[str, list[Any]] = {
+        "full_size_voxels": [scan.offset_voxels for scan in evaluated],
+        "mm": [scan.offset_mm for scan in evaluated],
+    }
     return {
         unit: _bias_by_axis(np.array([*by_specimen(evaluated, values).values()]))
         for unit, values in offsets.items()
+        if not any(value is None for value in values)
     }
 
 

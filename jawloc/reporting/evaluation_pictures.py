@@ -1,8 +1,9 @@
-"""What an evaluation shows: a figure for each question, and the scans that went worst."""
+"""The pictures of an evaluation: figures of each object, and its worst scans."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jawloc.inference.crop import read_crop
 from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import errors_in
-from jawloc.reporting.evaluation_files import ModelEvaluation
+from jawloc.inference.model_evaluation import ModelEvaluation
 from jawloc.reporting.figures import Figure, plot_bias, plot_success, plot_trust, save_figure
 from jawloc.reporting.folders.own_files import evaluation_pictures, picture_endings
 from jawloc.reporting.location_picture import location_picture
@@ -35,36 +36,35 @@ def write_pictures(
     forget_files(folder, [path.name for path in earlier])
     endings = picture_endings(evaluation.objects)
     pictures: Pictures = {}
-    for name, scores in evaluation.metrics().items():
+    for name, metrics in evaluation.metrics().items():
         own = evaluation.select(name)
-        ending = endings[name]
-        radii = [rate.radius for rate in scores.success]
+        radii = [rate.radius for rate in metrics.success]
+        worst_scans = (
+            (f"worst_{rank:02d}_{scan.error.scan_id}", scan_picture(locator, scan))
+            for rank, scan in enumerate(own[:worst], 1)
+        )
         pictures[name] = []
-        for key, figure in figures(own, evaluation.unit, radii, name).items():
-            pictures[name].append(folder / f"{key}{ending}.png")
+        for stem, figure in chain(figures(own, evaluation.unit, radii, name).items(), worst_scans):
+            pictures[name].append(folder / f"{stem}{endings[name]}.png")
             save_figure(figure, pictures[name][-1])
-        for rank, m in enumerate(own[:worst], 1):
-            pictures[name].append(folder / f"worst_{rank:02d}_{m.error.scan_id}{ending}.png")
-            save_figure(scan_picture(locator, m), pictures[name][-1])
     return pictures
 
 
 def figures(
     evaluated: Sequence[ScanEvaluation], unit: str, radii: Sequence[float], name: str
 ) -> dict[str, Figure]:
-    """Draw what the scans of one object show together."""
-    offsets = [m.offset_mm if unit == "mm" else m.offset_voxels for m in evaluated]
-    known = [m for m in evaluated if m.found.radius_voxels is not None]
-    what = "stated radius" if known else "width of the map"
+    """Draw the success rates, the errors beside the stated radius, and the bias of one object."""
+    offsets = [scan.offset_mm if unit == "mm" else scan.offset_voxels for scan in evaluated]
+    known = [scan for scan in evaluated if scan.found.radius_voxels is not None]
     shown = known or evaluated
-    foretold = [m.found.radius_voxels if known else m.found.width_voxels for m in shown]
+    stated = [s.found.radius_voxels if known else s.found.width_voxels for s in shown]
     return {
-        "success": plot_success(errors_in(evaluated, unit), unit, radii, name),
+        "success": plot_success(np.array(errors_in(evaluated, unit)), unit, radii, name),
         "trust": plot_trust(
-            errors_in(shown, "full_size_voxels"),
-            np.array(foretold, float),
-            [m.found.status for m in shown],
-            what=what,
+            np.array(errors_in(shown, "full_size_voxels")),
+            np.array(stated, float),
+            [scan.found.status for scan in shown],
+            what="stated radius" if known else "width of the map",
             name=name,
         ),
         "bias": plot_bias(np.array(offsets, float), unit, name),

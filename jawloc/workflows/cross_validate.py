@@ -18,10 +18,10 @@ from jawloc.inference.calibrate import join_folds
 from jawloc.inference.evaluate_scan import PointFinder, ScanEvaluation
 from jawloc.inference.locator import Locator, load_locator, save_locator
 from jawloc.inference.metrics import PositionErrors
+from jawloc.inference.model_evaluation import Failure, ModelEvaluation
 from jawloc.inference.models import file_digest
-from jawloc.reporting.evaluation_files import Failure, ModelEvaluation, flat_numbers
 from jawloc.reporting.evaluation_pictures import write_pictures as write_evaluation_pictures
-from jawloc.reporting.evaluation_report import write_files
+from jawloc.reporting.evaluation_report import evaluation_metrics, write_report
 from jawloc.reporting.folders.own_files import evaluation_names, own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import CHECKPOINT, locked_run_folder, run_folder
 from jawloc.reporting.run_pictures import write_test_pictures
@@ -176,7 +176,7 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     summary["crops"] = {name: asdict(s.crops) for name, s in evaluation.metrics().items()}
     write_out_of_fold_csv(folder / "out_of_fold.csv", summary[f"{OUT_OF_FOLD}_scans"])
     log_results(run, folder, summary)
-    run.log_summary(flat_numbers(evaluation))
+    run.log_summary(evaluation_metrics(evaluation))
     return summary
 
 
@@ -208,7 +208,7 @@ def write_evaluation(
         radii=(),
         run_id=run.run_id,
     )
-    write_files(folder, evaluation, write_evaluation_pictures(folder, locators[0], evaluation, 6))
+    write_report(folder, evaluation, write_evaluation_pictures(folder, locators[0], evaluation, 6))
     return evaluation
 
 

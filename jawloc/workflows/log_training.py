@@ -15,7 +15,7 @@ from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT
 from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
 from jawloc.reporting.run_pictures import write_pictures
-from jawloc.reporting.summary import flat_numbers
+from jawloc.reporting.summary import summary_metrics
 from jawloc.reporting.tables import write_metrics_csv
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.reporting.tracking.runs import TrackedRun
@@ -118,7 +118,7 @@ def log_results(
     if records:
         write_metrics_csv(folder / "metrics.csv", records)
     write_json(folder / "summary.json", summary)
-    run.log_summary(flat_numbers(summary))
+    run.log_summary(summary_metrics(summary))
     for name in sorted(own_run_names(folder) - {CHECKPOINT}):
         if (folder / name).is_file():
             run.log_file(folder / name, "outputs")

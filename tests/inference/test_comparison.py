@@ -29,15 +29,15 @@ def test_lower_in_every_one_of_six_scans_is_better():
     assert (said.scans, said.better, said.equal, said.worse) == (6, 6, 0, 0)
     assert (said.unit, said.test) == ("full_size_voxels", TEST)
     assert (said.challenger_mean, said.champion_mean) == (3.5, 7.0)
-    assert "the new model is better" in said.describe()
-    assert "p = 0.0156" in said.describe()
+    assert "the new model is better" in said.sentence()
+    assert "p = 0.0156" in said.sentence()
 
 
 def test_scans_of_one_specimen_are_one_pair():
     """Six scans of three fish say as little as three."""
     said = compare(twins([1, 2, 3]), twins([2, 4, 6]))
     assert (said.scans, said.specimens, said.p_value) == (6, 3, None)
-    assert "6 scans of 3 specimens" in said.describe()
+    assert "6 scans of 3 specimens" in said.sentence()
     said = compare(twins([1, 2, 3, 4, 5, 6]), twins([2, 4, 6, 8, 10, 12]))
     assert (said.scans, said.specimens, said.better) == (12, 6, 6)
     assert said.p_value == pytest.approx(1 / 2**6)  # by scans it would be 1 / 2**12
@@ -47,7 +47,7 @@ def test_the_other_way_round_the_champion_stays():
     said = compare(scans([2, 4, 6, 8, 10, 12]), scans([1, 2, 3, 4, 5, 6]))
     assert said.p_value == pytest.approx(1.0)
     assert not said.challenger_wins
-    assert "the champion stays" in said.describe()
+    assert "the champion stays" in said.sentence()
 
 
 @pytest.mark.parametrize("n", [0, 1, 5])
@@ -55,7 +55,7 @@ def test_few_scans_cannot_tell(n):
     said = compare(scans([1.0] * n), scans(np.arange(n) + 2.0))
     assert said.p_value is None
     assert not said.challenger_wins
-    assert "at least 6 specimens are needed" in said.describe()
+    assert "at least 6 specimens are needed" in said.sentence()
 
 
 def test_equal_scans_say_nothing():

@@ -12,10 +12,10 @@ from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.summary import (
     describe_run,
-    flat_numbers,
     mean_errors,
     radius_summary,
     summarise_run,
+    summary_metrics,
 )
 from jawloc.training.records import EpochRecord, StageRecord
 from jawloc.training.splits import Split
@@ -116,7 +116,7 @@ def test_two_stages_have_a_sigma_each():
         "final_sigma_coarse_voxels": 6.4,
         "best_sigma_coarse_voxels": 8.0,
     }
-    assert sigmas.items() <= flat_numbers(summary).items()
+    assert sigmas.items() <= summary_metrics(summary).items()
 
 
 def test_one_scan_without_spacing_leaves_no_mean_in_mm():
@@ -128,8 +128,8 @@ def test_one_scan_without_spacing_leaves_no_mean_in_mm():
     }
 
 
-def test_flat_numbers_are_what_runs_are_compared_by():
-    numbers = flat_numbers(summarised(brightest_spot=evaluation(5.0, 7.0)))
+def test_summary_metrics_are_what_runs_are_compared_by():
+    numbers = summary_metrics(summarised(brightest_spot=evaluation(5.0, 7.0)))
     expected = {
         "epochs": 3,
         "best_epoch": 2,
@@ -149,14 +149,14 @@ def test_flat_numbers_are_what_runs_are_compared_by():
         "brightest_spot_error_mm": pytest.approx(0.6),
     }
     assert numbers == expected
-    assert not [name for name in flat_numbers(summarised(mm=False)) if "mm" in name]
+    assert not [name for name in summary_metrics(summarised(mm=False)) if "mm" in name]
 
 
 def test_a_runs_length_is_not_taken_for_an_epochs():
     """Regression: both were logged as `seconds`, and the run's was lost among the epochs'."""
     state = summarised()
     assert "seconds" in state
-    assert "seconds" not in flat_numbers(state)
+    assert "seconds" not in summary_metrics(state)
 
 
 def test_the_terminal_shows_every_way_to_find_the_jaw(tmp_path):
@@ -250,13 +250,13 @@ def test_every_object_has_its_own_errors():
     json.dumps(of_two(mm=False), allow_nan=False)
 
 
-def test_flat_numbers_name_the_object():
-    numbers = flat_numbers(of_two())
+def test_summary_metrics_name_the_object():
+    numbers = summary_metrics(of_two())
     assert numbers["test_error_downsampled_voxels"] == 3.0
     assert numbers["test_error_lower_mm"] == 0.5
     assert numbers["validation_error_upper_downsampled_voxels"] == 1.5
     assert numbers["mean_position_error_upper_full_size_voxels"] == 80.0
-    assert not [name for name in flat_numbers(of_two(mm=False)) if "mm" in name]
+    assert not [name for name in summary_metrics(of_two(mm=False)) if "mm" in name]
 
 
 def test_the_terminal_names_each_objects_error_and_how_few_scans_show_it(tmp_path):

@@ -22,7 +22,7 @@ from jawloc.inference.locator import Locator, load_locator
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.manifest import MANIFEST
-from jawloc.workflows.evaluate import plain_name
+from jawloc.workflows.evaluate import folder_name
 from tests.lab import (
     SCAN_IDS,
     SCAN_SHAPE,
@@ -258,9 +258,9 @@ def test_a_bad_command_is_refused(jawloc, lab, arguments, said):
 
 
 def test_the_folder_is_named_after_the_model():
-    assert plain_name("models:/jaw_locator@champion") == "jaw_locator@champion"
-    assert plain_name("runs:/abc/locator") == "abc_locator"
-    assert plain_name("some/where/mine.pth") == plain_name("mine") == "mine"
+    assert folder_name("models:/jaw_locator@champion") == "jaw_locator@champion"
+    assert folder_name("runs:/abc/locator") == "abc_locator"
+    assert folder_name("some/where/mine.pth") == folder_name("mine") == "mine"
 
 
 # --- whose files they are ---------------------------------------------------------------------

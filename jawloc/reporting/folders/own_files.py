@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from jawloc.errors import InputError
-from jawloc.reporting.evaluation_files import CSV_FILE, HTML_FILE, JSON_FILE
+from jawloc.reporting.evaluation_report import CSV_FILE, HTML_FILE, JSON_FILE
 from jawloc.reporting.location_files import TABLES, files_of_0_1_0
 from jawloc.scans.manifest import start_manifest, written_files
 
