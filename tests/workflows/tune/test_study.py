@@ -1,6 +1,5 @@
 """Studies: what may be gone on with, which trials count, and what becomes of a dead worker's."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -9,6 +8,8 @@ from dataclasses import replace
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from jawloc.config import load_config
@@ -25,6 +26,7 @@ from jawloc.workflows.tune.lost_trials import (
 from jawloc.workflows.tune.search_space import Range, Space
 from jawloc.workflows.tune.study import StudyConfig, load, open_study, reachable, search_definition
 from tests.lab import write_config
+from tests.workflows.tune.machines import FORKS
 
 SPACE = Space("space.yml", {"curriculum.threshold": Range(0.5, 2.0)})
 WIDER = Space("space.yml", {"curriculum.threshold": Range(0.5, 3.0)})
@@ -156,27 +158,15 @@ def test_the_trial_of_a_living_worker_is_left_alone(opened, config):
         assert opened.trials[trial.number].state == TrialState.RUNNING
 
 
-def test_the_trial_of_a_killed_worker_is_queued_again(opened, config, tmp_path):
-    code = """
-import sys, time
-from pathlib import Path
-import optuna
-from jawloc.workflows.tune.lost_trials import worker_token
-storage = optuna.storages.JournalStorage(
-    optuna.storages.journal.JournalFileBackend(sys.argv[1] + "/study.journal"))
-study = optuna.load_study(study_name="sigma", storage=storage)
-with worker_token(Path(sys.argv[1])) as token:
-    trial = study.ask()
-    trial.set_user_attr("worker", token)
-    print(trial.suggest_float("curriculum.threshold", 0.5, 2.0), flush=True)
-    time.sleep(600)
-"""
+def test_the_trial_of_a_killed_worker_is_queued_again(opened, config):
     folder = STUDY.folder(config.base)
-    words = [sys.executable, "-c", code, str(folder)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as worker:
-        value = float(worker.stdout.readline())
-        assert recover_lost(opened, folder) == []
-        worker.send_signal(signal.SIGKILL)
+    receive, send = FORKS.Pipe(duplex=False)
+    worker = FORKS.Process(target=begin_and_stay, args=(folder, send))
+    worker.start()
+    value = receive.recv()
+    assert recover_lost(opened, folder) == []
+    worker.kill()
+    worker.join()
     (lost,) = recover_lost(opened, folder)
     assert lost.state == TrialState.FAIL
     assert recover_lost(opened, folder) == []  # once is enough
@@ -185,6 +175,36 @@ with worker_token(Path(sys.argv[1])) as token:
         optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(opened.trials[-1])
         == lost.number
     )
+
+
+def begin_and_stay(folder, send):
+    """Be a worker in the middle of a trial."""
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    study = optuna.load_study(study_name="sigma", storage=storage)
+    with worker_token(folder) as token:
+        trial, value = ask(study)
+        trial.set_user_attr("worker", token)
+        send.send(value)
+        time.sleep(600)
+
+
+def test_of_two_processes_one_queues_a_lost_trial_again(opened, config, monkeypatch):
+    """Regression: both did, if they found it lost at the same time."""
+    folder = STUDY.folder(config.base)
+    trial, _ = ask(opened)
+    with worker_token(folder) as token:
+        trial.set_user_attr("worker", token)
+    (folder / "workers" / f"{token}.lock").touch()  # as a killed worker leaves it
+    tell = opened.tell
+
+    def late(number, **options):
+        (other,) = recover_lost(load(STUDY, config), folder)
+        assert other.number == number
+        return tell(number, **options)
+
+    monkeypatch.setattr(opened, "tell", late)
+    assert recover_lost(opened, folder) == []
+    assert [t.state for t in opened.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
 HOLD = """
@@ -214,10 +234,13 @@ def held(path, how, seconds):
 
 
 @pytest.mark.parametrize("how", ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE", "BEGIN"])
-def test_an_sqlite_file_that_another_process_holds_is_waited_for(config, tmp_path, how):
-    """Regression: it was given up after 5 to 8 seconds, at the beginning and on the way."""
-    path, seconds = tmp_path / "study.db", 12.0
-    study = replace(STUDY, storage=f"sqlite:///{path}")
+def test_an_sqlite_file_that_another_process_holds_is_waited_for(
+    config, tmp_path, monkeypatch, how
+):
+    """Regression: it was given up after SQLite's own wait, at the beginning and on the way."""
+    monkeypatch.setitem(waiting_sqlite.CONNECT_ARGUMENTS, "timeout", 0.2)
+    path, seconds = tmp_path / "study.db", 2.5
+    study = replace(STUDY, storage=f"sqlite:///{path}?timeout=0.1")
     described = search_definition(config, SPACE, study, {})
     if how == "BEGIN EXCLUSIVE":
         with held(path, how, seconds) as waited:

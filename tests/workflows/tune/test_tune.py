@@ -4,11 +4,7 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 import warnings
-from pathlib import Path
 
 import optuna
 import pytest
@@ -21,12 +17,12 @@ from jawloc.config import load_config
 from jawloc.errors import TrainingError
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.workflows.prepare_data import prepare_data
-from jawloc.workflows.tune import StudyConfig
+from jawloc.workflows.tune import StudyConfig, study_report
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.trial import Task, set_up
 from tests.lab import SCAN_IDS, only_sentence, write_config
+from tests.workflows.tune.machines import Machine, pid_of, trials_in
 
-CHECKOUT = Path(__file__).parents[3]
 SPACE = {
     "search": {
         "curriculum.threshold": {"low": 1.0, "high": 100.0, "log": True},
@@ -37,8 +33,9 @@ DEFAULT = {"curriculum.threshold": 100.0, "curriculum.minimum_sigma": 1.5}
 
 
 @pytest.fixture
-def words(lab, no_pictures):
-    """The beginning of a command line in a lab that has a space."""
+def words(lab, no_pictures, monkeypatch):
+    """The beginning of a command line in a lab that has a space; no pictures are drawn."""
+    monkeypatch.setattr(study_report, "_write_pictures", lambda *_: [])
     return tune_words(lab)
 
 
@@ -123,8 +120,8 @@ def test_the_same_command_goes_on_and_a_finished_study_stays(lab, words, jawloc)
     assert parent.data.metrics["trials_complete"] == 2
 
 
-def test_pictures_of_a_study(lab, words, jawloc):
-    assert jawloc(*words, "--trials", 4, "--sampler", "random").exit_code == 0
+def test_pictures_of_a_study(lab, no_pictures, jawloc):
+    assert jawloc(*tune_words(lab), "--trials", 4, "--sampler", "random").exit_code == 0
     names = {path.stem for path in folder(lab).glob("*.png")}
     expected = "history importances slice parallel_coordinates contour intermediate_values"
     assert names == set(expected.split())
@@ -251,26 +248,26 @@ def test_bad_input_is_refused_before_the_first_trial(lab, words, jawloc, options
     assert not (lab / "script_output").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_and_the_death_of_one(make_lab, tmp_path):
     """Every trial is accounted for in the study and in MLflow, the lost one as such."""
-    lab = make_lab(tmp_path / "lab", num_epochs=40)
-    words = [*tune_words(lab), "--trials", "4", "--workers", "2", "--epochs", "40"]
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    environment |= {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(
-        [sys.executable, "-m", "jawloc", *words], cwd=lab, env=environment, **pipes
-    ) as process:
-        killed = wait_for_a_worker(lab, process)
-        os.kill(killed, signal.SIGKILL)
-        said = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said
+    lab = make_lab(tmp_path / "lab")
+    machine = Machine(lab, [*tune_words(lab), "--trials", "4", "--workers", "2"])
+    try:
+        journal = folder(lab) / "study.journal"
+        begun = machine.wait_for_trials(lambda: trials_in(journal), 2)
+        os.kill(pid_of(begun[0]), signal.SIGKILL)
+        machine.go_on()
+        machine.ends_with(0)
+    finally:
+        machine.kill()
     trials = study(lab).trials
     states = [trial.state.name for trial in trials]
     assert states.count("COMPLETE") == 4
     assert states.count("FAIL") == 1
     assert len(states) == 5
     lost = trials[states.index("FAIL")]
+    assert lost.number == begun[0].number
     again = [t for t in trials if t.params == lost.params and t is not lost]
     assert [trial.state.name for trial in again] == ["COMPLETE"]
     parent, nested = runs(lab)
@@ -279,19 +276,3 @@ def test_two_workers_and_the_death_of_one(make_lab, tmp_path):
     assert {t.user_attrs["mlflow_run_id"] for t in trials} == set(shown)
     assert parent.data.metrics["trials_complete"] == 4
     assert parent.data.metrics["full_size_scans_read_during_trials"] == 0
-
-
-def wait_for_a_worker(lab, process, seconds=120):
-    """Return the process id of a worker that is in the middle of a trial."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and process.poll() is None:
-        if (folder(lab) / "study.journal").exists():
-            try:
-                trials = study(lab).trials
-            except KeyError:  # the study isn't begun yet
-                trials = []
-            for trial in trials:
-                if trial.state.name == "RUNNING" and "mlflow_run_id" in trial.user_attrs:
-                    return int(trial.user_attrs["worker"].rsplit("-", 2)[1])
-        time.sleep(0.2)
-    raise AssertionError("no worker began a trial")
