@@ -1,4 +1,4 @@
-"""Learning what is usual: reference ranges and the conformal radius, from scans with known truth."""
+"""Learning reference ranges and the conformal radius from scans with known truth."""
 
 from __future__ import annotations
 

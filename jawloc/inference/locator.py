@@ -88,8 +88,8 @@ class Locator:
         doesn't say
     flipped_axes : out of z, y and x: those along which training turned scans over
     test_time_augmentation : whether changed copies of an image are looked at too
-    presence_classifiers : what says whether the place found shows the object, averaged over several; may be
-        none
+    presence_classifiers : whose logits, averaged, tell whether the place found shows the object;
+        may be none
     calibration : how far to trust it; None where no scan was held out
     provenance : what it has seen; None where the file doesn't say (jawloc 0.1.0, bare weights)
     """

@@ -77,8 +77,8 @@ def _refuse_other(name: str, locator: Locator, model_options: ModelOptions) -> N
         )
     if model_options.downsampled_size not in (None, tuple(locator.downsampled_size)):
         raise InputError(
-            f"{name}: --downsampled-size asks for {_times(model_options.downsampled_size)}; the model's "
-            f"grid is {_times(locator.downsampled_size)}"
+            f"{name}: --downsampled-size asks for {_times(model_options.downsampled_size)}; the "
+            f"model's grid is {_times(locator.downsampled_size)}"
         )
     for wanted in model_options.objects:
         if wanted not in locator.objects:

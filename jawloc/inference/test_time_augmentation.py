@@ -58,7 +58,7 @@ def augmented_copies(
     every = [AugmentedCopy(shape), AugmentedCopy(shape, shift_voxels=1)]
     if flipped_axes:
         every.append(AugmentedCopy(shape, flipped_axes=tuple(flipped_axes)))
-    # filled in place: a scan's downsampled image is 30 MB, and copying it takes as long as predicting
+    # filled in place: copying a scan's downsampled image (30 MB) takes as long as predicting
     batch = image.new_empty((len(every), *image.shape[1:]))
     batch[0] = image[0]
     moved = batch[1, 0]
