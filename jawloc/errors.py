@@ -1,5 +1,10 @@
 """The exceptions whose messages are written for the user."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(Exception):
     """A user's input breaks a rule.
@@ -17,3 +22,16 @@ class TrainingError(Exception):
 def one_line(error: BaseException) -> str:
     """Return another library's message without its line breaks; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def as_input_error(message: str, *types: type[Exception]) -> Iterator[None]:
+    """Turn a library's exceptions, of the given types or of any, into InputError with a message."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if types and not isinstance(error, types):
+            raise
+        raise InputError(f"{message}; {one_line(error)}") from error

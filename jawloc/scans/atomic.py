@@ -8,6 +8,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from jawloc.errors import InputError
 
 _TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.part\.(.+)")
 _TEMPORARY_0_1_0 = re.compile(r"\.(.+)\.\d+(?:-[0-9a-f]{8}\.part|\.part|\.tmp)")
@@ -31,3 +34,13 @@ def target_of_temporary(path: Path) -> Path | None:
     """Return the file that a killed process was writing to `path`; None for any other file."""
     match = _TEMPORARY.fullmatch(path.name) or _TEMPORARY_0_1_0.fullmatch(path.name)
     return path.with_name(match[1]) if match else None
+
+
+def make_writable(folder: Path, rule: str) -> None:
+    """Make a folder; raise InputError, the rule and the reason, if it can't be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:  # some bytes, since a quota may be used up
+            file.write(bytes(4096))
+    except OSError as error:
+        raise InputError(f"{rule}; {error.strerror}") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jawloc.errors import InputError, one_line
+from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid
 from jawloc.scans.dicom.rescale import Rescale, with_rescale
 from jawloc.scans.raw import read_raw, refuse_truncated
@@ -106,13 +106,13 @@ def _natural_order(path: Path) -> tuple[list[Any], str]:
 def _read_layout(path: Path) -> _Layout:
     import tifffile
 
-    try:
-        with _refusing_broken_chain(path), tifffile.TiffFile(path) as tiff:
-            layout = _layout(tiff, path)
-    except InputError:
-        raise
-    except Exception as error:  # tifffile raises a dozen types for damaged files
-        raise InputError(f"{path.name}: the TIFF can't be read; {one_line(error)}") from error
+    # tifffile raises a dozen types for damaged files
+    damaged, broken = (
+        as_input_error(f"{path.name}: the TIFF can't be read"),
+        _refusing_broken_chain(path),
+    )
+    with damaged, broken, tifffile.TiffFile(path) as tiff:
+        layout = _layout(tiff, path)
     if layout.dtype.kind not in "buif":
         raise InputError(f"{path.name}: grey values must be numbers; they are {layout.dtype}")
     if layout.offset is not None:
@@ -190,10 +190,7 @@ def _read_files(paths: Sequence[Path], start: int, stop: int) -> np.ndarray:
 def _decode(path: Path, pages: range | None) -> np.ndarray:
     import tifffile
 
-    try:
+    # each codec raises its own types for damaged data
+    with as_input_error(f"{path.name}: the TIFF's values can't be decoded"):
         values = tifffile.imread(path, key=pages)
-    except Exception as error:  # each codec raises its own types for damaged data
-        raise InputError(
-            f"{path.name}: the TIFF's values can't be decoded; {one_line(error)}"
-        ) from error
     return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Placement, Triple, placement_from_xyz
 from jawloc.scans.dicom.geometry import checked_spacing
 from jawloc.scans.raw import refuse_truncated
@@ -156,11 +156,11 @@ def _is_gzip(path: Path) -> bool:
 def _unpack(path: Path, end: int) -> Any:
     """Unpack a .nii.gz into a temporary file, which is removed with the returned handle."""
     target = tempfile.NamedTemporaryFile(prefix="jawloc-", suffix=".nii")  # noqa: SIM115
-    try:
-        with gzip.open(path) as source:
-            shutil.copyfileobj(source, target, 2**20)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path.name}: the file can't be unpacked; {error}") from error
+    damaged = as_input_error(
+        f"{path.name}: the file can't be unpacked", OSError, EOFError, zlib.error
+    )
+    with damaged, gzip.open(path) as source:
+        shutil.copyfileobj(source, target, 2**20)
     target.flush()
     refuse_truncated(path, end, target.tell())
     return target

@@ -13,8 +13,7 @@ from jawloc.errors import InputError
 from jawloc.reporting.folders.folder_lock import exclusive_lock
 from jawloc.reporting.folders.own_files import CHECKPOINT as CHECKPOINT
 from jawloc.reporting.folders.own_files import own_names, own_run_names, refuse_foreign, run_names
-from jawloc.scans.atomic import target_of_temporary
-from jawloc.scans.folders import make_writable
+from jawloc.scans.atomic import make_writable, target_of_temporary
 from jawloc.scans.manifest import MANIFEST, start_manifest
 
 OUTPUT_FOLDER = Path("script_output") / "jaw_location"

@@ -20,31 +20,18 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
-from jawloc.scans.cache.examples import Example, ExampleFile, load_example, open_example
-from jawloc.scans.cache.files import CacheRecord, is_current, new_record, read_cached, write_cached
-from jawloc.scans.cache.layout import (
-    CacheConfig,
-    absolute,
-    cache_folder,
-    cached_paths,
-    leftovers,
-    lock_path,
-)
+from jawloc.scans.atomic import make_writable
+from jawloc.scans.cache.examples import Example as Example
+from jawloc.scans.cache.examples import ExampleFile as ExampleFile
+from jawloc.scans.cache.examples import load_example as load_example
+from jawloc.scans.cache.examples import open_example as open_example
+from jawloc.scans.cache.files import CacheRecord, is_current, read_cached, write_cached
+from jawloc.scans.cache.layout import CacheConfig as CacheConfig
+from jawloc.scans.cache.layout import absolute, cache_folder, cached_paths, leftovers, lock_path
 from jawloc.scans.cache.workers import locked, worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import check_target, downsample
-from jawloc.scans.folders import make_writable
 from jawloc.scans.labels import objects_shown, refuse_without_objects, search_labels
-
-__all__ = [
-    "CacheConfig",
-    "CacheReport",
-    "Example",
-    "ExampleFile",
-    "build_cache",
-    "load_example",
-    "open_example",
-]
 
 
 @dataclass(frozen=True)
@@ -235,11 +222,7 @@ def _make(job: _Job, advance: Callable[[_Job, float], None]) -> str:
     # Averaging costs hardly more than the hash alone, so a source that was only touched is read
     # once, as is one that changed.
     result = downsample(scan, job.shape, on_slab=lambda done: advance(job, done / slices))
-    record = new_record(
-        job.cached, job.folder, scan, stat, job.shape, result.labels, result.content_hash
-    )
     values = [label.value for label in result.labels]
-    if result.mask is not None and values:
-        write_cached(job.cached, record, result.image, result.mask)
+    key = write_cached(job.cached, job.folder, scan, stat, result) if values else ""
     job.refuse_without_objects(values)
-    return "refreshed" if record.key == previous_key else "built"
+    return "refreshed" if key == previous_key else "built"

@@ -21,6 +21,7 @@ from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache.layout import absolute, mirrors, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
 from jawloc.scans.dicom.rescale import with_rescale
+from jawloc.scans.downsample import Downsampled
 from jawloc.scans.labels import Label
 from jawloc.scans.quantisation import choose_quantisation
 from jawloc.scans.scan import ScanFile, scan_in_memory
@@ -98,51 +99,46 @@ def is_current(
     )
 
 
-def new_record(
-    cached: Path,
-    folder: Path,
-    scan: ScanFile,
-    stat: os.stat_result,
-    shape: Shape,
-    labels: tuple[Label, ...],
-    content_hash: str,
-) -> CacheRecord:
-    """Describe a file of the cache in `folder` that is about to be written, from its source."""
-    key = json.dumps([content_hash, list(shape), ALGORITHM_VERSION])
-    return CacheRecord(
-        algorithm_version=ALGORITHM_VERSION,
-        scan_id=scan.scan_id,
-        source=relative(scan.path, cached.parent),
-        source_bytes=stat.st_size,
-        source_mtime_ns=stat.st_mtime_ns,
-        source_shape_zyx=scan.grid.shape_zyx,
-        source_spacing_mm_zyx=scan.grid.spacing_mm_zyx,
-        target_shape_zyx=shape,
-        labels=labels,
-        content_hash=content_hash,
-        key=hashlib.sha256(key.encode()).hexdigest(),
-        cached_as=relative(cached, folder),
-    )
-
-
-def write_cached(path: Path, record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> None:
-    """Write a cached file with its checksum; it appears whole or not at all.
+def write_cached(
+    path: Path, folder: Path, scan: ScanFile, stat: os.stat_result, small: Downsampled
+) -> str:
+    """Write a file of the cache in `folder`, whole or not at all, and return its key.
 
     Grey values that 16 bits can't hold exactly are rounded to 1/65535 of their range.
     """
-    quantisation = choose_quantisation(scan_in_memory(path, image, record.grid))
-    stored, (slope, intercept) = quantisation.stored(image), quantisation.rescale
-    record = replace(record, rescale_slope=slope, rescale_intercept=intercept)
+    source, (z, y, x) = scan.grid, small.image.shape
+    grid = source.resized((z, y, x))
+    quantisation = choose_quantisation(scan_in_memory(path, small.image, grid))
+    stored, mask = quantisation.stored(small.image), np.asarray(small.mask)
+    key = json.dumps([small.content_hash, [z, y, x], ALGORITHM_VERSION])
+    record = CacheRecord(
+        algorithm_version=ALGORITHM_VERSION,
+        scan_id=scan.scan_id,
+        source=relative(scan.path, path.parent),
+        source_bytes=stat.st_size,
+        source_mtime_ns=stat.st_mtime_ns,
+        source_shape_zyx=source.shape_zyx,
+        source_spacing_mm_zyx=source.spacing_mm_zyx,
+        target_shape_zyx=(z, y, x),
+        labels=small.labels,
+        content_hash=small.content_hash,
+        key=hashlib.sha256(key.encode()).hexdigest(),
+        cached_as=relative(path, folder),
+        rescale_slope=quantisation.rescale[0],
+        rescale_intercept=quantisation.rescale[1],
+    )
     record = replace(record, checksum=_checksum(record, stored, mask))
     path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {RECORD_KEY: _RECORD.dump_python(record, mode="json")}
     write_labelled_dicom_slabs(
         path,
         [(stored, mask)],
-        record.grid,
+        grid,
         quantisation.dtype,
-        metadata={RECORD_KEY: _RECORD.dump_python(record, mode="json")},
+        metadata=metadata,
         rescale=quantisation.rescale,
     )
+    return record.key
 
 
 def read_cached(path: Path) -> CachedScan:

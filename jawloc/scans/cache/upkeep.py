@@ -60,22 +60,18 @@ def _verify(path: Path) -> CacheStatus:
         return CacheStatus(path, "damaged", detail=str(error))
     source = source_of(path, record)
     if not source.exists():
-        return CacheStatus(
-            path, "source missing", source, f"{path.name}: its source must exist; {source} doesn't"
-        )
-    version = files.ALGORITHM_VERSION
-    if record.algorithm_version != version:
-        detail = (
-            f"{path.name}: the algorithm must be version {version}; "
-            f"the file was made by version {record.algorithm_version}"
-        )
-        return CacheStatus(path, "stale", source, detail)
+        detail = f"{path.name}: its source must exist; {source} doesn't"
+        return CacheStatus(path, "source missing", source, detail)
     try:
-        content_hash = hash_content(open_labelled_dicom(source))
+        if record.algorithm_version != files.ALGORITHM_VERSION:
+            raise InputError(
+                f"{path.name}: the algorithm must be version {files.ALGORITHM_VERSION}; "
+                f"the file was made by version {record.algorithm_version}"
+            )
+        if hash_content(open_labelled_dicom(source)) != record.content_hash:
+            raise InputError(f"{source.name}: the full-size scan has changed")
     except (InputError, OSError) as error:
         return CacheStatus(path, "stale", source, str(error))
-    if content_hash != record.content_hash:
-        return CacheStatus(path, "stale", source, f"{source.name}: the full-size scan has changed")
     return CacheStatus(path, "ok", source)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from jawloc.errors import InputError, one_line
+from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.dicom.attributes import (
     CREATOR_TAG,
@@ -32,18 +32,10 @@ from jawloc.scans.dicom.attributes import (
 from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
 from jawloc.scans.dicom.header import PixelLayout, byte_range, pixel_layout, read_header
 from jawloc.scans.dicom.rescale import rescales, with_rescale
-from jawloc.scans.dicom.writing import write_labelled_dicom, write_labelled_dicom_slabs
+from jawloc.scans.dicom.writing import write_labelled_dicom as write_labelled_dicom
+from jawloc.scans.dicom.writing import write_labelled_dicom_slabs as write_labelled_dicom_slabs
 from jawloc.scans.raw import read_raw
 from jawloc.scans.scan import ScanFile
-
-__all__ = [
-    "find_labelled_dicoms",
-    "open_dicom",
-    "open_labelled_dicom",
-    "read_metadata",
-    "write_labelled_dicom",
-    "write_labelled_dicom_slabs",
-]
 
 DICOM_ENDINGS = (".dcm", ".dicom")
 
@@ -112,14 +104,11 @@ def _decode_slices(layout: PixelLayout, start: int, stop: int) -> np.ndarray:
     from pydicom.pixels import iter_pixels
 
     slab = np.empty((stop - start, *layout.shape_zyx[1:]), layout.dtype)
-    try:
-        wanted = range(start, stop)
-        for number, frame in enumerate(iter_pixels(layout.path, indices=wanted, raw=True)):
+    # each decoder raises its own types for damaged data
+    with as_input_error(f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded"):
+        frames = iter_pixels(layout.path, indices=range(start, stop), raw=True)
+        for number, frame in enumerate(frames):
             slab[number] = frame
-    except Exception as error:  # each decoder raises its own types for damaged data
-        raise InputError(
-            f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded; {one_line(error)}"
-        ) from error
     return slab
 
 
@@ -147,10 +136,8 @@ def _metadata(header: Dataset, path: Path) -> dict[str, Any] | None:
     if str(header[CREATOR_TAG].value).strip() != PRIVATE_CREATOR:
         return None
     text = header[METADATA_TAG].value
-    try:
+    with as_input_error(f"{path.name}: its metadata must be JSON", TypeError, ValueError):
         notes = json.loads(text if isinstance(text, str) else bytes(text).rstrip(b"\0 "))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path.name}: its metadata must be JSON; {error}") from error
     if not isinstance(notes, dict):
         raise InputError(f"{path.name}: its metadata must be a JSON object; got {notes!r}")
     return notes

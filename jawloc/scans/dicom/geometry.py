@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from jawloc.errors import InputError, one_line
+from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Placement, Triple, placement_from_xyz
 from jawloc.scans.dicom.header import first_item, functional_group, header_value, read_header
 
@@ -69,16 +69,12 @@ def _frame_distance_mm(header: Dataset, path: Path) -> float | None:
 
 def _float_arrays(points: Sequence[Any], axes: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return slice positions (n, 3) and orientation (6,) as floats; InputError if they aren't."""
-    try:
+    rule = f"{path.name}: slice positions and orientations must be 3 and 6 numbers"
+    with as_input_error(rule, TypeError, ValueError):
         positions = np.array([[float(v) for v in point] for point in points])
         plane = np.array([float(v) for v in axes])
-        if positions.shape[1:] != (3,) or plane.shape != (6,):
-            raise ValueError(f"their shapes are {positions.shape} and {plane.shape}")
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path.name}: slice positions and orientations must be 3 and 6 numbers; "
-            f"{one_line(error)}"
-        ) from error
+    if positions.shape[1:] != (3,) or plane.shape != (6,):
+        raise InputError(f"{rule}; their shapes are {positions.shape} and {plane.shape}")
     return positions, plane
 
 

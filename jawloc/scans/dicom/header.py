@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from jawloc.errors import InputError, one_line
+from jawloc.errors import InputError, as_input_error, one_line
 from jawloc.geometry import Shape
 from jawloc.scans.dicom.attributes import PIXELS_TAG
 
@@ -48,34 +47,24 @@ def read_header(path: Path) -> Dataset:
     """
     if not path.is_file():
         raise InputError(f"{path.name}: a scan must be an existing file; there is none at {path}")
-    try:
-        header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
-        elements = [header.get_item(tag, keep_deferred=True) for tag in header.keys()]  # noqa: SIM118
-    except InvalidDicomError as error:
-        raise InputError(
-            f"{path.name}: a .dcm file must be DICOM; it has no DICOM file header"
-        ) from error
-    except Exception as error:  # pydicom raises a dozen types for damaged files
-        raise InputError(
-            f"{path.name}: the DICOM header can't be read; {one_line(error)}"
-        ) from error
+    # pydicom raises a dozen types for damaged files
+    with as_input_error(f"{path.name}: the DICOM header can't be read"):
+        try:
+            header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
+        except InvalidDicomError as error:
+            rule = "a .dcm file must be DICOM; it has no DICOM file header"
+            raise InputError(f"{path.name}: {rule}") from error
+        places = {tag: byte_range(header, tag) for tag in header.keys()}  # noqa: SIM118
     if _syntax(header) == DeflatedExplicitVRLittleEndian:
         raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
-    _refuse_truncated(path, elements)
-    return header
-
-
-def _refuse_truncated(path: Path, elements: Iterable[Any]) -> None:
     size = path.stat().st_size
-    for element in elements:
-        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
-            continue
-        end = element.value_tell + element.length
-        if end > size:
+    for tag, (offset, length) in ((tag, place) for tag, place in places.items() if place):
+        if offset + length > size:
             raise InputError(
-                f"{path.name}: the file is truncated; element {element.tag} ends at byte {end}, "
-                f"the file at byte {size}"
+                f"{path.name}: the file is truncated; element {tag} ends at byte "
+                f"{offset + length}, the file at byte {size}"
             )
+    return header
 
 
 def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:

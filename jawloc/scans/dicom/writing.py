@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,10 @@ def write_plain_dicom(
     dtype = image.dtype.newbyteorder("=")
     if dtype not in _EXACT_DTYPES or image.shape != grid.shape_zyx:
         raise ValueError(f"an image of {grid.shape_zyx} 8- or 16-bit integers, not {image.dtype}")
-    before, between = header_bytes(grid, dtype, metadata, rescale, placement)
     padding = bytes(image.nbytes % 2)
+    start = _element_start(PIXELS_TAG, dtype, image.nbytes + len(padding))
     with atomic_path(path) as temporary, temporary.open("xb") as file:
-        file.write(before + between + _pixels_start(dtype, image.nbytes + len(padding)))
+        file.write(b"".join(header_bytes(grid, dtype, metadata, rescale, placement)) + start)
         file.write(np.ascontiguousarray(image, dtype.newbyteorder("<")).data)
         file.write(padding)
 
@@ -139,10 +140,10 @@ def _write(
     """Write image and mask slabs in turn, each at its own place in the file."""
     voxels = math.prod(grid.shape_zyx)
     with atomic_path(path) as temporary, temporary.open("xb") as file:
-        file.write(headers[0] + _element_start(MASK_TAG, b"OB", voxels))
+        file.write(headers[0] + _element_start(MASK_TAG, np.dtype(np.uint8), voxels))
         mask_at = file.tell()
         file.seek(voxels, os.SEEK_CUR)
-        file.write(headers[1] + _pixels_start(dtype, voxels * dtype.itemsize))
+        file.write(headers[1] + _element_start(PIXELS_TAG, dtype, voxels * dtype.itemsize))
         image_at = file.tell()
         for image, mask in slabs:
             file.seek(image_at)
@@ -176,12 +177,7 @@ def _refuse_misfit(image: np.ndarray, mask: np.ndarray, grid: Grid, dtype: np.dt
             raise ValueError(f"mask values must be integers 0 to 255; got {low} to {high}")
 
 
-def _pixels_start(dtype: np.dtype, length: int) -> bytes:
-    return _element_start(PIXELS_TAG, b"OB" if dtype.itemsize == 1 else b"OW", length)
-
-
-def _element_start(tag: int, vr: bytes, length: int) -> bytes:
-    """Return tag, type and 32-bit length of an explicit-VR little-endian element."""
-    start = tag.to_bytes(4, "big")
-    tag_bytes = start[1::-1] + start[:1:-1]
-    return tag_bytes + vr + b"\0\0" + length.to_bytes(4, "little")
+def _element_start(tag: int, dtype: np.dtype, length: int) -> bytes:
+    """Return tag, type and 32-bit length of an explicit-VR little-endian element of voxels."""
+    vr = b"OB" if dtype.itemsize == 1 else b"OW"
+    return struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, vr, 0, length)
