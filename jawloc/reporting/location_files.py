@@ -16,7 +16,7 @@ from jawloc.inference.crop_files import CROP_ENDINGS
 from jawloc.inference.exports import Row, read_rows
 from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions
-from jawloc.scans.folders import make_writable
+from jawloc.scans.atomic import make_writable
 from jawloc.scans.manifest import forget_files, written_files
 
 TABLE = "locations.csv"
