@@ -7,7 +7,7 @@ or ``_seg``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
 from jawloc.scans.labels import object_voxels
-from jawloc.scans.pairing import LABEL_SUFFIXES, images_and_labels, labels_of
 from jawloc.scans.quantisation import Quantisation, choose_quantisation
 from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile, scan_id_of
+from jawloc.scans.scan import ScanFile, scan_ending, scan_id_of
 from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
+
+LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
-    by_id, found_labels = images_and_labels(images, labels)
-    partners = {scan_id: labels_of(scan_id, found_labels, by_id) for scan_id in by_id}
+    by_id, found_labels = _images_and_labels(images, labels)
+    partners = {scan_id: _labels_of(scan_id, found_labels, by_id) for scan_id in by_id}
     used = {path for paths in partners.values() for path in paths}
     if not used:
         raise InputError(
@@ -71,6 +72,55 @@ def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
         name = scan_id_of(path)
         plan.append(Conversion(name, None, path, out / f"{name}.dcm", f"no image for {path.name}"))
     return sorted(plan, key=lambda item: item.scan_id)
+
+
+def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], list[Path]]:
+    """List the scans in two folders (or two files): images by scan id, and labels.
+
+    In one folder for both, the scans whose names end like a label are the labels. Raise InputError
+    if a folder does not exist or holds no scan, or two images have one scan id.
+    """
+    found_images, found_labels = _find_scans(images, "images"), _find_scans(labels, "labels")
+    if images.resolve() == labels.resolve():
+        found_labels = [p for p in found_labels if scan_id_of(p).endswith(LABEL_SUFFIXES[1:])]
+        found_images = [path for path in found_images if path not in found_labels]
+    by_id: dict[str, Path] = {}
+    for path in found_images:
+        other = by_id.setdefault(scan_id_of(path), path)
+        if other != path:
+            raise InputError(
+                f"{scan_id_of(path)}: two images must not share a scan id (file name); "
+                f"{other.name} and {path.name}"
+            )
+    return by_id, found_labels
+
+
+def _find_scans(place: Path, what: str) -> list[Path]:
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise InputError(f"{place}: the {what} must be in an existing folder; there is none")
+    paths = [
+        path
+        for path in sorted(place.iterdir())
+        if not path.name.startswith(".") and (path.is_dir() or scan_ending(path))
+    ]
+    if not paths:
+        raise InputError(f"{place}: the folder of {what} must hold scans; it has none")
+    return paths
+
+
+def _labels_of(scan_id: str, labels: Sequence[Path], images: Collection[str]) -> list[Path]:
+    """Return the labels that fit an image by name.
+
+    A label named like the image plus a suffix is left to the image of that very name, if any.
+    """
+    wanted = {scan_id + suffix for suffix in LABEL_SUFFIXES}
+    return [
+        path
+        for path in labels
+        if (name := scan_id_of(path)) in wanted and (name == scan_id or name not in images)
+    ]
 
 
 def _planned(scan_id: str, image: Path, labels: Sequence[Path], target: Path) -> Conversion:

@@ -44,7 +44,11 @@ def objects_shown(
 def refuse_without_objects(
     found: Collection[int], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> None:
-    """Raise InputError if a mask with these label values shows none of the objects."""
+    """Raise InputError if a mask with these label values is empty or shows none of the objects."""
+    if not found:
+        raise InputError(
+            f"{scan_name}: the mask is empty; an example needs at least one labelled voxel"
+        )
     if objects_shown(found, objects):
         return
     wanted = [
@@ -54,7 +58,7 @@ def refuse_without_objects(
     one = "the object" if len(wanted) == 1 else "at least one of the objects"
     raise InputError(
         f"{scan_name}: every scan must show {one}; it has no voxel of {' or '.join(wanted)}, but "
-        f"the label values {sorted(found) or 'none'}"
+        f"the label values {sorted(found)}"
     )
 
 

@@ -16,7 +16,7 @@ from jawloc.inference.crop import crop_box_around, read_crop
 from jawloc.inference.crop_files import CROP_ENDINGS, write_crop
 from jawloc.inference.out_of_distribution import image_features
 from jawloc.phantom import make_phantom
-from jawloc.scans.cache import CacheConfig, build_cache, load_example
+from jawloc.scans.cache import CacheConfig, build_cache, open_example
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom_slabs
 from jawloc.scans.downsample import downsample, downsample_image
@@ -142,7 +142,7 @@ def test_a_cached_example_has_the_grey_values_of_its_scan(tmp_path, kind, name):
     source = in_every_format(image, tmp_path)[name]
     config = CacheConfig(dicom_dirs=(str(source.parent),), downsampled_dicom_size=SIZE)
     (cached,) = build_cache([source], config, base=tmp_path, progress=False).cached
-    example = load_example(cached, {"jaw": None})
+    example = open_example(cached, {"jaw": None}).read()
     small = downsample(open_labelled_dicom(source), SIZE)
     step = float(np.ptp(small.image.astype(float))) / 65535
     np.testing.assert_allclose(example.image, small.image, rtol=0, atol=0.51 * step)

@@ -15,7 +15,7 @@ from jawloc.reporting import heatmap_pictures, run_pictures
 from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
 from jawloc.reporting.location_picture import describe_error
 from jawloc.reporting.run_pictures import write_test_pictures
-from jawloc.scans.cache import CacheConfig, build_cache, load_example
+from jawloc.scans.cache import CacheConfig, build_cache, open_example
 from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.stages import NetworkConfig, Stage
@@ -41,12 +41,12 @@ def cached(phantom_folder, tmp_path_factory):
 
 @pytest.fixture
 def jaw(cached):
-    return load_example(cached, {"jaw": None})
+    return open_example(cached, {"jaw": None}).read()
 
 
 @pytest.fixture
 def arches(cached):
-    return load_example(cached, ARCHES)
+    return open_example(cached, ARCHES).read()
 
 
 def known_locator(points, objects, stride=2):

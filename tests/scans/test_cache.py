@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans import cache
-from jawloc.scans.cache import CacheConfig, build_cache, load_example
+from jawloc.scans.cache import CacheConfig, build_cache, open_example
 from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache.files import read_cached, read_record
 from jawloc.scans.cache.layout import cached_paths, lock_path
@@ -89,7 +89,7 @@ def test_cached_files_mirror_the_source_tree_by_size(scans, tmp_path):
 def test_an_example_has_the_full_size_centroid_on_the_small_grid(tmp_path):
     source = tmp_path / "dicoms/fish/131.dcm"
     _, mask = write_scan(source, seed=5)
-    example = load_example(build([source], tmp_path).cached[0], JAW)
+    example = open_example(build([source], tmp_path).cached[0], JAW).read()
     centroid = np.argwhere(mask).mean(axis=0)
     expected = map_points(centroid, Grid(SHAPE), Grid(SIZE))
     np.testing.assert_allclose(example.points_voxels, [expected], rtol=0, atol=1e-12)
@@ -131,7 +131,7 @@ def test_objects_are_chosen_by_label_value_after_caching(tmp_path):
     expected = [
         np.argwhere(np.isin(mask, values)).mean(axis=0) for values in ((1, 7), (2,), (1, 2, 7))
     ]
-    points = load_example(report.cached[0], objects).points_voxels
+    points = open_example(report.cached[0], objects).read().points_voxels
     np.testing.assert_allclose(points, map_points(expected, Grid(SHAPE), Grid(SIZE)), atol=1e-12)
 
 
@@ -172,7 +172,7 @@ def test_a_scan_may_lack_some_of_several_objects(tmp_path):
     _, mask = write_scan(source, labels=(1, 7))
     objects = {"jaw": (7,), "otolith": (2, 3)}
     report = build([source], tmp_path, dataclasses.replace(CONFIG, objects=objects))
-    example = load_example(report.cached[0], objects)
+    example = open_example(report.cached[0], objects).read()
     assert example.object_names == ("jaw", "otolith")
     assert np.isnan(example.points_voxels[1]).all()  # missing, not somewhere
     centroid = map_points(np.argwhere(mask == 7).mean(axis=0), Grid(SHAPE), Grid(SIZE))
@@ -214,7 +214,7 @@ def test_a_full_cache_reads_no_full_size_voxel(scans, tmp_path):
     report = build(scans, tmp_path)
     assert counts(report) == (0, 0, 3, 0)
     for cached in report.cached:
-        assert np.isfinite(load_example(cached, JAW).points_voxels).all()
+        assert np.isfinite(open_example(cached, JAW).points_voxels).all()
 
 
 def test_a_touched_source_is_hashed_and_only_its_record_changes(scans, tmp_path):
@@ -238,14 +238,14 @@ def test_a_moved_project_keeps_its_cache(scans, tmp_path):
     project.rename(moved)
     report = build(scans, moved)
     assert counts(report) == (0, 0, 3, 0)
-    assert load_example(report.cached[0], JAW).source == moved / scans[0]
+    assert open_example(report.cached[0], JAW).read().source == moved / scans[0]
 
 
 def test_the_same_content_has_the_same_key_wherever_it_lies(tmp_path):
     paths = [tmp_path / "dicoms/fish" / name for name in ("a.dcm", "b.dcm", "other.dcm")]
     for path, seed in zip(paths, (1, 1, 2), strict=True):
         write_scan(path, seed)
-    keys = [load_example(cached, JAW).key for cached in build(paths, tmp_path).cached]
+    keys = [open_example(cached, JAW).key for cached in build(paths, tmp_path).cached]
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -255,9 +255,9 @@ def test_each_size_has_its_own_files(scans, tmp_path):
     other = dataclasses.replace(CONFIG, downsampled_dicom_size=(9, 5, 3))  # an odd voxel count
     large = build(scans, tmp_path, other)
     assert counts(large) == (3, 0, 0, 3)
-    assert load_example(large.cached[0], JAW).image.shape == (9, 5, 3)
-    assert load_example(small.cached[0], JAW).image.shape == SIZE
-    assert load_example(large.cached[0], JAW).key != load_example(small.cached[0], JAW).key
+    assert open_example(large.cached[0], JAW).read().image.shape == (9, 5, 3)
+    assert open_example(small.cached[0], JAW).read().image.shape == SIZE
+    assert open_example(large.cached[0], JAW).key != open_example(small.cached[0], JAW).key
     assert counts(build(scans, tmp_path)) == (0, 0, 3, 0)
 
 
@@ -267,11 +267,11 @@ def test_each_size_has_its_own_files(scans, tmp_path):
 def test_a_changed_source_is_made_again(scans, tmp_path):
     """The lab's script accepted a stale cache file."""
     cached = build(scans, tmp_path).cached[0]
-    old = load_example(cached, JAW)
+    old = open_example(cached, JAW).read()
     _, mask = write_scan(tmp_path / scans[0], seed=99)
     touch(tmp_path / scans[0])
     assert counts(build(scans, tmp_path)) == (1, 0, 2, 1)
-    new = load_example(cached, JAW)
+    new = open_example(cached, JAW).read()
     expected = map_points(np.argwhere(mask).mean(axis=0), Grid(SHAPE), Grid(SIZE))
     np.testing.assert_allclose(new.points_voxels, [expected], atol=1e-12)
     assert new.key != old.key
@@ -327,10 +327,10 @@ DAMAGE = {
 def test_damaged_and_foreign_files_are_made_again(scans, tmp_path, kind):
     """The lab's script accepted half-written cache files."""
     cached = build(scans, tmp_path).cached
-    good = load_example(cached[0], JAW)
+    good = open_example(cached[0], JAW).read()
     DAMAGE[kind](cached[0])
     assert counts(build(scans, tmp_path)) == (1, 0, 2, 1)
-    again = load_example(cached[0], JAW)
+    again = open_example(cached[0], JAW).read()
     np.testing.assert_array_equal(again.image, good.image)
     np.testing.assert_array_equal(again.points_voxels, good.points_voxels)
 
@@ -342,7 +342,7 @@ def test_no_flipped_or_missing_byte_goes_unseen_or_crashes(scans, tmp_path):
     Bits that nothing depends on exist (DICOM's own identifiers and texts).
     """
     cached = build(scans[:1], tmp_path).cached[0]
-    good, data = load_example(cached, JAW), cached.read_bytes()
+    good, data = open_example(cached, JAW).read(), cached.read_bytes()
     victim = tmp_path / "victim.dcm"
     rng = np.random.default_rng(0)
     refused = 0
@@ -353,7 +353,7 @@ def test_no_flipped_or_missing_byte_goes_unseen_or_crashes(scans, tmp_path):
         ):
             victim.write_bytes(damaged)
             try:
-                found = load_example(victim, JAW)
+                found = open_example(victim, JAW).read()
             except InputError:
                 refused += 1
                 continue
@@ -366,7 +366,7 @@ def test_a_damaged_file_is_refused_by_name(scans, tmp_path):
     cached = build(scans, tmp_path).cached[0]
     flip(cached, -5)
     with pytest.raises(InputError, match=r"^a\.dcm: .*checksum; it is damaged"):
-        load_example(cached, JAW)
+        open_example(cached, JAW).read()
 
 
 def test_what_a_killed_run_left_is_swept_up(scans, tmp_path):
@@ -533,7 +533,7 @@ def test_folders_of_one_name_do_not_share_files(tmp_path):
     assert len(set(report.cached)) == 2
     for cached, mask in zip(report.cached, masks, strict=True):
         expected = map_points(np.argwhere(mask).mean(axis=0), Grid(SHAPE), Grid(SIZE))
-        np.testing.assert_allclose(load_example(cached, JAW).points_voxels, [expected], atol=1e-12)
+        np.testing.assert_allclose(open_example(cached, JAW).points_voxels, [expected], atol=1e-12)
     swapped = dataclasses.replace(config, dicom_dirs=("b/fish", "a/fish"))
     assert counts(build(scans, tmp_path, swapped)) == (0, 0, 2, 0)
 

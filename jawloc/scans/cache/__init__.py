@@ -23,7 +23,6 @@ from jawloc.errors import InputError
 from jawloc.scans.atomic import make_writable
 from jawloc.scans.cache.examples import Example as Example
 from jawloc.scans.cache.examples import ExampleFile as ExampleFile
-from jawloc.scans.cache.examples import load_example as load_example
 from jawloc.scans.cache.examples import open_example as open_example
 from jawloc.scans.cache.files import CacheRecord, is_current, read_cached, write_cached
 from jawloc.scans.cache.layout import CacheConfig as CacheConfig
@@ -101,15 +100,6 @@ class _Job:
     def shape(self) -> tuple[int, int, int]:
         return self.config.downsampled_dicom_size
 
-    def refuse_without_objects(self, values: Sequence[int] | set[int]) -> None:
-        """Raise InputError if a mask with these label values is empty or shows no object."""
-        if not values:
-            raise InputError(
-                f"{self.source.name}: the mask is empty; an example needs at least one labelled "
-                f"voxel"
-            )
-        refuse_without_objects(values, self.config.objects, self.source.name)
-
 
 class _Stopped(Exception):
     """Ends a worker after another one failed or the user pressed Ctrl-C."""
@@ -137,7 +127,7 @@ def _labels_found(job: _Job, record: CacheRecord | None) -> frozenset[int] | Inp
             scan = open_labelled_dicom(job.source)
             check_target(scan, job.shape)
             found = search_labels(scan, job.config.objects.values())
-        job.refuse_without_objects(found)
+        refuse_without_objects(found, job.config.objects, job.source.name)
     except InputError as error:
         return error
     return frozenset(found)
@@ -224,5 +214,5 @@ def _make(job: _Job, advance: Callable[[_Job, float], None]) -> str:
     result = downsample(scan, job.shape, on_slab=lambda done: advance(job, done / slices))
     values = [label.value for label in result.labels]
     key = write_cached(job.cached, job.folder, scan, stat, result) if values else ""
-    job.refuse_without_objects(values)
+    refuse_without_objects(values, job.config.objects, job.source.name)
     return "refreshed" if key == previous_key else "built"

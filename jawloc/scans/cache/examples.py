@@ -80,8 +80,3 @@ def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
         object_names=tuple(objects),
         content_hash=record.content_hash,
     )
-
-
-def load_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> Example:
-    """Read a whole cached example; otherwise as `open_example`."""
-    return open_example(cached, objects).read()

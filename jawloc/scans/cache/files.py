@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache.layout import absolute, mirrors, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
@@ -143,31 +143,23 @@ def write_cached(
 
 def read_cached(path: Path) -> CachedScan:
     """Read a cached file; InputError if it isn't a cached scan or its checksum is wrong."""
-    try:
-        return _read_cached(path)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged DICOM can make its parser raise anything
-        raise InputError(
-            f"{path.name}: a cached scan must be readable; {type(error).__name__}: {error}"
-        ) from error
-
-
-def _read_cached(path: Path) -> CachedScan:
-    record = read_record(path)
-    scan = open_labelled_dicom(path)
-    if scan.grid.shape_zyx != record.target_shape_zyx or scan.read_mask is None:
-        raise InputError(
-            f"{path.name}: a cached scan must have the shape {record.target_shape_zyx} that its "
-            f"record gives; it has {scan.grid.shape_zyx}"
-        )
-    slices = scan.grid.shape_zyx[0]
-    image, mask = scan.read_image(0, slices), scan.read_mask(0, slices)
-    if record.checksum != _checksum(record, image, mask):
-        raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
-    # from the record, which the checksum covers, and not from the file's header
-    scan = with_rescale(scan, [(record.rescale_slope, record.rescale_intercept)])
-    return CachedScan(record, scan.grey_values(image), mask)
+    # a damaged DICOM can make its parser raise anything
+    with as_input_error(f"{path.name}: a cached scan must be readable"):
+        record = read_record(path)
+        scan = open_labelled_dicom(path)
+        if scan.grid.shape_zyx != record.target_shape_zyx or scan.read_mask is None:
+            raise InputError(
+                f"{path.name}: a cached scan must have the shape {record.target_shape_zyx} that "
+                f"its record gives; it has {scan.grid.shape_zyx}"
+            )
+        slices = scan.grid.shape_zyx[0]
+        image, mask = scan.read_image(0, slices), scan.read_mask(0, slices)
+        if record.checksum != _checksum(record, image, mask):
+            raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
+        # from the record, which the checksum covers, and not from the file's header
+        scan = with_rescale(scan, [(record.rescale_slope, record.rescale_intercept)])
+        image = scan.grey_values(image)
+    return CachedScan(record, image, mask)
 
 
 def is_cached_scan(path: Path) -> bool:

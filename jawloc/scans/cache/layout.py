@@ -149,6 +149,4 @@ def mirrors(path: Path, folder: Path, source: Path, shape_zyx: Sequence[int]) ->
 
 def leftovers(cached: Path) -> list[Path]:
     """Return the temporary files that killed writers of a cached file left beside it."""
-    if not cached.parent.is_dir():
-        return []
-    return [path for path in cached.parent.iterdir() if target_of_temporary(path) == cached]
+    return [path for path in cached.parent.glob(".*") if target_of_temporary(path) == cached]

@@ -22,13 +22,7 @@ from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape
-from jawloc.scans.dicom.attributes import (
-    CREATOR_TAG,
-    MASK_TAG,
-    METADATA_TAG,
-    PADDED_FRAMES,
-    PRIVATE_CREATOR,
-)
+from jawloc.scans.dicom import attributes
 from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
 from jawloc.scans.dicom.header import PixelLayout, byte_range, pixel_layout, read_header
 from jawloc.scans.dicom.rescale import rescales, with_rescale
@@ -67,7 +61,7 @@ def open_dicom(path: Path) -> ScanFile:
         raise InputError(f"{path.name}: a scan needs at least two slices; the file has {frames}")
     grid = Grid((frames, *layout.shape_zyx[1:]), spacing_mm_zyx(header, path))
     read_mask = None
-    if MASK_TAG in header:
+    if attributes.MASK_TAG in header:
         read_mask = partial(_read_mask, path, _mask_offset(header, layout), grid.shape_zyx)
     read, place = partial(read_slices, layout, frames), partial(frames_placement, path)
     scan = ScanFile(path.stem, path, grid, layout.dtype, read, read_mask, place)
@@ -75,7 +69,7 @@ def open_dicom(path: Path) -> ScanFile:
 
 
 def _mask_offset(header: Dataset, layout: PixelLayout) -> int:
-    offset, length = byte_range(header, MASK_TAG) or (0, None)
+    offset, length = byte_range(header, attributes.MASK_TAG) or (0, None)
     voxels = math.prod(layout.shape_zyx)
     # DICOM pads a value of odd length with one byte.
     if length not in (voxels, voxels + voxels % 2):
@@ -131,11 +125,11 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 def _metadata(header: Dataset, path: Path) -> dict[str, Any] | None:
     # In another maker's file the same element could mean anything.
-    if METADATA_TAG not in header or CREATOR_TAG not in header:
+    if attributes.METADATA_TAG not in header or attributes.CREATOR_TAG not in header:
         return None
-    if str(header[CREATOR_TAG].value).strip() != PRIVATE_CREATOR:
+    if str(header[attributes.CREATOR_TAG].value).strip() != attributes.PRIVATE_CREATOR:
         return None
-    text = header[METADATA_TAG].value
+    text = header[attributes.METADATA_TAG].value
     with as_input_error(f"{path.name}: its metadata must be JSON", TypeError, ValueError):
         notes = json.loads(text if isinstance(text, str) else bytes(text).rstrip(b"\0 "))
     if not isinstance(notes, dict):
@@ -144,9 +138,11 @@ def _metadata(header: Dataset, path: Path) -> dict[str, Any] | None:
 
 
 def _padded_frames(header: Dataset, path: Path) -> int:
-    padded = (_metadata(header, path) or {}).get(PADDED_FRAMES, 0)
+    padded = (_metadata(header, path) or {}).get(attributes.PADDED_FRAMES, 0)
     if padded not in (0, 1):
-        raise InputError(f"{path.name}: {PADDED_FRAMES} must be 0 or 1; it is {padded!r}")
+        raise InputError(
+            f"{path.name}: {attributes.PADDED_FRAMES} must be 0 or 1; it is {padded!r}"
+        )
     return int(padded)
 
 

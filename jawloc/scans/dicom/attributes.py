@@ -13,15 +13,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    generate_uid,
-)
 from pydicom.valuerep import DSfloat
 
 from jawloc.geometry import Grid, Placement, Shape, Triple
@@ -78,14 +73,14 @@ def header_bytes(
 def _identity(shape: Shape, dtype: np.dtype, rescale: tuple[float, float]) -> Dataset:
     head = Dataset()
     head.file_meta = FileMetaDataset()
-    head.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    head.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     head.SOPClassUID = (
-        MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+        uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
         if dtype.itemsize == 1
-        else MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+        else uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     )
     for level in ("SOPInstance", "StudyInstance", "SeriesInstance", "FrameOfReference"):
-        setattr(head, f"{level}UID", generate_uid(prefix=None))
+        setattr(head, f"{level}UID", uid.generate_uid(prefix=None))
     for keyword in _EMPTY_BUT_REQUIRED:
         setattr(head, keyword, None)
     head.ImageType = ["DERIVED", "SECONDARY"]

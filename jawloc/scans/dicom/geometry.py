@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,14 @@ def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
 
 def checked_spacing(values: Iterable[Any], path: Path) -> Triple:
     """Return three values as a spacing in mm; InputError if they aren't positive and finite."""
-    given = list(values)
-    try:
-        z, y, x = (float(value) for value in given)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path.name}: the spacing must be three numbers in mm; it is {given}"
-        ) from error
-    if not all(math.isfinite(value) and value > 0 for value in (z, y, x)):
-        raise InputError(
-            f"{path.name}: the spacing (z, y, x) in mm must be positive and finite; "
-            f"it is {(z, y, x)}"
-        )
-    return (z, y, x)
+    given = tuple(values)
+    with suppress(TypeError, ValueError):
+        given = z, y, x = tuple(float(value) for value in given)
+        if all(math.isfinite(value) and value > 0 for value in given):
+            return z, y, x
+    raise InputError(
+        f"{path.name}: the spacing (z, y, x) in mm must be positive and finite; it is {given}"
+    )
 
 
 def _frame_distance_mm(header: Dataset, path: Path) -> float | None:

@@ -10,14 +10,10 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom import uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
 
 from jawloc.errors import InputError, as_input_error, one_line
 from jawloc.geometry import Shape
@@ -26,7 +22,7 @@ from jawloc.scans.dicom.attributes import PIXELS_TAG
 # Values longer than this stay in the file: headers come into memory, pixels and masks do not.
 _DEFER_BYTES = 16 * 1024
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_RAW_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+_RAW_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def read_header(path: Path) -> Dataset:
             rule = "a .dcm file must be DICOM; it has no DICOM file header"
             raise InputError(f"{path.name}: {rule}") from error
         places = {tag: byte_range(header, tag) for tag in header.keys()}  # noqa: SIM118
-    if _syntax(header) == DeflatedExplicitVRLittleEndian:
+    if _syntax(header) == uid.DeflatedExplicitVRLittleEndian:
         raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
     size = path.stat().st_size
     for tag, (offset, length) in ((tag, place) for tag, place in places.items() if place):
@@ -133,9 +129,8 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
         raise InputError(f"{path.name}: BitsStored must be 1 to {bits}; it is {stored}")
     kind = "i" if _integer(header, "PixelRepresentation", path, 0) else "u"
     dtype = np.dtype(f"{kind}{bits // 8}")
-    return PixelLayout(
-        path, shape, dtype, bits - stored, _pixels_offset(header, path, shape, dtype)
-    )
+    offset = _pixels_offset(header, path, shape, dtype)
+    return PixelLayout(path, shape, dtype, bits - stored, offset)
 
 
 def _pixels_offset(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> int | None:

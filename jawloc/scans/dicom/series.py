@@ -15,13 +15,7 @@ from pydicom.misc import is_dicom
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple
-from jawloc.scans.dicom import DICOM_ENDINGS, read_slices
-from jawloc.scans.dicom.geometry import (
-    checked_spacing,
-    depths_along_normal,
-    even_distance_mm,
-    placement_of_slices,
-)
+from jawloc.scans.dicom import DICOM_ENDINGS, geometry, read_slices
 from jawloc.scans.dicom.header import PixelLayout, header_value, pixel_layout, read_header
 from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of, unplaced
@@ -135,11 +129,13 @@ def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], Triple 
     points = [item.value("ImagePositionPatient") for item in slices]
     if any(point is None for point in points):
         return _by_number(folder, slices), None
-    depths = depths_along_normal(points, slices[0].value("ImageOrientationPatient"), folder)
+    depths = geometry.depths_along_normal(
+        points, slices[0].value("ImageOrientationPatient"), folder
+    )
     order = np.argsort(depths, kind="stable")
-    step = even_distance_mm(depths[order], folder)
+    step = geometry.even_distance_mm(depths[order], folder)
     in_plane = slices[0].numbers("PixelSpacing")
-    spacing = None if in_plane is None else checked_spacing([step, *in_plane], folder)
+    spacing = None if in_plane is None else geometry.checked_spacing([step, *in_plane], folder)
     return [slices[n] for n in order], spacing
 
 
@@ -155,7 +151,9 @@ def _by_number(folder: Path, slices: list[_Slice]) -> list[_Slice]:
 
 def _placement(first: _Slice, last: _Slice, folder: Path) -> Placement | None:
     start, end = (item.numbers("ImagePositionPatient") for item in (first, last))
-    return placement_of_slices(start, end, first.numbers("ImageOrientationPatient"), folder)
+    return geometry.placement_of_slices(
+        start, end, first.numbers("ImageOrientationPatient"), folder
+    )
 
 
 def _read_series(layouts: Sequence[PixelLayout], start: int, stop: int) -> np.ndarray:
