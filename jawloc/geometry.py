@@ -25,8 +25,7 @@ class Grid:
     shape_zyx : tuple of int
         Number of voxels along (z, y, x).
     spacing_mm_zyx : tuple of float or None
-        Millimetres from one voxel centre to the next along (z, y, x); None where the file does
-        not say (never a made-up 1.0).
+        Millimetres from one voxel centre to the next along (z, y, x); None if unknown.
     """
 
     shape_zyx: Shape
@@ -63,7 +62,7 @@ class Placement:
 
 
 def map_points(points_voxels: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
-    """Carry points from one grid to another that spans the same space.
+    """Map points from one grid to another that spans the same space.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def voxels_to_mm(offsets_voxels: np.ndarray, grid: Grid) -> np.ndarray | None:
 def voxels_to_lps_mm(
     points_voxels: np.ndarray, grid: Grid, placement: Placement | None
 ) -> np.ndarray | None:
-    """Carry points (..., 3) to patient space; None where spacing or placement is unknown."""
+    """Map points (..., 3) to patient space; None where spacing or placement is unknown."""
     along = voxels_to_mm(points_voxels, grid)
     if along is None or placement is None:
         return None
@@ -96,7 +95,7 @@ def voxels_to_lps_mm(
 
 
 def placement_from_xyz(origin: Sequence[float], direction: Sequence[float]) -> Placement:
-    """Turn what image libraries call origin and direction, both in x, y, z, into a placement.
+    """Return the placement for an image library's origin and direction, both in x, y, z.
 
     Parameters
     ----------
@@ -109,6 +108,6 @@ def placement_from_xyz(origin: Sequence[float], direction: Sequence[float]) -> P
 
 
 def placement_to_xyz(placement: Placement) -> tuple[list[float], list[float]]:
-    """Return the origin and direction of which `placement_from_xyz` makes this placement."""
+    """Return origin and direction in x, y, z: the inverse of `placement_from_xyz`."""
     direction = np.asarray(placement.axes_zyx)[::-1, ::-1].T
     return list(placement.origin_lps_mm_zyx[::-1]), [float(v) for v in direction.ravel()]

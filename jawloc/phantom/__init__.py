@@ -50,7 +50,7 @@ __all__ = [
 # Written into every file; raise it when phantoms change, so that old files are made anew.
 PHANTOM_VERSION = 2
 MOTTLE_PITCH_MM = 0.35
-# Less work than this is done before another process has started.
+# Less work than this takes less time than starting another process.
 SERIAL_VOXELS = 10_000_000
 
 
@@ -152,7 +152,7 @@ def _settings(
 
 
 def phantom_ids(count: int) -> list[str]:
-    """Return the scan ids of so many phantoms: `phantom_000`, ..."""
+    """Return the scan ids of `count` phantoms: `phantom_000`, ..."""
     return [f"phantom_{number:03d}" for number in range(count)]
 
 
@@ -166,10 +166,10 @@ def write_phantoms(
     any_rotation: bool = True,
     arch_labels: bool = False,
 ) -> list[Path]:
-    """Make sure that a folder holds phantoms `phantom_000.dcm` ..., and make those missing.
+    """Make the phantoms `phantom_000.dcm` ... that are missing in a folder.
 
-    Phantoms numbered `count` or higher, from an earlier call for more, are removed, as whoever
-    uses the folder would use them too; a file of such a name without a phantom's notes stays.
+    Phantoms numbered `count` or higher, from an earlier call, are removed, since they would be
+    used with the folder; a file of such a name without a phantom's metadata stays.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def write_phantoms(
         (path, seed + number, tuple(int(n) for n in shape_zyx), any_rotation, arch_labels)
         for number, path in enumerate(paths)
     ]
-    missing = [job for job in jobs if _notes(job[0]) != _settings(*job[1:])]
+    missing = [job for job in jobs if _recorded_settings(job[0]) != _settings(*job[1:])]
     workers = min(len(missing), usable_cores())
     with tqdm(
         total=len(missing), desc="phantoms", unit="scan", disable=None if progress else True
@@ -223,11 +223,11 @@ def _write_job(job: tuple[Path, int, tuple[int, ...], bool, bool]) -> None:
 def _remove_surplus(folder: Path, count: int) -> None:
     for path in sorted(folder.iterdir()):
         match = re.fullmatch(r"phantom_(\d{3,})\.dcm", path.name)
-        if match and int(match[1]) >= count and _notes(path) is not None:
+        if match and int(match[1]) >= count and _recorded_settings(path) is not None:
             path.unlink()
 
 
-def _notes(path: Path) -> Any:
+def _recorded_settings(path: Path) -> Any:
     """Return the settings that a phantom file was made with; None for any other file."""
     try:
         return (read_metadata(path) or {}).get("phantom") if path.is_file() else None
@@ -238,7 +238,7 @@ def _notes(path: Path) -> Any:
 def brightest_spot(image: np.ndarray) -> np.ndarray:
     """Return the point (z, y, x) of the brightest voxel after smoothing over one voxel.
 
-    What the demo compares a locator with; made for downsampled images, as it copies them.
+    The demo compares a locator with it. It copies the image, so use it on downsampled ones.
     """
     smooth = ndimage.gaussian_filter(np.asarray(image, np.float32), 1.0)
     return np.array(np.unravel_index(np.argmax(smooth), smooth.shape), float)

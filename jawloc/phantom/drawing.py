@@ -1,4 +1,4 @@
-"""Draws a phantom: the numbers that one synthetic scan is rendered from, after real statistics."""
+"""Draws the parameters of a phantom from the statistics of real scans."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DRAW, MOTTLE, RINGS = (0, 1, 2)  # purposes that seeds are derived for (and NOIS
 
 @dataclass(frozen=True)
 class Phantom:
-    """Everything that one phantom is rendered from.
+    """The parameters from which one phantom is rendered.
 
     Attributes
     ----------
@@ -51,10 +51,10 @@ class Phantom:
     grid : Grid
         Shape and spacing to render.
     age_months : float
-    fish, pose, look
-        The animal, its place in the tube, the scan's grey levels.
+    fish, pose, grey_levels
+        The animal, its position in the tube, the scan's grey levels.
     arch_labels : bool
-        Whether the mask tells the lower (1) from the upper (2) arch; else both are 1.
+        Whether the mask labels the lower arch 1 and the upper arch 2; otherwise both are 1.
     """
 
     seed: int
@@ -67,7 +67,7 @@ class Phantom:
 
 
 def seeded_generator(seed: int, purpose: int) -> np.random.Generator:
-    """Return the random numbers of one seed for one purpose."""
+    """Return a random generator for one seed and one purpose."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, purpose])))
 
 
@@ -124,7 +124,7 @@ def draw_phantom(
     tube_radius = 0.49 * NATIVE_SHAPE[1] * voxel
     jaw_z = (height * NATIVE_SHAPE[0] + 0.5) * voxel
     pose = _draw_pose(rng, fish, jaw_z, tube_radius, any_rotation)
-    grey_levels = _draw_look(rng, tube_radius, age)
+    grey_levels = _draw_grey_levels(rng, tube_radius, age)
     return Phantom(
         seed, native.resized(shape_zyx), float(round(age)), fish, pose, grey_levels, arch_labels
     )
@@ -155,7 +155,7 @@ def _draw_pose(
     return Pose(jaw_z + jaw_s, np.linalg.solve(terms, knots), bend, dorsal)
 
 
-def _draw_look(rng: np.random.Generator, tube_radius: float, age: float) -> GreyLevels:
+def _draw_grey_levels(rng: np.random.Generator, tube_radius: float, age: float) -> GreyLevels:
     return GreyLevels(
         medium=rng.uniform(0.05, 0.55),
         plastic=rng.uniform(0.45, 0.9),

@@ -1,7 +1,7 @@
 """Turns tubes and ellipsoids given in millimetres into anti-aliased voxels, slab by slab.
 
 Every value depends only on the voxel's own position, never on where a slab begins, so a scan
-made in slabs of any thickness is the same scan. Nothing here knows about fish.
+made in slabs of any thickness is the same scan. Nothing here depends on the fish.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def draw_tubes(layer: np.ndarray, tubes: Tubes, window: GridSlab) -> None:
 
 
 def _near(tubes: Tubes, window: GridSlab, count: int) -> np.ndarray:
-    """Tell which tubes can reach any of the window's `count` slices."""
+    """Return which tubes can reach any of the window's `count` slices (bool)."""
     hz = window.spacing()[0]
     reach = np.maximum(tubes.start_radius_mm, tubes.end_radius_mm) + window.voxel_mm() + hz
     low = np.minimum(tubes.start_mm[:, 0], tubes.end_mm[:, 0]) - reach

@@ -1,4 +1,4 @@
-"""What the scanner adds to a phantom: grey levels, tube, rings, shading and noise."""
+"""The scanner's part of a phantom: grey levels, tube, rings, shading and noise."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from jawloc.geometry import Grid
 from jawloc.phantom.raster import GridSlab, covered_fraction
 
-# A tall scan is joined from stretches that were turned before the detector one after the other.
+# A tall scan is joined from stretches that were scanned one after the other.
 STRETCHES = 3
-# How much of each voxel's noise its neighbour shares: voxels of a reconstruction see the same
-# projections.
+# Share of each voxel's noise in its neighbour's: voxels of a reconstruction share projections.
 SHARED_NOISE = 0.4
 RING_PITCH_MM = 0.02
 NOISE = 3  # the purpose that a slice's noise is seeded for
@@ -26,9 +25,9 @@ class GreyLevels:
     Attributes
     ----------
     medium, plastic : float
-        Level of what fills the tube, and of its wall.
+        Level of the medium in the tube, and of the tube's wall.
     bone_contrast : float
-        How far bone of density 1 stands above what is round it.
+        Difference between bone of density 1 and its surroundings.
     texture, noise, rings, shading : float
         Strength of the flesh's mottling, of one voxel's noise, of the rings, and of the
         brightening from the tube's axis outwards.

@@ -21,9 +21,9 @@ class Tubes:
     wall_mm : array, shape (n,)
         Thickness of the wall; infinite where the tube is solid. Hollow tubes have flat, open ends.
     density : array, shape (n,)
-        What a voxel wholly inside holds.
+        Level of a voxel that lies wholly inside.
     label : array of uint8, shape (n,)
-        Value in the mask; 0 for whatever is not labelled.
+        Value in the mask; 0 without a label.
     """
 
     start_mm: np.ndarray

@@ -51,7 +51,7 @@ def _generator(fish: Fish, purpose: int) -> np.random.Generator:
 def _bones(
     fish: Fish, bones: Iterable[Bone], rng: np.random.Generator
 ) -> Iterator[tuple[str, Stroke]]:
-    """Yield tabled bones, left and right, each fish's a little different."""
+    """Yield the bones of a table, left and right, slightly different in each fish."""
     stretch = 1 + np.array([0.0, 0.05, 0.05]) * rng.standard_normal(3).clip(-2, 2)
     for name, density, radius, table in bones:
         points = np.asarray(table) * stretch

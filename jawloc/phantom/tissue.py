@@ -1,4 +1,4 @@
-"""The soft parts of a phantom, and where its fish stands."""
+"""The soft tissue of a phantom, and the pose of its fish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the fish stands: head up, its axis bent a little round the tube's.
+    """Position of the fish: head up, its axis slightly bent around the tube's.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Pose:
         return path_terms(s_mm, self.bend_mm) @ self.path_mm
 
     def to_world(self, points_mm: np.ndarray) -> np.ndarray:
-        """Take points (..., 3) from fish axes to (z, y, x) from the floor and the tube's axis."""
+        """Map points (..., 3) from fish axes to (z, y, x) from the floor and the tube's axis."""
         yx = self.axis_mm(points_mm[..., 0]) + points_mm[..., 1:] @ self.axes()
         return np.concatenate([self.snout_z_mm - points_mm[..., :1], yx], -1)
 

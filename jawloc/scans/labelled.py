@@ -1,4 +1,4 @@
-"""Labelled DICOMs at full size, whose masks are the ground truth of an evaluation."""
+"""Labelled DICOMs at full size: those to train on, and those to evaluate a model on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,34 @@ from pathlib import Path
 from jawloc.errors import InputError
 from jawloc.scans.cache.files import is_cached_scan
 from jawloc.scans.dicom import DICOM_ENDINGS
-from jawloc.scans.listing import ListedScan, list_scans
+from jawloc.scans.listing import ListedScan, files_below, list_scans
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
+
+
+def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:
+    """Return all DICOM files below the folders, at every depth, sorted by scan id.
+
+    Hidden files and folders, and the folder `exclude` (the cache), are left out. Raise InputError
+    if a folder does not exist or holds no DICOM file, or two files have one scan id.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise InputError(f"{folder}: a folder of scans must exist; there is no such folder")
+        below = files_below(Path(folder), exclude)
+        paths = [path for path in below if path.suffix.lower() in DICOM_ENDINGS]
+        if not paths:
+            raise InputError(
+                f"{folder}: a folder of scans must hold DICOM files (.dcm, .dicom); it has none"
+            )
+        for path in paths:
+            other = found.setdefault(path.stem, path)
+            if other.resolve() != path.resolve():
+                raise InputError(
+                    f"{path.stem}: two scans must not share an id (file name); {other} and {path}"
+                )
+    return [found[scan_id] for scan_id in sorted(found)]
 
 
 def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list[ListedScan]:

@@ -118,14 +118,20 @@ def _is_folder(path: Path) -> bool:
 
 
 def _expanded(path: Path, exclude: Path | None) -> list[Path]:
-    if not _is_folder(path):
-        return [path]
-    return list(_scans_below(path, None if exclude is None else exclude.resolve(), set()))
+    return list(_walk(path, exclude, set(), stacks=True)) if _is_folder(path) else [path]
 
 
-def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iterator[Path]:
+def files_below(folder: Path, exclude: Path | None) -> Iterator[Path]:
+    """Yield the files of a scan's ending below a folder, without hidden ones and those excluded."""
+    return _walk(folder, exclude, set(), stacks=False)
+
+
+def _walk(
+    folder: Path, exclude: Path | None, visited: set[Path], *, stacks: bool
+) -> Iterator[Path]:
+    """Yield scans; with `stacks`, a folder of slices is one."""
     here = folder.resolve()
-    if here == exclude or here in visited:  # the latter ends circles of links
+    if here in visited or (exclude and here == exclude.resolve()):  # circles of links end here
         return
     visited.add(here)
     try:
@@ -133,12 +139,12 @@ def _scans_below(folder: Path, exclude: Path | None, visited: set[Path]) -> Iter
     except OSError:
         yield folder  # opening it raises the reason why it can't be read
         return
-    if _is_one_scan([path for path in inside if path.is_file()]):
+    if stacks and _is_one_scan([path for path in inside if path.is_file()]):
         yield folder
         return
     for path in inside:
         if _is_folder(path):
-            yield from _scans_below(path, exclude, visited)
+            yield from _walk(path, exclude, visited, stacks=stacks)
         elif scan_ending(path):
             yield path
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.scans.cache import ExampleFile, build_cache, open_example
-from jawloc.scans.dicom import find_labelled_dicoms
+from jawloc.scans.labelled import find_labelled_dicoms
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.splits import (
     Split,

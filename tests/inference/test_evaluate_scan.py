@@ -98,7 +98,7 @@ def test_scans_that_tell_nothing_are_refused(locator, tmp_path):
     image = np.zeros(SHAPE, np.uint16)
     write_lab_dicom(tmp_path / "none.dcm", image, None)
     write_lab_dicom(tmp_path / "empty.dcm", image, np.zeros(SHAPE, np.uint8))
-    for name, said in (("none", "with a mask in element"), ("empty", "every scan must show")):
+    for name, said in (("none", "with a mask in element"), ("empty", "the mask is empty")):
         listed = ListedScan(name, tmp_path / f"{name}.dcm")
         with pytest.raises(InputError, match=f"{name}.dcm: .*{said}"):
             evaluate_scan(locator((1, 1, 1)), listed, (6, 4, 4))

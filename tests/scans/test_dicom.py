@@ -16,13 +16,13 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.dicom import (
-    find_labelled_dicoms,
     open_dicom,
     open_labelled_dicom,
     read_metadata,
     write_labelled_dicom,
     write_labelled_dicom_slabs,
 )
+from jawloc.scans.labelled import find_labelled_dicoms
 from jawloc.scans.labels import search_labels
 
 MASK_TAG = 0x00BBB001

@@ -141,7 +141,7 @@ def _refuse(complaints: Sequence[str]) -> None:
 def _build_all(
     pool: ThreadPoolExecutor, jobs: Sequence[_Job], folder: Path, progress: bool
 ) -> Counter[str]:
-    """Make what is missing; scans that can't be used are named after the others are done."""
+    """Make the missing files; scans that can't be used are reported after the others are done."""
     make_writable(folder, f"{folder}: the cache's folder must be one that can be written to")
     sizes = {job: job.source.stat().st_size for job in jobs}
     stop, drawing = threading.Event(), threading.Lock()

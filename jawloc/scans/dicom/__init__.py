@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,46 +142,3 @@ def _padded_frames(header: Dataset, path: Path) -> int:
             f"{path.name}: {attributes.PADDED_FRAMES} must be 0 or 1; it is {padded!r}"
         )
     return int(padded)
-
-
-def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:
-    """Return all DICOM files below the folders, at every depth, sorted by scan id.
-
-    Hidden files and folders, and the folder `exclude` (the cache), are left out. Raise InputError
-    if a folder does not exist or holds no DICOM file, or two files have one scan id.
-    """
-    left_out = None if exclude is None else exclude.resolve()
-    found: dict[str, Path] = {}
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise InputError(f"{folder}: a folder of scans must exist; there is no such folder")
-        paths = _dicoms_below(Path(folder), left_out)
-        if not paths:
-            raise InputError(
-                f"{folder}: a folder of scans must hold DICOM files (.dcm, .dicom); it has none"
-            )
-        for path in paths:
-            other = found.setdefault(path.stem, path)
-            if other.resolve() != path.resolve():
-                raise InputError(
-                    f"{path.stem}: two scans must not share an id (file name); {other} and {path}"
-                )
-    return [found[scan_id] for scan_id in sorted(found)]
-
-
-def _dicoms_below(folder: Path, left_out: Path | None) -> list[Path]:
-    paths, visited = [], set()
-    for root, below, names in os.walk(folder, followlinks=True):
-        here = Path(root).resolve()
-        hidden = root != str(folder) and Path(root).name.startswith(".")
-        if here in visited or here == left_out or hidden:
-            below.clear()  # also ends circles of links
-            continue
-        visited.add(here)
-        below.sort()
-        paths += [
-            Path(root, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in DICOM_ENDINGS
-        ]
-    return paths
