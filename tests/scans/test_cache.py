@@ -32,6 +32,7 @@ SHAPE, SIZE = (24, 15, 13), (10, 6, 5)
 SPACING = (0.021, 0.021, 0.021)
 JAW = {"jaw": None}
 CONFIG = CacheConfig(dicom_dirs=("dicoms/fish",), downsampled_dicom_size=SIZE, n_workers=2)
+HALF_WRITTEN = (".4711-0123abcd.part.a.dcm", ".a.dcm.4711-0123abcd.part")  # now; by 0.1.0
 
 
 def write_scan(path, seed=0, labels=(1,), shape=SHAPE, spacing=SPACING):
@@ -369,9 +370,10 @@ def test_a_damaged_file_is_refused_by_name(scans, tmp_path):
         open_example(cached, JAW).read()
 
 
-def test_what_a_killed_run_left_is_swept_up(scans, tmp_path):
+@pytest.mark.parametrize("name", HALF_WRITTEN)
+def test_what_a_killed_run_left_is_swept_up(scans, tmp_path, name):
     cached = build(scans, tmp_path).cached[0]
-    half = cached.with_name(".a.dcm.4711-0123abcd.part")
+    half = cached.with_name(name)
     half.write_bytes(cached.read_bytes()[:500])
     cached.unlink()
     assert build(scans, tmp_path).built == 1
@@ -598,12 +600,13 @@ def test_verify_of_no_cache(tmp_path):
     assert verify_cache(CONFIG, base=tmp_path) == []
 
 
-def test_clear_removes_what_jawloc_wrote_and_nothing_else(scans, tmp_path):
+@pytest.mark.parametrize("name", HALF_WRITTEN)
+def test_clear_removes_what_jawloc_wrote_and_nothing_else(scans, tmp_path, name):
     build(scans, tmp_path)
     build(scans, tmp_path, dataclasses.replace(CONFIG, downsampled_dicom_size=(8, 8, 8)))
     root = tmp_path / "dicoms/downsampled_dicoms"
     sizes = [p.stat().st_size for p in root.rglob("*.dcm")]
-    half = root / "10x6x5/fish/.a.dcm.4711-0123abcd.part"
+    half = root / "10x6x5/fish" / name
     half.write_bytes(b"half")
     notes, foreign = root / "notes.txt", root / "10x6x5/fish/mine.dcm"
     notes.write_text("mine")
@@ -630,9 +633,7 @@ def test_clear_leaves_what_a_user_put_into_the_cache(scans, tmp_path):
         root / "10x6x5/chosen/a.dcm",
         root / "8x8x8/fish/a.dcm",
         root / "a.dcm",
-        root / ".a.dcm.4711-0123abcd.part",
-        root / "10x6x5/.a.dcm.4711-0123abcd.part",
-        root / "parts/fish/.a.dcm.4711-0123abcd.part",
+        *(root / folder / name for folder in ("", "10x6x5", "parts/fish") for name in HALF_WRITTEN),
         root / ".locks/notes.lock",
         root / ".locks/0123456789abcdef.lock",
     ]
