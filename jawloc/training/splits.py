@@ -66,10 +66,7 @@ class Split:
 
 
 def specimens_of(scan_ids: Iterable[str], pattern: str) -> dict[str, str]:
-    """Return each scan's specimen, the pattern's group, by scan id, sorted.
-
-    Raises InputError if the pattern doesn't match an id, or a name would be empty.
-    """
+    """Return the pattern's group by scan id, sorted; raise InputError if an id has none."""
     specimens = {}
     for scan_id in sorted(scan_ids):
         found = re.match(pattern, scan_id)
@@ -97,8 +94,7 @@ def choose_split(scan_ids: Sequence[str], config: SplitConfig) -> Split:
     whole specimens until there are so many or more, without specimens that a list names; what is
     left of those trains. A list of ids is taken as it is.
 
-    Raises InputError for fewer than three scans or specimens, an unknown or repeated id, or too few
-    scans.
+    Raises InputError for too few scans or specimens, and for an unknown or repeated id.
     """
     ids = sorted(scan_ids)
     if len(ids) < MINIMUM_SCANS:
@@ -179,10 +175,7 @@ def _in_words(specimens: Mapping[str, Sequence[str]]) -> str:
 
 
 def warn_of_divided_specimens(split: Split, pattern: str) -> None:
-    """Warn of the specimens whose scans a split uses for several purposes.
-
-    Only lists of ids divide specimens, and their author may know better than the pattern.
-    """
+    """Warn of the specimens whose scans a split uses for several purposes, as lists of ids can."""
     uses = {"training": split.train_ids, "validation": split.val_ids, "test": split.test_ids}
     divided = []
     for specimen, scans in group_by_specimen(sum(uses.values(), ()), pattern).items():
@@ -204,11 +197,7 @@ def check_objects(
 ) -> None:
     """Raise InputError for the objects that no training, validation or test scan shows.
 
-    Parameters
-    ----------
-    shown : the names of the objects in each scan, by scan id
-    names : of all objects
-    fold : whether the split is one of several, of which only the training scans have to show all
+    `shown` holds the names of each scan's objects. Of a fold, only the training scans are checked.
     """
     uses = {"training": split.train_ids}
     if not fold:
@@ -253,8 +242,7 @@ def cross_validation_splits(
     part after it: at least one, until they have as many scans as `validation_scans` says (or has
     ids). The others train. `test_scans` is ignored, as every scan is tested.
 
-    Raises InputError for fewer than two folds, more folds than specimens, or a fold with nothing to
-    train on.
+    Raises InputError for fewer than two folds, too few specimens, or a fold without training scans.
     """
     check_folds(folds)
     specimens = group_by_specimen(scan_ids, config.specimen_pattern)
