@@ -45,8 +45,7 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
     Raises
     ------
     InputError
-        Anything wrong with the space, the scans or the storage, before the first trial; a study
-        of this name that searches something else.
+        A mistake in the space, the scans or the storage, or a study of something else.
     TrainingError
         Workers that die one after the other.
     """
@@ -75,13 +74,12 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
             try:
                 _run(task, opened)
             except (KeyboardInterrupt, TrainingError):
-                _close(task, opened, run)
+                _report(task, opened, run)
                 raise
-            return _close(task, opened, run)
+            return _report(task, opened, run)
 
 
-def _close(task: Task, opened: optuna.Study, run: TrackedRun) -> TuneResult:
-    """Report the results until now; of several machines, one after the other."""
+def _report(task: Task, opened: optuna.Study, run: TrackedRun) -> TuneResult:
     with one_at_a_time(task.study, task.config):
         recover(task)
         return report_study(opened, task, run)

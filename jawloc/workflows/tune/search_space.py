@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from optuna import Trial
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jawloc.config import Config, change_config
@@ -20,9 +21,6 @@ from jawloc.config.messages import shown
 from jawloc.errors import InputError
 from jawloc.workflows.tune.searchable_settings import check_conditions, check_searchable
 
-if TYPE_CHECKING:
-    from optuna import Trial
-
 SECTION = "search"
 # Tried before the first trial: combinations of ends, and whole numbers between two ends.
 MOST_CORNERS, MOST_BETWEEN = 4096, 64
@@ -30,13 +28,7 @@ MOST_CORNERS, MOST_BETWEEN = 4096, 64
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; whole numbers if low, high and step are.
-
-    Raises
-    ------
-    ValueError
-        An empty range, a logarithm of zero or less, or an impossible step.
-    """
+    """Numbers from `low` to `high`, both included; whole numbers if low, high and step are."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
@@ -121,13 +113,7 @@ class Space:
         return {key: each.suggest(trial, key) for key, each in self.parameters.items()}
 
     def apply(self, config: Config, values: Mapping[str, Any]) -> Config:
-        """Return the config with these settings changed.
-
-        Raises
-        ------
-        InputError
-            Values that contradict each other.
-        """
+        """Return the config with these settings changed; an InputError if they contradict."""
         return change_config(config, values, source=self.source)
 
     def default(self, config: Config) -> dict[str, Any]:
@@ -166,21 +152,14 @@ class Space:
         }
 
     def check(self, config: Config) -> None:
-        """Try the corners of the space on the config, before any trial does.
-
-        Raises
-        ------
-        InputError
-            An invalid value, values that contradict each other, or a setting without an effect
-            in any trial.
-        """
+        """Raise an InputError for a corner that is invalid or a setting without an effect."""
         configs = []
         for values in self._to_try():
             try:
                 configs.append(self.apply(config, values))
             except InputError as error:
                 tried = ", ".join(f"{key} {value}" for key, value in values.items())
-                _, _, mistake = str(error).partition(": ")
+                mistake = str(error).partition(": ")[2]
                 raise InputError(f"{self.source}: with {tried}, {mistake}") from None
         check_conditions(self.parameters, configs, self.source)
 
@@ -197,13 +176,7 @@ class Space:
 
 
 def read_space(path: Path) -> Space:
-    """Read a space from its file.
-
-    Raises
-    ------
-    InputError
-        No such file, no mapping `search`, or a key or value that `parameter` refuses.
-    """
+    """Read a space from its file; an InputError names the first mistake in it."""
     content = read_yaml(path, "space", "--space must name one")
     searched = content.get(SECTION) if isinstance(content, dict) else None
     if not isinstance(searched, dict) or not searched:
@@ -215,13 +188,7 @@ def read_space(path: Path) -> Space:
 
 
 def parameter(source: str, key: Any, value: Any) -> Range | Choice:
-    """Return the range or choice that a file gives for a key.
-
-    Raises
-    ------
-    InputError
-        An unknown key, a setting in which trials can't differ, an empty range or choice.
-    """
+    """Return the range or choice of a key; an InputError if the key or the value is invalid."""
     check_known(str(key), source)
     check_searchable(key, source)
     if isinstance(value, list) and value:

@@ -14,13 +14,11 @@ from jawloc.config.keys import INITIAL_SIGMA, NESTED
 from jawloc.errors import InputError
 
 # Trials share one cache, one split and one measure of success.
-SHARED = frozenset(
-    {
-        *("dicom_dirs", "downsampled_dicom_size", "cache_dir", "n_workers", "objects"),
-        *("validation_scans", "test_scans", "device", "cpu_threads", "memory_budget_gb"),
-        *("num_epochs", "best_epoch_from", "specimen_pattern"),
-    }
-)
+SHARED = {
+    *("dicom_dirs", "downsampled_dicom_size", "cache_dir", "n_workers", "objects", "num_epochs"),
+    *("validation_scans", "test_scans", "device", "cpu_threads", "memory_budget_gb"),
+    *("best_epoch_from", "specimen_pattern"),
+}
 
 # Settings that no trial uses, and why.
 WITHOUT_EFFECT = {
@@ -51,8 +49,7 @@ TWO_STAGES = Condition(
     lambda c: c.network.name == "unet" and c.network.coarse != 1,
 )
 COOLDOWN = Condition(
-    "learning_rate_schedule cooldown",
-    lambda c: c.training.learning_rate_schedule == "cooldown",
+    "learning_rate_schedule cooldown", lambda c: c.training.learning_rate_schedule == "cooldown"
 )
 SHRINKING = Condition(
     f"a sigma that shrinks (curriculum.shrink_factor below 1, {INITIAL_SIGMA} above "
@@ -81,13 +78,7 @@ TAKES_EFFECT = {key: condition for condition, keys in _KEYS.items() for key in k
 
 
 def check_searchable(key: str, source: str) -> None:
-    """Refuse a known key in which trials can't differ.
-
-    Raises
-    ------
-    InputError
-        A section, a setting that all trials share, or one that is used after their training.
-    """
+    """Raise an InputError for a known key in which trials can't differ."""
     if key in NESTED:
         own = ", ".join(sorted(k for k in TAKES_EFFECT if k.startswith(f"{key}.")))
         raise InputError(
@@ -104,12 +95,7 @@ def check_searchable(key: str, source: str) -> None:
 
 
 def check_conditions(keys: Iterable[str], configs: Iterable[Config], source: str) -> None:
-    """Refuse a setting that takes effect in none of the configs.
-
-    Raises
-    ------
-    InputError
-    """
+    """Raise an InputError for a setting that takes effect in none of the configs."""
     tried = list(configs)
     for key in keys:
         condition = TAKES_EFFECT[key]

@@ -29,12 +29,8 @@ from jawloc.workflows.tune.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 PrunerName = Literal["none", "median", "hyperband", "wilcoxon"]
-SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
-    "tpe": TPESampler,
-    "random": RandomSampler,
-    "gp": GPSampler,
-    "qmc": QMCSampler,
-}
+SAMPLERS: dict[str, Callable[..., BaseSampler]]
+SAMPLERS = {"tpe": TPESampler, "random": RandomSampler, "gp": GPSampler, "qmc": QMCSampler}
 
 OUTPUT_FOLDER = Path("script_output") / "tuning"
 DESCRIPTION = "jawloc"  # the study's attribute with its search definition
@@ -51,13 +47,7 @@ FREE_SETTINGS = frozenset({"dicom_dirs", "cache_dir", "n_workers", "device", "me
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """The options of a study.
-
-    Raises
-    ------
-    InputError
-        An option that no study can have.
-    """
+    """The options of a study; an InputError names one that no study can have."""
 
     name: str
     trials: int = 30  # of the whole study, those of earlier commands included
@@ -145,12 +135,10 @@ def known_threads(study: StudyConfig, config: Config) -> int | None:
 def open_study(
     study: StudyConfig, config: Config, description: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> optuna.Study:
-    """Begin the study, its first trial that of the default settings, or go on with it.
+    """Begin the study with a trial of the default settings, or go on with it.
 
-    Raises
-    ------
-    InputError
-        A storage that can't be reached, or a study of this name that searches something else.
+    An InputError says that the storage can't be reached, or that a study of this name searches
+    something else.
     """
     opened = load(study, config)
     known = opened.user_attrs.get(DESCRIPTION)

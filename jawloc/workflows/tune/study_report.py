@@ -44,20 +44,12 @@ LABELS = {
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The results of a study until now; its text is a summary in a few lines.
+    """The results of a study until now; its text is a summary in a few lines."""
 
-    Attributes
-    ----------
-    folder : of `best.yml`, `trials.csv` and the pictures
-    best : the best trial, or None if none is complete
-    states : number of trials by state
-    tied : numbers of the other trials with the best one's error, to the last digit
-    """
-
-    folder: Path
-    best: FrozenTrial | None
-    states: dict[str, int]
-    tied: tuple[int, ...] = ()
+    folder: Path  # of `best.yml`, `trials.csv` and the pictures
+    best: FrozenTrial | None  # None: no trial is complete
+    states: dict[str, int]  # number of trials by state
+    tied: tuple[int, ...] = ()  # other trials with the best one's error, to the last digit
 
     def __str__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)

@@ -80,16 +80,9 @@ def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Worker:
 
 
 def run_trial(study: optuna.Study, worker: Worker, asked: Callable[[], None]) -> None:
-    """Run the study's next trial.
+    """Run the study's next trial, and queue it again if it is interrupted.
 
-    Parameters
-    ----------
-    asked : called as soon as the study counts the trial as begun
-
-    Raises
-    ------
-    KeyboardInterrupt
-        After the trial was queued again.
+    `asked` is called as soon as the study counts the trial as begun.
     """
     number = None
 
@@ -179,13 +172,7 @@ def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: Tracked
 
 
 def _train(
-    trial: Trial,
-    worker: Worker,
-    config: Config,
-    data: Data,
-    run: TrackedRun,
-    *,
-    compare_epochs: bool,
+    trial: Trial, worker: Worker, config: Config, data: Data, run: TrackedRun, compare_epochs: bool
 ) -> float:
     """Train on one split and log it as `jawloc-train` does, until the pruner stops it."""
     state = start_state(config, choose_device(config.training.device))

@@ -34,13 +34,10 @@ MOST_LOSSES = 3  # of workers in a row, without a finished trial between them
 def work(
     task: Task, deadline: float, number: int = 0, tell: Callable[[str], object] = lambda _: None
 ) -> None:
-    """Run trials until the study has as many as wanted, or no time is left to begin another.
+    """Run trials until the study has as many as wanted, or the deadline (Unix time) is over.
 
-    Parameters
-    ----------
-    deadline : seconds since the epoch
-    number : the worker's among this machine's
-    tell : called after every epoch with the current activity, and after every trial with ""
+    `number` is the worker's on this machine; `tell` is called after every epoch with the current
+    activity, and after every trial with "".
     """
     study, folder = load(task.study, task.config, number), task.study.folder(task.config.base)
     asking = FileLock(folder / "asking.lock")  # two workers must not both begin the last trial
@@ -65,10 +62,8 @@ def work(
 def supervise(task: Task, deadline: float, tell: Callable[[str], object]) -> None:
     """Start workers, replace those that die, and return when all have ended.
 
-    Raises
-    ------
-    InputError, TrainingError
-        The error of a worker, or workers that die one after the other.
+    A worker's InputError or TrainingError is raised here; a TrainingError also if workers die one
+    after the other.
     """
     workers = [_start(task, deadline, number) for number in range(task.study.workers)]
     study = load(task.study, task.config)
