@@ -21,7 +21,7 @@ from jawloc.workflows.tune.trial import Task, set_up
 from tests.lab import write_config
 
 SETTINGS = {
-    "num_epochs": 4,
+    "num_epochs": 2,
     "cpu_threads": 1,
     "warmup_epochs": 1,
     "cooldown_share": 0.3,
