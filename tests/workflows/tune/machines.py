@@ -4,6 +4,7 @@ Importing takes longer than what most of these commands do. A command stays in t
 as long as its folder has a file `hold`, so that no test depends on how long a training takes.
 """
 
+import functools
 import multiprocessing
 import os
 import sys
@@ -23,11 +24,11 @@ FORKS.set_forkserver_preload(["jawloc.cli", "jawloc.workflows.tune", "mlflow.cli
 class Machine:
     """A command that runs in a folder; what it says is in the folder's file `said`."""
 
-    def __init__(self, lab, words, hold=True, short_waits=None, environment=None):
+    def __init__(self, lab, words, hold=True, waits=None, environment=None):
         self.hold, self.said = lab / "hold", lab / "said"
         if hold:
             self.hold.touch()
-        arguments = (lab, [str(word) for word in words], short_waits or {}, environment or {})
+        arguments = (lab, [str(word) for word in words], waits or {}, environment or {})
         self.process = FORKS.Process(target=run_command, args=arguments)
         self.process.start()
 
@@ -47,7 +48,7 @@ class Machine:
         self.process.join()
 
     def wait_for_trials(self, trials, number=1):
-        """Wait until `number` trials are begun and this machine or its workers run one of them."""
+        """Wait until the study has `number` trials that are in the middle, and return them."""
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             assert self.process.is_alive(), self.said.read_text()
@@ -63,7 +64,7 @@ class Machine:
             ]
             if len(begun) >= number:
                 return begun
-            time.sleep(0.1)
+            time.sleep(0.3)
         raise AssertionError(self.said.read_text())
 
 
@@ -74,23 +75,25 @@ def pid_of(trial):
 
 def trials_in(storage, name="space"):
     """Return the trials of a study in a database or a journal file."""
-    if "://" in str(storage):
-        url = storage.replace("postgresql://", "postgresql+psycopg://")
-        # a pool would hold its connection until the garbage is collected, and who asks ten times
-        # a second would soon have all hundred of the server's
-        where = RDBStorage(url, engine_kwargs={"poolclass": NullPool})
-    else:
-        where = JournalStorage(JournalFileBackend(str(storage)))
-    return optuna.load_study(study_name=name, storage=where).trials
+    return optuna.load_study(study_name=name, storage=_storage(str(storage))).trials
 
 
-def run_command(lab, words, short_waits, environment):
+@functools.cache
+def _storage(place):
+    if "://" not in place:
+        return JournalStorage(JournalFileBackend(place))
+    url = place.replace("postgresql://", "postgresql+psycopg://")
+    # a pool would keep connections to a server that a test stops
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+
+
+def run_command(lab, words, waits, environment):
     """Be a machine: run a command line of jawloc in a folder."""
     from jawloc.cli import jawloc
     from jawloc.workflows.tune import study, study_report, workers
 
     settle(lab, environment)
-    for name, seconds in short_waits.items():
+    for name, seconds in waits.items():
         setattr(study, name, seconds)
     study_report._write_pictures = lambda *_: []
     workers._work_here = work_here

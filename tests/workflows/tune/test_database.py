@@ -20,7 +20,8 @@ from mlflow import MlflowClient
 from tests.workflows.tune.machines import FORKS, SECONDS, Machine, pid_of, run_server, trials_in
 from tests.workflows.tune.test_tune import tune_words
 
-pytestmark = pytest.mark.xdist_group("database")  # all in one process, which starts it once
+# all in one process, which starts the database once
+pytestmark = [pytest.mark.xdist_group("database"), pytest.mark.slow]
 
 
 def free_port():
@@ -131,7 +132,7 @@ def test_three_machines_share_a_study_and_one_is_killed(database, tracking, make
         words = [*tune_words(lab), "--trials", "5", "--storage", storage]
         waits = {"HEARTBEAT_SECONDS": 1, "GRACE_SECONDS": 8}
         machines.append(
-            Machine(lab, words, short_waits=waits, environment={"MLFLOW_TRACKING_URI": tracking})
+            Machine(lab, words, waits=waits, environment={"MLFLOW_TRACKING_URI": tracking})
         )
     try:
         begun = machines[0].wait_for_trials(lambda: trials_in(storage), 3)
@@ -171,7 +172,8 @@ def test_a_database_that_goes_away_loses_no_trial(database, make_lab, tmp_path):
     storage = f"{database.url}/study"
     lab = make_lab(tmp_path / "lab")
     words = [*tune_words(lab), "--trials", "2", "--storage", storage, "--study-name", "outage"]
-    machine = Machine(lab, words)
+    # a heartbeat during the outage would fail in a thread of Optuna's, with a traceback
+    machine = Machine(lab, words, waits={"HEARTBEAT_SECONDS": 600})
     machine.wait_for_trials(lambda: trials_in(storage, "outage"))
     database.stop()
     machine.go_on()
@@ -182,7 +184,7 @@ def test_a_database_that_goes_away_loses_no_trial(database, make_lab, tmp_path):
     assert "Traceback" not in said
     assert f"Error: --storage: {storage} could not be reached any more; once it can" in said
 
-    Machine(lab, words, hold=False, short_waits={"GRACE_SECONDS": 4}).ends_with(0)
+    Machine(lab, words, hold=False, waits={"GRACE_SECONDS": 4}).ends_with(0)
     trials = trials_in(storage, "outage")
     states = [trial.state.name for trial in trials]
     assert (states.count("COMPLETE"), states.count("FAIL")) == (2, 1)
