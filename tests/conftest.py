@@ -39,34 +39,43 @@ def no_store_of_others(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """The database of a tracking store without any experiment: making one takes seconds."""
-    from jawloc.reporting.tracking.store import prepare_store
+def copy_store(tmp_path_factory):
+    """Return a function that copies an empty tracking store into a folder; making one is slow.
 
-    root = tmp_path_factory.mktemp("store")
+    It is made once in a test session, also where that has several processes.
+    """
+    from jawloc.reporting.tracking.store import prepare_store, store_database
+
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    session = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
+    root = session / "empty_store"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         prepare_store(root)
-    return root / "mlruns" / "mlflow.db"
+
+    def copy(folder: Path) -> None:
+        database = store_database(folder)
+        database.parent.mkdir(parents=True)
+        with (
+            closing(sqlite3.connect(store_database(root))) as source,
+            closing(sqlite3.connect(database)) as target,
+        ):
+            source.backup(target)
+            # its artifacts would go to the folder that it was made in
+            target.execute("UPDATE experiments SET name = 'other' WHERE name = 'jaw_location'")
+            target.commit()
+
+    return copy
 
 
 @pytest.fixture(scope="session")
-def make_lab(phantom_folder, empty_store):
+def make_lab(phantom_folder, copy_store):
     """Return a function that makes a project folder: settings, scans, tracking store."""
 
     def make(folder: Path, **settings) -> Path:
         shutil.copytree(phantom_folder, folder / "dicoms" / "labelled")
         write_config(folder, **settings)
-        (folder / "mlruns").mkdir()
-        database = folder / "mlruns" / "mlflow.db"
-        with (
-            closing(sqlite3.connect(empty_store)) as source,
-            closing(sqlite3.connect(database)) as copy,
-        ):
-            source.backup(copy)
-            # its artifacts would go to the folder that it was made in
-            copy.execute("UPDATE experiments SET name = 'other' WHERE name = 'jaw_location'")
-            copy.commit()
+        copy_store(folder)
         return folder
 
     return make

@@ -34,14 +34,9 @@ STATUS_STYLES: Mapping[str, Style] = {
 
 @rc_context(STYLE)
 def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: str) -> Figure:
-    """Show how errors are distributed, and the share of scans within each radius.
+    """Show how an object's radial errors (scan,) are distributed, and the share within each radius.
 
-    Parameters
-    ----------
-    errors : array, shape (scan,), radial errors, at least one
-    unit : mm or full_size_voxels
-    radii : of the successful detection rate, marked
-    name : of the object
+    The unit, mm or full_size_voxels, is that of the errors and of the radii.
     """
     errors = np.sort(np.asarray(errors, float))
     figure = blank_chart(12, 4.6)
@@ -86,12 +81,7 @@ def plot_trust(
 ) -> Figure:
     """Show each scan's error against the model's own uncertainty, on log scales.
 
-    Parameters
-    ----------
-    errors, foretold : array, shape (scan,), radial errors and uncertainties in full-size voxels
-    statuses : of each scan
-    what : the name of the uncertainty, the stated radius or the spread
-    name : of the object
+    All arrays are (scan,), in voxels of the full-size scan; `what` names the uncertainty.
     """
     x, y = np.maximum(foretold, LEAST), np.maximum(errors, LEAST)
     limits = min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5
@@ -117,14 +107,7 @@ def plot_trust(
 
 @rc_context(STYLE)
 def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
-    """Show each scan's signed error along each axis, with their mean and its standard error.
-
-    Parameters
-    ----------
-    offsets : array, shape (scan, 3), predicted minus true along z, y and x
-    unit : mm or full_size_voxels
-    name : of the object
-    """
+    """Show signed errors (scan, 3) along z, y and x, with their mean and its standard error."""
     offsets = np.asarray(offsets, float)
     n = len(offsets)
     figure = blank_chart(9.5, 4.6)

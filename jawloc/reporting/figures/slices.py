@@ -70,16 +70,15 @@ def plot_slices(
 ) -> Figure:
     """Show three orthogonal slices through the voxel at `centre`, with what is known about them.
 
-    Points are projected onto the slices, as crosses where "predict" is in their name, else rings.
-    A mask is red. Each heatmap voxel covers `heatmap_stride` image voxels. The window (start, stop)
-    is a dashed box. Without spacing, voxels are cubes and there is no scale bar. All points are
-    (z, y, x) in voxels of the image.
+    Points, (z, y, x) in voxels, are crosses where "predict" is in their name, else rings; a mask is
+    red; a heatmap's voxels cover `heatmap_stride` image voxels; the window (start, stop) is a
+    dashed box. Without spacing, voxels are cubes and there is no scale bar.
     """
     base, stride = _as_planes(image, centre), np.broadcast_to(heatmap_stride, 3).astype(float)
     heat = None if heatmap is None else _as_planes(heatmap, (np.add(centre, 0.5) / stride) - 0.5)
     red = None if mask is None else _as_planes(mask, centre)
     marks = _marks(points or {})
-    handles = _legend_handles(marks, None if red is None else mask_label, window is not None)
+    handles = _legend_handles(marks, None if mask is None else mask_label, window is not None)
     lines = title_lines(title, base, spacing_mm_zyx)
     extent = np.asarray(base.shape_zyx) * (spacing_mm_zyx or (1, 1, 1))
     layout = lay_out(extent, len(lines), len(handles), colour_bar=heat is not None)
@@ -87,9 +86,7 @@ def plot_slices(
     draw_title(figure, lines)
     for view, place in zip(VIEWS, layout.panels, strict=True):
         axes = figure.add_axes(place)
-        _draw_panel(axes, view, base, spacing_mm_zyx, heat, stride, red)
-        if window is not None:
-            draw_box(axes, view, window)
+        _draw_panel(axes, view, base, spacing_mm_zyx, heat, stride, red, window)
         for _, point, style in marks:
             axes.plot(point[view.columns], point[view.rows], **style)
     _draw_legend(figure, layout.legend, handles)
@@ -147,6 +144,7 @@ def _draw_panel(
     heat: OrthogonalSlices | None,
     stride: np.ndarray,
     mask: OrthogonalSlices | None,
+    window: tuple[Point, Point] | None,
 ) -> None:
     whole = ((0, 0, 0), base.shape_zyx)
     draw_slice(axes, view, base, spacing, whole, str(base.index_zyx[view.normal]))
@@ -155,6 +153,8 @@ def _draw_panel(
         _draw_heatmap(axes, view, heat, stride)
     if mask is not None:
         _draw_mask(axes, view.cut(mask) != 0, opacity=0.3 if heat is None else 0.0)
+    if window is not None:
+        draw_box(axes, view, window)
     if spacing is not None:
         draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing)
 

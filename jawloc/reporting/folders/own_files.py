@@ -93,20 +93,17 @@ def own_run_names(folder: Path) -> set[str]:
 
 
 def open_manifest(folder: Path, option: str, writes: Names, *, run: bool = False) -> None:
-    """Start or continue a folder's manifest, after `refuse_foreign`.
-
-    Parameters
-    ----------
-    option : the option by which the user chose the folder
-    writes : the files that are going to be written
-    """
+    """Start or continue a folder's manifest, once `refuse_foreign` finds nothing in the way."""
     own = own_names(folder, run=run)
     refuse_foreign(folder, option, writes, own)
     start_manifest(folder, own)
 
 
 def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> None:
-    """Raise InputError if a file is to be written over that is not among jawloc's own."""
+    """Raise InputError, which begins with the option that chose the folder, to keep others' files.
+
+    That is, if it holds a file that is to be written and is not among jawloc's own.
+    """
     for name in _names_in(folder):
         if name not in own and writes(name):
             raise InputError(

@@ -33,9 +33,7 @@ def locked_run_folder(
     resume: bool,
     folds: int = 0,
 ) -> Iterator[Path]:
-    """Lock a run's folder, once its name is known to be plain and free; it isn't made yet.
-
-    The thread that holds the lock may take it again.
+    """Lock a run's folder, which isn't made yet, once its name is known to be plain and free.
 
     Raises
     ------
@@ -154,18 +152,15 @@ def _taken(folder: Path) -> InputError:
 def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
     """Make a run's folder; if the run ends early, keep it only if it can be resumed.
 
-    Parameters
-    ----------
-    overwrite : replaces the files that an earlier run and evaluations of it wrote, and only they;
-        if the new run ends before it has a whole epoch, they are put back
-    resume : what is in the folder stays
+    `overwrite` replaces the files that an earlier run and evaluations of it wrote, and only they;
+    if the new run ends before it has a whole epoch, they are put back.
 
     Raises
     ------
     InputError
         Another run took the name since `output_folder` looked.
     KeyboardInterrupt
-        With how to continue, in place of one without a message.
+        With how to go on, in place of one without a message.
     """
     _recover(folder)
     try:

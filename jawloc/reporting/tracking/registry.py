@@ -29,22 +29,13 @@ WEIGHTS_TAG = "jawloc.weights_sha256"
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model, and its run and version in the store.
+    """A model, and its run and version in the store."""
 
-    Attributes
-    ----------
-    name : that a new run would have
-    weights : its `.pth`
-    digest : SHA-256 of that
-    run_id : the run that made it; None where no run is known
-    version : in the registry, where the user named one
-    """
-
-    name: str
-    weights: Path
-    digest: str
-    run_id: str | None
-    version: str | None = None
+    name: str  # that a new run would have
+    weights: Path  # its `.pth`
+    digest: str  # SHA-256 of that
+    run_id: str | None  # the run that made it; None where no run is known
+    version: str | None = None  # in the registry, where the user named one
 
 
 @dataclass(frozen=True)
@@ -65,13 +56,7 @@ def find_model(root: Path, model: str, weights: Path, run_id: str | None) -> Kno
 
     An MLflow URI names it, and so does the model's own record. A file without one (of jawloc
     0.1.0) may have a run with the very same weights: one of its name, or one that an earlier
-    evaluation of the file opened.
-
-    Parameters
-    ----------
-    model : what the user calls it
-    weights : its file
-    run_id : of the model's own record, None without one
+    evaluation of the file opened. `model` is what the user calls it, `run_id` of its own record.
     """
     with connected(root) as client:
         digest, found, version = file_digest(weights), None, None

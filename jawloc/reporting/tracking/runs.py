@@ -53,20 +53,15 @@ def tracked_run(
 ) -> Iterator[TrackedRun]:
     """Open a run, and end it FINISHED, FAILED (an exception) or KILLED (an interruption).
 
-    Parameters
-    ----------
-    params : by dotted config key; a resumed run's changed ones go into tags `resumed.<key>`
-    parent_run_id : the run that this one is shown under, for instance a search's
-    run_id : an earlier run to resume
+    `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`.
 
     Raises
     ------
     InputError, ConnectionError
-        If `run_id` is not in the store, or the store is damaged; can't be reached (any more).
+        If `run_id` is not in the store or the store is damaged; if it can't be reached.
     """
-    every_tag = {**source_tags(), **tags}
-    if parent_run_id is not None:
-        every_tag["mlflow.parentRunId"] = parent_run_id
+    parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
+    every_tag = {**source_tags(), **tags, **parent}
     uri = prepare_store(root, experiment)
     with reached(uri):
         client, opened, status = MlflowClient(uri), None, "FAILED"
@@ -74,8 +69,7 @@ def tracked_run(
             with interruptions_held():  # until it is known which run to end
                 opened = _open(client, experiment, run_name, every_tag, run_id)
             run = TrackedRun(client, opened)
-            if run_id is not None:
-                run.tag(every_tag)
+            run.tag(every_tag)  # a resumed run's too
             run.log_params(params)
             yield run
             status = "FINISHED"

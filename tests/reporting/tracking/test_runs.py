@@ -55,19 +55,11 @@ def first_use(tmp_path_factory):
 
 
 @pytest.fixture
-def root(first_use, tmp_path, monkeypatch):
+def root(copy_store, tmp_path, monkeypatch):
     """A project folder whose store is set up, but has none of its experiments yet."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "a lab's projéct"
-    (folder / "mlruns").mkdir(parents=True)
-    database = folder / "mlruns" / "mlflow.db"
-    with (
-        closing(sqlite3.connect(first_use[0] / "mlruns" / "mlflow.db")) as source,
-        closing(sqlite3.connect(database)) as copy,
-    ):
-        source.backup(copy)
-        copy.execute("UPDATE experiments SET name = 'other' WHERE name = 'jaw_location'")
-        copy.commit()
+    copy_store(folder)
     return folder
 
 

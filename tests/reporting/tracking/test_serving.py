@@ -25,9 +25,10 @@ LONGEST_START = 300  # seconds
 
 
 @pytest.fixture(scope="module")
-def logged(phantom_folder, tmp_path_factory):
+def logged(phantom_folder, copy_store, tmp_path_factory):
     """A logged locator; a folder of scans with a link out of it, beside a scan not to be read."""
     root = tmp_path_factory.mktemp("serving")
+    copy_store(root)
     scans = root / "scans"
     (scans / "sub").mkdir(parents=True)
     for number, place in enumerate(["scans/a.dcm", "scans/sub/b.dcm", "secret.dcm"]):
