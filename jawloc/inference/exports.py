@@ -97,29 +97,33 @@ def located_row(
         "crop_fit": window.fit,
         "reason": found.reason or None,
         "radius_note": found.radius_note or None,
+        **by_axis("{}_voxels", found.point_voxels),
+        **by_axis("{}_mm", found.point_mm),
+        **by_axis("{}_lps_mm", lps_mm),
+        **by_axis("crop_{}", window.start_zyx),
         **about,
     }
     for column in ("spread_voxels", "radius_voxels", "radius_mm", "confidence", "status"):
         values[column] = getattr(found, column)
-    for column, point in (
-        ("{}_voxels", found.point_voxels),
-        ("{}_mm", found.point_mm),
-        ("{}_lps_mm", lps_mm),
-        ("crop_{}", window.start_zyx),
-    ):
-        for axis, value in zip("zyx", point or (None, None, None), strict=True):
-            values[column.format(axis)] = value
-    return Row(**{key: _rounded(value) for key, value in values.items()})
+    return Row(**rounded(values))
 
 
 def failed_row(scan: str, reason: str, about: Mapping[str, Any]) -> Row:
     """Return the row of a scan that could not be located; `about` as for `located_row`."""
     known = {**about, "scan": scan, "status": FAILED, "reason": " ".join(reason.split())}
-    return Row(**{column: _rounded(known.get(column)) for column in COLUMNS})
+    return Row(**rounded({column: known.get(column) for column in COLUMNS}))
 
 
-def _rounded(value: Any) -> Any:
-    return round(value, DECIMALS) if isinstance(value, float) else value
+def by_axis(column: str, point: Sequence[float] | None) -> dict[str, float | None]:
+    """Return a point (z, y, x) as three columns, whose names have the axis in place of `{}`."""
+    return {
+        column.format(axis): None if point is None else point[i] for i, axis in enumerate("zyx")
+    }
+
+
+def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its floats rounded."""
+    return {k: round(v, DECIMALS) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def table_text(rows: Sequence[Any], columns: Sequence[str] | None = None) -> str:

@@ -19,7 +19,6 @@ DEFAULT_RADII: Mapping[str, tuple[float, ...]] = {
     "mm": (0.1, 0.2, 0.5, 1.0),
     "full_size_voxels": (5.0, 10.0, 25.0, 50.0),
 }
-CONFIDENCE = 0.95  # of the interval of the coverage
 
 
 @dataclass(frozen=True)
@@ -87,19 +86,15 @@ class CropCoverage:
 class RadiusCoverage:
     """How often the truth lies within the stated radius.
 
-    Attributes
-    ----------
-    inside : how many of the `scans` that have a radius
-    stated : the confidence that the model states
-    lowest, highest : 95 % interval of the share of specimens (Clopper-Pearson); a specimen of
-        several scans counts by the share of them that is inside
+    `lowest` and `highest` are the 95 % interval of the share of specimens (Clopper-Pearson), of
+    which one of several scans counts by the share of these that is inside.
     """
 
     inside: int
-    scans: int
+    scans: int  # that have a radius
     specimens: int
     share: float
-    stated: float
+    stated: float  # the model's confidence
     lowest: float
     highest: float
 
@@ -242,8 +237,8 @@ def by_specimen(evaluated: Sequence[ScanEvaluation], values: Sequence[Any]) -> d
 def _clopper_pearson(inside: float, n: int) -> tuple[float, float]:
     from scipy import stats  # takes seconds to import, and a training needs none of it
 
-    # the exact interval of a share; of `n` specimens, some may be inside in part
-    tail = (1 - CONFIDENCE) / 2
+    # the exact 95 % interval of a share; of `n` specimens, some may be inside in part
+    tail = (1 - 0.95) / 2
     low = stats.beta.ppf(tail, inside, n - inside + 1) if inside > 0 else 0.0
     high = stats.beta.isf(tail, inside + 1, n - inside) if inside < n else 1.0
     return float(low), float(high)
@@ -269,21 +264,13 @@ def _statuses(evaluated: Sequence[ScanEvaluation]) -> dict[str, StatusErrors]:
 
 
 def _bias(evaluated: Sequence[ScanEvaluation]) -> dict[str, dict[str, Bias]]:
-    offsets: dict[str, list[Any]] = {
-        "full_size_voxels": [scan.offset_voxels for scan in evaluated],
-        "mm": [scan.offset_mm for scan in evaluated],
-    }
-    return {
-        unit: _bias_by_axis(np.array([*by_specimen(evaluated, values).values()]))
-        for unit, values in offsets.items()
-        if not any(value is None for value in values)
-    }
-
-
-def _bias_by_axis(offsets: np.ndarray) -> dict[str, Bias]:
-    n = len(offsets)
-    errors = offsets.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else [None] * 3
-    return {
-        axis: Bias(float(mean), None if error is None else float(error))
-        for axis, mean, error in zip(AXES, offsets.mean(axis=0), errors, strict=True)
-    }
+    found = {}
+    for unit, offset in (("full_size_voxels", "offset_voxels"), ("mm", "offset_mm")):
+        values = [getattr(scan, offset) for scan in evaluated]
+        if any(value is None for value in values):
+            continue
+        offsets = np.array([*by_specimen(evaluated, values).values()])
+        means, n = offsets.mean(axis=0).tolist(), len(offsets)
+        errors = (offsets.std(axis=0, ddof=1) / np.sqrt(n)).tolist() if n > 1 else [None] * 3
+        found[unit] = dict(zip(AXES, map(Bias, means, errors), strict=True))
+    return found

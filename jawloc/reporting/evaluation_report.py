@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jawloc import __version__
 from jawloc.inference.comparison import Decision
 from jawloc.inference.evaluate_scan import ScanEvaluation
-from jawloc.inference.exports import table_text
+from jawloc.inference.exports import by_axis, rounded, table_text
 from jawloc.inference.metrics import AXES, ObjectMetrics
 from jawloc.inference.model_evaluation import COVERAGE_IS_FAIR, ModelEvaluation
 from jawloc.reporting.tables import flatten
@@ -22,11 +22,6 @@ from jawloc.training.provenance import LEARNED_FROM, ScanUse
 
 JSON_FILE, CSV_FILE, HTML_FILE = "evaluation.json", "evaluation.csv", "evaluation.html"
 TEMPLATE = "evaluation_report.html.j2"
-UNIT_NAMES = {
-    "full_size_voxels": "voxels of the full-size scan",
-    "downsampled_voxels": "voxels of the downsampled scan",
-    "mm": "mm",
-}
 USE_NAMES: dict[ScanUse, str] = {
     "train": "trained on",
     "validation": "weights chosen by",
@@ -36,9 +31,7 @@ USE_NAMES: dict[ScanUse, str] = {
     "new": "never used",
     "unknown": "unknown",
 }
-ROW_CLASSES = {"uncertain": "flagged", "not found": "lost"}  # by status, for their colours
 NO_MM = "the files of some scans don't say how large a voxel is"
-DECIMALS = 6
 
 
 def write_report(
@@ -73,25 +66,16 @@ def html_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = list(evaluation.metrics())
-    embedded = {
-        name: [
-            (path.stem, base64.b64encode(path.read_bytes()).decode())
-            for path in pictures.get(name, ())
-        ]
-        for name in names
-    }
+    environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
+    environment.tests["worst"] = lambda path: "worst" in path.stem
     return environment.get_template(TEMPLATE).render(
         evaluation=evaluation,
         fair_metrics=evaluation.fair_metrics(),
         decision=decision,
         notes=provenance_notes(evaluation),
         why_no_mm=_why_no_mm(evaluation),
-        figures={n: [one for one in embedded[n] if "worst" not in one[0]] for n in names},
-        worst_scans={n: [one for one in embedded[n] if "worst" in one[0]] for n in names},
-        unit_names=UNIT_NAMES,
+        pictures=pictures,
         use_names=USE_NAMES,
-        row_classes=ROW_CLASSES,
     )
 
 
@@ -150,10 +134,10 @@ def _row(rank: int, scan: ScanEvaluation) -> dict[str, Any]:
         "error_full_size_voxels": in_voxels,
         "error_downsampled_voxels": error.error_downsampled_voxels,
         "error_mm": error.error_mm,
-        **_by_axis("found_{}_voxels", error.predicted_voxels),
-        **_by_axis("true_{}_voxels", error.truth_voxels),
-        **_by_axis("bias_{}_voxels", scan.offset_voxels),
-        **_by_axis("bias_{}_mm", scan.offset_mm),
+        **by_axis("found_{}_voxels", error.predicted_voxels.tolist()),
+        **by_axis("true_{}_voxels", error.truth_voxels.tolist()),
+        **by_axis("bias_{}_voxels", scan.offset_voxels.tolist()),
+        **by_axis("bias_{}_mm", None if scan.offset_mm is None else scan.offset_mm.tolist()),
         "spread_voxels": found.spread_voxels,
         "heatmap_width_voxels": found.width_voxels,
         "radius_voxels": radius,
@@ -170,12 +154,7 @@ def _row(rank: int, scan: ScanEvaluation) -> dict[str, Any]:
         "fair": None if scan.use == "unknown" else scan.is_fair,
         "path": str(scan.path),
     }
-    return {k: round(v, DECIMALS) if isinstance(v, float) else v for k, v in values.items()}
-
-
-def _by_axis(column: str, point: Any) -> dict[str, float | None]:
-    values = [None] * 3 if point is None else point.tolist()
-    return {column.format(axis): value for axis, value in zip(AXES, values, strict=True)}
+    return rounded(values)
 
 
 def evaluation_metrics(evaluation: ModelEvaluation) -> dict[str, float]:

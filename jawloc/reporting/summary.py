@@ -22,34 +22,20 @@ def summarise_run(
     name: str,
     split: Split,
     state: TrainingState,
-    evaluations: Mapping[str, PositionErrors],
+    evaluations: Mapping[str, PositionErrors],  # in the test scans: `test` and the baselines
     seconds: float,
-    specimens: Mapping[str, str],
+    specimens: Mapping[str, str],  # by scan id
     calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Return what `summary.json` holds; errors are radial, in the units that their names say.
 
     Of several objects, each has its own errors under `objects`; those at the top are of all.
-
-    Parameters
-    ----------
-    evaluations : by name, of the test scans: `test` (the locator) and the baselines
-    specimens : each scan's, by scan id
-    calibration : the locator's
     """
     last, best = state.records[-1], state.records[state.best_epoch - 1]
-    tested = evaluations["test"]
     scans = {
         "train": list(split.train_ids),
         "validation": list(split.val_ids),
         "test": list(split.test_ids),
-    }
-    by_object = {
-        name: {
-            "test_scans": len(tested.select(name).errors),
-            **_errors(best.val.by_object.get(name), _select(evaluations, name)),
-        }
-        for name in _objects(tested)
     }
     return {
         "name": name,
@@ -66,18 +52,25 @@ def summarise_run(
         },
         "seconds": round(seconds, 1),
         **_errors(best.val, evaluations),
-        **({"objects": by_object} if best.val.by_object else {}),
+        **_errors_by_object(best.val, evaluations),
         "radius": radius_summary(calibration),
-        "test_scans": [_row(error) for error in tested.errors],
+        "test_scans": [_row(error) for error in evaluations["test"].errors],
     }
+
+
+def _errors_by_object(
+    validation: HeatmapMetrics, evaluations: Mapping[str, PositionErrors]
+) -> dict[str, Any]:
+    every = {}
+    for name in _objects(evaluations["test"]):
+        own = {key: errors.select(name) for key, errors in evaluations.items()}
+        errors = _errors(validation.by_object.get(name), own)
+        every[name] = {"test_scans": len(own["test"].errors), **errors}
+    return {"objects": every} if validation.by_object else {}
 
 
 def _objects(errors: PositionErrors) -> list[str]:
     return list(dict.fromkeys(error.object_name for error in errors.errors))
-
-
-def _select(evaluations: Mapping[str, PositionErrors], name: str) -> dict[str, PositionErrors]:
-    return {key: errors.select(name) for key, errors in evaluations.items()}
 
 
 def radius_summary(calibration: Calibration | None) -> dict[str, dict[str, Any]]:
@@ -95,29 +88,20 @@ def radius_summary(calibration: Calibration | None) -> dict[str, dict[str, Any]]
 def summarise_folds(
     name: str,
     splits: Sequence[Split],
-    specimens: Mapping[str, str],
-    evaluations: Mapping[str, PositionErrors],
-    folds: Sequence[Mapping[str, Any]],
-    calibration: Calibration | None = None,
+    specimens: Mapping[str, str],  # by scan id
+    evaluations: Mapping[str, PositionErrors],  # in all scans: `out_of_fold` and the baselines
+    folds: Sequence[Mapping[str, Any]],  # each one's own summary
+    calibration: Calibration | None = None,  # of the locator with all networks
 ) -> dict[str, Any]:
-    """Return what `summary.json` holds of a cross-validation.
-
-    Parameters
-    ----------
-    specimens : each scan's, by scan id
-    evaluations : by name, of all scans: `out_of_fold` (each by the fold that tested it) and the
-        baselines
-    folds : each one's own summary
-    calibration : that of the locator with all networks
-    """
+    """Return what `summary.json` holds of a cross-validation."""
     tested = {scan_id: k for k, split in enumerate(splits, start=1) for scan_id in split.test_ids}
-    out_of_fold = evaluations[OUT_OF_FOLD]
+    errors = evaluations[OUT_OF_FOLD]
     by_object = {
-        name: {
-            f"{OUT_OF_FOLD}_scans": len(out_of_fold.select(name).errors),
-            **_error_ranges(_select(evaluations, name)),
+        one: {
+            f"{OUT_OF_FOLD}_scans": len(errors.select(one).errors),
+            **_error_ranges({key: every.select(one) for key, every in evaluations.items()}),
         }
-        for name in _objects(out_of_fold)
+        for one in _objects(errors)
     }
     kept = [
         *("epochs", "best_epoch", "best_sigma_voxels"),
@@ -138,7 +122,7 @@ def summarise_folds(
         ],
         f"{OUT_OF_FOLD}_scans": [
             {**_row(error), "fold": tested[error.scan_id], "specimen": specimens[error.scan_id]}
-            for error in out_of_fold.errors
+            for error in errors.errors
         ],
     }
 

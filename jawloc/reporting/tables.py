@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jawloc.inference.exports import table_text
+from jawloc.inference.exports import by_axis, table_text
 from jawloc.reporting.text_files import write_text
 from jawloc.training.loop import EpochRecord
 
@@ -40,12 +40,10 @@ def write_out_of_fold_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None
     ----------
     rows : as in a cross-validation's summary; a position (z, y, x) becomes three columns.
     """
-    write_text(path, table_text([_by_axis(row) for row in rows]))
-
-
-def _by_axis(row: Mapping[str, Any]) -> dict[str, Any]:
-    table_row = {key: value for key, value in row.items() if not isinstance(value, list)}
-    for key in ("predicted", "truth"):
-        for axis, value in zip("zyx", row[f"{key}_voxels_zyx"], strict=True):
-            table_row[f"{key}_{axis}_voxels"] = value
-    return table_row
+    table = [
+        {key: value for key, value in row.items() if not isinstance(value, list)}
+        | by_axis("predicted_{}_voxels", row["predicted_voxels_zyx"])
+        | by_axis("truth_{}_voxels", row["truth_voxels_zyx"])
+        for row in rows
+    ]
+    write_text(path, table_text(table))

@@ -32,18 +32,8 @@ from jawloc.reporting.evaluation_report import (
 )
 from jawloc.reporting.folders.own_files import evaluation_names, open_manifest
 from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
+from jawloc.reporting.tracking import registry
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES, model_file
-from jawloc.reporting.tracking.registry import (
-    REGISTERED,
-    KnownModel,
-    Version,
-    find_champion,
-    find_model,
-    log_evaluation,
-    make_champion,
-    register,
-    tag_version,
-)
 from jawloc.scans.listing import ListedScan, describe_failure
 
 
@@ -80,7 +70,7 @@ class EvaluateRequest:
 class Champion:
     """The present champion, loaded to be evaluated on the same scans."""
 
-    version: Version
+    version: registry.Version
     locator: Locator
     digest: str
 
@@ -147,26 +137,28 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
         if request.register:
             load_locator(weights)  # refuses bare weights, which could not be served
         run_id = None if locator.provenance is None else locator.provenance.run_id
-        known = find_model(request.base, request.model, weights, run_id)
+        known = registry.find_model(request.base, request.model, weights, run_id)
         with present_champion(request) as champion:
             evaluation = evaluate_locator(request, locator, known, objects, scans)
             pictures = write_pictures(folder, locator, evaluation, request.pictures)
             write_report(folder, evaluation, pictures)  # even if the store can't be reached now
             shown = [path for of_object in pictures.values() for path in of_object]
-            known = log_evaluation(request.base, known, evaluation_metrics(evaluation), shown)
+            known = registry.log_evaluation(
+                request.base, known, evaluation_metrics(evaluation), shown
+            )
             evaluation = replace(evaluation, run_id=known.run_id)
             decision = (
                 decide(request, known, champion, evaluation, scans) if request.register else None
             )
         files = write_report(folder, evaluation, pictures, decision)
-        log_evaluation(request.base, known, {}, files)
+        registry.log_evaluation(request.base, known, {}, files)
     return EvaluateResult(evaluation, folder, decision)
 
 
 @contextmanager
 def present_champion(request: EvaluateRequest) -> Iterator[Champion | None]:
     """Load the champion, for as long as the block lasts, where it is to be compared with."""
-    version = find_champion(request.base) if request.promote else None
+    version = registry.find_champion(request.base) if request.promote else None
     if version is None:
         yield None
         return
@@ -178,7 +170,7 @@ def present_champion(request: EvaluateRequest) -> Iterator[Champion | None]:
 def evaluate_locator(
     request: EvaluateRequest,
     locator: Locator,
-    known: KnownModel,
+    known: registry.KnownModel,
     objects: tuple[str, ...],
     scans: Sequence[ListedScan],
 ) -> ModelEvaluation:
@@ -233,7 +225,7 @@ def evaluate_scans(
 
 def decide(
     request: EvaluateRequest,
-    known: KnownModel,
+    known: registry.KnownModel,
     champion: Champion | None,
     evaluation: ModelEvaluation,
     scans: Sequence[ListedScan],
@@ -244,14 +236,14 @@ def decide(
     verdict = Decision()
     if request.promote:
         verdict = compare_with_champion(champion, evaluation, scans)
-    version = register(request.base, known)
-    registered = f"the model is version {version.number} of {REGISTERED}"
+    version = registry.register(request.base, known)
+    registered = f"the model is version {version.number} of {registry.REGISTERED}"
     reason = "; ".join(filter(None, (registered, verdict.reason)))
     decision = replace(verdict, version=version.number, reason=reason)
     if request.promote:
-        tag_version(request.base, version, decision_tags(decision, evaluation))
+        registry.tag_version(request.base, version, decision_tags(decision, evaluation))
     if decision.promoted:
-        make_champion(request.base, version)
+        registry.make_champion(request.base, version)
     return decision
 
 

@@ -20,6 +20,7 @@ from jawloc.inference.exports import (
     napari_text,
     read_rows,
     slicer_text,
+    table_text,
 )
 from jawloc.inference.locator import Localisation
 
@@ -87,7 +88,27 @@ def test_the_table_comes_back_as_it_was(tmp_path):
     assert read_rows(tmp_path / "t.csv") == rows
 
 
-@pytest.mark.parametrize("content", ["scan,object\na,jaw\n", "{}\n1\n"])
+def test_a_path_that_is_not_utf_8_and_has_a_newline_comes_back(tmp_path):
+    path = '/data/fish \udcff,\n"12".tif'
+    rows = [row(), failed_row("b", "x", ABOUT | {"path": path})]
+    (tmp_path / "t.csv").write_text(csv_text(rows), "utf-8", "surrogateescape", "")
+    assert read_rows(tmp_path / "t.csv") == rows
+
+
+def test_cells_are_what_pythons_csv_writes():
+    """Whole numbers stay whole beside an empty cell, and floats have all their digits."""
+    rows = [
+        {"a": 1, "b": None, "c": 0.1 + 0.2, "d": True, "e": 'x "y", z'},
+        {"a": None, "b": 2, "c": 1e-7, "d": None, "e": "two\nlines", "f": 1e16},
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*"abcdef"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    assert table_text(rows) == text.getvalue()
+
+
+@pytest.mark.parametrize("content", ["scan,object\na,jaw\n", "{}\n1\n", ""])
 def test_another_table_is_refused(tmp_path, content):
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(InputError, match=r"t\.csv: --resume needs the table as jawloc wrote it"):
