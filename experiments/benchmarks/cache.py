@@ -1,4 +1,4 @@
-"""The cache: one full-size scan, several at once, and how true the small images are.
+"""The cache: one full-size scan, several at once, and how exact the downsampled images are.
 
     python experiments/benchmarks/cache.py                  # about 10 minutes, 11 GB of disk
     python experiments/benchmarks/cache.py --quick          # a minute; into script_output
@@ -63,7 +63,7 @@ def main() -> None:
         note=(
             "Medians of interleaved runs, each in a process of its own; whiskers from the fastest "
             "to the slowest. Imports are left out of the times and count for the memory. Files "
-            "are in the page cache unless it says cold; jawloc's times include the hash of the "
+            "are in the page cache unless marked cold; jawloc's times include the hash of the "
             "content and, for build_cache, the search for labels, checksum and the cached DICOM."
         ),
         results=ROOT / "script_output" / "benchmarks" if wanted.quick else RESULTS,
@@ -76,7 +76,7 @@ def _tables(
     read = float(str(_row_of(LIMIT, one)["seconds"]))
     half = float(str(_row_of(LAB, accuracy)["rms_error_greys"])) / 2
     truth = f"Smooth known density, noise of {NOISE:.0f}: error against the noise-free average"
-    seconds, greys = "wall time (s), logarithmic", "root-mean-square error (grey values)"
+    seconds, grey_error = "wall time (s), logarithmic", "root-mean-square error (grey values)"
     limit, goal, half_the_lab = (read, LIMIT), (GOAL_MB, "goal"), (half, "goal: half the lab's")
     return [
         Table("one_scan", title, one, Bars("seconds", seconds, log=True, limit=limit)),
@@ -87,7 +87,7 @@ def _tables(
             Bars("peak_mb", "peak memory of the process (MB)", limit=goal),
         ),
         Table("several", "Several such scans", several, Bars("seconds", "wall time (s)")),
-        Table("accuracy", truth, accuracy, Bars("rms_error_greys", greys, limit=half_the_lab)),
+        Table("accuracy", truth, accuracy, Bars("rms_error_greys", grey_error, limit=half_the_lab)),
     ]
 
 

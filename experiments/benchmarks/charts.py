@@ -95,7 +95,7 @@ def _draw_lines(axes: Axes, rows: Sequence[Row], panel: Any, colours: Mapping[st
     if panel.log_x:
         axes.set_xscale("log")
         places = sorted({float(str(row[panel.x])) for row in rows})
-        if len(places) <= FEW_PLACES:  # what was measured says more than powers of ten
+        if len(places) <= FEW_PLACES:  # the measured values instead of powers of ten
             axes.set_xticks(places, [short(place) for place in places])
             axes.set_xticks([], minor=True)
     if panel.log_y:

@@ -80,7 +80,7 @@ def by_scipy_zoom(
 def by_simpleitk(path: Path, shape: Shape, truth: Path | None = None) -> Work:
     """Smooth by a recursive Gaussian, then resample linearly; the mask by nearest neighbours.
 
-    The Gaussian is as wide as is usual against aliasing, (factor - 1) / 2 voxels.
+    The Gaussian has the common width against aliasing, (factor - 1) / 2 voxels.
     """
     import SimpleITK as sitk
 

@@ -136,7 +136,7 @@ class LabTraining:
         return torch.stack([i for i, _ in pairs]), torch.stack([t for _, t in pairs])
 
     def shrink(self, train_kl: float) -> bool:
-        """Narrow the Gaussian if the last epoch was good enough; say whether it was."""
+        """Narrow the Gaussian if the last epoch was good enough; return whether it was."""
         if train_kl >= KL_THRESHOLD or self.sigma <= MINIMUM_SIGMA:
             return False
         self.sigma *= SHRINK_FACTOR

@@ -1,4 +1,4 @@
-"""Say what a benchmark found: a printed table, a CSV file, a PNG and a run in MLflow.
+"""Report a benchmark's results: a printed table, a CSV file, a PNG and a run in MLflow.
 
 Every script of this folder ends with one call::
 

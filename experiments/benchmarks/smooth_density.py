@@ -74,7 +74,7 @@ def _wave(rng: np.random.Generator, size: int) -> np.ndarray:
 def averaging_matrix(source: int, target: int) -> np.ndarray:
     """Return the area averages of one axis as a dense matrix, shape (target, source).
 
-    Written from the definition, apart from jawloc's own, so that it can judge that.
+    Written from the definition, independently of jawloc's own, to check that one.
     """
     edges = np.arange(target + 1) * source / target
     voxels = np.arange(source)

@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/start.py    # 3 minutes, and once 2 more to draw phantoms
 
-The first epoch has begun when its progress bar says so: `jawloc-train` runs in a terminal of its
+The first epoch has begun when its progress bar appears: `jawloc-train` runs in a terminal of its
 own (a pty), and the clock stops when "train: 0%" comes out of it, which is printed once imports,
 checks, cache and MLflow's run are behind it and before the first batch. Then it is stopped as
 Ctrl-C would. Phantoms and caches are those of training.py.

@@ -1,4 +1,4 @@
-"""A benchmark's numbers: tables as text and as CSV, and how they want to be drawn."""
+"""A benchmark's numbers: tables as text and as CSV, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Table:
     title : str
         What was done to what; above the table and its panel.
     rows : sequence of mappings from a column to its value
-        The first column says what the row is about.
+        The first column names the row.
     panel : Bars, Lines or None
         How it is drawn.
     """

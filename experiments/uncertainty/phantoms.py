@@ -1,10 +1,10 @@
-"""Is the uncertainty honest? Coverage over many phantoms, and what becomes of spoiled scans.
+"""Coverage of the conformal radius over many phantoms, and the quality flag of spoiled scans.
 
     python experiments/uncertainty/phantoms.py script_output/jaw_location/demo/demo.pth
     python experiments/uncertainty/phantoms.py MODEL_OF_FOLDS.pth --own-calibration
 
-Calibrates the model on phantoms that it has not seen, or leaves it as `jawloc-train` calibrated
-it; then locates as many others, and scans that were spoiled: the head cut off or blackened, the jaw
+Calibrates the model on phantoms that it was not trained on, or keeps `jawloc-train`'s calibration;
+then locates as many others, and scans that were spoiled: the head cut off or blackened, the jaw
 left out, painted over or replaced, noise only, upside down, ten times as bright.
 Prints a table, and writes `phantoms.csv` (a row a scan) and `phantoms.png` into `results` beside
 this script, or into --results. About 5 minutes and 2 GB of disk on 2 cores.
@@ -46,7 +46,7 @@ AIR = 5.0  # percentile of a scan's grey values
 @click.option("--own-calibration", is_flag=True, help="Leave the model as it is.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def main(model: Path, scans: int, spoiled: int, own_calibration: bool, results: Path) -> None:
-    """See how honest MODEL is about phantoms that it has not seen."""
+    """Check MODEL's conformal radius and quality flag on phantoms that it was not trained on."""
     folder = Path("dicoms") / "uncertainty"
     paths = write_phantoms(folder, 2 * scans, SHAPE, seed=SEED)
     locator = load_locator(model)
@@ -152,10 +152,10 @@ def summary(table: pd.DataFrame, calibrated_on: str) -> str:
         f"{'':20}  flagged  not found  most often because of",
     ]
     for kind, rows in table.groupby("kind", sort=False):
-        odd = rows[rows.status != "ok"]
-        why = odd.reason.mode().iloc[0] if len(odd) else ""
+        flagged = rows[rows.status != "ok"]
+        why = flagged.reason.mode().iloc[0] if len(flagged) else ""
         missing = (rows.status == "not found").mean()
-        lines.append(f"{kind:20}  {len(odd) / len(rows):7.1%}  {missing:9.1%}  {why}")
+        lines.append(f"{kind:20}  {len(flagged) / len(rows):7.1%}  {missing:9.1%}  {why}")
     return "\n".join(lines)
 
 
@@ -176,7 +176,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     left.plot(ends, ends, color="black", linestyle="--", label="error = radius")
     inside = (own.error_voxels <= own.radius_voxels).mean()
     left.set_title(
-        f"{inside:.0%} of {len(own)} good scans are below the line; 90 % asked", loc="left"
+        f"{inside:.0%} of {len(own)} good scans are below the line; required: 90 %", loc="left"
     )
     left.set_xlabel("stated radius (full-size voxels)")
     left.set_ylabel("error (full-size voxels)")
@@ -187,7 +187,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     right.axvline(95, color="black", linestyle="--")
     right.invert_yaxis()
     right.set_xlabel("scans flagged (%)")
-    right.set_title("Dashed: asked of spoiled scans (good ones: 5 %)", loc="left")
+    right.set_title("Dashed: required of spoiled scans (good ones: 5 %)", loc="left")
     save_figure(figure, path)
 
 
