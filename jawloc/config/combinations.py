@@ -67,7 +67,7 @@ def _object_mistakes(objects: Mapping[str, Sequence[int] | None]) -> Iterator[st
 
 
 def _threshold_mistakes(curriculum: CurriculumConfig, loss: str) -> Iterator[Mistake]:
-    limit = CurriculumConfig.losses_of_nothing.get(loss)
+    limit = CurriculumConfig.uniform_map_losses.get(loss)
     if curriculum.trigger == "loss" and limit is not None and curriculum.threshold >= limit:
         yield (
             ("curriculum.threshold", "curriculum.trigger", "loss"),

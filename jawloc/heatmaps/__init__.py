@@ -1,1 +1,1 @@
-"""The idea, pure: points <-> heatmaps, the sigma schedule, losses and metrics."""
+"""Points <-> heatmaps, the sigma schedule, losses and metrics: no files, no global state."""

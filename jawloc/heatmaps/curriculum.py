@@ -1,17 +1,14 @@
 """The sigma schedule: a wide Gaussian first, narrower once the network has learned it.
 
-`advance` is a pure function of the configuration, the state and the epoch's numbers. Two
-triggers:
+`advance` is a pure function of the configuration, the state and the epoch's numbers. Two triggers:
 
-- ``loss`` is the lab's rule: the epoch's training loss is below the threshold. What that means
-  changes with sigma: the KL divergence of two Gaussians a distance d apart is d^2 / (2 sigma^2),
-  so a threshold of 1.0 nats is reached with an error of sqrt(2) sigma, 11 voxels at sigma 8.
-- ``error`` compares the validation error with sigma itself, and so asks the same at every sigma:
-  the mean radial error is below threshold * sigma.
+- ``loss`` is the lab's rule: the epoch's training loss is below the threshold. The error that this
+  allows grows with sigma: the KL divergence of two Gaussians a distance d apart is
+  d^2 / (2 sigma^2), so 1.0 nats allow an error of sqrt(2) sigma, 11 voxels at sigma 8.
+- ``error``: the mean radial error on the validation scans is below threshold * sigma.
 
-A network of two stages has two such schedules, each with its own sigmas, state and numbers: the
-coarse stage's heatmap voxels are too long for narrow Gaussians, and the fine stage's window is too
-small for wide ones.
+Each stage of a coarse-to-fine network has its own schedule, state and numbers: the coarse stage's
+heatmap voxels are too long for narrow Gaussians, the fine stage's window too small for wide ones.
 """
 
 from __future__ import annotations
@@ -23,27 +20,27 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-# Thresholds of the trigger ``loss`` that mean the same for every loss: the lab's 1.0 nats is the
-# KL divergence of two equal Gaussians sqrt(2) sigma apart, and these are the other losses of such
-# a pair (1 - Dice, and the squared error relative to the target's).
-LOSS_THRESHOLDS = {"kl": 1.0, "dice": 1 - math.exp(-0.5), "mse": 2 - 2 * math.exp(-0.5)}
-# A map that says nothing has almost this loss, so a threshold must lie below; KL has no such limit.
-LOSS_OF_NOTHING = {"dice": 1.0, "mse": 1.0}
-
 AutoSigma = Literal["auto"] | Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class CurriculumConfig:
-    """When sigma shrinks, how far, and when training has nothing left to learn.
+    """When sigma shrinks, how far, and when training stops.
 
     All sigmas are in voxels of the downsampled grid. A network of one stage goes from
-    `initial_sigma_voxels` to `minimum_sigma_voxels`; so does one of two, but for what its stages
-    can't represent, see config/sigmas.py, where "auto" is decided.
+    `initial_sigma_voxels` to `minimum_sigma_voxels`. For two stages, config/sigmas.py replaces
+    "auto" by the sigmas nearest to these that each stage can represent.
     """
 
-    loss_thresholds: ClassVar[Mapping[str, float]] = LOSS_THRESHOLDS
-    losses_of_nothing: ClassVar[Mapping[str, float]] = LOSS_OF_NOTHING
+    # Thresholds of the trigger ``loss`` that allow the same error with every loss: each is the loss
+    # of two equal Gaussians sqrt(2) sigma apart, whose KL divergence is the lab's 1.0 nats.
+    loss_thresholds: ClassVar[Mapping[str, float]] = {
+        "kl": 1.0,
+        "dice": 1 - math.exp(-0.5),
+        "mse": 2 - 2 * math.exp(-0.5),
+    }
+    # A uniform heatmap has almost this loss, so a threshold must lie below; KL has no such limit.
+    uniform_map_losses: ClassVar[Mapping[str, float]] = {"dice": 1.0, "mse": 1.0}
 
     initial_sigma_voxels: Annotated[float, Field(gt=0, alias="initial_sigma")] = 8.0
     minimum_sigma_voxels: Annotated[float, Field(gt=0, alias="minimum_sigma")] = 1.5
@@ -52,23 +49,13 @@ class CurriculumConfig:
     threshold: Annotated[float, Field(gt=0)] = 1.0  # nats of loss, or error / sigma
     patience: Annotated[int, Field(ge=1)] = 1  # epochs in a row below the threshold
     stop_patience: Annotated[int, Field(ge=0)] = 20  # epochs without a better error; 0: never stop
-    # Of two stages; the fine one, which gives the position, ends at `minimum_sigma_voxels`.
+    # With two stages; the fine one, which gives the position, ends at `minimum_sigma_voxels`.
     coarse_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_initial_sigma")] = "auto"
     coarse_minimum_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_minimum_sigma")] = "auto"
     fine_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="fine_initial_sigma")] = "auto"
 
     def per_stage(self, count: int) -> tuple[CurriculumConfig, ...]:
-        """Return the schedule of each stage, in order; the last one's gives the position.
-
-        Parameters
-        ----------
-        count : 1 or 2
-
-        Raises
-        ------
-        ValueError
-            A sigma of two stages isn't decided yet.
-        """
+        """Return the schedule of each of 1 or 2 stages; ValueError while a sigma is "auto"."""
         if count == 1:
             return (self,)
         coarse, least = self.coarse_initial_sigma_voxels, self.coarse_minimum_sigma_voxels
@@ -87,19 +74,13 @@ class CurriculumState:
 
     sigma_voxels: float
     epochs_below: int = 0  # in a row, at this sigma
-    best_error_voxels: float = float("inf")  # since sigma reached its end
+    best_error_voxels: float = float("inf")  # since sigma stopped shrinking
     epochs_since_best: int = 0
-    settled: bool = False  # sigma at its end and the validation error no longer falling
+    settled: bool = False  # sigma shrinks no further and the validation error no longer falls
 
 
 def start(config: CurriculumConfig) -> CurriculumState:
-    """Return the state before the first epoch.
-
-    Raises
-    ------
-    ValueError
-        Sigma would begin below its minimum.
-    """
+    """Return the state before the first epoch; ValueError if sigma begins below its minimum."""
     if config.initial_sigma_voxels < config.minimum_sigma_voxels:
         raise ValueError(
             f"sigma can't begin at {config.initial_sigma_voxels:g}, below its minimum of "
@@ -109,7 +90,7 @@ def start(config: CurriculumConfig) -> CurriculumState:
 
 
 def at_the_end(config: CurriculumConfig, sigma_voxels: float) -> bool:
-    """Say whether sigma will not shrink any more."""
+    """Return whether sigma shrinks no further."""
     return config.shrink_factor == 1 or sigma_voxels <= config.minimum_sigma_voxels
 
 
@@ -122,21 +103,16 @@ def advance(
 ) -> CurriculumState:
     """Return the state for the next epoch.
 
-    Parameters
-    ----------
-    train_loss : float
-        The stage's mean training loss of the epoch (nats for KL).
-    val_error_voxels : float
-        The mean radial error of the stage's own points on the validation scans, in downsampled
-        voxels.
-
-    Examples
-    --------
-    Losses 2.0, 0.9, 0.8 with the trigger ``loss``, threshold 1.0 and factor 0.9 give the sigmas
-    8, 7.2, 6.48.
+    The numbers are the stage's mean training loss of the epoch (nats for KL) and its mean radial
+    error on the validation scans, in downsampled voxels. Losses 2.0, 0.9, 0.8 with the trigger
+    ``loss``, threshold 1.0 and factor 0.9 give the sigmas 8, 7.2, 6.48.
     """
     if at_the_end(config, state.sigma_voxels):
-        return _watch_for_settling(config, state, val_error_voxels)
+        if val_error_voxels < state.best_error_voxels:
+            return replace(state, best_error_voxels=val_error_voxels, epochs_since_best=0)
+        waited = state.epochs_since_best + 1
+        settled = state.settled or 0 < config.stop_patience <= waited
+        return replace(state, epochs_since_best=waited, settled=settled)
     if config.trigger == "loss":
         below = train_loss < config.threshold
     else:
@@ -146,13 +122,3 @@ def advance(
         return replace(state, epochs_below=epochs_below)
     narrower = max(state.sigma_voxels * config.shrink_factor, config.minimum_sigma_voxels)
     return replace(state, sigma_voxels=narrower, epochs_below=0)
-
-
-def _watch_for_settling(
-    config: CurriculumConfig, state: CurriculumState, val_error_voxels: float
-) -> CurriculumState:
-    if val_error_voxels < state.best_error_voxels:
-        return replace(state, best_error_voxels=val_error_voxels, epochs_since_best=0)
-    waited = state.epochs_since_best + 1
-    settled = state.settled or 0 < config.stop_patience <= waited
-    return replace(state, epochs_since_best=waited, settled=settled)

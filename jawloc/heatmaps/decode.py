@@ -1,11 +1,10 @@
 """Heatmap logits -> points and spread (the inverse of target.py).
 
-The softmax of the logits is a probability map. Its plain mean is biased in two ways: a border
-cuts one flank off a Gaussian and so pulls the mean inwards, and any stray probability far away
-pulls it too. So the point is fitted, by matching moments, inside a window round the peak: the
-point whose Gaussian, cut off by the same window and borders, has the mean that was measured. Of
-all Gaussians of this sigma, that one has the least KL divergence from the map in the window, and
-a rendered target decodes to the very point that it was rendered from.
+The softmax of the logits is a probability map. Its mean is biased in two ways: a border cuts off
+one flank of a Gaussian, and probability far away pulls the mean towards it. So the point is fitted
+by matching moments inside a window round the peak: it is the centre of the Gaussian that, cut off
+by the same window and borders, has the map's mean. Of all Gaussians of this sigma, that one has the
+least KL divergence from the map in the window, and a rendered target decodes to its own point.
 """
 
 from __future__ import annotations
@@ -25,35 +24,30 @@ NEWTON_STEPS = 12  # 8 converge to float32 on any map that was tried, flat ones 
 class Decoded:
     """Positions read from heatmaps, in voxels of the heatmap's own grid.
 
-    Attributes
-    ----------
-    points : tensor, shape (batch, object, 3)
-    spread : tensor, shape (batch, object)
-        Root mean square distance of the whole probability map from the point, per axis: a
-        rendered target away from borders has the spread sigma, a flat map a very large one.
+    The spread is the root mean square distance per axis of the whole probability map from the
+    point: sigma for a rendered target away from borders, very large for a flat map.
     """
 
-    points: Tensor
-    spread: Tensor
+    points: Tensor  # (batch, object, 3)
+    spread: Tensor  # (batch, object)
 
 
 def decode(logits: Tensor, sigma_voxels: float) -> Decoded:
-    """Find the point of each heatmap.
+    """Find the point of each heatmap from logits (batch, object, z, y, x).
 
-    Parameters
-    ----------
-    logits : tensor, shape (batch, object, z, y, x)
-    sigma_voxels : float
-        The sigma that the network was trained for, in voxels of the heatmap's own grid.
+    The sigma is that which the network was trained for, in voxels of the heatmap's own grid.
     """
     logits = logits.detach().float()
     probability = torch.softmax(logits.flatten(2), dim=-1).view_as(logits)
     peak = _peak(probability)
     radius = math.ceil(WINDOW_SIGMAS * sigma_voxels) + 1
-    windows = [_window(peak[..., a], n, radius) for a, n in enumerate(logits.shape[2:])]
+    indices = [torch.arange(size, device=peak.device) for size in logits.shape[2:]]
+    windows = [
+        ((index - peak[..., axis, None]).abs() <= radius).float()  # (batch, object, size)
+        for axis, index in enumerate(indices)
+    ]
     marginals = [_marginal(probability, windows, a) * w for a, w in enumerate(windows)]
-    # side by side, so that every step of the fit is a few operations, not a few an axis
-    offsets = _fit(_side_by_side(marginals), _side_by_side(windows), peak, sigma_voxels)
+    offsets = _fit(_stack_axes(marginals), _stack_axes(windows), peak, sigma_voxels)
     # a point belongs inside the volume, which spans -0.5 ... size - 0.5
     highest = torch.tensor(logits.shape[2:], device=peak.device) - 0.5
     points = torch.minimum((offsets + peak).clamp_min(-0.5), highest)
@@ -61,18 +55,12 @@ def decode(logits: Tensor, sigma_voxels: float) -> Decoded:
 
 
 def _peak(probability: Tensor) -> Tensor:
-    """Index (batch, object, 3) of the likeliest 3x3x3 neighbourhood: one odd voxel can't win."""
+    """Return the index (batch, object, 3) of the likeliest 3x3x3 block, not of a single voxel."""
     padded = F.pad(probability, (1,) * 6)  # by hand: avg_pool3d refuses sides below its kernel
     smooth = F.avg_pool3d(padded, 3, stride=1)
     flat = smooth.flatten(2).argmax(dim=-1)
     _, ny, nx = probability.shape[2:]
     return torch.stack([flat // (ny * nx), flat // nx % ny, flat % nx], dim=-1)
-
-
-def _window(peak: Tensor, size: int, radius: int) -> Tensor:
-    """Return 1.0 inside the window and 0.0 outside, shape (batch, object, size)."""
-    index = torch.arange(size, device=peak.device)
-    return ((index - peak[..., None]).abs() <= radius).float()
 
 
 def _marginal(probability: Tensor, windows: list[Tensor], axis: int) -> Tensor:
@@ -87,16 +75,16 @@ def _marginal(probability: Tensor, windows: list[Tensor], axis: int) -> Tensor:
     return torch.einsum("bozy,boy->boz", over_x, wy)
 
 
-def _side_by_side(axes: list[Tensor]) -> Tensor:
-    """Stack one vector an axis (batch, object, size) to (batch, object, axis, longest size)."""
+def _stack_axes(axes: list[Tensor]) -> Tensor:
+    """Stack the axes' vectors (batch, object, size) to (batch, object, axis, longest size)."""
     longest = max(vector.shape[-1] for vector in axes)
     return torch.stack([F.pad(v, (0, longest - v.shape[-1])) for v in axes], dim=2)
 
 
 def _fit(marginals: Tensor, windows: Tensor, peak: Tensor, sigma_voxels: float) -> Tensor:
-    """Find the centre of the cut-off Gaussian whose mean is the marginal's (Newton's method).
+    """Find the centre of the cut-off Gaussian whose mean is the marginal's, by Newton's method.
 
-    The mean grows strictly with the centre, at the rate variance / sigma**2. All coordinates are
+    The mean's derivative with respect to the centre is variance / sigma**2. Coordinates are
     relative to the peak, which keeps float32 exact enough for any size.
     """
     index = torch.arange(marginals.shape[-1], device=peak.device) - peak[..., None].float()

@@ -1,6 +1,6 @@
 """KL, Dice and MSE between a heatmap's logits and a Gaussian target.
 
-The target is never made dense: every sum over voxels that it takes part in is three small matrix
+The target is never made dense: a sum over voxels of its product with a map is three small matrix
 products with its 1-D factors.
 """
 
@@ -19,24 +19,15 @@ LossName = Literal["kl", "dice", "mse"]
 
 @dataclass(frozen=True)
 class HeatmapScores:
-    """One number for each heatmap, each of shape (batch, object).
+    """Scores of each heatmap, all of shape (batch, object); p is the map, t the target."""
 
-    Attributes
-    ----------
-    kl_nats : KL(target || softmax(logits)), summed over voxels.
-    dice : 2 sum(p t) / (sum(p^2) + sum(t^2)), 1 for a perfect map.
-    mse : mean over voxels of (p - t)^2.
-    relative_mse : sum((p - t)^2) / sum(t^2); the same minimum as `mse`, but of the order of one,
-        so that it can be trained on.
-    """
-
-    kl_nats: Tensor
-    dice: Tensor
-    mse: Tensor
-    relative_mse: Tensor
+    kl_nats: Tensor  # KL(t || p), summed over voxels
+    dice: Tensor  # 2 sum(p t) / (sum(p^2) + sum(t^2)), 1 for a perfect map
+    mse: Tensor  # mean over voxels of (p - t)^2
+    relative_mse: Tensor  # sum((p - t)^2) / sum(t^2), about 1 in size, so that it can be trained on
 
     def loss(self, name: LossName) -> Tensor:
-        """Return what to minimise for this choice of loss, shape (batch, object)."""
+        """Return the loss of this name, shape (batch, object)."""
         if name == "kl":
             return self.kl_nats
         return 1 - self.dice if name == "dice" else self.relative_mse

@@ -1,4 +1,4 @@
-"""How good a batch of heatmaps and positions is, whichever number was trained on."""
+"""Metrics of heatmaps and positions over the scans of a split, whichever loss was trained on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from jawloc.geometry import Grid, voxels_to_mm
 
 @dataclass(frozen=True)
 class HeatmapMetrics:
-    """Scores of one pass over one split.
+    """Metrics of one pass over one split; for each object, the scans that show it count.
 
-    Radial errors are Euclidean distances between predicted and true points: in voxels of the
-    downsampled grid, and in mm (None where any scan's spacing is unknown). Of an object, only the
-    scans that show it count.
+    Radial errors are distances between predicted and true points in voxels of the downsampled grid,
+    and in mm (None where any scan's spacing is unknown).
     """
 
     kl_nats: float
@@ -28,53 +27,36 @@ class HeatmapMetrics:
     error_mm: float | None
     error_mm_median: float | None
     error_mm_max: float | None
-    # of several objects each one's own, if any scan shows it
-    by_object: Mapping[str, HeatmapMetrics] = field(default_factory=dict)
-    mse_relative: float | None = None  # to the target: what the loss "mse" trains on
+    by_object: Mapping[str, HeatmapMetrics] = field(default_factory=dict)  # where there are several
+    mse_relative: float | None = None  # the loss "mse" of `HeatmapScores`
 
     def flat(self) -> dict[str, float]:
-        """Return every number that is known under its name: `error_mm`, `error_<object>_mm`, ..."""
-        numbers = {
-            key: value
-            for key, value in vars(self).items()
-            if key != "by_object" and value is not None
-        }
+        """Return each known number by its name: `error_mm`, `error_<object>_mm`, ..."""
+        known = {k: v for k, v in vars(self).items() if k != "by_object" and v is not None}
         for name, metrics in self.by_object.items():
             for key, value in metrics.flat().items():
-                what, _, unit = key.partition("_")
-                numbers["_".join(filter(None, (what, name, unit)))] = value
-        return numbers
+                metric, _, unit = key.partition("_")
+                known["_".join(filter(None, (metric, name, unit)))] = value
+        return known
 
 
 @dataclass(frozen=True)
 class HeatmapSample:
-    """What one scan contributes to `HeatmapMetrics`; whatever is of a missing object is left out.
+    """One scan's part of `HeatmapMetrics`; objects whose truth is NaN are missing and left out."""
 
-    Attributes
-    ----------
-    kl_nats, dice, mse, mse_relative : arrays, shape (object,)
-    predicted, truth : arrays, shape (object, 3), voxels of `grid`; the truth of a missing object
-        is NaN
-    """
-
-    kl_nats: np.ndarray
+    kl_nats: np.ndarray  # (object,), as are the next three
     dice: np.ndarray
     mse: np.ndarray
     mse_relative: np.ndarray
-    predicted: np.ndarray
-    truth: np.ndarray
+    predicted: np.ndarray  # (object, 3), voxels of `grid`
+    truth: np.ndarray  # likewise
     grid: Grid
 
-    @property
-    def present(self) -> np.ndarray:
-        """Say which objects the scan shows, shape (object,)."""
-        shown: np.ndarray = ~np.isnan(self.truth).any(axis=-1)
-        return shown
-
-    def select(self, objects: slice | np.ndarray) -> HeatmapSample:
-        """Return what some of the objects contribute."""
-        numbers = {key: value[objects] for key, value in vars(self).items() if key != "grid"}
-        return HeatmapSample(**numbers, grid=self.grid)
+    def select(self, objects: slice) -> HeatmapSample:
+        """Return the sample of those of these objects that the scan shows."""
+        shown = ~np.isnan(self.truth[objects]).any(axis=-1)
+        arrays = {key: value[objects][shown] for key, value in vars(self).items() if key != "grid"}
+        return HeatmapSample(**arrays, grid=self.grid)
 
 
 def radial_errors_voxels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -89,21 +71,20 @@ def radial_errors_mm(predicted: np.ndarray, truth: np.ndarray, grid: Grid) -> np
 
 
 def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> HeatmapMetrics:
-    """Reduce scans to the numbers of a split; every object of every scan weighs the same.
+    """Average over a split's scans, every object of every scan with the same weight.
 
-    Parameters
-    ----------
-    names : of the objects; of several each gets its own numbers too.
+    With several object names, `by_object` holds the metrics of each object that any scan shows.
     """
-    shown = [s.select(s.present) for s in samples]
+    shown = [s.select(slice(None)) for s in samples]
     voxels = np.concatenate([radial_errors_voxels(s.predicted, s.truth) for s in shown])
     mm_parts = [radial_errors_mm(s.predicted, s.truth, s.grid) for s in shown]
     known = [part for part in mm_parts if part is not None]
     mm = np.concatenate(known) if len(known) == len(samples) else None
+    scores = {
+        key: float(np.mean(np.concatenate([getattr(s, key) for s in shown])))
+        for key in ("kl_nats", "dice", "mse", "mse_relative")
+    }
     return HeatmapMetrics(
-        kl_nats=float(np.mean(np.concatenate([s.kl_nats for s in shown]))),
-        dice=float(np.mean(np.concatenate([s.dice for s in shown]))),
-        mse=float(np.mean(np.concatenate([s.mse for s in shown]))),
         error_voxels=float(voxels.mean()),
         error_voxels_median=float(np.median(voxels)),
         error_voxels_max=float(voxels.max()),
@@ -111,14 +92,15 @@ def summarise(samples: Sequence[HeatmapSample], names: Sequence[str] = ()) -> He
         error_mm_median=None if mm is None else float(np.median(mm)),
         error_mm_max=None if mm is None else float(mm.max()),
         by_object=_by_object(samples, names) if len(names) > 1 else {},
-        mse_relative=float(np.mean(np.concatenate([s.mse_relative for s in shown]))),
+        **scores,
     )
 
 
 def _by_object(samples: Sequence[HeatmapSample], names: Sequence[str]) -> dict[str, HeatmapMetrics]:
-    every = {}
-    for number, name in enumerate(names):
-        own = [s.select(slice(number, number + 1)) for s in samples if s.present[number]]
-        if own:
-            every[name] = summarise(own)
-    return every
+    by_name = {}
+    for index, name in enumerate(names):
+        shown = [s.select(slice(index, index + 1)) for s in samples]
+        shown = [s for s in shown if len(s.truth)]
+        if shown:
+            by_name[name] = summarise(shown)
+    return by_name

@@ -1,9 +1,8 @@
 """Points -> Gaussian heatmaps, rendered analytically (the inverse of decode.py).
 
-A Gaussian is the product of three 1-D factors, so that a target is three short vectors and is
-made dense only where somebody wants to see it. Each factor is normalised on its axis: the
-heatmap sums to one, and near a border the peak stays where the point is (filtering a delta with
-reflecting borders, the usual way, moves it).
+A Gaussian is the product of three 1-D factors, so a target is kept as three short vectors and made
+dense for pictures only. Each factor is normalised on its axis: the heatmap sums to one, and near a
+border the peak stays at the point (filtering a delta with reflecting borders moves it).
 """
 
 from __future__ import annotations
@@ -17,57 +16,40 @@ Factors = tuple[Tensor, Tensor, Tensor]
 
 
 def are_present(points: Tensor) -> Tensor:
-    """Say which objects a scan shows, shape (batch, object): the point of a missing one is NaN."""
+    """Return which objects a scan shows, shape (batch, object); a missing one's point is NaN."""
     return ~points.isnan().any(-1)
 
 
 def with_stand_ins(points: Tensor) -> Tensor:
-    """Return points (batch, object, 3) with each missing one amid the others of its scan.
+    """Return points (batch, object, 3) with each missing one at the mean of its scan's others.
 
-    It gives what is computed of every object something finite to work on; nothing that comes of a
-    stand-in may count, a gradient neither, which a NaN would spoil even where it is masked.
+    So everything computed from them is finite, gradients included (a NaN would spoil those even
+    where it is masked); results for missing objects must be left out afterwards.
     """
     others = points.nanmean(dim=1, keepdim=True).nan_to_num()
     return torch.where(are_present(points)[..., None], points, others)
 
 
 def gaussian_factors(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Factors:
-    """Return the three 1-D factors of each point's Gaussian.
+    """Return the 1-D factors of Gaussians along z, y and x, each of shape (batch, object, size).
 
-    Parameters
-    ----------
-    points : tensor, shape (batch, object, 3)
-        (z, y, x) in voxels of the heatmap's own grid; may lie outside of it.
-    shape_zyx : three ints
-        The heatmap's shape.
-    sigma_voxels : float
-        Standard deviation in voxels of the heatmap's own grid.
-
-    Returns
-    -------
-    three tensors, shapes (batch, object, z), (batch, object, y), (batch, object, x), each summing
-    to one over its last axis.
+    Each factor sums to one over its last axis. The points (batch, object, 3), which may lie outside
+    the heatmap, and sigma, the standard deviation, are in voxels of the heatmap's own grid.
     """
-    z, y, x = (
-        torch.softmax(_log_gaussian(points[..., axis], size, sigma_voxels), dim=-1)
-        for axis, size in enumerate(shape_zyx)
-    )
+    factors = []
+    for axis, size in enumerate(shape_zyx):
+        index = torch.arange(size, device=points.device, dtype=points.dtype)
+        exponent = -0.5 * ((index - points[..., axis, None]) / sigma_voxels) ** 2
+        factors.append(torch.softmax(exponent, dim=-1))
+    z, y, x = factors
     return z, y, x
 
 
 def rendered_spread(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Tensor:
-    """Return the spread, as decode.py defines it, of each point's own heatmap.
+    """Return the spread (batch, object), as in `Decoded`, of the heatmap of each point.
 
-    That is sigma, but for borders, and for a sigma so far below a voxel that the voxels' distances
-    from the point count more.
-
-    Parameters
-    ----------
-    points, shape_zyx, sigma_voxels : as in `gaussian_factors`
-
-    Returns
-    -------
-    tensor, shape (batch, object), voxels of the heatmap's own grid
+    It differs from sigma near borders, and where sigma is far below a voxel. Parameters as in
+    `gaussian_factors`.
     """
     variance = torch.zeros(points.shape[:-1], device=points.device)
     for axis, factor in enumerate(gaussian_factors(points, shape_zyx, sigma_voxels)):
@@ -80,8 +62,3 @@ def render(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Ten
     """Return dense heatmaps, shape (batch, object, z, y, x), each summing to one."""
     z, y, x = gaussian_factors(points, shape_zyx, sigma_voxels)
     return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
-
-
-def _log_gaussian(centre: Tensor, size: int, sigma_voxels: float) -> Tensor:
-    index = torch.arange(size, device=centre.device, dtype=centre.dtype)
-    return -0.5 * ((index - centre[..., None]) / sigma_voxels) ** 2

@@ -1,31 +1,44 @@
-"""Calibration: what a locator learns about its own errors from scans held out of training."""
+"""Calibration: a locator learns its errors and what is normal from scans held out of training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.metrics import radial_errors_voxels
-from jawloc.inference.conformal import LEAST_SPREAD, ensemble_error_ratio
-from jawloc.inference.learn_references import (
-    HeldOutPosition,
-    learn_position_reference,
-    learn_scan_reference,
-)
+from jawloc.inference.conformal import LEAST_WIDTH, calibrate_radius, ensemble_error_ratio
 from jawloc.inference.locator import Locator, to_full_size
 from jawloc.inference.out_of_distribution import (
+    AXES,
     ImageFeatures,
     OodScores,
     disagreement_scores,
     image_features,
+    is_in_suspect_direction,
+    scan_ood_scores,
+    upright_direction,
 )
-from jawloc.inference.quality import Calibration, PositionReference
+from jawloc.inference.quality import (
+    UNCERTAIN_P_VALUE,
+    Calibration,
+    PositionReference,
+    ReferenceRange,
+    ScanReference,
+    assess_quality,
+)
 from jawloc.scans.cache import ExampleFile
-from jawloc.training.provenance import Provenance, joined, specimen_name
+from jawloc.training.provenance import joined, specimen_name
 from jawloc.training.splits import SPECIMEN_PATTERN
+
+CONFIDENCE = 0.9  # of the radius
+EXTREME_SHARE = 0.02  # share of the calibration scans that may be flagged themselves
+# Lower bound of a score's standard deviation: scans of one scanner may agree to a digit.
+LEAST_DEVIATION = 0.02
 
 
 def calibrate(
@@ -36,27 +49,19 @@ def calibrate(
     *,
     specimen_pattern: str = SPECIMEN_PATTERN,
 ) -> Locator:
-    """Return the locator with what its scans teach of how far to trust it.
+    """Return the locator with its errors and the reference ranges of its scores.
 
-    Parameters
-    ----------
-    tested : scans that had no part in training: only their errors are fair, and not those of a
-        specimen, or copy of a scan, that trained the network or chose its weights
-    chosen_by : scans by which the weights were chosen: what positions look like in them is usual
-    trained_on : scans that the network knows by heart: only what they themselves look like counts
-    specimen_pattern : tells which scans are of one specimen
+    Scores of scans are learned from all three groups, scores of positions not from those that
+    trained the network, and errors from the `fairly_tested` ones only. The specimen pattern is a
+    regular expression that tells the specimen from a scan's id.
     """
-    scans = [(image_features(file.read().image), file.source_grid) for file in trained_on]
-    held_out: list[_HeldOutScan] = []
     fair = fairly_tested(tested, (*trained_on, *chosen_by), specimen_pattern)
-    for file in (*tested, *chosen_by):
-        held = _hold_out(locator, file, specimen_pattern, fair=file.scan_id in fair)
-        scans.append((held.features, file.source_grid))
-        held_out.append(held)
-    objects = {
-        name: learn_position_reference(_of_object(held_out, name)) for name in locator.objects
-    }
-    return _calibrated(locator, scans, objects)
+    scans = [(image_features(file.read().image), file.source_grid) for file in trained_on]
+    held_out = [
+        _hold_out(locator, file, specimen_pattern, fair=file.scan_id in fair)
+        for file in (*tested, *chosen_by)
+    ]
+    return _calibrated(locator, held_out, scans)
 
 
 def fairly_tested(
@@ -64,7 +69,7 @@ def fairly_tested(
     learned: Sequence[ExampleFile],
     specimen_pattern: str = SPECIMEN_PATTERN,
 ) -> frozenset[str]:
-    """Return the ids of the tested scans of whose specimens, and images, nothing was learned."""
+    """Return the ids of tested scans of which no learned scan is a copy or of the same specimen."""
     specimens = {specimen_name(file.scan_id, specimen_pattern) for file in learned}
     copies = {file.content_hash for file in learned} - {""}
     return frozenset(
@@ -83,107 +88,73 @@ def join_folds(
     specimen_pattern: str = SPECIMEN_PATTERN,
     run_id: str | None = None,
 ) -> tuple[Locator, list[Locator]]:
-    """Return one locator with the networks of all folds, and each fold's on its own, calibrated.
+    """Return the ensemble of all folds' networks, and each fold's locator, calibrated.
 
-    Of each scan, only the network that tested it may say how well it is found: the others know it
-    by heart. So usual ranges are those of single networks, and a new scan's signs are the means of
-    what the single networks give. The errors are of single networks as well (cross-conformal
-    prediction, Vovk, Ann. Math. Artif. Intell. 74, 2015); that the mean of several is wrong by less
-    is learned from the scans that one network was tested on and that only chose the weights of
-    another, so that two networks say of them independently (`ensemble_error_ratio`). How much
-    networks usually disagree is learned from the same scans.
-
-    Parameters
-    ----------
-    locators : one a fold, with the same settings
-    tested : the scans that each fold tested; no scan is in two
-    chosen_by : the scans that chose each fold's weights
-    run_id : of the run that made the joint locator
-
-    Returns
-    -------
-    The locator of all, calibrated on the scans of all; and each fold's, calibrated on the scans
-    of the other folds, so that what it says of its own was learned from none of them.
+    `tested` and `chosen_by` are each fold's test and validation scans; no scan is tested twice. Its
+    error and scores are those of the network that tested it: the others were trained on it
+    (cross-conformal prediction, Vovk, Ann. Math. Artif. Intell. 74, 2015). How much less an
+    ensemble errs, and how much its networks disagree, is learned from the scans that one network
+    was tested on and that only chose the weights of another. Each fold's locator is calibrated on
+    the scans that the other folds tested.
     """
-    joint = replace(
-        locators[0],
-        networks=tuple(network for locator in locators for network in locator.networks),
-        sigma_voxels=tuple(sigma for locator in locators for sigma in locator.sigma_voxels),
-        presence_classifiers=tuple(
-            network for locator in locators for network in locator.presence_classifiers
-        ),
-        provenance=joined([locator.provenance for locator in locators], run_id),
-    )
-    fair, seen_twice = (
-        [
-            [_hold_out(locator, file, specimen_pattern, fair=is_fair) for file in files]
-            for locator, files in zip(locators, every, strict=True)
-        ]
-        for every, is_fair in ((tested, True), (chosen_by, False))
-    )
-    known = {held.file.scan_id: held for part in fair for held in part}
-    twice = [held for part in seen_twice for held in part if held.file.scan_id in known]
-    pairs = [(known[held.file.scan_id], held) for held in twice]
-    objects = {}
-    for index, name in enumerate(locators[0].objects):
-        own = _of_object(known.values(), name)
-        ratio, apart = _of_pairs(pairs, index, name, len(locators))
-        objects[name] = learn_position_reference(own, error_ratio=ratio, pairs=apart)
-    scans = [(held.features, held.file.source_grid) for held in known.values()]
-    alone = []
-    for k, locator in enumerate(locators):
-        others = [held for part in (*fair[:k], *fair[k + 1 :]) for held in part]
-        own_objects = {
-            name: learn_position_reference(_of_object(others, name)) for name in locator.objects
-        }
-        elsewhere = [(held.features, held.file.source_grid) for held in others]
-        one = replace(locator, provenance=_calibrated_on(locator, joint, others))
-        alone.append(_calibrated(one, elsewhere, own_objects))
-    return _calibrated(joint, scans, objects), alone
+    ensemble = _ensemble(locators, run_id)
+    fair = [
+        [_hold_out(locator, file, specimen_pattern, fair=True) for file in files]
+        for locator, files in zip(locators, tested, strict=True)
+    ]
+    by_id = {held.file.scan_id: held for held in chain(*fair)}
+    pairs = [
+        (by_id[file.scan_id], _hold_out(locator, file, specimen_pattern, fair=False))
+        for locator, files in zip(locators, chosen_by, strict=True)
+        for file in files
+        if file.scan_id in by_id
+    ]
+    others = [[*chain(*fair[:k], *fair[k + 1 :])] for k in range(len(fair))]
+    single = [
+        _calibrated(_recorded(locator, ensemble, held_out), held_out)
+        for locator, held_out in zip(locators, others, strict=True)
+    ]
+    return _calibrated(ensemble, list(by_id.values()), pairs=pairs), single
 
 
-def _calibrated_on(
-    locator: Locator, joint: Locator, scans: Sequence[_HeldOutScan]
-) -> Provenance | None:
-    """Return the record of a fold's locator that was calibrated on the scans of others."""
-    if locator.provenance is None or joint.provenance is None:
-        return None
-    ids = tuple(held.file.scan_id for held in scans)
+def _ensemble(locators: Sequence[Locator], run_id: str | None) -> Locator:
+    parts: dict[str, Any] = {
+        name: tuple(chain(*(getattr(locator, name) for locator in locators)))
+        for name in ("networks", "sigma_voxels", "presence_classifiers")
+    }
+    provenance = joined([locator.provenance for locator in locators], run_id)
+    return replace(locators[0], **parts, provenance=provenance)
+
+
+def _recorded(locator: Locator, ensemble: Locator, held_out: Sequence[_HeldOutScan]) -> Locator:
+    """Return a fold's locator whose record names these scans as those that calibrate it."""
+    own, joint = locator.provenance, ensemble.provenance
+    if own is None or joint is None:
+        return replace(locator, provenance=None)
+    ids = tuple(held.file.scan_id for held in held_out)
     networks = tuple(
         replace(network, scan_ids={**network.scan_ids, "calibration": ids})
-        for network in locator.provenance.networks
+        for network in own.networks
     )
-    return replace(locator.provenance, scans=joint.provenance.scans, networks=networks)
+    return replace(locator, provenance=replace(own, scans=joint.scans, networks=networks))
 
 
 @dataclass(frozen=True)
 class _HeldOutScan:
-    """A scan that did not train, how it looks, and what a network says of it.
-
-    Attributes
-    ----------
-    objects : those that it shows, by name
-    points_voxels : array, shape (object, 3), found, on the downsampled grid
-    offsets : array, shape (object, 3): found minus true position in voxels of the full-size scan,
-        as a multiple of the map's width; NaN where the scan lacks the object
-    """
+    """A scan that a network was not trained on, and what that network predicts for it."""
 
     file: ExampleFile
-    features: ImageFeatures
-    objects: dict[str, HeldOutPosition]
-    points_voxels: np.ndarray
+    scan: tuple[ImageFeatures, Grid]  # the full-size grid
+    objects: dict[str, HeldOutPosition]  # those that the scan shows, by name
+    points_voxels: np.ndarray  # (object, 3), found, on the downsampled grid
+    # (object, 3), found minus true position at full size, in heatmap widths; NaN where missing
     offsets: np.ndarray
 
 
 def _hold_out(
     locator: Locator, file: ExampleFile, specimen_pattern: str, *, fair: bool
 ) -> _HeldOutScan:
-    """Look at a scan that did not train.
-
-    Parameters
-    ----------
-    fair : whether the scan had no part in choosing the weights either
-    """
+    """Predict a held-out scan; `fair`: it had no part in choosing the weights either."""
     prediction, full = locator.predict(file.read().image), file.source_grid
     found, truth = (
         map_points(points, file.grid, full)
@@ -194,50 +165,128 @@ def _hold_out(
     specimen = specimen_name(file.scan_id, specimen_pattern)
     objects = {
         name: HeldOutPosition(
-            file.scan_id,
-            specimen,
-            float(errors[i]) if fair else None,
-            widths[i],
-            prediction.ood_scores[i],
+            specimen, float(errors[i]) if fair else None, widths[i], prediction.ood_scores[i]
         )
         for i, name in enumerate(locator.objects)
         if not np.isnan(errors[i])  # else the scan lacks this object
     }
-    offsets = (found - truth) / np.maximum(widths, LEAST_SPREAD)[:, None]
-    return _HeldOutScan(file, prediction.image_features, objects, prediction.points_voxels, offsets)
-
-
-def _of_object(scans: Iterable[_HeldOutScan], name: str) -> list[HeldOutPosition]:
-    return [scan.objects[name] for scan in scans if name in scan.objects]
-
-
-def _of_pairs(
-    pairs: Sequence[tuple[_HeldOutScan, _HeldOutScan]], index: int, name: str, networks: int
-) -> tuple[float, list[OodScores]]:
-    """Return what two networks say of the same scans: error ratio, and signs of disagreement.
-
-    Parameters
-    ----------
-    index, name : of the object
-    networks : how many will be averaged
-    """
-    shown = [pair for pair in pairs if name in pair[0].objects]
-    if not shown:
-        return 1.0, []
-    first, second = (np.stack([pair[k].offsets[index] for pair in shown]) for k in (0, 1))
-    specimens = [one.objects[name].specimen for one, _ in shown]
-    ratio = ensemble_error_ratio(first, second, networks, specimens)
-    apart = [
-        disagreement_scores(np.stack([one.points_voxels, other.points_voxels]))[index]
-        for one, other in shown
-    ]
-    return ratio, apart
+    offsets = (found - truth) / np.maximum(widths, LEAST_WIDTH)[:, None]
+    scan = (prediction.image_features, full)
+    return _HeldOutScan(file, scan, objects, prediction.points_voxels, offsets)
 
 
 def _calibrated(
     locator: Locator,
-    scans: Sequence[tuple[ImageFeatures, Grid]],
-    objects: Mapping[str, PositionReference],
+    held_out: Sequence[_HeldOutScan],
+    trained_on: Sequence[tuple[ImageFeatures, Grid]] = (),
+    pairs: Sequence[tuple[_HeldOutScan, _HeldOutScan]] = (),
 ) -> Locator:
-    usual = learn_scan_reference(scans, locator.flipped_axes)
-    return replace(locator, calibration=Calibration(usual, objects))
+    """Return the calibrated locator; `pairs` are two networks' predictions of one scan."""
+    scans = [*trained_on, *(held.scan for held in held_out)]
+    objects = {}
+    for index, name in enumerate(locator.objects):
+        positions = [held.objects[name] for held in held_out if name in held.objects]
+        shown = [pair for pair in pairs if name in pair[0].objects]
+        ratio, disagreements = 1.0, []
+        if shown:
+            first, second = (np.stack([pair[k].offsets[index] for pair in shown]) for k in (0, 1))
+            specimens = [one.objects[name].specimen for one, _ in shown]
+            ratio = ensemble_error_ratio(first, second, len(locator.networks), specimens)
+            disagreements = [
+                disagreement_scores(np.stack([one.points_voxels, other.points_voxels]))[index]
+                for one, other in shown
+            ]
+        objects[name] = learn_position_reference(
+            positions, error_ratio=ratio, disagreements=disagreements
+        )
+    reference = learn_scan_reference(scans, locator.flipped_axes)
+    return replace(locator, calibration=Calibration(reference, objects))
+
+
+def learn_scan_reference(
+    scans: Sequence[tuple[ImageFeatures, Grid]], flipped_axes: Sequence[str] = ()
+) -> ScanReference:
+    """Learn the reference of whole scans, at least one, given with their full-size grids.
+
+    Training flips scans along `flipped_axes`, so along these neither orientation is suspect.
+    """
+    features = [own for own, _ in scans]
+    scores = []
+    for i, (own, full) in enumerate(scans):  # each is compared with the others, as a new one is
+        others = [*features[:i], *features[i + 1 :]] or features
+        scores.append(scan_ood_scores(own, full, *_profiles(others, flipped_axes)))
+    return ScanReference(*_profiles(features, flipped_axes), reference_ranges(scores))
+
+
+def _profiles(
+    features: Sequence[ImageFeatures], flipped_axes: Sequence[str]
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]:
+    """Return the mean profile and the upright direction along each axis."""
+    along = [[own.profiles[axis] for own in features] for axis in range(3)]
+    upright = tuple(
+        None if name in flipped_axes else upright_direction(profiles)
+        for name, profiles in zip(AXES, along, strict=True)
+    )
+    return tuple(np.mean(profiles, axis=0) for profiles in along), upright
+
+
+@dataclass(frozen=True)
+class HeldOutPosition:
+    """One object in a scan that the network was not trained on; in voxels of the full-size scan."""
+
+    specimen: str
+    error_voxels: float | None  # None where the scan helped to choose the weights: too optimistic
+    width_voxels: float  # of the heatmap
+    ood_scores: OodScores
+
+
+def learn_position_reference(
+    held_out: Sequence[HeldOutPosition],
+    *,
+    error_ratio: float = 1.0,
+    disagreements: Sequence[OodScores] = (),
+) -> PositionReference:
+    """Learn the reference of one object's positions.
+
+    For an ensemble, `error_ratio` is its error as a share of a single network's, whose errors these
+    are, and `disagreements` are scores of the disagreement between two networks.
+    """
+    fair = [h for h in held_out if h.error_voxels is not None]
+    errors = [error_ratio * float(h.error_voxels or 0) for h in fair]
+    specimens = [h.specimen for h in fair]
+    conformal = calibrate_radius(errors, [h.width_voxels for h in fair], CONFIDENCE, specimens)
+    ranges = reference_ranges([h.ood_scores for h in held_out]) | reference_ranges(disagreements)
+    return PositionReference(conformal, ranges, len(set(specimens)))
+
+
+def reference_ranges(scans: Sequence[OodScores]) -> dict[str, ReferenceRange]:
+    """Learn the reference range of each score.
+
+    Good scans may have heavier tails than a normal distribution, so each range is widened until all
+    but the most extreme scans lie inside.
+    """
+    ranges = {name: reference_range(values, LEAST_DEVIATION) for name, values in _columns(scans)}
+    ranked = sorted(scans, key=lambda scores: assess_quality(ranges, scores).p_value)
+    inside = ranked[int(EXTREME_SHARE * (len(scans) + 1)) :]
+    return {
+        name: ranges[name].widened(
+            [v for v in values if is_in_suspect_direction(name, v, ranges[name].mean)],
+            UNCERTAIN_P_VALUE,
+        )
+        for name, values in _columns(inside)
+    }
+
+
+def _columns(scans: Sequence[OodScores]) -> Iterator[tuple[str, list[float]]]:
+    for name in dict.fromkeys(name for scores in scans for name in scores):
+        yield name, [scores[name] for scores in scans if name in scores]
+
+
+def reference_range(values: Sequence[float], least_deviation: float = 0.0) -> ReferenceRange:
+    """Learn a reference range from the finite ones of good scans' values."""
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    if len(known) == 0:
+        return ReferenceRange(0.0, 0.0, 0)
+    deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    return ReferenceRange(float(known.mean()), max(deviation, least_deviation), len(known))

@@ -12,14 +12,14 @@ from pydantic import Field
 from jawloc.geometry import Shape
 from jawloc.scans.scan import ScanFile
 
+Length = Annotated[int, Field(ge=1)]
+
 
 @dataclass(frozen=True)
 class CropConfig:
     """The crop's size in voxels of the full-size scan, (z, y, x)."""
 
-    crop_size: tuple[
-        Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
-    ] = (192, 192, 192)
+    crop_size: tuple[Length, Length, Length] = (192, 192, 192)
 
 
 @dataclass(frozen=True)
@@ -35,38 +35,27 @@ def crop_box_around(
     point_voxels: Sequence[float], size_zyx: Sequence[int], shape_zyx: Sequence[int]
 ) -> CropBox:
     """Place a window so that the point is as near its middle as the scan's borders allow."""
-    start, shifted, padded = [], False, False
-    for point, size, length in zip(point_voxels, size_zyx, shape_zyx, strict=True):
-        wanted = round(point - (size - 1) / 2)
-        inside = min(max(wanted, 0), length - size) if size <= length else (length - size) // 2
-        shifted |= inside != wanted
-        padded |= size > length
-        start.append(inside)
+    point, size, shape = (np.asarray(values) for values in (point_voxels, size_zyx, shape_zyx))
+    wanted = np.rint(point - (size - 1) / 2).astype(int)
+    padded = size > shape
+    start = np.where(padded, (shape - size) // 2, np.minimum(wanted.clip(0), shape - size))
     fit: Literal["centred", "shifted", "padded"]
-    fit = "padded" if padded else "shifted" if shifted else "centred"
-    return CropBox((start[0], start[1], start[2]), (*map(int, size_zyx),), fit)  # type: ignore[arg-type]
+    fit = "padded" if padded.any() else "shifted" if (start != wanted).any() else "centred"
+    return CropBox((*start.tolist(),), (*size.tolist(),), fit)
 
 
 def read_crop(scan: ScanFile, window: CropBox) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a window of a scan file, slice by slice.
+    """Read the image, and the mask if the scan has one, in a window, slice by slice.
 
-    Returns
-    -------
-    image and mask (None where the scan has none), both of the window's size; outside the scan
-    the image holds the window's lowest grey value and the mask 0. Grey values are as
-    `ScanFile.grey_values` gives them.
+    Outside the scan the image holds the window's lowest grey value and the mask 0. Grey values are
+    as `ScanFile.grey_values` returns them.
     """
-    inside = [
-        slice(max(start, 0), min(start + size, length))
-        for start, size, length in zip(
-            window.start_zyx, window.size_zyx, scan.grid.shape_zyx, strict=True
-        )
-    ]
+    start = np.asarray(window.start_zyx)
+    stop = start + window.size_zyx
+    first, last = start.clip(0), np.minimum(stop, scan.grid.shape_zyx)
+    inside = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]
+    padding = np.stack([first - start, stop - last], axis=1)
     image = scan.grey_values(_read_box(scan.read_image, inside))
-    padding = [
-        (part.start - start, start + size - part.stop)
-        for part, start, size in zip(inside, window.start_zyx, window.size_zyx, strict=True)
-    ]
     mask = None
     if scan.read_mask is not None:
         mask = np.pad(_read_box(scan.read_mask, inside), padding)

@@ -1,8 +1,8 @@
-"""Crops as files: TIFF, NRRD, NIfTI or DICOM, which keep where in the scan they were cut out.
+"""Crops as TIFF, NRRD, NIfTI or DICOM files, which keep their place in the scan.
 
-Every format but TIFF has a place for spacing and origin: there a point of the crop and the same
-point of the scan have the same coordinates in mm. Where the scan's spacing is unknown, NRRD and
-NIfTI, which can't say that, count in voxels. TIFF and DICOM also carry the window as a note.
+All but TIFF hold spacing and origin, so that a point has the same coordinates in mm in crop and
+scan; where the spacing is unknown, NRRD and NIfTI, which can't say that, count in voxels. TIFF and
+DICOM also hold the window as metadata.
 """
 
 from __future__ import annotations
@@ -30,53 +30,39 @@ CROP_ENDINGS = {"tif": ".tif", "nrrd": ".nrrd", "nii.gz": ".nii.gz", "dicom": ".
 
 
 def write_crop(path: Path, crop: np.ndarray, window: CropBox, scan: ScanFile) -> None:
-    """Write a crop in the format that the file's ending names; it appears whole or not at all.
+    """Write the crop of a window, atomically, in the format of the path's ending (CROP_ENDINGS).
 
-    Parameters
-    ----------
-    path : Path
-        With one of the endings in CROP_ENDINGS.
-    crop : array, shape (z, y, x)
-        As `read_crop` returns it. Its values are kept, except by DICOM, which has integers of 8
-        or 16 bits only: there all others are scaled, and the file says how.
-    window : CropBox
-        Where in the scan the crop lies.
-
-    Raises
-    ------
-    InputError
-        If the format can't hold such voxels.
-    OSError
-        If the file can't be written.
+    Grey values are kept, but DICOM has integers of 8 or 16 bits only: there all others are scaled,
+    and the file holds slope and intercept. Raises an InputError if the format can't hold such
+    voxels, and an OSError if the file can't be written.
     """
-    grid = Grid(_shape(crop), scan.grid.spacing_mm_zyx)
+    grid = Grid(window.size_zyx, scan.grid.spacing_mm_zyx)
     place = _placement(scan, window)
+    note = {
+        "crop_of": scan.path.name,
+        "crop_start_zyx": list(window.start_zyx),
+        "spacing_mm_zyx": scan.grid.spacing_mm_zyx,
+    }
     record_file(path)
     if path.name.endswith(CROP_ENDINGS["dicom"]):
-        _write_dicom(path, crop, grid, place, _note(window, scan))
+        quantisation = choose_quantisation(scan_in_memory(path, crop, grid))
+        stored = quantisation.stored(crop)
+        write_plain_dicom(path, stored, grid, place, metadata=note, rescale=quantisation.rescale)
         return
-    with _appearing_whole(path, crop.nbytes) as temporary:
+    with _atomically(path, crop.nbytes) as temporary:
         if path.name.endswith(CROP_ENDINGS["tif"]):
-            _write_tiff(temporary, crop, _note(window, scan))
+            _write_tiff(temporary, crop, note)
         else:
             _write_volume(temporary, crop, grid, place)
 
 
 def _placement(scan: ScanFile, window: CropBox) -> Placement:
-    """Return where the crop's first voxel lies, on axes in voxels where there are no mm."""
+    """Return where the crop's first voxel lies, in voxels where there are no mm."""
     start = np.asarray(window.start_zyx, float)
     whole = scan.read_placement() or Placement()
     first = voxels_to_lps_mm(start, scan.grid, whole)
     z, y, x = (float(v) for v in (start if first is None else first))
     return Placement((z, y, x), whole.axes_zyx)
-
-
-def _note(window: CropBox, scan: ScanFile) -> dict[str, Any]:
-    return {
-        "crop_of": scan.path.name,
-        "crop_start_zyx": list(window.start_zyx),
-        "spacing_mm_zyx": scan.grid.spacing_mm_zyx,
-    }
 
 
 def _write_tiff(path: Path, crop: np.ndarray, note: dict[str, Any]) -> None:
@@ -91,7 +77,7 @@ def _write_volume(path: Path, crop: np.ndarray, grid: Grid, place: Placement) ->
     import SimpleITK
 
     dtype = np.dtype(crop.dtype)
-    if dtype.kind == "b" or dtype == np.float16:  # SimpleITK doesn't know these
+    if dtype.kind == "b" or dtype == np.float16:  # not in SimpleITK
         dtype = np.dtype(np.uint8 if dtype.kind == "b" else np.float32)
     values = np.ascontiguousarray(crop, dtype.newbyteorder("="))
     image = SimpleITK.GetImageFromArray(values)
@@ -111,30 +97,16 @@ def _write_volume(path: Path, crop: np.ndarray, grid: Grid, place: Placement) ->
         raise OSError(errno.EIO, "the crop read back is not the crop written")
 
 
-def _write_dicom(
-    path: Path, crop: np.ndarray, grid: Grid, place: Placement, note: dict[str, Any]
-) -> None:
-    """Write grey values exactly where 16 bits can hold them, else scaled."""
-    quantisation = choose_quantisation(scan_in_memory(path, crop, grid))
-    stored, rescale = quantisation.stored(crop), quantisation.rescale
-    write_plain_dicom(path, stored, grid, place, metadata=note, rescale=rescale)
-
-
 @contextmanager
-def _appearing_whole(path: Path, size_bytes: int) -> Iterator[Path]:
-    """Yield an `atomic_path`, and check that all of the crop has been written to it."""
+def _atomically(path: Path, size_bytes: int) -> Iterator[Path]:
+    """Yield an `atomic_path`, and check that the whole crop was written to it."""
     with atomic_path(path) as temporary:
         try:
             yield temporary
             if temporary.stat().st_size < size_bytes and not path.name.endswith(".gz"):
                 raise OSError(errno.EIO, "the crop is not written to its end")
         except (OSError, InputError) as error:
-            # each library has its own message for a full disk
+            # each library has its own error for a full disk
             if shutil.disk_usage(path.parent).free < size_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
-
-
-def _shape(crop: np.ndarray) -> tuple[int, int, int]:
-    z, y, x = crop.shape
-    return z, y, x

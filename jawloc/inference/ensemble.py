@@ -16,30 +16,18 @@ from jawloc.training.coarse_to_fine import StagePrediction
 
 @dataclass(frozen=True)
 class NetworkPrediction:
-    """What one network predicts for an image, averaged over its augmented copies.
+    """One network's prediction for an image, averaged over its augmented copies.
 
-    Attributes
-    ----------
-    points : array, shape (object, 3), voxels of the downsampled grid
-    width : array, shape (object,), in the same unit, per axis
-        Root mean square distance of the probability map from the point, which is wide because the
-        map is that of a Gaussian, and wider where the network is unsure.
-    spread : array, shape (object,), in the same unit, per axis
-        By how much the map is wider than the rendered Gaussian, and the copies' points differ.
-    elsewhere : array, shape (object,)
-        Share of the first stage's probability that lies away from the point.
-    contrast, fine_contrast : array, shape (object,)
-        How far the highest logit of the first and of the last stage is above their mean, in nats.
-    probability : array, shape (object, z, y, x), of the image itself, on the heatmap's own grid
+    Arrays without another shape are (object,); lengths are in downsampled voxels, per axis.
     """
 
-    points: np.ndarray
-    width: np.ndarray
-    spread: np.ndarray
-    elsewhere: np.ndarray
-    contrast: np.ndarray
-    fine_contrast: np.ndarray
-    probability: np.ndarray
+    points: np.ndarray  # (object, 3)
+    width: np.ndarray  # root mean square distance of the heatmap from the point
+    spread: np.ndarray  # how much wider it is than a rendered Gaussian, and the copies' scatter
+    distant_probability: np.ndarray  # share of the first stage's heatmap far from the point
+    contrast: np.ndarray  # highest minus mean logit of the first stage, nats
+    fine_contrast: np.ndarray  # likewise, of the last stage
+    probability: np.ndarray  # (object, z, y, x), of the image itself, on the heatmap's own grid
 
 
 def combine_copies(
@@ -47,87 +35,72 @@ def combine_copies(
     copies: Sequence[AugmentedCopy],
     shape_zyx: Sequence[int],
 ) -> NetworkPrediction:
-    """Average what one network predicts for every augmented copy of an image."""
-    found = predictions[-1].decode().points  # (variant, object, 3)
-    points = torch.stack([copy.back(p) for copy, p in zip(copies, found, strict=True)])
-    first, (width, spread) = predictions[0], _spreads(predictions, points)
+    """Average what each stage of one network predicts for the augmented copies of an image."""
+    first, last = predictions[0], predictions[-1]
+    found = last.decode().points  # (copy, object, 3)
+    points = torch.stack([copy.map_back(p) for copy, p in zip(copies, found, strict=True)])
+    width, spread = _width_and_spread(predictions, points)
     return NetworkPrediction(
         points=_array(points.mean(dim=0)),
         width=_array(width),
         spread=_array(spread),
-        elsewhere=_array(_elsewhere(first, found).mean(dim=0)),
+        distant_probability=_array(_distant_probability(first, found).mean(dim=0)),
         contrast=_array(_contrast(first).mean(dim=0)),
-        fine_contrast=_array(_contrast(predictions[-1]).mean(dim=0)),
-        probability=predictions[-1].probability(shape_zyx)[0].cpu().numpy(),
+        fine_contrast=_array(_contrast(last).mean(dim=0)),
+        probability=last.probability(shape_zyx)[0].cpu().numpy(),
     )
 
 
-def average_networks(network_predictions: Sequence[NetworkPrediction]) -> NetworkPrediction:
+def average_networks(predictions: Sequence[NetworkPrediction]) -> NetworkPrediction:
     """Average the predictions of several networks; their scatter is added to the spread.
 
-    Everything else is the mean over single networks, because reference ranges are learned from
-    single networks: only one network of an ensemble of folds was not trained on a given scan.
+    The width is a single network's, root mean square, because the radius is calibrated on single
+    networks: only one network of an ensemble of folds was not trained on a given scan.
     """
-    points = np.stack([one.points for one in network_predictions])
+    averaged = {
+        name: np.mean([getattr(one, name) for one in predictions], axis=0)
+        for name in ("points", "distant_probability", "contrast", "fine_contrast", "probability")
+    }
+    points = np.stack([one.points for one in predictions])
     scatter = ((points - points.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0) / 3
     return NetworkPrediction(
-        points=points.mean(axis=0),
-        width=np.sqrt(np.mean([one.width**2 for one in network_predictions], axis=0)),
-        spread=np.sqrt(np.mean([one.spread**2 for one in network_predictions], axis=0) + scatter),
-        elsewhere=np.mean([one.elsewhere for one in network_predictions], axis=0),
-        contrast=np.mean([one.contrast for one in network_predictions], axis=0),
-        fine_contrast=np.mean([one.fine_contrast for one in network_predictions], axis=0),
-        probability=np.mean([one.probability for one in network_predictions], axis=0),
+        width=np.sqrt(np.mean([one.width**2 for one in predictions], axis=0)),
+        spread=np.sqrt(np.mean([one.spread**2 for one in predictions], axis=0) + scatter),
+        **averaged,
     )
 
 
-def ensemble_disagreement(points: np.ndarray) -> np.ndarray:
-    """Return the standard deviation, per axis, between the networks' points of each object.
-
-    Its expectation does not depend on the number of networks.
-
-    Parameters
-    ----------
-    points : array, shape (network, object, 3), at least two networks
-
-    Returns
-    -------
-    array, shape (object,), in the points' unit
-    """
-    return np.sqrt(points.var(axis=0, ddof=1).mean(axis=-1))
-
-
-def _spreads(predictions: Sequence[StagePrediction], points: Tensor) -> tuple[Tensor, Tensor]:
+def _width_and_spread(
+    predictions: Sequence[StagePrediction], points: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the width of the last stage's heatmap, and its spread beyond the rendered target.
 
-    The fine stage sees its window only. That the object might be elsewhere shows in the coarse
-    stage's heatmap, which is then wider than its target. The scatter of the augmented copies'
-    points (copy, object, 3) is added.
+    The fine stage sees its window only. If the object may lie outside, the coarse stage's heatmap
+    is wider than its target, which is added; so is the scatter of the copies' points.
     """
-    beyond = torch.stack([stage.spread_beyond_target().square() for stage in predictions]).sum(0)
-    width = predictions[-1].decode().spread.square()
-    for earlier in predictions[:-1]:
-        width = width + earlier.spread_beyond_target().square()
+    beyond = [stage.spread_beyond_target().square() for stage in predictions]
+    width = sum(beyond[:-1], start=predictions[-1].decode().spread.square())
     scatter = (points - points.mean(dim=0)).square().sum(dim=-1).mean(dim=0) / 3
-    return (width.mean(dim=0) + scatter).sqrt(), (beyond.mean(dim=0) + scatter).sqrt()
+    spread = torch.stack(beyond).sum(0).mean(dim=0) + scatter
+    return (width.mean(dim=0) + scatter).sqrt(), spread.sqrt()
 
 
-def _contrast(predictions: StagePrediction) -> Tensor:
-    return predictions.logits.amax((2, 3, 4)) - predictions.logits.mean((2, 3, 4))
+def _contrast(stage: StagePrediction) -> Tensor:
+    return stage.logits.amax((2, 3, 4)) - stage.logits.mean((2, 3, 4))
 
 
-def _elsewhere(first: StagePrediction, points: Tensor) -> Tensor:
+def _distant_probability(stage: StagePrediction, points: Tensor) -> Tensor:
     """Return the share of a heatmap that lies outside a sphere round points (batch, object, 3)."""
-    maps = torch.softmax(first.logits.float().flatten(2), -1).view_as(first.logits)
-    start = first.start.to(points)
+    maps = torch.softmax(stage.logits.float().flatten(2), -1).view_as(stage.logits)
+    start = stage.start.to(points)
     square = torch.zeros_like(maps)
     for axis, size in enumerate(maps.shape[2:]):
-        places = (torch.arange(size, device=maps.device) + 0.5) * first.stride - 0.5
+        places = (torch.arange(size, device=maps.device) + 0.5) * stage.stride - 0.5
         offset = places + start[..., axis, None] - points[..., axis, None]
         shape = [*offset.shape[:2], 1, 1, 1]
         shape[axis + 2] = size
         square = square + offset.square().view(shape)
-    radius = WINDOW_SIGMAS * first.sigma_voxels + first.stride
+    radius = WINDOW_SIGMAS * stage.sigma_voxels + stage.stride
     return torch.where(square > radius**2, maps, 0).sum((2, 3, 4))
 
 

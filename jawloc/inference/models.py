@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,34 @@ from jawloc.training.intensity import IntensityConfig
 from jawloc.training.network import build_network
 from jawloc.training.stages import NetworkConfig
 
-# The sigma at which the lab's schedule ends, in downsampled voxels.
-LAB_SIGMA_VOXELS = 1.0
+LAB_SIGMA_VOXELS = 1.0  # at which the lab's schedule ends, in downsampled voxels
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What a user asks of a model; None or empty: whatever the model has."""
+    """What a user requires of a model; None or empty: whatever the model has."""
 
     network: str | None = None
     downsampled_size: Shape | None = None
     objects: tuple[str, ...] = ()
 
     def select(self, found: Sequence[Localisation]) -> list[Localisation]:
-        """Return the objects that are asked for, in the order asked."""
-        if not self.objects:
-            return list(found)
+        """Return the required objects, in the order of `objects`."""
         by_name = {one.object_name: one for one in found}
-        return [by_name[name] for name in self.objects]
+        return [by_name[name] for name in self.objects or by_name]
 
 
 def load_model(path: Path, model_options: ModelOptions, device: str = "cpu") -> Locator:
-    """Load a locator, or build one of bare weights, and see that it is what is asked for.
+    """Load a locator that fits the options, or build one of bare weights as the lab saves them.
 
-    A file that jawloc wrote says all by itself. Of bare weights (a state dict, as the lab saves
-    them) the user must say network and grid; grey values go in as they are, as the lab trained.
-
-    Raises
-    ------
-    InputError
-        No such file, a file that isn't a model or holds code, or one of another network or grid, or
-        without the objects, that are asked for.
+    Bare weights hold neither network nor grid, so the options must; grey values go in unscaled, as
+    the lab trained. An InputError is raised for a file that is missing, is no model or holds code,
+    and for a model that doesn't fit the options.
     """
     content = read_weights_file(path)
     if content.get("format") in FORMATS:
         locator = load_locator(path, device)
-        _refuse_other(path.name, locator, model_options)
+        _check_options(path.name, locator, model_options)
         return locator
     if not content or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise InputError(
@@ -69,18 +61,15 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse_other(name: str, locator: Locator, model_options: ModelOptions) -> None:
-    has: Any = locator.network_config.name
-    if model_options.network not in (None, has):
-        raise InputError(
-            f"{name}: --network asks for {model_options.network}; the model is a {has}"
-        )
-    if model_options.downsampled_size not in (None, tuple(locator.downsampled_size)):
-        raise InputError(
-            f"{name}: --downsampled-size asks for {_times(model_options.downsampled_size)}; the "
-            f"model's grid is {_times(locator.downsampled_size)}"
-        )
-    for wanted in model_options.objects:
+def _check_options(name: str, locator: Locator, options: ModelOptions) -> None:
+    network: Any = locator.network_config.name
+    if options.network not in (None, network):
+        raise InputError(f"{name}: --network asks for {options.network}; the model is a {network}")
+    size = tuple(locator.downsampled_size)
+    if options.downsampled_size not in (None, size):
+        wanted, own = ("×".join(map(str, n or ())) for n in (options.downsampled_size, size))
+        raise InputError(f"{name}: --downsampled-size asks for {wanted}; the model's grid is {own}")
+    for wanted in options.objects:
         if wanted not in locator.objects:
             raise InputError(
                 f"{name}: --object must name what the model finds ({', '.join(locator.objects)}); "
@@ -89,22 +78,20 @@ def _refuse_other(name: str, locator: Locator, model_options: ModelOptions) -> N
 
 
 def _from_bare_weights(
-    name: str, weights: dict[str, Any], model_options: ModelOptions, device: str
+    name: str, weights: dict[str, Any], options: ModelOptions, device: str
 ) -> Locator:
-    if model_options.network is None or model_options.downsampled_size is None:
+    if options.network is None or options.downsampled_size is None:
         raise InputError(
             f"{name}: bare weights don't say which network and grid they need; if they are the "
             f"lab's, add --network attention-unet --downsampled-size Z,Y,X"
         )
-    if model_options.network != "attention-unet":
+    if options.network != "attention-unet":
         raise InputError(
             f"{name}: bare weights can only be an attention-unet's; received --network "
-            f"{model_options.network}"
+            f"{options.network}"
         )
-    config = replace(NetworkConfig(), name="attention-unet").for_grid(
-        model_options.downsampled_size
-    )
-    objects = model_options.objects or ("jaw",)
+    config = NetworkConfig(name="attention-unet").for_grid(options.downsampled_size)
+    objects = options.objects or ("jaw",)
     network = build_network(config, len(objects))
     try:
         network.load_state_dict(weights)
@@ -116,13 +103,9 @@ def _from_bare_weights(
     return Locator(
         networks=(network.eval().to(device),),
         network_config=config,
-        downsampled_size=model_options.downsampled_size,
+        downsampled_size=options.downsampled_size,
         intensity=IntensityConfig(rule="raw"),
         objects=dict.fromkeys(objects),
         sigma_voxels=((LAB_SIGMA_VOXELS,),),
-        test_time_augmentation=False,  # as their own script looked at scans
+        test_time_augmentation=False,  # as in the lab's script
     )
-
-
-def _times(size: Sequence[int] | None) -> str:
-    return "×".join(str(n) for n in size or ())

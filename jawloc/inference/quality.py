@@ -1,33 +1,33 @@
 """The quality flag: `ok`, `uncertain` or `not found`, from out-of-distribution scores.
 
-Reference ranges of the scores are learned from good scans (`learn_references.py`). A new scan is
+Reference ranges of the scores are learned from good scans (`calibrate.py`). A new scan is
 flagged `uncertain` if the p-value of its most extreme score is low, and `not found` if it is so
 low that good scans practically never have it.
 
-Grey values on another scale make a scan `uncertain` at most: the network's input does not depend on
-the scale, so that the scale says something about the scanner, not about whether the object was
-found.
+Unusual grey values alone make a scan `uncertain` at most, unless the network's input depends on
+their scale: they tell of the scanner, not of whether the object was found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats takes seconds to import
 
 from jawloc.geometry import Grid
 from jawloc.inference.conformal import LEAST_SPECIMENS, Conformal
 from jawloc.inference.out_of_distribution import (
+    GREY_SCALE_PREFIX,
     ImageFeatures,
     OodScores,
     explain_score,
-    is_grey_scale_score,
     is_in_suspect_direction,
     scan_ood_scores,
 )
-from jawloc.inference.reference_range import ReferenceRange
 
 Status = Literal["ok", "uncertain", "not found"]
 # p-values below which a scan is flagged, and below which it counts as without the object. With some
@@ -36,104 +36,97 @@ UNCERTAIN_P_VALUE, NOT_FOUND_P_VALUE = 0.0015, 1e-5
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How far to trust what was found in a scan.
+class ReferenceRange:
+    """Mean and standard deviation of a score in `scans` calibration scans.
 
-    Attributes
-    ----------
-    p_value : of the most extreme score
-    reason : what that score measures, in words; empty where the status is `ok`
+    p-values are a normal distribution's, by Student's t since so few values gave its parameters.
     """
 
+    mean: float
+    deviation: float
+    scans: int
+
+    def p_value(self, value: float) -> float:
+        """Return the probability (0 to 1) that a good scan's value is as far from the mean."""
+        if not math.isfinite(value):
+            return 0.0
+        if self.scans < 2:
+            return 1.0  # one scan has no deviation
+        scale = self.deviation * math.sqrt(1 + 1 / self.scans)
+        if scale == 0:
+            return float(value == self.mean)
+        return float(2 * stdtr(self.scans - 1, -abs(value - self.mean) / scale))
+
+    def widened(self, values: Sequence[float], p_value: float) -> ReferenceRange:
+        """Return the range, widened until none of these values has a lower p-value than this."""
+        if self.scans < 2 or len(values) == 0:
+            return self
+        farthest = max(abs(value - self.mean) for value in values)
+        reach = -float(stdtrit(self.scans - 1, p_value / 2)) * math.sqrt(1 + 1 / self.scans)
+        return ReferenceRange(self.mean, max(self.deviation, farthest / reach), self.scans)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far to trust a found position."""
+
     status: Status
-    p_value: float
-    reason: str = ""
+    p_value: float  # of the most extreme score
+    reason: str = ""  # why the status is not `ok`
 
 
 @dataclass(frozen=True)
 class ScanReference:
-    """Reference of the scans that a locator was made with.
+    """Reference of the scans that a locator was made with."""
 
-    Attributes
-    ----------
-    profiles : mean brightness profile along each axis, shape (2, bin) each
-    upright : discriminant along each axis between upright and flipped scans, or None
-    ranges : of each out-of-distribution score, by name
-    """
-
-    profiles: tuple[np.ndarray, ...]
-    upright: tuple[np.ndarray | None, ...]
-    ranges: Mapping[str, ReferenceRange]
-
-    def ood_scores_of(self, features: ImageFeatures, full: Grid) -> dict[str, float]:
-        """Return the out-of-distribution scores of a new scan; `full` is its full-size grid."""
-        return scan_ood_scores(features, full, self.profiles, self.upright)
+    profiles: tuple[np.ndarray, ...]  # mean brightness profile along each axis, (2, bin)
+    upright: tuple[np.ndarray | None, ...]  # discriminant of flipped scans along each axis, or None
+    ranges: Mapping[str, ReferenceRange]  # of each out-of-distribution score
 
 
 @dataclass(frozen=True)
 class PositionReference:
-    """Reference of one object's positions in scans that the locator was not trained on.
+    """Reference of one object's positions in scans that the locator was not trained on."""
 
-    Attributes
-    ----------
-    conformal : the radius that held the truth; None with too few specimens
-    ranges : of each out-of-distribution score, by name
-    specimens : number of specimens whose errors are known
-    """
-
-    conformal: Conformal | None
-    ranges: Mapping[str, ReferenceRange]
-    specimens: int = 0
+    conformal: Conformal | None  # None with too few specimens
+    ranges: Mapping[str, ReferenceRange]  # of each out-of-distribution score
+    specimens: int = 0  # number of specimens whose errors are known
 
     @property
-    def why_no_radius(self) -> str:
-        """Return a sentence where the radius is not known, else an empty text."""
+    def radius_note(self) -> str:
+        """Return why the radius is unknown, in words; empty where it is known."""
         if self.conformal is not None:
             return ""
-        held = f"{self.specimens} specimen{'' if self.specimens == 1 else 's'}"
+        tested = f"{self.specimens} specimen{'' if self.specimens == 1 else 's'}"
         return (
             f"unknown: give more test scans; a radius needs at least {LEAST_SPECIMENS} specimens "
-            f"held out, and the model was tested on {held}"
+            f"held out, and the model was tested on {tested}"
         )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a locator knows about its own errors.
-
-    Attributes
-    ----------
-    objects : by name
-    """
+    """What a locator learned from held-out scans about its errors, by object name."""
 
     scans: ScanReference
     objects: Mapping[str, PositionReference]
 
     def assess_quality(
-        self,
-        name: str,
-        features: ImageFeatures,
-        full: Grid,
-        of_position: OodScores,
-        *,
-        sees_grey_scale: bool = False,
+        self, name: str, features: ImageFeatures, full: Grid, scores: OodScores, *, raw_input: bool
     ) -> Quality:
-        """Say how far to trust one object's position in a scan.
+        """Assess an object's position, with these scores, in a scan with this full-size grid.
 
-        Parameters
-        ----------
-        full : the scan's full-size grid
-        sees_grey_scale : whether the network's input changes with the scale of grey values
+        With `raw_input`, the network's input depends on the scale of grey values, so this counts.
         """
         ranges = {**self.scans.ranges, **self.objects[name].ranges}
-        scores = {**self.scans.ood_scores_of(features, full), **of_position}
-        return assess_quality(ranges, scores, sees_grey_scale=sees_grey_scale)
+        of_scan = scan_ood_scores(features, full, self.scans.profiles, self.scans.upright)
+        return assess_quality(ranges, {**of_scan, **scores}, raw_input=raw_input)
 
 
 def assess_quality(
-    ranges: Mapping[str, ReferenceRange], scores: OodScores, *, sees_grey_scale: bool = False
+    ranges: Mapping[str, ReferenceRange], scores: OodScores, *, raw_input: bool = False
 ) -> Quality:
-    """Compare scores with their reference ranges; a score without a range counts as usual."""
+    """Compare scores with their reference ranges; scores without a range don't count."""
     p_values = {
         name: ranges[name].p_value(value)
         if is_in_suspect_direction(name, value, ranges[name].mean)
@@ -147,12 +140,14 @@ def assess_quality(
     p_value = p_values[extreme]
     if p_value >= UNCERTAIN_P_VALUE:
         return Quality("ok", p_value)
-    missing = {name: p for name, p in p_values.items() if p < NOT_FOUND_P_VALUE}
-    if not sees_grey_scale:
-        missing = {name: p for name, p in missing.items() if not is_grey_scale_score(name)}
+    missing = [
+        name
+        for name, p in p_values.items()
+        if p < NOT_FOUND_P_VALUE and (raw_input or not name.startswith(GREY_SCALE_PREFIX))
+    ]
     if missing:
-        name = min(missing, key=lambda name: missing[name])
-        return Quality("not found", p_value, explain_score(name))
+        reason = explain_score(min(missing, key=lambda name: p_values[name]))
+        return Quality("not found", p_value, reason)
     return Quality("uncertain", p_value, explain_score(extreme))
 
 
@@ -162,33 +157,29 @@ def to_plain(calibration: Calibration) -> dict[str, Any]:
     return {
         "profiles": [profile.tolist() for profile in scans.profiles],
         "upright": [None if d is None else d.tolist() for d in scans.upright],
-        "ranges": {name: asdict(known) for name, known in scans.ranges.items()},
-        "objects": {name: asdict(known) for name, known in calibration.objects.items()},
+        "ranges": {name: asdict(one) for name, one in scans.ranges.items()},
+        "objects": {name: asdict(one) for name, one in calibration.objects.items()},
     }
 
 
 def from_plain(content: Mapping[str, Any]) -> Calibration:
     """Return the calibration that `to_plain` made plain."""
-    objects = {name: _positions(known) for name, known in content["objects"].items()}
     scans = ScanReference(
         tuple(np.array(profile) for profile in content["profiles"]),
         tuple(None if d is None else np.array(d) for d in content["upright"]),
         _ranges(content),
     )
+    objects = {name: _position_reference(one) for name, one in content["objects"].items()}
     return Calibration(scans, objects)
 
 
-def _positions(known: Mapping[str, Any]) -> PositionReference:
-    # files of jawloc 0.1.0 call it "ball"
-    conformal = dict(known.get("conformal", known.get("ball")) or {})
-    # files of jawloc 0.1.0 count scans, and state a radius whatever their number is
+def _position_reference(plain: Mapping[str, Any]) -> PositionReference:
+    # files of jawloc 0.1.0 call it "ball", count scans, and have one whatever their number is
+    conformal = dict(plain.get("conformal", plain.get("ball")) or {})
     specimens = conformal.pop("scans", None) or conformal.get("specimens", 0)
-    enough = specimens >= LEAST_SPECIMENS
-    return PositionReference(
-        Conformal(**{**conformal, "specimens": specimens}) if enough else None,
-        _ranges(known),
-        known.get("specimens", specimens),
-    )
+    conformal["specimens"] = specimens
+    known = Conformal(**conformal) if specimens >= LEAST_SPECIMENS else None
+    return PositionReference(known, _ranges(plain), plain.get("specimens", specimens))
 
 
 def _ranges(plain: Mapping[str, Any]) -> dict[str, ReferenceRange]:

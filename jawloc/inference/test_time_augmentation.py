@@ -1,9 +1,4 @@
-"""Test-time augmentation: changed copies of one image, whose predictions are averaged.
-
-A network that is certain predicts the same position in an image that was shifted by a voxel, or
-flipped as training flips scans. The copies' points are averaged; how far they differ counts as
-spread.
-"""
+"""Test-time augmentation: averaging the predictions of an image and its changed copies."""
 
 from __future__ import annotations
 
@@ -18,26 +13,19 @@ AXES = "zyx"
 
 @dataclass(frozen=True)
 class AugmentedCopy:
-    """How one copy of an image was changed.
-
-    Attributes
-    ----------
-    shape_zyx : of the image
-    shift_voxels : by which the content was moved along each axis, after it was flipped
-    flipped_axes : out of z, y and x
-    """
+    """A copy of an image of this shape: flipped along some axes, then shifted along each."""
 
     shape_zyx: tuple[int, ...]
     shift_voxels: int = 0
     flipped_axes: tuple[str, ...] = ()
 
-    def back(self, points: Tensor) -> Tensor:
+    def map_back(self, points: Tensor) -> Tensor:
         """Map points (..., 3) of the copy back to the original image."""
         points = points - self.shift_voxels
-        turned = [axis in self.flipped_axes for axis in AXES]
+        flipped = [axis in self.flipped_axes for axis in AXES]
         last = points.new_tensor(self.shape_zyx) - 1
-        points = torch.where(torch.tensor(turned, device=points.device), last - points, points)
-        return torch.minimum(points.clamp_min(-0.5), last + 0.5)  # what was moved out stays inside
+        points = torch.where(torch.tensor(flipped, device=points.device), last - points, points)
+        return torch.minimum(points.clamp_min(-0.5), last + 0.5)  # inside the image
 
 
 def augmented_copies(
@@ -45,25 +33,19 @@ def augmented_copies(
 ) -> tuple[Tensor, list[AugmentedCopy]]:
     """Return an image, a copy shifted by a voxel along each axis, and a flipped copy.
 
-    Parameters
-    ----------
-    image : tensor, shape (1, 1, z, y, x)
-    flipped_axes : those along which training flips scans; without any, there is no flipped copy
-
-    Returns
-    -------
-    tensor, shape (copy, 1, z, y, x), and how each copy was changed
+    The image is (1, 1, z, y, x), the copies (copy, 1, z, y, x). `flipped_axes` are those along
+    which training flips scans; without any, there is no flipped copy.
     """
     shape = tuple(image.shape[2:])
-    every = [AugmentedCopy(shape), AugmentedCopy(shape, shift_voxels=1)]
+    copies = [AugmentedCopy(shape), AugmentedCopy(shape, shift_voxels=1)]
     if flipped_axes:
-        every.append(AugmentedCopy(shape, flipped_axes=tuple(flipped_axes)))
+        copies.append(AugmentedCopy(shape, flipped_axes=tuple(flipped_axes)))
     # filled in place: copying a scan's downsampled image (30 MB) takes as long as predicting
-    batch = image.new_empty((len(every), *image.shape[1:]))
+    batch = image.new_empty((len(copies), *image.shape[1:]))
     batch[0] = image[0]
-    moved = batch[1, 0]
-    moved[1:, 1:, 1:] = image[0, 0, :-1, :-1, :-1]
-    moved[0], moved[:, 0], moved[:, :, 0] = moved[1], moved[:, 1], moved[:, :, 1]
+    shifted = batch[1, 0]
+    shifted[1:, 1:, 1:] = image[0, 0, :-1, :-1, :-1]
+    shifted[0], shifted[:, 0], shifted[:, :, 0] = shifted[1], shifted[:, 1], shifted[:, :, 1]
     if flipped_axes:
         batch[2, 0] = torch.flip(image[0, 0], [AXES.index(axis) for axis in flipped_axes])
-    return batch, every
+    return batch, copies

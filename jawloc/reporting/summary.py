@@ -79,7 +79,7 @@ def radius_summary(calibration: Calibration | None) -> dict[str, dict[str, Any]]
         name: {
             "confidence": None if known.conformal is None else known.conformal.confidence,
             "specimens": known.specimens,
-            "note": known.why_no_radius,
+            "note": known.radius_note,
         }
         for name, known in ({} if calibration is None else calibration.objects).items()
     }

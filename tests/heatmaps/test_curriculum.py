@@ -1,4 +1,4 @@
-"""The sigma schedule: tables of what an epoch gave -> sigma."""
+"""The sigma schedule: tables of losses and errors -> sigmas."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from jawloc.heatmaps.curriculum import (
-    LOSS_OF_NOTHING,
-    LOSS_THRESHOLDS,
     CurriculumConfig,
     CurriculumState,
     advance,
@@ -17,7 +15,7 @@ from jawloc.heatmaps.curriculum import (
 from jawloc.heatmaps.losses import score_heatmaps
 from jawloc.heatmaps.target import gaussian_factors, render
 
-NOT_LOOKED_AT = float("nan")
+UNUSED = float("nan")
 
 
 def config(**changes) -> CurriculumConfig:
@@ -45,13 +43,13 @@ def run(
 
 
 def sigmas_by_loss(losses: list[float], **changes) -> list[float]:
-    states = run(config(**changes), losses, [NOT_LOOKED_AT] * len(losses))
+    states = run(config(**changes), losses, [UNUSED] * len(losses))
     return [state.sigma_voxels for state in states]
 
 
 def sigmas_by_error(errors: list[float], **changes) -> list[float]:
     changes = {"trigger": "error", "threshold": 0.5} | changes
-    states = run(config(**changes), [NOT_LOOKED_AT] * len(errors), errors)
+    states = run(config(**changes), [UNUSED] * len(errors), errors)
     return [state.sigma_voxels for state in states]
 
 
@@ -82,7 +80,7 @@ def test_sigma_never_falls_below_its_minimum(factor):
     assert min(sigmas) == sigmas[-1] == 1.0
 
 
-def test_a_start_below_the_minimum_is_raised_to_it():
+def test_a_start_below_the_minimum_is_refused():
     schedule = config(initial_sigma_voxels=2.0, minimum_sigma_voxels=3.0)
     with pytest.raises(ValueError, match="begin at 2, below its minimum of 3"):
         start(schedule)
@@ -119,7 +117,7 @@ def test_a_shrink_factor_of_1_never_shrinks(trigger):
         ([float("nan")], [8, 8]),
     ],
 )
-def test_trigger_error_asks_for_an_error_below_a_share_of_sigma(errors, expected):
+def test_trigger_error_requires_an_error_below_a_share_of_sigma(errors, expected):
     assert sigmas_by_error(errors) == expected
 
 
@@ -134,7 +132,7 @@ def test_trigger_error_means_the_same_at_every_sigma(sigma, threshold):
     assert after[1] < sigma
 
 
-def test_each_trigger_looks_only_at_its_own_number():
+def test_each_trigger_uses_only_its_own_number():
     by_loss, by_error = config(trigger="loss"), config(trigger="error")
     assert run(by_loss, [0.1], [1e9])[-1].sigma_voxels == 4
     assert run(by_error, [0.1], [1e9])[-1].sigma_voxels == 8
@@ -215,7 +213,7 @@ def test_each_of_two_stages_has_a_schedule_with_sigmas_of_its_own():
     assert both.per_stage(1) == (both,)
 
 
-def test_sigmas_that_nobody_decided_are_not_guessed():
+def test_sigmas_that_are_still_auto_are_refused():
     with pytest.raises(ValueError, match="depend on the network"):
         config().per_stage(2)
 
@@ -229,11 +227,12 @@ def test_every_losss_default_threshold_means_the_labs_one_nat(loss, sigma):
     maps = render(points, shape, sigma).clamp_min(1e-37)
     factors = gaussian_factors(points[:1], shape, sigma)
     apart = score_heatmaps(maps[1:].log(), factors).loss(loss)
-    assert apart.item() == pytest.approx(LOSS_THRESHOLDS[loss], rel=2e-3)
+    assert apart.item() == pytest.approx(CurriculumConfig.loss_thresholds[loss], rel=2e-3)
 
 
-@pytest.mark.parametrize("loss", sorted(LOSS_OF_NOTHING))
-def test_a_map_that_says_nothing_is_below_every_threshold_that_is_refused(loss):
+@pytest.mark.parametrize("loss", sorted(CurriculumConfig.uniform_map_losses))
+def test_a_uniform_map_is_below_every_threshold_that_is_refused(loss):
     factors = gaussian_factors(torch.tensor([[[8.0, 8.0, 8.0]]]), (16, 16, 16), 1.5)
-    nothing = score_heatmaps(torch.zeros(1, 1, 16, 16, 16), factors).loss(loss).item()
-    assert LOSS_THRESHOLDS[loss] < nothing < LOSS_OF_NOTHING[loss]
+    uniform = score_heatmaps(torch.zeros(1, 1, 16, 16, 16), factors).loss(loss).item()
+    limit = CurriculumConfig.uniform_map_losses[loss]
+    assert CurriculumConfig.loss_thresholds[loss] < uniform < limit

@@ -1,4 +1,4 @@
-"""Decoding: the inverse of rendering, sub-voxel, also at borders, and steady against strays."""
+"""Decoding: the inverse of rendering, sub-voxel, also at borders, and steady against outliers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_stray_blob_far_away_does_not_move_the_point():
     torch.testing.assert_close(found, torch.tensor(point), atol=CLAIMED_VOXELS, rtol=0)
 
 
-def test_one_odd_voxel_does_not_win_over_a_blob():
+def test_one_outlying_voxel_does_not_win_over_a_blob():
     logits = gaussian_logits(torch.tensor([[[8.0, 8.0, 8.0]]]), (24, 16, 16), 2.0)
     logits[0, 0, 20, 3, 3] = 0.5  # above the blob's peak of 0
     found = decode(logits, 2.0).points[0, 0]
@@ -118,7 +118,7 @@ def test_one_odd_voxel_does_not_win_over_a_blob():
 @pytest.mark.parametrize("shape", [(24, 16, 16), (9, 8, 7), (2, 3, 1), (1, 1, 1)])
 @pytest.mark.parametrize("sigma", [0.5, 2.0, 30.0])
 def test_flat_logits_give_a_finite_point_inside(shape, sigma):
-    """What an untrained network may say; heatmaps of one or two voxels a side included."""
+    """What an untrained network may predict; heatmaps of one or two voxels a side included."""
     found = decode(torch.zeros(1, 1, *shape), sigma)
     assert torch.isfinite(found.spread).all()
     assert ((found.points >= -0.5) & (found.points <= torch.tensor(shape) - 0.5)).all()

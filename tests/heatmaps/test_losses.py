@@ -78,7 +78,7 @@ def test_a_perfect_map_scores_kl_0_dice_1_and_mse_0(point, sigma):
     assert scores.mse.item() == pytest.approx(0, abs=1e-9)
 
 
-def test_a_map_elsewhere_scores_dice_0():
+def test_a_map_far_from_its_target_scores_dice_0():
     factors = gaussian_factors(torch.tensor([[[2.0, 2.0, 2.0]]]), (40, 12, 12), 1.0)
     scores = score_heatmaps(gaussian_logits((35.0, 9.0, 9.0), (40, 12, 12), 1.0), factors)
     assert scores.dice.item() == pytest.approx(0, abs=1e-6)

@@ -108,7 +108,7 @@ def test_a_missing_object_counts_for_nothing():
     assert (lower.error_voxels, lower.error_voxels_max, lower.kl_nats) == pytest.approx((3, 3, 1))
 
 
-def test_what_is_said_of_a_missing_object_changes_nothing():
+def test_a_prediction_for_a_missing_object_changes_nothing():
     known = sample([(0, 0, 1), None])
     lost = replace(
         known, kl_nats=np.array([0.0, np.nan]), predicted=np.add(known.predicted, [[0], [9]])
@@ -116,17 +116,17 @@ def test_what_is_said_of_a_missing_object_changes_nothing():
     assert summarise([known], "ab") == summarise([lost], "ab")
 
 
-def test_an_object_that_no_scan_shows_has_no_numbers():
+def test_an_object_that_no_scan_shows_has_no_metrics():
     assert list(summarise([sample([(0, 0, 1), None])], ["upper", "lower"]).by_object) == ["upper"]
 
 
-def test_one_object_has_no_numbers_but_those_of_all():
+def test_one_object_has_no_metrics_but_those_of_all():
     one = summarise([sample([(0, 0, 4)])], ["jaw"])
     assert one == summarise([sample([(0, 0, 4)])])
     assert list(one.flat()) == [key for key in vars(one) if key != "by_object"]
 
 
-def test_each_objects_numbers_have_its_name_in_theirs():
+def test_each_objects_metrics_have_its_name_in_theirs():
     flat = summarise([sample([(0, 0, 1), (0, 0, 3)], dice=0.5)], ["upper", "lower jaw"]).flat()
     assert flat["error_voxels"] == pytest.approx(2)
     assert flat["error_upper_voxels"] == pytest.approx(1)

@@ -37,7 +37,7 @@ def test_the_peak_stays_at_its_voxel_beside_an_edge(voxel, sigma):
     assert np.unravel_index(int(heatmap.argmax()), SHAPE) == voxel
 
 
-def test_the_usual_way_would_have_moved_the_peak_though_it_sums_to_one():
+def test_filtering_a_delta_would_have_moved_the_peak_though_it_sums_to_one():
     """Shows that the test above can fail."""
     delta = np.zeros(14)
     delta[2] = 1

@@ -1,4 +1,4 @@
-"""Which scans may say how far off a locator is."""
+"""Which scans the errors of a locator may be learned from."""
 
 from types import SimpleNamespace
 

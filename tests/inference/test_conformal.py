@@ -1,10 +1,11 @@
-"""A radius that holds the truth as often as it says, and numbers that are told from usual ones."""
+"""The conformal radius holds the truth as often as stated; p-values come from reference ranges."""
 
 import numpy as np
 import pytest
 
+from jawloc.inference.calibrate import reference_range
 from jawloc.inference.conformal import Conformal, calibrate_radius, ensemble_error_ratio
-from jawloc.inference.reference_range import ReferenceRange, reference_range
+from jawloc.inference.quality import ReferenceRange
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from jawloc.inference.reference_range import ReferenceRange, reference_range
         (range(1, 20), 0.5, Conformal(10.0, 0.5, 19)),
         (range(1, 9), 0.9, Conformal(8.0, 8 / 9, 8)),  # too few: the widest, and what it supports
         (range(1, 7), 0.9, Conformal(6.0, 6 / 7, 6)),
-        # so few say nothing: the largest of one is exceeded by half of all others
+        # too few: the largest of one is exceeded by half of all others
         (range(1, 6), 0.9, None),
         ([2.0], 0.9, None),
         ([], 0.9, None),
@@ -40,7 +41,7 @@ def test_each_specimen_counts_once_by_its_worst_scan():
 
 
 def test_coverage_where_every_specimen_has_two_scans_with_nearly_one_error():
-    """By scans, the radius would hold the truth in fewer specimens than it says."""
+    """By scans, the radius would hold the truth in fewer specimens than stated."""
     random = np.random.default_rng(0)
     held = 0
     for _ in range(4000):
@@ -80,15 +81,17 @@ def test_coverage_over_many_calibrations(scans):
     assert held / 4000 == pytest.approx(confident, abs=0.02)
 
 
-def test_a_usual_range_is_the_t_distributions():
-    usual = reference_range([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert usual == ReferenceRange(3.0, pytest.approx(1.5811, abs=1e-4), 5)
+def test_a_p_value_is_the_t_distributions():
+    reference = reference_range([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert reference == ReferenceRange(3.0, pytest.approx(1.5811, abs=1e-4), 5)
     # 2.776 is the 97.5 % point of Student's t with 4 degrees of freedom
-    assert usual.p_value(3 + 2.7764 * 1.5811 * (1 + 1 / 5) ** 0.5) == pytest.approx(0.05, abs=1e-4)
-    assert usual.p_value(3.0) == 1.0
+    assert reference.p_value(3 + 2.7764 * 1.5811 * (1 + 1 / 5) ** 0.5) == pytest.approx(
+        0.05, abs=1e-4
+    )
+    assert reference.p_value(3.0) == 1.0
 
 
-def test_few_scans_make_nothing_odd():
+def test_one_scan_makes_nothing_extreme():
     assert reference_range([2.0]).p_value(1e6) == 1.0
     assert reference_range([]).p_value(0.0) == 1.0
     assert reference_range([2.0, float("nan")]) == ReferenceRange(2.0, 0.0, 1)
@@ -104,14 +107,14 @@ def test_scans_that_agree_to_a_digit_vary_by_the_least_deviation():
 @pytest.mark.parametrize("count", [3, 12, 100])
 def test_a_widened_range_holds_what_it_was_widened_for(count, p_value):
     values = np.random.default_rng(count).standard_t(1.5, count).tolist()
-    usual = reference_range(values)
-    wide = usual.widened(values, p_value)
+    reference = reference_range(values)
+    wide = reference.widened(values, p_value)
     assert min(wide.p_value(value) for value in values) >= p_value * (1 - 1e-6)
-    assert wide.deviation >= usual.deviation
+    assert wide.deviation >= reference.deviation
 
 
 def test_a_range_that_is_wide_enough_stays():
-    usual = reference_range([1.0, 2.0, 3.0])
-    assert usual.widened([1.0, 2.0, 3.0], 0.001) == usual
-    assert usual.widened([], 0.001) == usual
+    reference = reference_range([1.0, 2.0, 3.0])
+    assert reference.widened([1.0, 2.0, 3.0], 0.001) == reference
+    assert reference.widened([], 0.001) == reference
     assert reference_range([1.0]).widened([5.0], 0.001) == reference_range([1.0])

@@ -1,4 +1,4 @@
-"""Windows: of the size asked for, always, with the point as near the middle as can be."""
+"""Windows always have the given size, with the point as near the middle as possible."""
 
 from __future__ import annotations
 

@@ -148,8 +148,8 @@ def test_a_cached_example_has_the_grey_values_of_its_scan(tmp_path, kind, name):
     np.testing.assert_allclose(example.image, small.image, rtol=0, atol=0.51 * step)
     assert example.content_hash == small.content_hash
     file = pydicom.dcmread(cached)  # any viewer sees the same
-    seen = file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept)
-    np.testing.assert_allclose(example.image, seen, rtol=0, atol=0.01 * step)
+    stored = file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept)
+    np.testing.assert_allclose(example.image, stored, rtol=0, atol=0.01 * step)
 
 
 @pytest.mark.parametrize("ending", CROP_ENDINGS.values())

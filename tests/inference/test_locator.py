@@ -1,4 +1,4 @@
-"""The locator: saved, loaded and used, it says the same; a file that isn't one is refused."""
+"""The locator: saved and loaded, it predicts the same; a file that isn't one is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.decode import decode
-from jawloc.inference.learn_references import (
+from jawloc.inference.calibrate import (
     HeldOutPosition,
     learn_position_reference,
     learn_scan_reference,
@@ -62,7 +62,7 @@ def make_locator(config: NetworkConfig = NETWORKS["unet"], **changes) -> Locator
     return Locator(**(settings | changes))
 
 
-TWO_LOOKS = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 16))
+TWO_STAGES = NetworkConfig(coarse=2, channels=(4, 8), stride=2, window=(16, 16, 16))
 
 
 def phantom_file(folder: Path, seed: int = 0) -> Path:
@@ -80,11 +80,11 @@ def same(first: Prediction, second: Prediction) -> bool:
     return all(np.array_equal(getattr(first, n), getattr(second, n)) for n in names)
 
 
-def test_a_locator_that_looks_twice_is_the_same_from_its_file(tmp_path):
-    locator = make_locator(TWO_LOOKS, downsampled_size=(48, 24, 24))
+def test_a_locator_of_two_stages_is_the_same_from_its_file(tmp_path):
+    locator = make_locator(TWO_STAGES, downsampled_size=(48, 24, 24))
     save_locator(locator, tmp_path / "twice.pth")
     loaded = load_locator(tmp_path / "twice.pth")
-    assert loaded.network_config == TWO_LOOKS
+    assert loaded.network_config == TWO_STAGES
     image = np.random.default_rng(0).integers(0, 4000, (48, 24, 24)).astype(np.uint16)
     assert same(locator.predict(image), loaded.predict(image))
     assert locator.locate(phantom_file(tmp_path)) == loaded.locate(phantom_file(tmp_path))
@@ -105,8 +105,8 @@ def test_a_prediction_has_a_point_a_spread_and_a_map_for_each_object(network):
     assert ((prediction.points_voxels >= -0.5) & (prediction.points_voxels < SIZE)).all()
 
 
-class Draws(torch.nn.Module):
-    """Says of every image that the object is where the grey values' own Gaussian peaks."""
+class RendersGaussian(torch.nn.Module):
+    """Renders the same Gaussian for every image."""
 
     def __init__(self, point: tuple[float, float, float], stride: int, sigma: float) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_points_and_spread_are_in_voxels_of_the_image_whatever_the_stride(point,
     config = NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=stride)
     locator = make_locator(
         config,
-        networks=(Draws(point, stride, 2.5),),
+        networks=(RendersGaussian(point, stride, 2.5),),
         objects={"jaw": None},
         test_time_augmentation=False,
     )
@@ -219,7 +219,7 @@ def test_a_scan_smaller_than_the_grid_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-def test_a_saved_and_loaded_locator_says_the_same(tmp_path, network):
+def test_a_saved_and_loaded_locator_predicts_the_same(tmp_path, network):
     locator = make_locator(network)
     save_locator(locator, tmp_path / "locator.pth")
     loaded = load_locator(tmp_path / "locator.pth")
@@ -240,8 +240,8 @@ def test_everything_that_using_it_needs_comes_back(tmp_path):
     assert not loaded.networks[0].training
 
 
-def test_the_file_loads_with_weights_only_and_says_what_it_needs(tmp_path):
-    """The lab's files said nothing: not the grid, not the grey values' rule, not the network."""
+def test_the_file_loads_with_weights_only_and_holds_what_its_weights_need(tmp_path):
+    """The lab's files held neither grid nor intensity rule nor network."""
     save_locator(make_locator(), tmp_path / "locator.pth")
     content = torch.load(tmp_path / "locator.pth", weights_only=True)
     (weights,) = content.pop("state_dicts")
@@ -295,12 +295,12 @@ def test_a_file_from_before_there_were_ensembles_loads(tmp_path):
     assert same(old.predict(small_image()), expected)
 
 
-# --- several opinions, and how far to trust them ---------------------------------------
+# --- ensembles, radius and quality flag ------------------------------------------------
 
 
-def test_an_ensemble_means_its_networks_and_is_as_unsure_as_they_differ(tmp_path):
+def test_an_ensemble_averages_its_networks_and_is_as_uncertain_as_they_differ(tmp_path):
     points = (10.0, 5.0, 6.0), (13.0, 5.0, 6.0)
-    parts = tuple(Draws(point, 1, 2.5) for point in points)
+    parts = tuple(RendersGaussian(point, 1, 2.5) for point in points)
     config = dataclasses.replace(NETWORKS["unet"], stride=1)
 
     def of(networks):
@@ -330,19 +330,20 @@ def test_an_ensemble_means_its_networks_and_is_as_unsure_as_they_differ(tmp_path
     assert same(loaded.predict(small_image()), two.predict(small_image()))
 
 
-def test_calibration_says_radius_confidence_and_status(tmp_path):
-    """Of a scan as all were, and of one ten times as bright."""
+def test_calibration_gives_radius_confidence_and_status(tmp_path):
+    """For a scan like all others, and for one ten times as bright."""
     paths = [phantom_file(tmp_path, seed) for seed in range(6)]
     locator = make_locator(objects={"jaw": None}, networks=(build_network(NETWORKS["unet"], 1),))
-    held_out, stages = [], []
+    held_out, scans = [], []
     for path in paths:
         scan = open_scan(path)
-        seen = locator.predict(downsample(scan, SIZE).image)
-        stages.append((seen.image_features, scan.grid))
-        (width,) = to_full_size(seen.width_voxels, seen, scan.grid)
-        held_out.append(HeldOutPosition(path.stem, path.stem, 1.5, width, seen.ood_scores[0]))
-    known = Calibration(learn_scan_reference(stages), {"jaw": learn_position_reference(held_out)})
-    locator = dataclasses.replace(locator, calibration=known)
+        prediction = locator.predict(downsample(scan, SIZE).image)
+        scans.append((prediction.image_features, scan.grid))
+        (width,) = to_full_size(prediction.width_voxels, prediction, scan.grid)
+        held_out.append(HeldOutPosition(path.stem, 1.5, width, prediction.ood_scores[0]))
+    positions = {"jaw": learn_position_reference(held_out)}
+    calibration = Calibration(learn_scan_reference(scans), positions)
+    locator = dataclasses.replace(locator, calibration=calibration)
     save_locator(locator, tmp_path / "locator.pth")
 
     (found,) = load_locator(tmp_path / "locator.pth").locate(paths[0])
@@ -357,12 +358,12 @@ def test_calibration_says_radius_confidence_and_status(tmp_path):
     phantom = make_phantom(0, SHAPE)
     bright = (phantom.image.astype(np.uint32) * 10).clip(0, 65535).astype(np.uint16)
     write_labelled_dicom(tmp_path / "bright.dcm", bright, phantom.mask, phantom.grid)
-    (odd,) = locator.locate(tmp_path / "bright.dcm")
-    assert odd.status == "uncertain"  # the network does not see the grey values' scale
-    assert "grey values" in odd.reason
+    (found,) = locator.locate(tmp_path / "bright.dcm")
+    assert found.status == "uncertain"  # the network's input does not depend on the grey scale
+    assert "grey values" in found.reason
 
 
-def test_another_process_that_knows_only_the_file_says_the_same(tmp_path):
+def test_another_process_that_has_only_the_file_predicts_the_same(tmp_path):
     locator, path = make_locator(), phantom_file(tmp_path)
     save_locator(locator, tmp_path / "locator.pth")
     code = (
@@ -434,13 +435,13 @@ def test_a_locator_whose_parts_do_not_fit_is_refused_in_one_sentence(tmp_path, c
     assert "\n" not in str(caught.value)
 
 
-def test_presence_is_one_more_sign_kept_in_the_file_and_blind_to_the_intensity_rule(tmp_path):
+def test_presence_is_one_more_score_kept_in_the_file_whatever_the_intensity_rule(tmp_path):
     from jawloc.training.presence_classifier import PresenceClassifier
 
     torch.manual_seed(0)
     network = PresenceClassifier(2).eval()
     network.pitch_voxels.copy_(torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.7, 0.7]]))
-    said = {}
+    logits = {}
     for rule in ("percentile", "raw"):
         locator = make_locator(
             presence_classifiers=(network,), intensity=IntensityConfig(rule=rule)
@@ -448,12 +449,12 @@ def test_presence_is_one_more_sign_kept_in_the_file_and_blind_to_the_intensity_r
         save_locator(locator, tmp_path / "locator.pth")
         prediction = load_locator(tmp_path / "locator.pth").predict(small_image())
         assert same(prediction, locator.predict(small_image()))
-        said[rule] = [ood_scores["presence"] for ood_scores in prediction.ood_scores]
-        assert np.isfinite(said[rule]).all() and said[rule][0] != said[rule][1]
+        logits[rule] = [ood_scores["presence"] for ood_scores in prediction.ood_scores]
+        assert np.isfinite(logits[rule]).all() and logits[rule][0] != logits[rule][1]
     assert "presence" not in make_locator().predict(small_image()).ood_scores[0]
-    # two networks are meant
+    # two networks are averaged
     two = make_locator(presence_classifiers=(network, network)).predict(small_image())
-    assert [s["presence"] for s in two.ood_scores] == pytest.approx(said["percentile"])
+    assert [s["presence"] for s in two.ood_scores] == pytest.approx(logits["percentile"])
 
 
 @pytest.mark.parametrize(
@@ -464,26 +465,26 @@ def test_a_file_of_0_1_0_gives_the_sigmas_that_its_stages_were_trained_at(
     tmp_path, sigma, expected
 ):
     """It holds the curriculum's one; coarse heatmap voxels are 4 long here, the window 16."""
-    save_locator(make_locator(TWO_LOOKS), tmp_path / "new.pth")
+    save_locator(make_locator(TWO_STAGES), tmp_path / "new.pth")
     content = torch.load(tmp_path / "new.pth", weights_only=True)
     old = {**content, "format": "jawloc-locator-1", "sigma_voxels": [sigma]}
     torch.save(old, tmp_path / "old.pth")
     loaded = load_locator(tmp_path / "old.pth")
     assert loaded.sigma_voxels == (expected,)
-    with_both = make_locator(TWO_LOOKS, sigma_voxels=(expected,))
+    with_both = make_locator(TWO_STAGES, sigma_voxels=(expected,))
     assert same(loaded.predict(small_image()), with_both.predict(small_image()))
     save_locator(loaded, tmp_path / "again.pth")
     assert load_locator(tmp_path / "again.pth").sigma_voxels == (expected,)
 
 
 def test_each_stage_reads_its_heatmap_at_the_sigma_of_the_file(monkeypatch):
-    seen = []
+    sigmas = []
 
     def noting(maps, sigma):
-        seen.append(sigma)
+        sigmas.append(sigma)
         return decode(maps, sigma)
 
     monkeypatch.setattr("jawloc.training.coarse_to_fine.decode", noting)
-    make_locator(TWO_LOOKS, sigma_voxels=((6.0, 1.7),)).predict(small_image())
-    coarse, fine = TWO_LOOKS.stages()
-    assert seen == [6.0 / coarse.heatmap_stride, 1.7 / fine.heatmap_stride]
+    make_locator(TWO_STAGES, sigma_voxels=((6.0, 1.7),)).predict(small_image())
+    coarse, fine = TWO_STAGES.stages()
+    assert sigmas == [6.0 / coarse.heatmap_stride, 1.7 / fine.heatmap_stride]

@@ -82,7 +82,7 @@ def test_the_object_of_bare_weights_can_be_named(lab_file):
 
 
 @pytest.mark.parametrize(
-    ("model_options", "said"),
+    ("model_options", "message"),
     [
         (ModelOptions(), "add --network attention-unet --downsampled-size Z,Y,X"),
         (ModelOptions("attention-unet"), "add --network attention-unet --downsampled-size Z,Y,X"),
@@ -91,8 +91,8 @@ def test_the_object_of_bare_weights_can_be_named(lab_file):
         (ModelOptions("attention-unet", SIZE, ("a", "b")), "an output for each of 2 object"),
     ],
 )
-def test_bare_weights_that_are_not_asked_for_rightly_are_refused(lab_file, model_options, said):
-    with pytest.raises(InputError, match=said) as caught:
+def test_bare_weights_with_other_options_are_refused(lab_file, model_options, message):
+    with pytest.raises(InputError, match=message) as caught:
         load_model(lab_file, model_options)
     assert str(caught.value).startswith("lab.pth: ")
     assert "\n" not in str(caught.value)
@@ -107,14 +107,14 @@ def test_weights_of_another_network_are_refused(tmp_path):
 # --- jawloc's ------------------------------------------------------------------------
 
 
-def test_a_locator_that_is_what_is_asked_for_is_loaded(tmp_path):
+def test_a_locator_that_fits_the_options_is_loaded(tmp_path):
     path = write_model(tmp_path / "a.pth", ("upper", "lower"))
     for model_options in (ModelOptions(), ModelOptions("unet", (24, 12, 12), ("lower",))):
         assert list(load_model(path, model_options).objects) == ["upper", "lower"]
 
 
 @pytest.mark.parametrize(
-    ("model_options", "said"),
+    ("model_options", "message"),
     [
         (
             ModelOptions(downsampled_size=(512, 128, 128)),
@@ -127,13 +127,13 @@ def test_a_locator_that_is_what_is_asked_for_is_loaded(tmp_path):
         ),
     ],
 )
-def test_a_locator_that_is_something_else_is_refused(tmp_path, model_options, said):
-    with pytest.raises(InputError, match=said) as caught:
+def test_a_locator_that_is_something_else_is_refused(tmp_path, model_options, message):
+    with pytest.raises(InputError, match=message) as caught:
         load_model(write_model(tmp_path / "a.pth"), model_options)
     assert str(caught.value).startswith("a.pth: ")
 
 
-def test_objects_come_in_the_order_asked():
+def test_objects_come_in_the_order_of_the_options():
     found = [Localisation("a", name, (0.0, 0.0, 0.0), None, 1.0) for name in ("x", "y", "z")]
     assert [f.object_name for f in ModelOptions(objects=("z", "x")).select(found)] == ["z", "x"]
     assert ModelOptions().select(found) == found

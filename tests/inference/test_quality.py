@@ -1,4 +1,4 @@
-"""What is usual is learned, judged by, and kept in a file."""
+"""Reference ranges are learned, compared with, and kept in a file."""
 
 import json
 from dataclasses import replace
@@ -6,14 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jawloc.inference.conformal import Conformal
-from jawloc.inference.learn_references import (
+from jawloc.inference.calibrate import (
     HeldOutPosition,
     learn_position_reference,
     learn_scan_reference,
     reference_ranges,
 )
-from jawloc.inference.out_of_distribution import image_features, position_ood_scores
+from jawloc.inference.conformal import Conformal
+from jawloc.inference.out_of_distribution import (
+    image_features,
+    position_ood_scores,
+    scan_ood_scores,
+)
 from jawloc.inference.quality import (
     UNCERTAIN_P_VALUE,
     Calibration,
@@ -22,7 +26,7 @@ from jawloc.inference.quality import (
     from_plain,
     to_plain,
 )
-from tests.inference.test_out_of_distribution import FULL, SHAPE, opinion_of, upright_scan
+from tests.inference.test_out_of_distribution import FULL, SHAPE, prediction_of, upright_scan
 
 
 def held_out(seed, spread=2.0, fair=True):
@@ -30,10 +34,10 @@ def held_out(seed, spread=2.0, fair=True):
     spread = spread * random.lognormal(0, 0.1)
     point = np.array([24, 6, 5]) + random.normal(0, 1, 3)
     contrasts = 10 + random.normal(size=2)
-    found = opinion_of(point, spread, random.lognormal(-8, 1), *contrasts)
+    found = prediction_of(point, spread, random.lognormal(-8, 1), *contrasts)
     ood_scores = position_ood_scores(found, 0, SHAPE)
     error = 0.1 * (seed + 1) if fair else None
-    return HeldOutPosition(f"scan{seed}", f"fish{seed}", error, spread, ood_scores)
+    return HeldOutPosition(f"fish{seed}", error, spread, ood_scores)
 
 
 @pytest.fixture(scope="module")
@@ -48,29 +52,27 @@ def calibration():
 def test_good_scans_are_ok_and_bad_ones_are_not(calibration):
     def quality(image, **other):
         return calibration.assess_quality(
-            "jaw", image_features(image), FULL, held_out(99, **other).ood_scores
+            "jaw", image_features(image), FULL, held_out(99, **other).ood_scores, raw_input=False
         )
 
     good = [quality(upright_scan(seed)) for seed in range(100, 140)]
-    assert [v.status for v in good].count("ok") >= 38
+    assert [q.status for q in good].count("ok") >= 38
     assert quality(upright_scan(100)[::-1]).status == "not found"
-    assert "turned over" in quality(upright_scan(100)[::-1]).reason
-    # another scanner's grey scale is worth a look, but says nothing of what was found
+    assert "flipped" in quality(upright_scan(100)[::-1]).reason
+    # another scanner's grey scale is uncertain, but no evidence of a missing object
     for gain, offset in ((10, 0), (0.01, 0), (1, 30000), (3, -500)):
         other = quality(gain * upright_scan(100).astype(float) + offset)
         assert other.status == "uncertain"
         assert "grey values" in other.reason
-    # to a network that sees raw values it is another scan
+    # to a network with raw grey values as input it is another scan
     features = image_features(10 * upright_scan(100).astype(float))
-    raw = calibration.assess_quality(
-        "jaw", features, FULL, held_out(99).ood_scores, sees_grey_scale=True
-    )
+    raw = calibration.assess_quality("jaw", features, FULL, held_out(99).ood_scores, raw_input=True)
     assert raw.status == "not found"
     assert quality(upright_scan(100)[::-1] * 10).status == "not found"
-    assert "turned over" in quality(upright_scan(100)[::-1] * 10).reason
+    assert "flipped" in quality(upright_scan(100)[::-1] * 10).reason
     lost = quality(upright_scan(101), spread=20.0)
     assert lost.status == "not found"
-    assert lost.reason == "a probability map that is wide"
+    assert lost.reason == "heatmap is wider than in the training scans"
 
 
 def test_only_fair_scans_set_the_radius():
@@ -82,15 +84,15 @@ def test_only_fair_scans_set_the_radius():
     assert learn_position_reference([held_out(1, fair=False)]).conformal is None
 
 
-def test_few_specimens_state_no_radius_and_say_how_many_it_takes():
+def test_few_specimens_have_no_radius_and_a_note_says_how_many_it_takes():
     few = learn_position_reference([held_out(0)])
     assert (few.conformal, few.specimens) == (None, 1)
-    assert few.why_no_radius == (
+    assert few.radius_note == (
         "unknown: give more test scans; a radius needs at least 6 specimens held out, and the "
         "model was tested on 1 specimen"
     )
     enough = learn_position_reference([held_out(seed) for seed in range(6)])
-    assert (enough.conformal.confidence, enough.why_no_radius) == (pytest.approx(6 / 7), "")
+    assert (enough.conformal.confidence, enough.radius_note) == (pytest.approx(6 / 7), "")
     # six scans of one fish are one specimen
     again = [replace(held_out(seed), specimen="fish") for seed in range(6)]
     assert learn_position_reference(again).conformal is None
@@ -116,31 +118,26 @@ def test_the_calibration_scans_are_not_flagged_themselves():
         assess_quality(ranges, ood_scores).p_value >= UNCERTAIN_P_VALUE * (1 - 1e-6)
         for ood_scores in few
     )
-    # of 49 and more, the oddest one may be
-    odd = reference_ranges([*few, {"contrast": -1e4}])
-    assert assess_quality(odd, {"contrast": -1e4}).status == "not found"
+    # of 49 and more, the most extreme one may be
+    heavy = reference_ranges([*few, {"contrast": -1e4}])
+    assert assess_quality(heavy, {"contrast": -1e4}).status == "not found"
 
 
-def test_nothing_known_is_ok():
+def test_scores_without_a_reference_range_are_ok():
     assert assess_quality({}, {"contrast": 1.0}) == Quality("ok", 1.0)
     one = reference_ranges([{"contrast": 1.0}])
     assert assess_quality(one, {"contrast": -1e9}).status == "ok"
 
 
 def test_one_scan_is_enough_to_learn_from():
-    usual = learn_scan_reference([(image_features(upright_scan(0)), FULL)])
-    assert (
-        assess_quality(
-            usual.ranges, usual.ood_scores_of(image_features(upright_scan(1)), FULL)
-        ).status
-        == "ok"
-    )
+    one = learn_scan_reference([(image_features(upright_scan(0)), FULL)])
+    scores = scan_ood_scores(image_features(upright_scan(1)), FULL, one.profiles, one.upright)
+    assert assess_quality(one.ranges, scores).status == "ok"
 
 
 def test_plain_values_and_back(calibration):
     again = from_plain(json.loads(json.dumps(to_plain(calibration))))
-    features, ood_scores = image_features(upright_scan(50)), held_out(50).ood_scores
-    assert again.assess_quality("jaw", features, FULL, ood_scores) == calibration.assess_quality(
-        "jaw", features, FULL, ood_scores
-    )
+    found = ("jaw", image_features(upright_scan(50)), FULL, held_out(50).ood_scores)
+    expected = calibration.assess_quality(*found, raw_input=False)
+    assert again.assess_quality(*found, raw_input=False) == expected
     assert again.objects == calibration.objects
