@@ -14,14 +14,21 @@ from torch import nn
 from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
-from jawloc.inference.predict import Prediction, predict
+from jawloc.inference.ensemble import average_networks, combine_copies
+from jawloc.inference.out_of_distribution import ensemble_ood_scores, image_features
+from jawloc.inference.predict import Prediction, predict_stages
 from jawloc.inference.quality import Calibration, from_plain, to_plain
+from jawloc.inference.test_time_augmentation import AugmentedCopy, augmented_copies
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
-from jawloc.training.intensity import IntensityConfig
-from jawloc.training.network import build_network
-from jawloc.training.presence_classifier import PresenceClassifier
+from jawloc.training.intensity import IntensityConfig, normalise
+from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.presence_classifier import (
+    INTENSITY,
+    PresenceClassifier,
+    presence_logits,
+)
 from jawloc.training.provenance import Provenance
 from jawloc.training.provenance import from_plain as provenance_from_plain
 from jawloc.training.provenance import to_plain as plain_provenance
@@ -80,11 +87,39 @@ class Locator:
     jawloc_version: str = __version__
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Find the objects in a downsampled image (z, y, x) of the locator's size."""
-        return predict(self, image)
+        """Find the objects in a downsampled image (z, y, x), averaged over networks and copies.
+
+        The mean logit of the presence classifiers is one more out-of-distribution score.
+        """
+        device = next(self.networks[0].parameters()).device
+        values = torch.from_numpy(normalise(image, self.intensity))[None, None].to(device)
+        images, copies = values, [AugmentedCopy(image.shape)]
+        if self.test_time_augmentation:
+            images, copies = augmented_copies(values, self.flipped_axes)
+        stages, parts = self.network_config.stages(), []
+        with torch.inference_mode():
+            for network, sigmas in zip(self.networks, self.sigma_voxels, strict=True):
+                predictions = predict_stages(network.eval(), stages, images, sigmas)
+                parts.append(combine_copies(predictions, copies, image.shape))
+        found = average_networks(parts)
+        scores = ensemble_ood_scores(parts, image.shape)
+        if self.presence_classifiers:
+            if self.intensity != INTENSITY:
+                values = torch.from_numpy(normalise(image, INTENSITY))[None, None].to(device)
+            logits = [
+                presence_logits(classifier, values[0, 0], found.points, self.flipped_axes)
+                for classifier in self.presence_classifiers
+            ]
+            present = np.mean(logits, axis=0).tolist()
+            scores = [
+                {**own, "presence": logit} for own, logit in zip(scores, present, strict=True)
+            ]
+        z, y, x = image.shape
+        estimates = (found.points, found.spread, found.width, found.probability)
+        return Prediction(*estimates, (z, y, x), tuple(scores), image_features(image))
 
     def locate(self, path: Path) -> list[Localisation]:
-        """Find the objects in a full-size scan; InputError: unreadable, or too small a scan."""
+        """Find the objects in a full-size scan; InputError if it can't be read or is too small."""
         scan = open_scan(path)
         prediction = self.predict(downsample_image(scan, self.downsampled_size))
         return self.localise(scan.scan_id, prediction, scan.grid)
