@@ -23,7 +23,7 @@ from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan
 from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.intensity import IntensityConfig, normalise
-from jawloc.training.network import NetworkConfig, build_network
+from jawloc.training.network import build_network
 from jawloc.training.presence_classifier import (
     INTENSITY,
     PresenceClassifier,

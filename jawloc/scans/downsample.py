@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -95,8 +96,7 @@ def hash_content(scan: ScanFile) -> str:
     format, so a scan that was moved or rewritten with the same content keeps its hash.
     """
     content = _ContentHash(scan)
-    for _ in _hashed_slabs(scan, content):
-        pass
+    deque(_hashed_slabs(scan, content), maxlen=0)  # each slab is hashed on its way
     return content.hexdigest()
 
 
