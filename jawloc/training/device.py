@@ -32,3 +32,14 @@ def choose_device(name: str) -> torch.device:
         )
         return torch.device("cpu")
     return device
+
+
+def choose_rank_device(name: str, world_size: int) -> torch.device:
+    """Return `choose_device`; raise InputError for a GPU's number where each process takes one."""
+    device = choose_device(name)
+    if device.index is not None and world_size > 1:
+        raise InputError(
+            "device: with torchrun every process takes a GPU of its own, so it must be auto, cpu "
+            f"or cuda; received {name!r}"
+        )
+    return device

@@ -7,6 +7,7 @@ fold that did not train on it; the networks of all folds together are the locato
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,6 +142,8 @@ def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
 
     train_and_test(
         job,
+        choose_device(work.config.training.device),
+        time.perf_counter(),
         overwrite=True,  # of what a fold may have left that can't be resumed
         resume=(folder / CHECKPOINT).is_file(),
         parent_run_id=parent.run_id,

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from jawloc.config import Config
 from jawloc.config.sigmas import tell_sigmas
-from jawloc.errors import InputError
 from jawloc.inference.calibrate import calibrate
 from jawloc.inference.evaluate_scan import PointFinder, evaluate_positions, mean_position
 from jawloc.inference.locator import Locator, save_locator
@@ -31,7 +30,7 @@ from jawloc.reporting.summary import describe_run, summarise_run
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
 from jawloc.training.dataset import ScanTensors, load_scans
-from jawloc.training.device import choose_device
+from jawloc.training.device import choose_rank_device
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.loop import TrainingState, fit, start_training
 from jawloc.training.network import build_network
@@ -101,7 +100,7 @@ def run_training(
         Anything wrong with the name, the settings or the scans, or another process that writes
         into the same folder; before any slow work, and with nothing half-made left behind.
     """
-    how = {"overwrite": overwrite, "resume": resume}
+    started, how = time.perf_counter(), {"overwrite": overwrite, "resume": resume}
     claim: AbstractContextManager[Path]
     if processes.is_main:
         claim = locked_run_folder(config.base, model_name, list(config.cache.objects), **how)
@@ -110,17 +109,19 @@ def run_training(
     with claim as folder:
         if resume:
             check_settings(folder / CHECKPOINT, config.as_params())
-        check_device(config, processes)
+        device = choose_rank_device(config.training.device, processes.world_size)
         if processes.is_main:
             tell_sigmas(config.curriculum, config.network)
         data = prepare_data(config, processes)
         job = Job(model_name, config, data, folder, baselines or {}, processes)
-        summary = train_and_test(job, overwrite=overwrite, resume=resume)
+        summary = train_and_test(job, device, started, overwrite=overwrite, resume=resume)
     return None if summary is None else TrainResult(folder, summary)
 
 
 def train_and_test(
     job: Job,
+    device: torch.device,
+    started: float,
     *,
     overwrite: bool,
     resume: bool,
@@ -128,10 +129,12 @@ def train_and_test(
     label: str = "train",
     after_epoch: Callable[[], object] = lambda: None,
 ) -> dict[str, Any] | None:
-    """Do one training in its folder, as an MLflow run, and return its summary."""
-    started = time.perf_counter()
+    """Do one training in its folder, as an MLflow run, and return its summary.
+
+    `started` is the value of `time.perf_counter()` from which the run's seconds count.
+    """
     config, folder = job.config, job.folder
-    state = start_state(config, choose_device(config.training.device))
+    state = start_state(config, device)
     run_id = load_checkpoint(folder / CHECKPOINT, state, job.fingerprint()) if resume else None
     if not job.processes.is_main:
         deque(train(state, config, job.data, job.processes), maxlen=0)
@@ -167,16 +170,6 @@ def train_with_checkpoints(
         log_epoch(run, job.folder, job.config, job.data, state)
         save_checkpoint(checkpoint, state, fingerprint, run.run_id)
         yield record
-
-
-def check_device(config: Config, processes: Processes) -> None:
-    """Refuse a device that is unknown, or numbered where every process takes one of its own."""
-    device = choose_device(config.training.device)
-    if processes.world_size > 1 and device.index is not None:
-        raise InputError(
-            "device: with torchrun every process takes a GPU of its own, so it must be auto, cpu "
-            f"or cuda; received {config.training.device!r}"
-        )
 
 
 def start_state(config: Config, device: torch.device) -> TrainingState:

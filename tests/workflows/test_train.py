@@ -514,6 +514,13 @@ def test_scans_that_lack_an_object_train_and_test_the_others(lab, jawloc):
     assert table["z_voxels"].notna().all()
 
 
+def test_a_gpu_that_is_not_there_is_warned_of_once(lab, jawloc, monkeypatch, no_pictures):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    result = jawloc("train", "--set", "device=cuda", "--set", "num_epochs=1")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("using the CPU") == 1
+
+
 def test_the_labs_own_files_and_settings_work_unchanged(
     lab, jawloc, monkeypatch, no_epoch_pictures
 ):
