@@ -97,10 +97,14 @@ def _header(kind: str, settings: Mapping[str, object], run_id: str) -> dict[str,
 
 
 def save_atomically(content: Mapping[str, object], path: Path) -> None:
-    """torch.save into a temporary file in the same folder, then rename."""
+    """torch.save into a temporary file in the same folder, then rename.
+
+    The same content gives the same bytes: torch puts the name of a path into its file, but not that
+    of an open file.
+    """
     record_file(path)
-    with atomic_path(path) as temporary:
-        torch.save(dict(content), temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(content), file)
 
 
 def read_weights_file(path: Path) -> dict[str, Any]:

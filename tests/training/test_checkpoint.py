@@ -268,3 +268,13 @@ def test_each_objects_numbers_come_back(tmp_path):
     resumed = fresh_state(training_config())
     load_checkpoint(path, resumed, SETTINGS)
     assert resumed.records == state.records
+
+
+def test_the_same_content_gives_the_same_file_whatever_its_name(tmp_path):
+    """Regression: a model that was saved again had another digest, and became a new version."""
+    files = [tmp_path / name for name in ("a.pth", "a.pth", "another.pth")]
+    saved = []
+    for path in files:
+        save_atomically({"weights": torch.arange(3.0), "sigma": 1.5}, path)
+        saved.append(path.read_bytes())
+    assert saved[0] == saved[1] == saved[2]
