@@ -17,11 +17,6 @@ from click.testing import CliRunner
 from tests.lab import SCAN_IDS, SCAN_SHAPE, write_config
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with what takes one process minutes, beside which the other does the rest."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-
-
 @pytest.fixture(scope="session")
 def phantom_folder(tmp_path_factory):
     """Five phantoms with spacing, labels 1 and 2 for the two jaw arches."""

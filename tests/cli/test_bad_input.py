@@ -359,6 +359,7 @@ def test_options_that_contradict_each_other(lab, sentence):
 # --- the same in a real process ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_process_says_one_sentence_and_debug_shows_where(lab, scans, jawloc):
     write_bad(scans / "131.dcm", mask=MASK * 0)
     before = files_below(lab)

@@ -321,6 +321,7 @@ def blob_scans(count: int, seed: int) -> ScanTensors:
     return ScanTensors(names, images, points, torch.ones(count, 3), grids)
 
 
+@pytest.mark.slow
 def test_two_stages_learn_to_below_a_voxel(one_thread):
     """Always saying the middle is wrong by some 20 voxels, the coarse heatmap's are 8 long."""
     train, val = blob_scans(10, 1), blob_scans(5, 2)

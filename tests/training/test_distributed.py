@@ -52,6 +52,7 @@ def rows(lab: Path, name: str) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [(), TWO_STAGES, (*TWO_STAGES, "objects={left: 1, right: 2}")],
@@ -77,6 +78,7 @@ def test_two_processes_give_what_one_gives_with_the_same_batch(lab, together, ja
             assert second[name] == pytest.approx(first[name], abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_once_and_ends_both(together):
     process = together("--set", "dicom_dirs=[nowhere]")
     _, complaints = process.communicate(timeout=LONGEST)
@@ -86,6 +88,7 @@ def test_what_is_wrong_is_said_once_and_ends_both(together):
     assert "[rank" not in complaints  # how torch begins a traceback
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
 def test_a_killed_process_ends_the_other_and_the_run_goes_on_from_its_checkpoint(
     lab, together, jawloc

@@ -591,6 +591,7 @@ def train_pairs(scans, val, network=NETWORK, **changes) -> TrainingState:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [NETWORK, TWO_STAGES], ids=["one stage", "two stages"])
 def test_scans_without_one_object_train_the_other(network):
     """Every scan lacks one, so each is learned from scans that lack the other."""

@@ -75,6 +75,7 @@ def network():
     return learn([hooks(seed) for seed in range(8)])
 
 
+@pytest.mark.slow
 def test_new_scans_without_the_object_are_told_from_those_with_it(network):
     new = [hooks(seed) for seed in range(100, 120)]
     asked = [(f, f.points_voxels + 0.7) for f in new]  # about as far off as what is found
@@ -84,6 +85,7 @@ def test_new_scans_without_the_object_are_told_from_those_with_it(network):
     assert np.mean(np.array(gone) < 0) >= 0.95
 
 
+@pytest.mark.slow
 def test_another_place_does_not_show_it_either(network):
     file = hooks(100)
     for place in ([4.0, 12.0, 12.0], [48.0, 12.0, 12.0]):

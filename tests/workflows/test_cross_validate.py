@@ -57,6 +57,7 @@ def done(make_lab, jawloc, tmp_path_factory):
     return lab, result
 
 
+@pytest.mark.slow
 def test_every_fold_leaves_what_a_training_leaves_and_tests_its_own_scans(done):
     lab, _ = done
     folder = outputs(lab)
@@ -77,6 +78,7 @@ def test_every_fold_leaves_what_a_training_leaves_and_tests_its_own_scans(done):
         assert len(rows(fold / "metrics.csv")) == said["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_the_summary_says_how_far_off_every_scan_is_by_the_fold_that_tested_it(done):
     lab, _ = done
     said = summary(outputs(lab))
@@ -104,6 +106,7 @@ def test_the_summary_says_how_far_off_every_scan_is_by_the_fold_that_tested_it(d
     assert said["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_a_scan(done):
     lab, _ = done
     said = summary(outputs(lab))["out_of_fold_scans"]
@@ -117,6 +120,7 @@ def test_the_table_has_a_row_a_scan(done):
     ]
 
 
+@pytest.mark.slow
 def test_the_terminal_says_the_out_of_fold_error(done):
     lab, result = done
     said = summary(outputs(lab))
@@ -125,6 +129,7 @@ def test_the_terminal_says_the_out_of_fold_error(done):
     assert str(outputs(lab)) in result.stdout
 
 
+@pytest.mark.slow
 def test_the_locator_has_the_networks_of_all_folds_and_fair_errors(done):
     lab, _ = done
     locator = load_locator(outputs(lab) / "locator.pth")
@@ -149,6 +154,7 @@ def test_the_locator_has_the_networks_of_all_folds_and_fair_errors(done):
     assert known.ranges["disagreement"].scans == len(twice) == 2
 
 
+@pytest.mark.slow
 def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from_it(done):
     lab, result = done
     folder, said = outputs(lab), summary(outputs(lab))
@@ -173,6 +179,7 @@ def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from
     assert "outputs/evaluation.html" in logged
 
 
+@pytest.mark.slow
 def test_the_runs_are_nested_and_the_parent_has_the_model(done):
     lab, _ = done
     client, found = runs(lab)
@@ -223,6 +230,7 @@ def rename(lab, names):
         path.rename(path.with_name(f"{name}.dcm"))
 
 
+@pytest.mark.slow
 def test_scans_of_one_specimen_are_never_in_two_parts_of_a_fold(quick, jawloc):
     rename(quick, ["fish1_left", "fish1_right", "fish2", "fish3_a", "fish3_b"])
     result = jawloc("train", "--folds", "3")
@@ -237,6 +245,7 @@ def test_scans_of_one_specimen_are_never_in_two_parts_of_a_fold(quick, jawloc):
         assert set.union(*specimens) == {"fish1", "fish2", "fish3"}
 
 
+@pytest.mark.slow
 def test_of_several_objects_each_has_errors_where_scans_show_it(lab, jawloc, no_epoch_pictures):
     """With all pictures: one object is in no test scan of a fold, and in no validation scan."""
     write_config(lab, objects={"left": 1, "right": 2}, num_epochs=1)
@@ -282,6 +291,7 @@ def interrupted_after(save, epochs):
     return interrupting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [2, 3])  # within the first fold, within the second
 def test_going_on_repeats_the_uninterrupted_run_and_keeps_finished_folds(
     quick, jawloc, monkeypatch, one_thread, epochs
@@ -315,6 +325,7 @@ def test_going_on_repeats_the_uninterrupted_run_and_keeps_finished_folds(
     assert after["parts"].info.run_id == found["parts"].info.run_id
 
 
+@pytest.mark.slow
 def test_an_interruption_between_folds_loses_nothing(quick, jawloc, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cross_validation, "evaluate_folds", interrupted)
@@ -357,6 +368,7 @@ def test_an_ordinary_run_is_not_gone_on_with_as_folds(quick, jawloc, monkeypatch
     )
 
 
+@pytest.mark.slow
 def test_an_interruption_before_the_first_epoch_brings_an_overwritten_model_back(
     quick, jawloc, monkeypatch
 ):
@@ -375,6 +387,7 @@ def test_an_interruption_before_the_first_epoch_brings_an_overwritten_model_back
     assert not (outputs(quick) / "fold_2").exists()
 
 
+@pytest.mark.slow
 def test_a_single_training_in_the_place_of_folds_leaves_and_logs_nothing_of_theirs(quick, jawloc):
     """Regression: the folds' evaluation stayed, and was logged as the new run's."""
     assert jawloc("train", "--folds", "2").exit_code == 0
@@ -443,6 +456,7 @@ def test_folds_are_not_for_torchrun(lab, jawloc, monkeypatch):
     assert "not by torchrun" in only_sentence(jawloc("train", "--folds", "2"))
 
 
+@pytest.mark.slow
 def test_the_demo_can_be_cross_validated(quick, jawloc, monkeypatch):
     from jawloc.workflows import demo
     from tests.lab import SCAN_SHAPE, TINY_SETTINGS

@@ -57,6 +57,7 @@ def test_the_demo_makes_phantoms_and_says_what_needs_no_network(tiny_demo, jawlo
     assert {p: p.stat().st_mtime_ns for p in tiny_demo.glob("dicoms/d*/**/*.dcm")} == made
 
 
+@pytest.mark.slow
 def test_a_shortened_demo_finds_the_jaw(lab, jawloc, no_pictures, monkeypatch):
     """The whole demo takes minutes, and is off by 0.2 voxels of a grid twice as fine.
 

@@ -171,6 +171,7 @@ def test_names_are_escaped_in_the_report(jawloc, lab):
     assert "&lt;b&gt;&amp;" in page
 
 
+@pytest.mark.slow
 def test_every_object_on_its_own_and_no_row_where_a_scan_lacks_it(jawloc, lab):
     from jawloc.inference.locator import save_locator
 
@@ -268,6 +269,7 @@ def test_the_folder_is_named_after_the_model():
 USERS = ("bias_notes.png", "worst_case.png", "trust.txt", "success_story.png", "worst_01_my.png")
 
 
+@pytest.mark.slow
 def test_a_users_own_pictures_survive_evaluations_and_earlier_ones_of_jawloc_go(jawloc, lab):
     """Regression: bias*.png, worst_*.png, trust*.png and success*.png were all deleted."""
     write_model(lab / "m.pth")
@@ -288,6 +290,7 @@ def test_a_users_own_pictures_survive_evaluations_and_earlier_ones_of_jawloc_go(
     assert not logged & {f"evaluation/{name}" for name in USERS}
 
 
+@pytest.mark.slow
 def test_the_pictures_of_an_evaluation_by_0_1_0_go_and_others_stay(jawloc, lab):
     write_model(lab / "m.pth")
     assert jawloc("evaluate", "m.pth", LAB / f"{SCAN_IDS[0]}.dcm", *OPTIONS).exit_code == 0
@@ -319,6 +322,7 @@ def test_a_users_file_that_would_be_overwritten_is_refused_before_slow_work(
     assert files_below(lab) == before
 
 
+@pytest.mark.slow
 def test_the_names_to_be_written_carry_the_object_where_there_are_several(jawloc, lab):
     write_model(lab / "m.pth", ("upper", "lower"))
     Path("out").mkdir()
@@ -345,6 +349,7 @@ def test_two_evaluations_into_one_folder_at_once_are_refused(jawloc, lab):
 # --- MLflow -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_bare_file_gets_a_run_once(jawloc, lab):
     write_model(lab / "m.pth")
     for _ in range(2):
@@ -361,6 +366,7 @@ def test_a_bare_file_gets_a_run_once(jawloc, lab):
     assert files >= {f"evaluation/evaluation.{kind}" for kind in ("json", "csv", "html")}
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
     jawloc, lab, no_epoch_pictures
 ):
@@ -397,6 +403,7 @@ def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
     assert found.exit_code == 0, found.output
 
 
+@pytest.mark.slow
 def test_a_champion_is_beaten_only_by_a_better_model(jawloc, more_scans, known_errors):
     def attempt(voxels):
         model = model_wrong_by(more_scans / f"by_{voxels}.pth", voxels)
@@ -451,6 +458,7 @@ def promote(jawloc, model, *scans):
     return SimpleNamespace(**content()["registry"])
 
 
+@pytest.mark.slow
 def test_scans_that_either_learned_from_are_left_out(jawloc, more_scans, known_errors):
     """With its own training scans in the comparison, whoever overfits most would win."""
     first = learned_from(model_wrong_by(more_scans / "by_4.pth", 4), "phantom_000")
@@ -474,6 +482,7 @@ def test_a_model_that_knows_the_scans_by_heart_is_not_promoted(jawloc, more_scan
     assert str(champion().version) == "1"
 
 
+@pytest.mark.slow
 def test_a_model_of_unknown_provenance_is_marked_and_not_promoted(jawloc, more_scans, known_errors):
     from jawloc.inference.locator import save_locator
 
@@ -523,6 +532,7 @@ def test_another_scan_of_a_specimen_that_it_learned_from_is_not_fair(jawloc, mor
     assert content()["fair_scans"] == 5
 
 
+@pytest.mark.slow
 def test_a_fold_knows_what_it_was_trained_on(jawloc, lab, no_pictures):
     """Its summary has another name than its file, and the run of all folds is not its own."""
     words = ("train", "--model-name", "m", "--folds", 2, "--set", "num_epochs=1")
@@ -554,6 +564,7 @@ def test_a_fold_knows_what_it_was_trained_on(jawloc, lab, no_pictures):
     assert content()["fair_scans"] == 0
 
 
+@pytest.mark.slow
 def test_few_scans_keep_the_champion(jawloc, lab, known_errors):
     for voxels, kept in ((4, True), (1, False)):
         said = promote(jawloc, model_wrong_by(lab / f"by_{voxels}.pth", voxels))

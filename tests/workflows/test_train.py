@@ -386,6 +386,7 @@ def test_a_full_cache_stands_for_the_scans_and_one_seed_gives_the_same_numbers(
     assert [run.info.run_name for run in found] == ["again", "locator"]
 
 
+@pytest.mark.slow
 def test_of_the_test_scan_only_the_pictures_read_full_size_pixels(
     copied, jawloc, monkeypatch, no_epoch_pictures
 ):
@@ -469,6 +470,7 @@ def test_specimens_stay_together_unless_lists_of_scans_divide_them(lab, jawloc, 
     assert "fish3 (training: fish3_right; test: fish3_left)" in warning
 
 
+@pytest.mark.slow
 def test_scans_that_lack_an_object_train_and_test_the_others(lab, jawloc):
     """The whole path, its pictures too: a training and a test scan lack one of the two."""
     for number, label in ((0, 1), (3, 2)):
@@ -675,6 +677,7 @@ def test_a_second_training_of_one_name_is_refused_before_slow_work(lab, jawloc, 
         assert files_below(lab) == before
 
 
+@pytest.mark.slow
 def test_a_killed_training_leaves_its_name_to_the_next(lab, jawloc, no_pictures):
     """A real one, killed in its first epoch."""
     script = (
@@ -830,6 +833,7 @@ TWO_STAGES = {
 }
 
 
+@pytest.mark.slow
 def test_two_stages_leave_a_record_of_each_that_agrees_with_the_pictures(lab, jawloc):
     write_config(lab, **TWO_STAGES)
     result = jawloc("train")
@@ -874,6 +878,7 @@ def test_two_stages_leave_a_record_of_each_that_agrees_with_the_pictures(lab, ja
     assert "note: " not in result.stderr  # every sigma is the user's own
 
 
+@pytest.mark.slow
 def test_a_sigma_that_a_stage_begins_at_instead_is_said_once(lab, jawloc, no_pictures):
     write_config(lab, network=TWO_STAGES["network"])
     result = jawloc("train", "--set", "num_epochs=1", "--folds", "2")

@@ -112,6 +112,7 @@ def address(logged):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records", "inputs", "instances"])
 def test_scan_paths_go_in_and_positions_come_out(address, logged, form):
     """Relative to the allowed folder, or absolute and in it."""
@@ -136,6 +137,7 @@ def test_scan_paths_go_in_and_positions_come_out(address, logged, form):
         assert row["status"] == "uncertain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["{root}/secret.dcm", "../secret.dcm", "sub/../../secret.dcm", "link.dcm", "/etc/hosts"]
 )
@@ -154,6 +156,7 @@ def test_what_is_outside_the_folder_is_refused_with_the_reason(address, logged, 
         assert "predictions" not in answer
 
 
+@pytest.mark.slow
 def test_a_scan_that_is_not_there_is_refused_and_the_server_goes_on(address):
     status, answer = ask(address, {"inputs": ["none.dcm"]})
     assert status == 400
@@ -161,6 +164,7 @@ def test_a_scan_that_is_not_there_is_refused_and_the_server_goes_on(address):
     assert ask(address, {"inputs": ["a.dcm"]})[0] == 200
 
 
+@pytest.mark.slow
 def test_without_an_allowed_folder_a_server_reads_nothing(logged):
     with served(logged) as address:
         for path in ("a.dcm", str(logged.scans / "a.dcm"), "/etc/hosts"):

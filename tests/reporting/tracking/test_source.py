@@ -69,6 +69,7 @@ def test_requirements_are_pinned_to_what_is_installed_without_local_versions(mon
     assert f"mlflow=={real('mlflow')}" in pinned
 
 
+@pytest.mark.slow
 def test_requirements_are_what_the_locators_modules_import_and_no_more():
     """Regression guard: a package was missing, and one listed that only phantoms use."""
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}

@@ -20,8 +20,7 @@ from mlflow import MlflowClient
 from tests.workflows.tune.machines import FORKS, SECONDS, Machine, pid_of, run_server, trials_in
 from tests.workflows.tune.test_tune import tune_words
 
-# all in one process, which starts the database once
-pytestmark = [pytest.mark.xdist_group("database"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def free_port():
