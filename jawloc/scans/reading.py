@@ -7,6 +7,7 @@ from pathlib import Path
 from jawloc.errors import InputError
 from jawloc.scans.dicom import DICOM_ENDINGS, open_dicom
 from jawloc.scans.dicom.series import dicom_slices, open_dicom_series
+from jawloc.scans.padding import without_padding
 from jawloc.scans.scan import SCAN_ENDINGS, Scan, ScanFile, scan_ending
 from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff, open_tiff_folder
 from jawloc.scans.volumes import open_volume
@@ -17,7 +18,8 @@ def open_scan(path: Path) -> ScanFile:
 
     A file is a DICOM with several frames (.dcm, .dicom), TIFF (.tif, .tiff), NIfTI (.nii,
     .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd); a folder holds the slices of one scan,
-    a DICOM series or 2-D TIFFs.
+    a DICOM series or 2-D TIFFs. Voxels without a grey value are read as the lowest grey value
+    (`without_padding`).
 
     Raises
     ------
@@ -25,7 +27,10 @@ def open_scan(path: Path) -> ScanFile:
         If there is nothing at `path`, its ending is not supported, or it is damaged, not 3-D,
         of one slice, coloured, or of a spacing that is not positive and finite.
     """
-    path = Path(path)
+    return without_padding(_open(Path(path)))
+
+
+def _open(path: Path) -> ScanFile:
     if not path.exists():
         raise InputError(f"{path.name}: a scan must be a file or folder; there is none at {path}")
     if path.is_dir():

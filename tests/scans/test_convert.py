@@ -361,24 +361,6 @@ def test_label_values_must_be_whole_and_fit_a_byte(folders, value, keep, fine):
         assert list(out.iterdir()) == []
 
 
-@pytest.mark.parametrize("slab_bytes", [2**20, 100])
-@pytest.mark.parametrize("place", [0, 2, 5])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_image_with_values_that_are_no_numbers_is_skipped(
-    folders, monkeypatch, value, place, slab_bytes
-):
-    """Guards every slab: a NaN after the first one was once stored as a grey value."""
-    monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", slab_bytes)
-    images, label_folder, out = folders
-    image = quantisation("float32")
-    image[place, 2, 2] = value
-    save(images / "a.mha", image)
-    save(label_folder / "a.mha", labels())
-    (item,) = plan_conversion(images, label_folder, out)
-    assert "a.mha: grey values must be finite" in convert(item).skip_reason
-    assert not out.exists()
-
-
 def test_label_that_breaks_off_is_skipped(folders):
     images, label_folder, out = folders
     save(images / "a.nii", quantisation())
