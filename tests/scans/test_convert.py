@@ -114,7 +114,7 @@ def test_plan_is_sorted_writes_nothing_and_says_each_skip_and_why(folders):
     assert "must have its image's shape" in told["shape"]
     assert "(6, 5, 4)" in told["shape"]
     assert "(6, 5, 3)" in told["shape"]
-    assert told["broken"].startswith("broken.nii: the header can't be read")
+    assert told["broken"].startswith("broken.nii: a NIfTI file must begin with")
     assert not out.exists()
 
 
@@ -382,9 +382,9 @@ def test_image_with_values_that_are_no_numbers_is_skipped(
 def test_label_that_breaks_off_is_skipped(folders):
     images, label_folder, out = folders
     save(images / "a.nii", quantisation())
-    save(label_folder / "a.mha", labels())
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(labels()), label_folder / "a.mha", True)
     content = (label_folder / "a.mha").read_bytes()
-    (label_folder / "a.mha").write_bytes(content[:-60])
+    (label_folder / "a.mha").write_bytes(content[:-6])
     (item,) = plan_conversion(images, label_folder, out)
     assert convert(item).skip_reason.startswith("a.mha: ")
     assert list(out.iterdir()) == []
