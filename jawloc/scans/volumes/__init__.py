@@ -63,7 +63,7 @@ def _read_header(path: Path) -> VolumeHeader:
 
 def _placement(header: VolumeHeader) -> Placement | None:
     if header.doubt:
-        warnings.warn(header.doubt, stacklevel=2)
+        warnings.warn(header.doubt, stacklevel=1)  # from here, so that each is shown once
     return header.placement
 
 

@@ -203,6 +203,8 @@ def _vectors(fields: Fields, path: Path) -> np.ndarray | None:
     words = re.findall(r"\([^)]*\)|[^\s()]+", fields.get("spacedirections", ""))
     if not words or all(word.lower() == "none" for word in words):
         return None
+    if len(words) < 3:
+        raise InputError(f"{path.name}: space directions must be 3 vectors; there are {len(words)}")
     return np.array([_vector(word, "space directions", path) for word in words[:3]]).T
 
 

@@ -30,6 +30,6 @@ def millimetres(units: Sequence[str], path: Path) -> list[float] | None:
     warnings.warn(
         f"{path.name}: the spacing counts as unknown, since its unit must be one of length "
         f"(nm, um, mm, cm, m, inch); it is {units[found.index(None)]!r}",
-        stacklevel=2,
+        stacklevel=1,  # from here, so that each is shown once
     )
     return None
