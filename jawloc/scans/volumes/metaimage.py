@@ -55,7 +55,7 @@ def read_metaimage_header(path: Path) -> VolumeHeader:
                 f"{path.name}: voxels must be one grey value each; they have {channels}"
             )
         sizes = whole_numbers(_needed(fields, "dimsize", path), None, "DimSize", path)
-        if _whole(fields, "ndims", path, len(sizes)) != len(sizes):
+        if whole_numbers(_needed(fields, "ndims", path), 1, "NDims", path) != [len(sizes)]:
             raise InputError(f"{path.name}: DimSize must have NDims numbers; it has {len(sizes)}")
         shape = checked_shape(sizes, path)
         voxels = _voxels(fields, shape, file, lines, path)

@@ -28,6 +28,7 @@ _MM_BY_UNIT = {1: 1000.0, 3: 0.001}  # metres and microns; all other codes mean 
 _SCANNER = 1  # the code of a transform to the scanner's own coordinates
 _SAME_MM = 1e-4  # within which ITK 5.4 takes two transforms for one
 _RIGHT_ANGLES = 1e-4  # within which it takes a sform for one without shear
+_LARGEST_CONDITION = 1e6  # of a transform that can be inverted, as one of voxels can
 _DOUBTFUL_VOXELS = 0.1  # between two transforms, at a corner of the volume
 
 
@@ -82,7 +83,7 @@ def _read(path: Path) -> tuple[bool, Any]:
         )
     kind = nibabel.Nifti1Header if size == _SIZES[0] else nibabel.Nifti2Header
     header = kind(start[:size], endianness=order, check=False)
-    magic = bytes(header["magic"].item())[:3]
+    magic = bytes(header["magic"].item())
     if magic not in (b"n+1", b"n+2"):
         raise InputError(
             f"{path.name}: a NIfTI file must hold header and voxels (magic n+1 or n+2); "
@@ -146,8 +147,9 @@ def _sform(header: Any, scale: float) -> np.ndarray | None:
     if header["sform_code"] <= 0:
         return None
     rows = np.array([header[f"srow_{axis}"] for axis in "xyz"], float) * scale
-    usable = np.all(np.isfinite(rows)) and np.all(np.linalg.norm(rows[:, :3], axis=0) > 0)
-    return rows * [[-1], [-1], [1]] if usable and np.linalg.det(rows[:, :3]) != 0 else None
+    if not np.all(np.isfinite(rows)) or np.linalg.cond(rows[:, :3]) > _LARGEST_CONDITION:
+        return None
+    return rows * [[-1], [-1], [1]]
 
 
 def _qform(header: Any, scale: float) -> np.ndarray | None:

@@ -57,6 +57,14 @@ _TO_LPS = {
     "las": (1, -1, 1),
 }
 
+_FIELDS = {
+    *("number", "type", "dimension", "sizes", "encoding", "endian", "content", "datafile"),
+    *("lineskip", "byteskip", "blocksize", "min", "max", "oldmin", "oldmax", "sampleunits"),
+    *("spacings", "thicknesses", "axismins", "axismaxs", "centers", "centerings", "labels"),
+    *("units", "kinds", "space", "spacedimension", "spaceunits", "spaceorigin"),
+    *("spacedirections", "measurementframe"),
+}
+
 Fields = Mapping[str, str]  # a header's fields by name, in lower case and without spaces
 
 
@@ -72,6 +80,12 @@ def read_nrrd_header(path: Path) -> VolumeHeader:
             raise InputError(f"{path.name}: a NRRD file must begin with NRRD and its version")
         fields = _fields(lines, path)
         sizes = whole_numbers(_needed(fields, "sizes", path), None, "sizes", path)
+        dimension = whole_numbers(_needed(fields, "dimension", path), 1, "dimension", path)
+        if dimension != [len(sizes)]:
+            raise InputError(
+                f"{path.name}: sizes must be as many as the dimension, {dimension[0]}; "
+                f"there are {len(sizes)}"
+            )
         _refuse_values(fields, path)
         shape = checked_shape(sizes, path)
         voxels = _voxels(fields, shape, file, lines, path)
@@ -102,7 +116,10 @@ def _fields(lines: Iterator[str], path: Path) -> Fields:
                 f"{path.name}: a line of a NRRD header must be a field and its value; "
                 f"one is {line[:60]!r}"
             )
-        fields[name.lower().replace(" ", "")] = text.strip()
+        key = name.lower().replace(" ", "")
+        if key not in _FIELDS:
+            raise InputError(f"{path.name}: a NRRD header has no field {name!r}; is it misspelt?")
+        fields[key] = text.strip()
         if _files_field(fields).split()[:1] == ["LIST"]:
             return fields
     if not _files_field(fields):

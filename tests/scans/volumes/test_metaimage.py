@@ -184,6 +184,7 @@ def test_raw_file_must_have_the_length_that_the_header_promises(tmp_path, sizes)
     [
         ({"ElementNumberOfChannels": "3"}, "one grey value each"),
         ({"NDims": "2"}, "NDims"),
+        ({"NDims": None}, "must have ndims"),
         ({"DimSize": None}, "must have dimsize"),
         ({"ElementType": "MET_OTHER"}, "ElementType must be one of"),
         ({"ElementSpacing": "1 nan 1"}, "positive and finite"),
