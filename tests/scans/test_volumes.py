@@ -326,10 +326,12 @@ def test_colour_volume_is_refused(tmp_path, name):
         open_scan(tmp_path / name)
 
 
-def nifti_with_pixdim(path: Path, x: float, y: float, z: float) -> None:
+def nifti_with_pixdim(path: Path, x: float, y: float, z: float, *, sform: bool = True) -> None:
     write_volume(path.with_name("plain.nii"), volume())
     content = bytearray(path.with_name("plain.nii").read_bytes())
     struct.pack_into("<3f", content, 80, x, y, z)
+    if not sform:
+        struct.pack_into("<h", content, 254, 0)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
@@ -343,8 +345,15 @@ def test_nifti_with_nan_spacing_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_with_zero_spacing_is_of_unknown_spacing(tmp_path, name):
-    nifti_with_pixdim(tmp_path / name, 0, 0, 0)
+    nifti_with_pixdim(tmp_path / name, 0, 0, 0, sform=False)
     assert open_scan(tmp_path / name).grid.spacing_mm_zyx is None
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_nifti_with_zero_spacing_has_that_of_its_sform(tmp_path, name):
+    nifti_with_pixdim(tmp_path / name, 0.02, 0, 0.06)
+    found = open_scan(tmp_path / name).grid.spacing_mm_zyx
+    assert found == pytest.approx((0.06, 0.04, 0.02), rel=1e-6)
 
 
 @pytest.mark.parametrize(
