@@ -141,7 +141,7 @@ def test_tiff_folder_with_unlike_slices_is_refused(tmp_path):
 
 def test_tiff_folder_of_3d_files_is_refused(tmp_path):
     write_slices(tmp_path / "fish", np.stack([volume(), volume()]), ["a.tif", "b.tif"])
-    with pytest.raises(InputError, match=r"^fish: its TIFFs must be 2-D"):
+    with pytest.raises(InputError, match=r"^fish: its slices must be 2-D"):
         open_scan(tmp_path / "fish")
 
 
@@ -154,7 +154,7 @@ def test_tiff_folder_of_one_slice_is_refused(tmp_path):
 def test_folder_without_slices_is_refused(tmp_path):
     (tmp_path / "fish").mkdir()
     (tmp_path / "fish" / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"^fish: .*2-D TIFFs or a DICOM series"):
+    with pytest.raises(InputError, match=r"^fish: .*2-D TIFFs, BMPs, PNGs or a DICOM"):
         open_scan(tmp_path / "fish")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Placement, Shape, Triple
 from jawloc.scans.dicom.geometry import checked_spacing
+from jawloc.scans.units import millimetres
 from jawloc.scans.volumes.header import VolumeHeader, checked_shape, orthonormal_placement
 from jawloc.scans.volumes.text_header import (
     choice,
@@ -19,7 +20,6 @@ from jawloc.scans.volumes.text_header import (
     numbers,
     whole_numbers,
 )
-from jawloc.scans.volumes.units import millimetres
 from jawloc.scans.volumes.voxels import StoredVoxels
 
 METAIMAGE_ENDINGS = (".mha", ".mhd")
