@@ -1,6 +1,6 @@
 """Damaged volumes by the hundred: each is read right or refused in one sentence.
 
-    python -m tests.scans.volumes.mutations 2000      # of each kind; about a minute a kind
+    python -m tests.scans.volumes.mutations 2000      # of each kind; some seconds a kind
 
 Files are damaged by a seeded generator: flipped bits, truncations, zeroed stretches, and header
 fields that are swapped, dropped or replaced by values from the edge. What is then read other than
