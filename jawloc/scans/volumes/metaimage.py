@@ -138,8 +138,9 @@ def _placement(fields: Fields, scale: float, path: Path) -> Placement | None:
     origin, axes = _first(fields, _ORIGIN), _first(fields, _AXES)
     if origin is None and axes is None:
         return None
-    offset = numbers(origin or "0 0 0", 3, "Offset", path)
-    matrix = numbers(axes or "1 0 0 0 1 0 0 0 1", 9, "TransformMatrix", path)
+    ndims = _whole(fields, "ndims", path, 3)  # four, if the fourth is one volume
+    offset = numbers(origin, ndims, "Offset", path) if origin else [0.0] * ndims
+    matrix = numbers(axes, ndims**2, "TransformMatrix", path) if axes else np.eye(ndims)
     # the matrix has the direction of each index as a row
-    columns = np.array(matrix).reshape(3, 3).T
-    return orthonormal_placement([value * scale for value in offset], columns)
+    columns = np.reshape(matrix, (ndims, ndims))[:3, :3].T
+    return orthonormal_placement([value * scale for value in offset[:3]], columns)

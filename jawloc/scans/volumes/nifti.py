@@ -24,7 +24,9 @@ from jawloc.scans.volumes.voxels import StoredVoxels
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 
 _SIZES = (348, 540)  # of the headers of NIfTI-1 and NIfTI-2, in bytes
+_LINE_ENDS = ((13, 10, 26, 10), (0, 0, 0, 0))  # in NIfTI-2, so that damage shows
 _MM_BY_UNIT = {1: 1000.0, 3: 0.001}  # metres and microns; all other codes mean mm
+_SCALES = (1e-30, 1e30)
 _SCANNER = 1  # the code of a transform to the scanner's own coordinates
 _SAME_MM = 1e-4  # within which ITK 5.4 takes two transforms for one
 _RIGHT_ANGLES = 1e-4  # within which it takes a sform for one without shear
@@ -83,17 +85,26 @@ def _read(path: Path) -> tuple[bool, Any]:
         )
     kind = nibabel.Nifti1Header if size == _SIZES[0] else nibabel.Nifti2Header
     header = kind(start[:size], endianness=order, check=False)
+    _refuse_misfits(header, path)
+    return packed, header
+
+
+def _refuse_misfits(header: Any, path: Path) -> None:
     magic = bytes(header["magic"].item())
     if magic not in (b"n+1", b"n+2"):
         raise InputError(
             f"{path.name}: a NIfTI file must hold header and voxels (magic n+1 or n+2); "
             f"its magic is {magic.decode('ascii', 'replace')!r}"
         )
+    if magic == b"n+2" and tuple(header["eol_check"]) not in _LINE_ENDS:
+        raise InputError(
+            f"{path.name}: the header must be as it was written; its line ends were changed, as by "
+            f"a transfer as text"
+        )
     if not 1 <= header["dim"][0] <= 7:
         raise InputError(
             f"{path.name}: a NIfTI file must have 1 to 7 dimensions; it has {header['dim'][0]}"
         )
-    return packed, header
 
 
 def _size_of_header(start: bytes, order: str) -> int:
@@ -114,8 +125,6 @@ def _dtype(header: Any, path: Path) -> np.dtype:
 
 def _voxel_offset(header: Any, path: Path) -> int:
     offset, least = float(header["vox_offset"]), len(header.binaryblock)
-    if offset == 0:
-        return least + 4  # the four bytes say whether there are extensions
     if not least <= offset < 2**62 or offset != int(offset):
         raise InputError(
             f"{path.name}: the voxels must begin after the header's {least} bytes; "
@@ -128,8 +137,12 @@ def _rescale(header: Any, path: Path) -> tuple[float, float]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not math.isfinite(slope):
         return 1.0, 0.0
-    if not math.isfinite(intercept):
-        raise InputError(f"{path.name}: scl_inter must be finite; it is {intercept}")
+    low, high = _SCALES
+    if not (low <= abs(slope) <= high and abs(intercept) <= high):
+        raise InputError(
+            f"{path.name}: scl_slope must be {low} to {high} in size and scl_inter at most {high}, "
+            f"so that grey values fit single precision; they are {slope} and {intercept}"
+        )
     return slope, intercept
 
 

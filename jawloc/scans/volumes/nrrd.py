@@ -49,14 +49,17 @@ _TYPES = {
 }
 _DTYPES = {name: kind for kind, names in _TYPES.items() for name in names.split(", ")}
 _SPATIAL_KINDS = ("domain", "space", "time", "???", "none")
-# Signs that turn a space's (x, y, z) into LPS; other spaces are taken as they are.
+# Signs that turn a space's (x, y, z) into LPS; those of a scanner or of none are taken as they are.
 _TO_LPS = {
-    "right-anterior-superior": (-1, -1, 1),
-    "ras": (-1, -1, 1),
-    "left-anterior-superior": (1, -1, 1),
-    "las": (1, -1, 1),
+    name: signs
+    for names, signs in (
+        (("right-anterior-superior", "ras"), (-1, -1, 1)),
+        (("left-anterior-superior", "las"), (1, -1, 1)),
+        (("left-posterior-superior", "lps"), (1, 1, 1)),
+        (("scanner-xyz", "3d-right-handed", "3d-left-handed"), (1, 1, 1)),
+    )
+    for name in names
 }
-
 _FIELDS = {
     *("number", "type", "dimension", "sizes", "encoding", "endian", "content", "datafile"),
     *("lineskip", "byteskip", "blocksize", "min", "max", "oldmin", "oldmax", "sampleunits"),
@@ -76,7 +79,7 @@ def read_nrrd_header(path: Path) -> VolumeHeader:
     """
     with path.open("rb") as file:
         lines = header_lines(file)
-        if not re.fullmatch(r"NRRD\d{4}", next(lines, "").strip()):
+        if not re.fullmatch(r"NRRD(?:\d{4}|00\.01)", next(lines, "").strip()):
             raise InputError(f"{path.name}: a NRRD file must begin with NRRD and its version")
         fields = _fields(lines, path)
         sizes = whole_numbers(_needed(fields, "sizes", path), None, "sizes", path)
@@ -229,8 +232,10 @@ def _vector(text: str, name: str, path: Path) -> list[float]:
     return numbers(re.sub(r"[(),]", " ", text), 3, name, path)
 
 
-def _to_lps(fields: Fields) -> np.ndarray:
-    return np.array(_TO_LPS.get(fields.get("space", "").lower(), (1, 1, 1)), float)
+def _to_lps(fields: Fields, path: Path) -> np.ndarray:
+    if "space" not in fields:
+        return np.ones(3)
+    return np.array(_TO_LPS[choice(fields["space"], _TO_LPS, "space", path)], float)
 
 
 def _placement(
@@ -238,7 +243,7 @@ def _placement(
 ) -> Placement | None:
     given = fields.get("spaceorigin", "(0,0,0)")
     origin = np.array(_vector(given, "space origin", path)) * units
-    signs = _to_lps(fields)
+    signs = _to_lps(fields, path)
     return orthonormal_placement(origin * signs, vectors_mm * signs[:, None])
 
 

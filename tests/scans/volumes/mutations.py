@@ -1,6 +1,6 @@
 """Damaged volumes by the hundred: each is read right or refused in one sentence.
 
-    python -m tests.scans.volumes.mutations 2000      # of each kind; about a minute a kind
+    python -m tests.scans.volumes.mutations 2000      # of each kind; some seconds a kind
 
 Files are damaged by a seeded generator: flipped bits, truncations, zeroed stretches, and header
 fields that are swapped, dropped or replaced by values from the edge. What is then read other than
@@ -9,6 +9,7 @@ the volume that was written must be what another library (nibabel, SimpleITK) re
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 import re
@@ -37,6 +38,12 @@ VOXELS = np.random.default_rng(0).integers(0, 900, (7, 6, 5)).astype(np.int16)
 NUMBERS = ("0", "-1", "1", "3", "nan", "inf", "1e400", "65535", "2147483648", "9" * 30, "x", "")
 NUMBERS_OF_64_BITS = (0, 1, 0xFFFF, 0x7FFF, 0x7FC0, 0x7F80, 0xFF80, 0x8000, 0x80, 0xFFFFFFFF)
 
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "bzip2": bz2.compress,
+    "text": lambda raw: " ".join(map(str, np.frombuffer(raw, "<i2"))).encode(),
+    "hex": lambda raw: raw.hex("\n", 35).encode(),
+}
+
 Damage = Callable[[bytes, np.random.Generator], bytes]
 
 
@@ -51,11 +58,16 @@ class Kind:
     name: str  # of the file that is opened
     compressed: bool = False
     beside: str = ""  # the ending of the file of voxels, if it isn't the same
+    encoding: str = ""  # of a NRRD that SimpleITK doesn't write
+    version: int = 1  # of NIfTI
 
 
 KINDS = {
     "nrrd": Kind("a.nrrd"),
     "nrrd, gzip": Kind("a.nrrd", compressed=True),
+    "nrrd, bzip2": Kind("a.nrrd", compressed=True, encoding="bzip2"),
+    "nrrd, text": Kind("a.nrrd", encoding="text"),
+    "nrrd, hexadecimal": Kind("a.nrrd", encoding="hex"),
     "nhdr and raw": Kind("a.nhdr", beside=".raw"),
     "mha": Kind("a.mha"),
     "mha, compressed": Kind("a.mha", compressed=True),
@@ -63,6 +75,7 @@ KINDS = {
     "mhd and zraw": Kind("a.mhd", compressed=True, beside=".zraw"),
     "nii": Kind("a.nii"),
     "nii.gz": Kind("a.nii.gz"),
+    "nii, version 2": Kind("a.nii", version=2),
 }
 
 
@@ -72,9 +85,7 @@ def check(kind: Kind, count: int, folder: Path, seed: int = 0) -> Counter[str]:
     Raise AssertionError where one is neither read right nor refused in one sentence, takes more
     than 10 s or lets the process grow by more than 2 GB.
     """
-    image = SimpleITK.GetImageFromArray(VOXELS)
-    image.SetSpacing((0.02, 0.03, 0.04))
-    SimpleITK.WriteImage(image, str(folder / kind.name), kind.compressed)
+    _write(kind, folder / kind.name)
     intact = {path: path.read_bytes() for path in sorted(folder.iterdir())}
     np.testing.assert_array_equal(read_scan(folder / kind.name).image, VOXELS)
     before, found = _peak_bytes(), Counter[str]()
@@ -88,6 +99,19 @@ def check(kind: Kind, count: int, folder: Path, seed: int = 0) -> Counter[str]:
         found[_outcome(folder / kind.name, f"mutation {number}")] += 1
     assert _peak_bytes() - before < PEAK_BYTES
     return found
+
+
+def _write(kind: Kind, path: Path) -> None:
+    if kind.version == 2:
+        nibabel.Nifti2Image(VOXELS.T, np.diag([0.02, 0.03, 0.04, 1])).to_filename(path)
+        return
+    image = SimpleITK.GetImageFromArray(VOXELS)
+    image.SetSpacing((0.02, 0.03, 0.04))
+    SimpleITK.WriteImage(image, str(path), kind.compressed and not kind.encoding)
+    if kind.encoding:
+        header, blank, raw = path.read_bytes().partition(b"\n\n")
+        header = header.replace(b"encoding: raw", b"encoding: " + kind.encoding.encode())
+        path.write_bytes(header + blank + ENCODERS[kind.encoding](raw))
 
 
 def _peak_bytes() -> int:
@@ -118,7 +142,8 @@ def _read_by_another_library(path: Path) -> np.ndarray | None:
             with path.open("rb") as file:
                 packed = file.read(2) == b"\x1f\x8b"
             content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
-            image = np.asanyarray(nibabel.Nifti1Image.from_bytes(content).dataobj)
+            kind = nibabel.Nifti2Image if 0x1C in content[:4] else nibabel.Nifti1Image
+            image = np.asanyarray(kind.from_bytes(content).dataobj)
             return image.reshape(image.shape[:3]).T
         return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     except Exception:  # whatever it raises

@@ -94,6 +94,22 @@ def test_places_are_those_of_simpleitk(tmp_path):
     assert scan.grid.spacing_mm_zyx == pytest.approx(itk.GetSpacing()[::-1])
 
 
+def test_a_fourth_axis_of_one_volume_is_none(tmp_path):
+    path = write_metaimage(
+        tmp_path / "a.mha",
+        NDims="4",
+        DimSize="5 4 3 1",
+        ElementSpacing="0.5 1 2 9",
+        Offset="1 2 3 4",
+        TransformMatrix="-1 0 0 0 0 -1 0 0 0 0 1 0 0 0 0 1",
+    )
+    scan = open_scan(path)
+    np.testing.assert_array_equal(scan.read_image(0, 3), VOXELS)
+    assert scan.grid.spacing_mm_zyx == (2.0, 1.0, 0.5)
+    origin, direction = placement_to_xyz(scan.read_placement())
+    assert (origin, direction) == ([1.0, 2.0, 3.0], [-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0])
+
+
 @pytest.mark.parametrize(
     ("fields", "files"),
     [

@@ -208,7 +208,9 @@ def test_damaged_gzip_is_refused(tmp_path, damage):
         ({"datatype": 32}, "one grey value each"),
         ({"datatype": 77}, "its code is 77"),
         ({"magic": b"ni1"}, "magic"),
-        ({"scl_slope": 1, "scl_inter": np.inf}, "scl_inter must be finite"),
+        ({"scl_slope": 1, "scl_inter": np.inf}, "scl_inter at most"),
+        ({"scl_slope": 1, "scl_inter": np.nan}, "scl_inter at most"),
+        ({"scl_slope": 1e-40, "scl_inter": 0}, "scl_slope must be"),
         ({"pixdim": [1, 1, np.nan, 1, 1, 1, 1, 1]}, "positive and finite"),
     ],
     ids=str,
@@ -219,13 +221,19 @@ def test_header_that_cannot_be_right_is_refused_in_one_sentence(tmp_path, name, 
         read_scan(write_nifti(tmp_path / name, **fields))
 
 
-@pytest.mark.parametrize("offset", [10.0, 352.5, -1.0, float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("offset", [0.0, 10.0, 352.5, -1.0, float("nan"), float("inf"), 1e30])
 def test_impossible_offset_of_the_voxels_is_refused(tmp_path, offset):
     path = write_nifti(tmp_path / "a.nii")
     content = bytearray(path.read_bytes())
     struct.pack_into("<f", content, 108, offset)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"^a\.nii: .*vox_offset"):
+        open_scan(path)
+
+
+def test_line_ends_that_a_transfer_changed_are_refused(tmp_path):
+    path = write_nifti(tmp_path / "a.nii", kind=nibabel.Nifti2Image, eol_check=[10, 10, 26, 10])
+    with pytest.raises(InputError, match=r"^a\.nii: .*line ends"):
         open_scan(path)
 
 

@@ -202,6 +202,16 @@ def test_header_of_any_length_and_line_ends_is_read(tmp_path):
     np.testing.assert_array_equal(scan.image, VOXELS)
 
 
+def test_a_fourth_axis_of_one_volume_is_none_and_the_first_version_is_read(tmp_path):
+    fields = "space: LPS\nspace directions: (2,0,0) (0,3,0) (0,0,4) none\nspace origin: (1,2,3)\n"
+    path = write_nrrd(tmp_path / "a.nrrd", fields, dimension="4", sizes="5 4 3 1")
+    path.write_bytes(path.read_bytes().replace(b"NRRD0005", b"NRRD00.01"))
+    scan = open_scan(path)
+    np.testing.assert_array_equal(scan.read_image(0, 3), VOXELS)
+    assert scan.grid.spacing_mm_zyx == (4, 3, 2)
+    assert scan.read_placement() == Placement((3.0, 2.0, 1.0))
+
+
 def test_placement_without_a_field_is_none_and_with_an_origin_along_the_space(tmp_path):
     assert open_scan(write_nrrd(tmp_path / "a.nrrd", SPACING)).read_placement() is None
     fields = f"{SPACING}space: LPS\nspace origin: (1,2,3)\n"
@@ -238,6 +248,10 @@ def test_placement_without_a_field_is_none_and_with_an_origin_along_the_space(tm
         ({"space directions": "(1,0,0) (0,1,0) (0,0,nan)"}, "positive and finite"),
         ({"space directions": "(1,0,0) (0,1,0)"}, "3 vectors"),
         ({"space directions": "(1,0,0) (0,1,0) (0,0,1)", "space origin": "(0,0)"}, "space origin"),
+        (
+            {"space": "left-posterior-sqperior", "space directions": "(1,0,0) (0,1,0) (0,0,1)"},
+            "space must be one of",
+        ),
         ({"kinds": "RGB-color space space"}, "one grey value each"),
         ({"data file": "none.raw"}, r"there is no none\.raw"),
         ({"data file": "/dev/zero"}, "there is no zero"),
