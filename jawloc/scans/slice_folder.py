@@ -167,8 +167,9 @@ def _logged_sizes(folder: Path) -> dict[str, float]:
     found = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() == ".log" and path.is_file():
-            with as_input_error(f"{path.name}: the log can't be read", OSError):
-                match = _PIXEL_SIZE.search(path.open("rb").read(_LARGEST_LOG).decode("latin-1"))
+            problem = f"{path.name}: the log can't be read"
+            with as_input_error(problem, OSError), path.open("rb") as file:
+                match = _PIXEL_SIZE.search(file.read(_LARGEST_LOG).decode("latin-1"))
             if match is not None:
                 found[path.name] = _micrometres(match[1], path) * 1e-3
     return found
