@@ -23,6 +23,7 @@ from jawloc.scans.tiff_metadata import voxel_size
 
 TIFF_ENDINGS = (".tif", ".tiff")
 _LINEAR = 0  # ImageJ's number of the calibration function c0 + c1 * stored value
+_HEADER_BYTES = 8
 _NO_COMPRESSION = 1
 _LARGEST_DECODED = 2**31  # bytes of what is decoded at once: a page, or a volume in 3-D tiles
 _LARGEST_INFLATION = 10_000  # decoded bytes a byte of the file, where one page has a whole volume
@@ -100,6 +101,11 @@ def read_layout(path: Path) -> TiffLayout:
     if layout.dtype.kind not in "buif":
         raise InputError(f"{path.name}: grey values must be numbers; they are {layout.dtype}")
     if layout.offset is not None:
+        if not isinstance(layout.offset, int) or layout.offset < _HEADER_BYTES:
+            raise InputError(
+                f"{path.name}: the values must begin after the header; they begin at byte "
+                f"{layout.offset}"
+            )
         end = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
         refuse_truncated(path, end, path.stat().st_size)
     return layout
@@ -113,7 +119,8 @@ def decode(path: Path, layout: TiffLayout, pages: tuple[int, ...] | None) -> np.
     import tifffile
 
     # each codec raises its own types for damaged data
-    with as_input_error(f"{path.name}: the TIFF's values can't be decoded"):
+    damaged = as_input_error(f"{path.name}: the TIFF's values can't be decoded")
+    with damaged, _refusing_broken_chain(path):
         values = tifffile.imread(path, key=pages)
     return _black_is_0(values.astype(values.dtype.newbyteorder("="), copy=False), layout.white)
 
@@ -139,7 +146,7 @@ def _layout(tiff: Any, path: Path) -> TiffLayout:
     _refuse_large_or_cut(tiff, series, pages, path)
     metadata = tiff.imagej_metadata or {}
     dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
-    white = None if tiff.is_imagej or series.keyframe.photometric != 0 else _top(series, dtype)
+    white = _top(series.keyframe, dtype) if not tiff.is_imagej else None
     order = _order(series.axes)
     return TiffLayout(
         tuple(series.shape[axis] for axis in order),
@@ -180,7 +187,12 @@ def _refuse_large_or_cut(tiff: Any, series: Any, pages: tuple[int, ...] | None, 
     if page.compression == _NO_COMPRESSION:
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
         refuse_truncated(path, max(ends, default=0), size)
-        refuse_truncated(path, page.nbytes, size)
+        packed = page.is_tiled or page.bitspersample % 8  # other bytes than the pixels' own
+        if not packed and sum(page.databytecounts) != page.nbytes:
+            raise InputError(
+                f"{path.name}: an uncompressed page must have as many bytes as its pixels need, "
+                f"{page.nbytes}; it has {sum(page.databytecounts)}"
+            )
     whole = page.nbytes if pages or len(series.shape) == 2 else series.nbytes
     if whole >= _LARGEST_DECODED or (pages is None and whole > _LARGEST_INFLATION * size):
         raise InputError(
@@ -189,11 +201,14 @@ def _refuse_large_or_cut(tiff: Any, series: Any, pages: tuple[int, ...] | None, 
         )
 
 
-def _top(series: Any, dtype: np.dtype) -> float:
-    """Return the stored value of black where 0 is white: the largest of the file's bits."""
+def _top(page: Any, dtype: np.dtype) -> float | None:
+    """Return the stored value of black where 0 is white: the largest of the page's bits."""
+    photometric = page.tags.get("PhotometricInterpretation")
+    if photometric is None or photometric.value != 0:
+        return None
     if dtype.kind == "f":
         return 0.0  # there is no largest value, and only the order matters
-    return -1 if dtype.kind == "i" else 2**series.keyframe.bitspersample - 1
+    return -1 if dtype.kind == "i" else 2**page.bitspersample - 1
 
 
 def _calibration(metadata: Mapping[str, Any], dtype: np.dtype, path: Path) -> Rescale:
@@ -216,16 +231,21 @@ def _calibration(metadata: Mapping[str, Any], dtype: np.dtype, path: Path) -> Re
 
 @contextmanager
 def _refusing_broken_chain(path: Path) -> Iterator[None]:
-    """Raise where tifffile only logs that the chain of pages breaks off, and reads fewer."""
+    """Raise where tifffile only logs that the chain of pages breaks off, and reads fewer.
+
+    What else it logs, of tags that it leaves out, is not printed.
+    """
     messages: list[str] = []
-    handler = logging.Handler(logging.ERROR)
+    handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("tifffile")
     logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.propagate = propagate
     broken = [message for message in messages if "page offset" in message]
     if broken:
         raise InputError(f"{path.name}: the file is truncated; {broken[0]}")

@@ -1,6 +1,6 @@
 """Damaged volumes by the hundred: each is read right or refused in one sentence.
 
-    python -m tests.scans.volumes.mutations 2000      # of each kind; some seconds a kind
+    python -m tests.scans.mutations 2000      # of each kind; some seconds a kind
 
 Files are damaged by a seeded generator: flipped bits, truncations, zeroed stretches, and header
 fields that are swapped, dropped or replaced by values from the edge. What is then read other than
@@ -20,14 +20,16 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import SimpleITK
+import tifffile
+from PIL import Image, ImageSequence
 
 from jawloc.errors import InputError
 from jawloc.scans.reading import read_scan
@@ -58,7 +60,7 @@ class Kind:
     name: str  # of the file that is opened
     compressed: bool = False
     beside: str = ""  # the ending of the file of voxels, if it isn't the same
-    encoding: str = ""  # of a NRRD that SimpleITK doesn't write
+    encoding: str = ""  # of a NRRD that SimpleITK doesn't write, or of a TIFF
     version: int = 1  # of NIfTI
 
 
@@ -76,6 +78,10 @@ KINDS = {
     "nii": Kind("a.nii"),
     "nii.gz": Kind("a.nii.gz"),
     "nii, version 2": Kind("a.nii", version=2),
+    "tif": Kind("a.tif"),
+    "tif, ImageJ": Kind("a.tif", encoding="imagej"),
+    "tif, zlib": Kind("a.tif", encoding="zlib"),
+    "tif, LZW": Kind("a.tif", encoding="lzw"),
 }
 
 
@@ -102,6 +108,13 @@ def check(kind: Kind, count: int, folder: Path, seed: int = 0) -> Counter[str]:
 
 
 def _write(kind: Kind, path: Path) -> None:
+    if path.suffix == ".tif":
+        imagej = kind.encoding == "imagej"
+        compression = None if imagej else kind.encoding or None
+        tifffile.imwrite(
+            path, VOXELS, photometric="minisblack", imagej=imagej, compression=compression
+        )
+        return
     if kind.version == 2:
         nibabel.Nifti2Image(VOXELS.T, np.diag([0.02, 0.03, 0.04, 1])).to_filename(path)
         return
@@ -128,6 +141,14 @@ def _outcome(path: Path, name: str) -> str:
             return "refused"
     if image.dtype == VOXELS.dtype and np.array_equal(image, VOXELS):
         return "read as written"
+    if path.suffix == ".tif":
+        # others don't invert where a flipped bit says that 0 is white
+        others = list(_tiffs_of_others(path))
+        others += [~other for other in others if other.dtype.kind in "iub"]
+        assert any(np.array_equal(image, other) for other in others), (
+            f"{name}: only jawloc reads it, as {image.shape} {image.dtype}"
+        )
+        return "read as another library does"
     other = _read_by_another_library(path)
     if other is None and np.array_equal(image, _stored_voxels(path)):
         return "voxels as stored"
@@ -148,6 +169,16 @@ def _read_by_another_library(path: Path) -> np.ndarray | None:
         return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     except Exception:  # whatever it raises
         return None
+
+
+def _tiffs_of_others(path: Path) -> Iterator[np.ndarray]:
+    """Yield what readers that accept a damaged TIFF make of it; they differ."""
+    with suppress(Exception), Image.open(path) as picture:
+        yield np.stack([np.asarray(page) for page in ImageSequence.Iterator(picture)])
+    with suppress(Exception):
+        yield SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    with suppress(Exception):
+        yield tifffile.imread(path)
 
 
 def _stored_voxels(path: Path) -> np.ndarray | None:
@@ -178,7 +209,7 @@ def _damaged(content: bytes, path: Path, random: np.random.Generator) -> bytes:
     fields: list[Damage] = []
     if path.suffix in (".nrrd", ".nhdr", ".mha", ".mhd"):
         fields = [_change_text, _flip_bits_of_header]
-    elif path.suffix == ".nii":
+    elif path.suffix in (".nii", ".tif"):
         fields = [_change_words, _flip_bits_of_header]
     chosen = common + fields + fields
     return chosen[random.integers(len(chosen))](content, random)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.scans.volumes.mutations import KINDS, check
+from tests.scans.mutations import KINDS, check
 
 
 @pytest.mark.parametrize("kind", KINDS)
