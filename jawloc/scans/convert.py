@@ -214,6 +214,8 @@ def _write(
     if quantisation.mapped:
         slope, intercept = quantisation.rescale
         notes += (f"grey values became 16-bit: {slope:.6g} * stored + {intercept:.6g}",)
+    if quantisation.clipped_voxels:
+        notes += (f"{quantisation.clipped_voxels} voxels far outside the others were clipped",)
     metadata = {
         "image": image.path.name,
         "label": label.path.name,

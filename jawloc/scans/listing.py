@@ -14,7 +14,7 @@ from jawloc.errors import InputError
 from jawloc.scans.dicom.header import pixel_layout, read_header
 from jawloc.scans.dicom.series import dicom_slices
 from jawloc.scans.scan import scan_ending, scan_id_of
-from jawloc.scans.tiff import TIFF_ENDINGS, tiff_dimensions
+from jawloc.scans.slice_folder import is_slice, picture_slices
 
 LIST_ENDING = ".txt"
 
@@ -151,17 +151,17 @@ def _walk(
 
 def _is_one_scan(files: Sequence[Path]) -> bool:
     """Return whether files are the slices of one scan, decided by the first and the last."""
-    tiffs = [path for path in files if path.suffix.lower() in TIFF_ENDINGS]
-    slices = tiffs or dicom_slices(files)
-    found = {_is_slice(path, is_tiff=bool(tiffs)) for path in slices[:1] + slices[-1:]}
+    pictures = picture_slices(files)
+    slices = pictures or dicom_slices(files)
+    found = {_is_slice(path, is_picture=bool(pictures)) for path in slices[:1] + slices[-1:]}
     return True in found and False not in found
 
 
-def _is_slice(path: Path, *, is_tiff: bool) -> bool | None:
+def _is_slice(path: Path, *, is_picture: bool) -> bool | None:
     """Return whether a file is a single slice; None if it can't be read."""
     try:
-        if is_tiff:
-            return tiff_dimensions(path) == 2
+        if is_picture:
+            return is_slice(path)
         return pixel_layout(read_header(path), path).shape_zyx[0] == 1
     except (InputError, OSError):
         return None

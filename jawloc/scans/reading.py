@@ -7,8 +7,10 @@ from pathlib import Path
 from jawloc.errors import InputError
 from jawloc.scans.dicom import DICOM_ENDINGS, open_dicom
 from jawloc.scans.dicom.series import dicom_slices, open_dicom_series
+from jawloc.scans.padding import without_padding
 from jawloc.scans.scan import SCAN_ENDINGS, Scan, ScanFile, scan_ending
-from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff, open_tiff_folder
+from jawloc.scans.slice_folder import open_slice_folder, picture_slices
+from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff
 from jawloc.scans.volumes import open_volume
 
 
@@ -17,7 +19,8 @@ def open_scan(path: Path) -> ScanFile:
 
     A file is a DICOM with several frames (.dcm, .dicom), TIFF (.tif, .tiff), NIfTI (.nii,
     .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd); a folder holds the slices of one scan,
-    a DICOM series or 2-D TIFFs.
+    a DICOM series or 2-D TIFFs, BMPs or PNGs. Voxels without a grey value are read as the lowest
+    grey value (`without_padding`).
 
     Raises
     ------
@@ -25,7 +28,10 @@ def open_scan(path: Path) -> ScanFile:
         If there is nothing at `path`, its ending is not supported, or it is damaged, not 3-D,
         of one slice, coloured, or of a spacing that is not positive and finite.
     """
-    path = Path(path)
+    return without_padding(_open(Path(path)))
+
+
+def _open(path: Path) -> ScanFile:
     if not path.exists():
         raise InputError(f"{path.name}: a scan must be a file or folder; there is none at {path}")
     if path.is_dir():
@@ -41,21 +47,22 @@ def open_scan(path: Path) -> ScanFile:
 
 
 def _open_folder(folder: Path) -> ScanFile:
-    """Open a folder of slices, all 2-D TIFF or all one DICOM series, as one scan."""
+    """Open a folder of slices, all pictures of one kind or all one DICOM series, as one scan."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    tiffs = [path for path in files if path.suffix.lower() in TIFF_ENDINGS]
-    dicoms = dicom_slices(files)
-    if tiffs and dicoms:
+    pictures, dicoms = picture_slices(files), dicom_slices(files)
+    if dicoms and pictures and pictures[0].suffix.lower() in TIFF_ENDINGS:
         raise InputError(
             f"{folder.name}: the slices of a folder must be TIFF or DICOM, not both; "
-            f"it has {len(tiffs)} and {len(dicoms)}"
+            f"it has {len(pictures)} and {len(dicoms)}"
         )
-    if not tiffs and not dicoms:
+    if dicoms:
+        return open_dicom_series(folder, dicoms)
+    if not pictures:
         raise InputError(
-            f"{folder.name}: a folder that is one scan must hold 2-D TIFFs or a DICOM series; "
-            f"none of its {len(files)} files is either"
+            f"{folder.name}: a folder that is one scan must hold 2-D TIFFs, BMPs, PNGs or a DICOM "
+            f"series; none of its {len(files)} files is one"
         )
-    return open_tiff_folder(folder, tiffs) if tiffs else open_dicom_series(folder, dicoms)
+    return open_slice_folder(folder, pictures)
 
 
 def read_scan(path: Path) -> Scan:

@@ -1,11 +1,11 @@
-"""TIFF: one 3-D file a scan, or a folder of 2-D slices. TIFF has no field for the z spacing."""
+"""TIFF: a volume in one file, page by page in the order that the file's metadata gives."""
 
 from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,95 +15,80 @@ from typing import Any
 import numpy as np
 
 from jawloc.errors import InputError, as_input_error
-from jawloc.geometry import Grid
+from jawloc.geometry import Grid, Triple
 from jawloc.scans.dicom.rescale import Rescale, with_rescale
 from jawloc.scans.raw import read_raw, refuse_truncated
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole
+from jawloc.scans.tiff_metadata import voxel_size
 
 TIFF_ENDINGS = (".tif", ".tiff")
 _LINEAR = 0  # ImageJ's number of the calibration function c0 + c1 * stored value
+_HEADER_BYTES = 8
+_NO_COMPRESSION = 1
+_LARGEST_DECODED = 2**31  # bytes of what is decoded at once: a page, or a volume in 3-D tiles
+_LARGEST_INFLATION = 10_000  # decoded bytes a byte of the file, where one page has a whole volume
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """The content of a TIFF's headers; `offset` is None unless the values are one raw block."""
+class TiffLayout:
+    """The content of a TIFF's headers."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (z, y, x), or (y, x) of a single slice
+    axes: str  # a letter a dimension, as the file has them
     dtype: np.dtype  # in the file's byte order
-    offset: int | None
-    pages: int
+    offset: int | None  # of the first byte; None unless the values are one raw block
+    pages: tuple[int, ...] | None  # that hold the slices along z; None where one page holds all
     rescale: Rescale
+    white: float | None  # the stored value of black, where 0 is white; None where 0 is black
+    spacing_mm_zyx: tuple[float | None, float, float] | None  # z is None where no field has it
 
 
 def open_tiff(path: Path) -> ScanFile:
-    """Open a 3-D TIFF.
+    """Open a 3-D TIFF: plain pages, ImageJ's stacks or OME-TIFF.
 
-    Values are read page by page, except from one page that holds a whole volume in compressed
-    tiles: that is read whole, and stays in memory while the opened scan does.
+    Pages are read in the order of the file's metadata, and axes in another order than z, y, x are
+    turned. Values are read page by page, except from one page that holds a whole volume in
+    compressed tiles: that is read whole, and stays in memory while the opened scan does.
 
-    Where ImageJ or Fiji saved the file, its linear calibration of grey values is the scan's
-    rescale: they save signed 16-bit scans as unsigned ones with an intercept of -32768.
-    Raise InputError if the file is not TIFF, has colours, is not one volume of at least two
-    slices, or has an invalid calibration.
+    The spacing is that of ImageJ's or OME's metadata. Where ImageJ or Fiji saved the file, its
+    linear calibration of grey values is the scan's rescale: they save signed 16-bit scans as
+    unsigned ones with an intercept of -32768. Where 0 is white (photometric MINISWHITE), grey
+    values are inverted, so that bright voxels have high ones; not so in ImageJ's own files,
+    which keep the values and only show them with an inverted palette.
+
+    Raises
+    ------
+    InputError
+        If the file is not TIFF, has colours, is not one volume of at least two slices, has an
+        invalid calibration, is truncated, or has a page of 2 GB and more.
     """
-    layout = _read_layout(path)
+    layout = read_layout(path)
     if len(layout.shape) != 3 or layout.shape[0] < 2:
         raise InputError(
             f"{path.name}: a TIFF scan must be one volume (z, y, x) of at least two slices; "
-            f"its shape is {layout.shape}"
+            f"its shape is {layout.shape} (axes {layout.axes})"
         )
-    slices, rows, columns = layout.shape
-    read: Slices
-    if layout.offset is not None:
-        read = partial(_read_block, path, layout)
-    elif layout.pages == slices:
-        read = partial(_read_pages, path)
-    else:
-        read = slices_of_whole(partial(_decode, path, None))
+    spacing = layout.spacing_mm_zyx
+    known = spacing if spacing is not None and spacing[0] is not None else None
+    grid = Grid((layout.shape[0], layout.shape[1], layout.shape[2]), _triple(known))
+    if layout.white is not None:
+        warnings.warn(
+            f"{path.name}: 0 is white (photometric MINISWHITE); the grey values are inverted",
+            stacklevel=1,
+        )
     dtype = layout.dtype.newbyteorder("=")
-    scan = ScanFile(scan_id_of(path), path, Grid((slices, rows, columns)), dtype, read, None)
+    scan = ScanFile(scan_id_of(path), path, grid, dtype, _slices(path, layout), None)
     return with_rescale(scan, [layout.rescale])
 
 
-def open_tiff_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
-    """Open 2-D TIFFs as one scan, in the natural order of their names (2 before 10).
-
-    Raise InputError if there is only one slice, or one that is not 2-D or not like the first.
-    """
-    paths = sorted(slices, key=_natural_order)
-    if len(paths) < 2:
-        raise InputError(f"{folder.name}: a scan needs at least two slices; it has {len(paths)}")
-    first = _read_layout(paths[0])
-    if len(first.shape) != 2:
-        raise InputError(
-            f"{folder.name}: its TIFFs must be 2-D slices; {paths[0].name} has shape {first.shape}"
-        )
-    dtype = first.dtype.newbyteorder("=")
-    every = [first.rescale]
-    for path in paths[1:]:
-        layout = _read_layout(path)
-        every.append(layout.rescale)
-        if layout.shape != first.shape or layout.dtype.newbyteorder("=") != dtype:
-            raise InputError(
-                f"{folder.name}: slices must be alike; {paths[0].name} is {dtype} "
-                f"{first.shape}, {path.name} is {layout.dtype} {layout.shape}"
-            )
-    grid = Grid((len(paths), *first.shape))
-    read = partial(_read_files, paths)
-    return with_rescale(ScanFile(scan_id_of(folder), folder, grid, dtype, read, None), every)
+def _triple(spacing: tuple[float | None, float, float] | None) -> Triple | None:
+    if spacing is None or spacing[0] is None:
+        return None
+    return spacing[0], spacing[1], spacing[2]
 
 
-def tiff_dimensions(path: Path) -> int:
-    """Return how many dimensions a TIFF has; InputError where it isn't a readable one."""
-    return len(_read_layout(path).shape)
-
-
-def _natural_order(path: Path) -> tuple[list[Any], str]:
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [int(part) if n % 2 else part for n, part in enumerate(parts)], path.name
-
-
-def _read_layout(path: Path) -> _Layout:
+def read_layout(path: Path) -> TiffLayout:
+    """Read a TIFF's headers; InputError where they are damaged, or are not of grey values."""
     import tifffile
 
     # tifffile raises a dozen types for damaged files
@@ -116,12 +101,37 @@ def _read_layout(path: Path) -> _Layout:
     if layout.dtype.kind not in "buif":
         raise InputError(f"{path.name}: grey values must be numbers; they are {layout.dtype}")
     if layout.offset is not None:
+        if not isinstance(layout.offset, int) or layout.offset < _HEADER_BYTES:
+            raise InputError(
+                f"{path.name}: the values must begin after the header; they begin at byte "
+                f"{layout.offset}"
+            )
         end = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
         refuse_truncated(path, end, path.stat().st_size)
     return layout
 
 
-def _layout(tiff: Any, path: Path) -> _Layout:
+def decode(path: Path, layout: TiffLayout, pages: tuple[int, ...] | None) -> np.ndarray:
+    """Read the values of some pages, or of the whole file, along the file's axes.
+
+    They are inverted where 0 is white. Raise InputError if they can't be decoded.
+    """
+    import tifffile
+
+    # each codec raises its own types for damaged data
+    damaged = as_input_error(f"{path.name}: the TIFF's values can't be decoded")
+    with damaged, _refusing_broken_chain(path):
+        values = tifffile.imread(path, key=pages)
+    return _black_is_0(values.astype(values.dtype.newbyteorder("="), copy=False), layout.white)
+
+
+def _black_is_0(values: np.ndarray, white: float | None) -> np.ndarray:
+    if white is None:
+        return values
+    return ~values if values.dtype.kind == "b" else np.array(white, values.dtype) - values
+
+
+def _layout(tiff: Any, path: Path) -> TiffLayout:
     if len(tiff.series) != 1:
         raise InputError(
             f"{path.name}: the pages of a TIFF must form one volume; they form {len(tiff.series)}"
@@ -132,9 +142,73 @@ def _layout(tiff: Any, path: Path) -> _Layout:
             f"{path.name}: pixels must be one grey value each; "
             f"the TIFF has colours, shape {series.shape} ({series.axes})"
         )
+    pages = _pages_along_z(tiff, series, path)
+    _refuse_large_or_cut(tiff, series, pages, path)
+    metadata = tiff.imagej_metadata or {}
     dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
-    rescale = _calibration(tiff.imagej_metadata or {}, dtype, path)
-    return _Layout(tuple(series.shape), dtype, series.dataoffset, len(tiff.pages), rescale)
+    white = _top(series.keyframe, dtype) if not tiff.is_imagej else None
+    order = _order(series.axes)
+    return TiffLayout(
+        tuple(series.shape[axis] for axis in order),
+        series.axes,
+        dtype,
+        series.dataoffset,
+        pages,
+        _calibration(metadata, dtype, path),
+        white,
+        voxel_size(tiff, path),
+    )
+
+
+def _order(axes: str) -> tuple[int, ...]:
+    """Return the positions of z, y, x among a file's axes; where it doesn't name them, as is."""
+    named = sorted(axes) in (["X", "Y", "Z"], ["X", "Y"])
+    return tuple(axes.index(a) for a in "ZYX" if a in axes) if named else tuple(range(len(axes)))
+
+
+def _pages_along_z(tiff: Any, series: Any, path: Path) -> tuple[int, ...] | None:
+    """Return the file's pages in the order of the slices; None where one page has several."""
+    if len(series.shape) != 3 or len(series) != series.shape[0] or series.axes[-2:] != "YX":
+        return None
+    if not tiff.is_ome:
+        return tuple(range(len(tiff.pages))) if len(tiff.pages) == len(series) else None
+    if any(page is None for page in series):
+        raise InputError(f"{path.name}: each slice of an OME-TIFF needs a page; some have none")
+    if any(page.parent is not tiff for page in series):
+        raise InputError(f"{path.name}: an OME-TIFF must be one file; its slices are in several")
+    return tuple(page.index for page in series)
+
+
+def _refuse_large_or_cut(tiff: Any, series: Any, pages: tuple[int, ...] | None, path: Path) -> None:
+    """Raise InputError before memory is taken for what a small file can't hold."""
+    page, size = series.keyframe, tiff.filehandle.size
+    if series.dataoffset is not None:
+        return
+    if page.compression == _NO_COMPRESSION:
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+        refuse_truncated(path, max(ends, default=0), size)
+        packed = page.is_tiled or page.bitspersample % 8  # other bytes than the pixels' own
+        if not packed and sum(page.databytecounts) != page.nbytes:
+            raise InputError(
+                f"{path.name}: an uncompressed page must have as many bytes as its pixels need, "
+                f"{page.nbytes}; it has {sum(page.databytecounts)}"
+            )
+    whole = page.nbytes if pages or len(series.shape) == 2 else series.nbytes
+    if whole >= _LARGEST_DECODED or (pages is None and whole > _LARGEST_INFLATION * size):
+        raise InputError(
+            f"{path.name}: what is decoded at once must be less than 2 GB, and fit the file's "
+            f"{size} bytes; its shape is {series.shape}, {whole} bytes"
+        )
+
+
+def _top(page: Any, dtype: np.dtype) -> float | None:
+    """Return the stored value of black where 0 is white: the largest of the page's bits."""
+    photometric = page.tags.get("PhotometricInterpretation")
+    if photometric is None or photometric.value != 0:
+        return None
+    if dtype.kind == "f":
+        return 0.0  # there is no largest value, and only the order matters
+    return -1 if dtype.kind == "i" else 2**page.bitspersample - 1
 
 
 def _calibration(metadata: Mapping[str, Any], dtype: np.dtype, path: Path) -> Rescale:
@@ -157,40 +231,53 @@ def _calibration(metadata: Mapping[str, Any], dtype: np.dtype, path: Path) -> Re
 
 @contextmanager
 def _refusing_broken_chain(path: Path) -> Iterator[None]:
-    """Raise where tifffile only logs that the chain of pages breaks off, and reads fewer."""
+    """Raise where tifffile only logs that the chain of pages breaks off, and reads fewer.
+
+    What else it logs, of tags that it leaves out, is not printed.
+    """
     messages: list[str] = []
-    handler = logging.Handler(logging.ERROR)
+    handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("tifffile")
     logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.propagate = propagate
     broken = [message for message in messages if "page offset" in message]
     if broken:
         raise InputError(f"{path.name}: the file is truncated; {broken[0]}")
 
 
-def _read_block(path: Path, layout: _Layout, start: int, stop: int) -> np.ndarray:
+def _slices(path: Path, layout: TiffLayout) -> Slices:
+    order = _order(layout.axes)
+    if layout.offset is not None:
+        turned = order != tuple(range(len(order)))
+        read = _read_turned_block if turned else _read_block
+        return partial(read, path, layout)
+    if layout.pages is not None:
+        return partial(_read_pages, path, layout)
+    return slices_of_whole(lambda: decode(path, layout, None).transpose(order))
+
+
+def _read_block(path: Path, layout: TiffLayout, start: int, stop: int) -> np.ndarray:
     shape = (stop - start, *layout.shape[1:])
     offset = (layout.offset or 0) + start * math.prod(layout.shape[1:]) * layout.dtype.itemsize
-    return read_raw(path, offset, shape, layout.dtype)
+    return _black_is_0(read_raw(path, offset, shape, layout.dtype), layout.white)
 
 
-def _read_pages(path: Path, start: int, stop: int) -> np.ndarray:
-    slab = _decode(path, range(start, stop))
+def _read_turned_block(path: Path, layout: TiffLayout, start: int, stop: int) -> np.ndarray:
+    """Read slices (z) of a raw block whose axes are in another order, in the system's pages."""
+    order = _order(layout.axes)
+    shape = tuple(layout.shape[order.index(axis)] for axis in range(3))
+    with as_input_error(f"{path.name}: the file changed while it was read", OSError, ValueError):
+        block = np.memmap(path, layout.dtype, "r", layout.offset or 0, shape)
+    slab = np.ascontiguousarray(block.transpose(order)[start:stop])
+    return _black_is_0(slab.astype(slab.dtype.newbyteorder("="), copy=False), layout.white)
+
+
+def _read_pages(path: Path, layout: TiffLayout, start: int, stop: int) -> np.ndarray:
+    slab = decode(path, layout, (layout.pages or ())[start:stop])
     return slab.reshape(stop - start, *slab.shape[-2:])
-
-
-def _read_files(paths: Sequence[Path], start: int, stop: int) -> np.ndarray:
-    return np.stack([_decode(path, None) for path in paths[start:stop]])
-
-
-def _decode(path: Path, pages: range | None) -> np.ndarray:
-    import tifffile
-
-    # each codec raises its own types for damaged data
-    with as_input_error(f"{path.name}: the TIFF's values can't be decoded"):
-        values = tifffile.imread(path, key=pages)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -141,7 +141,7 @@ def test_tiff_folder_with_unlike_slices_is_refused(tmp_path):
 
 def test_tiff_folder_of_3d_files_is_refused(tmp_path):
     write_slices(tmp_path / "fish", np.stack([volume(), volume()]), ["a.tif", "b.tif"])
-    with pytest.raises(InputError, match=r"^fish: its TIFFs must be 2-D"):
+    with pytest.raises(InputError, match=r"^fish: its slices must be 2-D"):
         open_scan(tmp_path / "fish")
 
 
@@ -154,7 +154,7 @@ def test_tiff_folder_of_one_slice_is_refused(tmp_path):
 def test_folder_without_slices_is_refused(tmp_path):
     (tmp_path / "fish").mkdir()
     (tmp_path / "fish" / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"^fish: .*2-D TIFFs or a DICOM series"):
+    with pytest.raises(InputError, match=r"^fish: .*2-D TIFFs, BMPs, PNGs or a DICOM"):
         open_scan(tmp_path / "fish")
 
 
@@ -326,10 +326,12 @@ def test_colour_volume_is_refused(tmp_path, name):
         open_scan(tmp_path / name)
 
 
-def nifti_with_pixdim(path: Path, x: float, y: float, z: float) -> None:
+def nifti_with_pixdim(path: Path, x: float, y: float, z: float, *, sform: bool = True) -> None:
     write_volume(path.with_name("plain.nii"), volume())
     content = bytearray(path.with_name("plain.nii").read_bytes())
     struct.pack_into("<3f", content, 80, x, y, z)
+    if not sform:
+        struct.pack_into("<h", content, 254, 0)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
@@ -343,8 +345,15 @@ def test_nifti_with_nan_spacing_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_with_zero_spacing_is_of_unknown_spacing(tmp_path, name):
-    nifti_with_pixdim(tmp_path / name, 0, 0, 0)
+    nifti_with_pixdim(tmp_path / name, 0, 0, 0, sform=False)
     assert open_scan(tmp_path / name).grid.spacing_mm_zyx is None
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_nifti_with_zero_spacing_has_that_of_its_sform(tmp_path, name):
+    nifti_with_pixdim(tmp_path / name, 0.02, 0, 0.06)
+    found = open_scan(tmp_path / name).grid.spacing_mm_zyx
+    assert found == pytest.approx((0.06, 0.04, 0.02), rel=1e-6)
 
 
 @pytest.mark.parametrize(

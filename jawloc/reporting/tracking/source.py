@@ -13,8 +13,8 @@ PACKAGE = Path(jawloc.__file__).parent
 
 # What loading and running a locator imports; the other dependencies are for training and reports.
 LOCATOR_REQUIREMENTS = (
-    *("filelock", "mlflow", "monai", "numpy", "pandas", "pydantic", "pydicom", "scikit-learn"),
-    *("scipy", "SimpleITK", "threadpoolctl", "tifffile", "torch", "tqdm"),
+    *("filelock", "mlflow", "monai", "nibabel", "numpy", "pandas", "pillow"),
+    *("pydantic", "pydicom", "scikit-learn", "scipy", "threadpoolctl", "tifffile", "torch", "tqdm"),
 )
 
 

@@ -1,0 +1,75 @@
+"""The voxel size that a TIFF's metadata gives: ImageJ's and OME's.
+
+TIFF's own resolution is in pixels per inch or cm, has no z, and is nearly always a made-up 72 or
+96, so it counts as unknown.
+"""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from jawloc.errors import InputError
+from jawloc.scans.units import millimetres
+
+Size = tuple[float | None, float, float]  # (z, y, x) in mm; z is None where no field has it
+
+_NO_LENGTH = ("", "pixel", "pixels", "voxel", "voxels", "reference frame")
+
+
+def voxel_size(tiff: Any, path: Path) -> Size | None:
+    """Return the voxel size (z, y, x) in mm of an opened `tifffile.TiffFile`; None if unknown.
+
+    Raises
+    ------
+    InputError
+        If a size is not positive and finite.
+    """
+    if tiff.is_ome:
+        return _ome_size(tiff.ome_metadata or "", path)
+    return _imagej_size(tiff, path) if tiff.is_imagej else None
+
+
+def _imagej_size(tiff: Any, path: Path) -> Size | None:
+    """Return ImageJ's size: pixels a unit in the resolution tags, and `spacing` along z.
+
+    ImageJ leaves out a `spacing` of 1. So do writers that have none; a missing one is 1 only where
+    the pixels are 1 by 1, too.
+    """
+    metadata, page = tiff.imagej_metadata or {}, tiff.pages[0]
+    unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ").strip()
+    if unit.lower() in _NO_LENGTH or "XResolution" not in page.tags:
+        return None
+    x, y = (1 / n if n > 0 else math.nan for n in page.resolution)
+    z = metadata.get("spacing", 1.0 if x == y == 1 else None)
+    return _in_mm([None if z is None else abs(float(z)), y, x], [unit] * 3, path)
+
+
+def _ome_size(text: str, path: Path) -> Size | None:
+    """Return the physical size of the first image's pixels; OME's default unit is the µm."""
+    pixels = next(
+        (e for e in ElementTree.fromstring(text).iter() if e.tag.split("}")[-1] == "Pixels"), None
+    )
+    given = {} if pixels is None else pixels.attrib
+    sizes = [given.get(f"PhysicalSize{axis}") for axis in "ZYX"]
+    units = [given.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"]
+    if sizes[1] is None or sizes[2] is None or {u.lower() for u in units} & set(_NO_LENGTH):
+        return None
+    return _in_mm([None if size is None else float(size) for size in sizes], units, path)
+
+
+def _in_mm(sizes: list[float | None], units: list[str], path: Path) -> Size | None:
+    factors = millimetres(units, path)
+    if factors is None:
+        return None
+    z, y, x = (None if s is None else s * mm for s, mm in zip(sizes, factors, strict=True))
+    if y is None or x is None:
+        return None
+    if not all(math.isfinite(size) and size > 0 for size in (y, x, 1.0 if z is None else z)):
+        raise InputError(
+            f"{path.name}: the voxel size (z, y, x) must be positive and finite; its metadata "
+            f"give {sizes} {units[0]}"
+        )
+    return z, y, x
