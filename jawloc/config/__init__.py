@@ -107,7 +107,16 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
     requested: dict[str, Any] = {}
     for layer in layers:
         requested |= layer.settings
-    sections = _validate(_with_recipe(requested), layers)
+    settings = _with_recipe(requested)
+    mappings: dict[str, dict[str, Any]] = defaultdict(dict)
+    for key, value in settings.items():
+        section, name = KEYS[key]
+        mappings[section][name] = value
+    try:  # by way of JSON, where a list may become a tuple but a text never a number
+        sections: Sections = ADAPTER.validate_json(json.dumps(mappings, default=str))
+    except ValidationError as error:
+        key, mistake = describe_mistake(error, settings)
+        raise InputError(f"{source_of([key], layers)}: {key} {mistake}") from None
     network = sections.network.for_grid(sections.cache.downsampled_dicom_size)
     decided = {"network": network, "curriculum": decide_sigmas(sections.curriculum, network)}
     config = Config(**vars(sections) | decided, base=base, requested=requested)
@@ -127,16 +136,3 @@ def _with_recipe(settings: dict[str, Any]) -> dict[str, Any]:
         lab = {"curriculum.threshold": threshold, "curriculum.shrink_factor": LAB_SHRINK_FACTOR}
         settings = lab | settings
     return settings
-
-
-def _validate(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Sections:
-    """Check by way of JSON, where a list may become a tuple but a text never a number."""
-    sections: dict[str, dict[str, Any]] = defaultdict(dict)
-    for key, value in settings.items():
-        section, name = KEYS[key]
-        sections[section][name] = value
-    try:
-        return ADAPTER.validate_json(json.dumps(sections, default=str))
-    except ValidationError as error:
-        key, mistake = describe_mistake(error, settings)
-        raise InputError(f"{source_of([key], layers)}: {key} {mistake}") from None

@@ -50,6 +50,13 @@ class EpochRecord:
         """The sigma of each stage, in order."""
         return tuple(stage.sigma_voxels for stage in self.stages)
 
+    def __str__(self) -> str:
+        sigmas = " and ".join(f"{sigma:.2f}" for sigma in self.sigmas_voxels)
+        return (
+            f"sigma {sigmas}, KL {self.train.kl_nats:.3f} (validation {self.val.kl_nats:.3f}), "
+            f"error {self.val.error_voxels:.2f} voxels"
+        )
+
     def flat(self) -> dict[str, float]:
         """Return every number under its flat name (`train_kl_nats`, `val_error_mm`, ...).
 

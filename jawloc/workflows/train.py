@@ -27,7 +27,7 @@ from jawloc.reporting.folders.run_folder import (
     run_folder,
 )
 from jawloc.reporting.summary import describe_run, summarise_run
-from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.reporting.tracking.runs import tracked_run
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
 from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.device import choose_rank_device
@@ -129,13 +129,10 @@ def train_and_test(
     label: str = "train",
     after_epoch: Callable[[], object] = lambda: None,
 ) -> dict[str, Any] | None:
-    """Do one training in its folder, as an MLflow run, and return its summary.
-
-    `started` is the value of `time.perf_counter()` from which the run's seconds count.
-    """
-    config, folder = job.config, job.folder
+    """Do one training as an MLflow run; its seconds count from `started` (`perf_counter()`)."""
+    config, folder, fingerprint = job.config, job.folder, job.fingerprint()
     state = start_state(config, device)
-    run_id = load_checkpoint(folder / CHECKPOINT, state, job.fingerprint()) if resume else None
+    run_id = load_checkpoint(folder / CHECKPOINT, state, fingerprint) if resume else None
     if not job.processes.is_main:
         deque(train(state, config, job.data, job.processes), maxlen=0)
         return None
@@ -148,7 +145,10 @@ def train_and_test(
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         log_inputs(run, folder, config, job.data)
-        for _ in train_with_checkpoints(run, job, state, label):
+        for _ in train(state, config, job.data, job.processes, label=label):
+            # in this order, an interruption between the two repeats an epoch instead of losing it
+            log_epoch(run, folder, config, job.data, state)
+            save_checkpoint(folder / CHECKPOINT, state, fingerprint, run.run_id)
             after_epoch()
         locator = finish_locator(folder, state, config, job.data, run.run_id)
         evaluations = evaluate_test_scans(locator, config, job.data, job.baselines)
@@ -158,18 +158,6 @@ def train_and_test(
         log_results(run, folder, summary, state.records)
     (folder / CHECKPOINT).unlink()
     return summary
-
-
-def train_with_checkpoints(
-    run: TrackedRun, job: Job, state: TrainingState, label: str
-) -> Iterator[EpochRecord]:
-    """Train; log every epoch and save a checkpoint before its record is yielded."""
-    checkpoint, fingerprint = job.folder / CHECKPOINT, job.fingerprint()
-    for record in train(state, job.config, job.data, job.processes, label=label):
-        # in this order, an interruption between the two repeats an epoch instead of losing it
-        log_epoch(run, job.folder, job.config, job.data, state)
-        save_checkpoint(checkpoint, state, fingerprint, run.run_id)
-        yield record
 
 
 def start_state(config: Config, device: torch.device) -> TrainingState:
@@ -199,18 +187,9 @@ def train(
     ----------
     loaded : the scans as tensors, where several trainings share them; else they are loaded
     """
-    device = next(state.network.parameters()).device
-    ids = (data.split.train_ids, data.split.val_ids)
-    if loaded is None:
-        budget = config.training.memory_budget_gb
-        parts = [load_scans(data.select(some), config.intensity, budget) for some in ids]
-    else:
-        parts = [loaded.select(some) for some in ids]
-    scans, val = (part.on(device) for part in parts)
     epochs = fit(
         state,
-        scans,
-        val,
+        *_load_parts(state, config, data, loaded),
         config.training,
         config.curriculum,
         config.augmentation,
@@ -224,13 +203,24 @@ def train(
         for record in epochs:
             if (end := state.last_epoch(config.training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
-            sigmas = " and ".join(f"{sigma:.2f}" for sigma in record.sigmas_voxels)
-            bar.set_postfix_str(
-                f"sigma {sigmas}, KL {record.train.kl_nats:.3f} (validation "
-                f"{record.val.kl_nats:.3f}), error {record.val.error_voxels:.2f} voxels"
-            )
+            bar.set_postfix_str(str(record))
             bar.update()
             yield record
+
+
+def _load_parts(
+    state: TrainingState, config: Config, data: Data, loaded: ScanTensors | None
+) -> tuple[ScanTensors, ScanTensors]:
+    """Return the scans to train on and those to validate on, on the network's device."""
+    device, split = next(state.network.parameters()).device, data.split
+    if loaded is not None:
+        return loaded.select(split.train_ids).on(device), loaded.select(split.val_ids).on(device)
+    budget = config.training.memory_budget_gb
+    train_scans, val_scans = (
+        load_scans(data.select(ids), config.intensity, budget).on(device)
+        for ids in (split.train_ids, split.val_ids)
+    )
+    return train_scans, val_scans
 
 
 def finish_locator(
