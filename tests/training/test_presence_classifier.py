@@ -201,9 +201,9 @@ def test_masks_are_not_held_while_others_are_read(monkeypatch):
     """Regression: those of all scans were in memory at once, beside the images."""
     live, whole, counts = [], module._masks, []
 
-    def watched(mask, objects):
+    def watched(*args, **options):
         counts.append(sum(reference() is not None for reference in live))
-        masks = whole(mask, objects)
+        masks = whole(*args, **options)
         live.extend(map(weakref.ref, masks))
         return masks
 
