@@ -102,15 +102,12 @@ class EvaluateResult:
 def _sentence(metrics: ObjectMetrics) -> str:
     unit = metrics.success_unit
     errors, crops = metrics.errors[unit], metrics.crops
-    held = (
-        "whether the crops hold all of it is unknown, as no scan has a mask"
-        if crops is None
-        else f"{crops.whole} of {crops.scans} crops hold all of it"
-    )
+    held = f"{crops.whole} of {crops.scans}" if crops else "without masks, an unknown number of"
     return (
         f"mean radial error {errors.mean:.3f} {unit.replace('_', ' ')} in "
         f"{counted(metrics.scans, 'scan')} (median {errors.median:.3f}, 95th percentile "
-        f"{errors.percentile_95:.3f}, worst {errors.worst:.3f}); {held}"
+        f"{errors.percentile_95:.3f}, worst {errors.worst:.3f}); {held} "
+        f"crops hold all of it"
     )
 
 

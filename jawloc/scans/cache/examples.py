@@ -60,7 +60,8 @@ class ExampleFile:
                 f"{self.cached.name}: a cached scan must not change while it is used; its key was "
                 f"{self.key[:12]} and is now {scan.record.key[:12]}"
             )
-        shared = {name: value for name, value in vars(self).items() if name not in ("cached", "has_mask")}
+        own = ("cached", "has_mask")
+        shared = {name: value for name, value in vars(self).items() if name not in own}
         return Example(image=scan.image, mask=scan.mask, **shared)
 
 

@@ -49,25 +49,27 @@ def read_points(header: Dataset, shape_zyx: Shape, path: Path) -> tuple[ScanPoin
             f"{path.name}: a labelled DICOM has a mask or points; it has a mask and "
             f"{len(points)} points"
         )
-    for complaint in point_mistakes(points, shape_zyx):
-        raise InputError(f"{path.name}: {complaint}")
+    for _, mistake in point_mistakes(points, shape_zyx):
+        raise InputError(f"{path.name}: {mistake}")
     return points
 
 
-def point_mistakes(points: Sequence[ScanPoint], shape_zyx: Shape) -> Iterator[str]:
-    """Yield a sentence for each point outside a scan, and for each second point of an object."""
+def point_mistakes(points: Sequence[ScanPoint], shape_zyx: Shape) -> Iterator[tuple[int, str]]:
+    """Yield the number of each point outside a scan, or that is an object's second, and why."""
     seen: dict[int | str, Triple] = {}
-    for point in points:
+    for number, point in enumerate(points):
         at = np.asarray(point.voxels_zyx)
         if not np.all((at >= -0.5) & (at <= np.asarray(shape_zyx) - 0.5)):
             yield (
-                f"a point must lie in its scan, from -0.5 to the number of voxels less 0.5 along "
-                f"(z, y, x), {shape_zyx}; {_name(point)} is at {_shown(point.voxels_zyx)}"
+                number,
+                f"a point must lie in its scan, which has {shape_zyx} voxels (z, y, x), numbered "
+                f"from 0; {_name(point)} is at {_shown(point.voxels_zyx)}",
             )
         if point.object in seen:
             yield (
+                number,
                 f"an object has one point in a scan; {_name(point)} has "
-                f"{_shown(seen[point.object])} and {_shown(point.voxels_zyx)}"
+                f"{_shown(seen[point.object])} and {_shown(point.voxels_zyx)}",
             )
         seen.setdefault(point.object, point.voxels_zyx)
 
