@@ -15,6 +15,7 @@ from jawloc.scans.points import (
     Space,
     parse_object,
     parse_position,
+    point_name,
     scan_name,
 )
 
@@ -67,7 +68,7 @@ def read_table(path: Path, own_scan: str) -> PointFile:
             status = row.get("status", "").strip()
             if position is None or status in NO_POSITION:
                 why = repr(status) if status in NO_POSITION else "without a position"
-                skipped.append((scan, f"{key!r} is {why} in {source}"))
+                skipped.append((scan, f"{point_name(key)} is {why} in {source}"))
             else:
                 points.append(GivenPoint(scan, key, position, columns.space, source))
     return PointFile(tuple(points), tuple(skipped))

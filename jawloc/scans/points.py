@@ -76,6 +76,11 @@ def parse_position(texts: Sequence[object], names: Sequence[str], source: str) -
     return numbers[0], numbers[1], numbers[2]
 
 
+def point_name(key: int | str) -> str:
+    """Return what a message calls a point that is of this object."""
+    return repr(key) if isinstance(key, str) else "the point"
+
+
 def scan_name(name: str) -> str:
     """Return the scan's id in a scan's file name or path, or in the id itself."""
     last = Path(name.strip()).name

@@ -11,7 +11,7 @@ from typing import Any
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Triple
-from jawloc.scans.points import GivenPoint, PointFile, parse_object, parse_position
+from jawloc.scans.points import GivenPoint, PointFile, parse_object, parse_position, point_name
 
 MM = {"mm": 1.0, "um": 1e-3, "µm": 1e-3, "cm": 10.0, "m": 1e3}
 # .fcsv files of before 2020 give the coordinate system as a number
@@ -43,7 +43,7 @@ def read_markups(path: Path, own_scan: str) -> PointFile:
             source = f"{path.name}, point {label!r}"
             key = parse_object("" if _is_automatic(label, own_scan) else label, source)
             if position is None:
-                skipped.append((own_scan, f"{key!r} is without a position in {source}"))
+                skipped.append((own_scan, f"{point_name(key)} is without a position in {source}"))
             else:
                 z, y, x = (scale * value for value in _lps(position, system))
                 points.append(GivenPoint(own_scan, key, (z, y, x), "slicer_mm", source))
@@ -98,7 +98,7 @@ def read_fcsv(path: Path, own_scan: str) -> PointFile:
         key = parse_object("" if _is_automatic(label, own_scan) else label, source)
         position = parse_position([row.get(axis) for axis in "zyx"], ("z", "y", "x"), source)
         if position is None:
-            skipped.append((own_scan, f"{key!r} is without a position in {source}"))
+            skipped.append((own_scan, f"{point_name(key)} is without a position in {source}"))
         else:
             lps = _lps(position, system)
             points.append(GivenPoint(own_scan, key, lps, "slicer_mm", source))
