@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +20,9 @@ from jawloc.cli.options import (
     takes_settings,
 )
 from jawloc.errors import InputError
+
+if TYPE_CHECKING:
+    from jawloc.scans.conversion import Conversion
 
 MAX_NOTES = 5  # of a conversion that are printed
 conversion = option_under("Conversion")
@@ -89,20 +94,25 @@ def dicoms(
             for item in bar
         ]
         plan = [item for item in plan if item.skip_reason is not None] + done
-    plan = sorted(plan, key=lambda item: item.scan_id)
+    _report(sorted(plan, key=lambda item: item.scan_id), out, dry_run)
+    if all(item.skip_reason and not item.target.exists() for item in plan):
+        sys.exit(1)  # a script should not go on to train
+
+
+def _report(plan: Sequence[Conversion], out: Path, dry_run: bool) -> None:
     notes = [f"{item.scan_id}: {note}" for item in plan for note in item.notes]
     for note in notes[:MAX_NOTES]:
         click.echo(note)
     if len(notes) > MAX_NOTES:
         click.echo(f"... and {len(notes) - MAX_NOTES} more notes like these")
     for item in plan:
+        for point in item.left_out:
+            click.echo(f"skipped a point of {item.scan_id}: {point}")
         if item.skip_reason is not None:
             click.echo(f"skipped {item.scan_id}: {item.skip_reason}")
     written = sum(item.skip_reason is None for item in plan)
     verb = "would be written" if dry_run else "written"
     click.echo(f"{written} labelled DICOMs {verb} to {out}, {len(plan) - written} skipped")
-    if not written and not any(item.target.exists() for item in plan):
-        sys.exit(1)  # a script should not go on to train
 
 
 def _parse_label_values(text: str) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class Conversion:
     skip_reason: str | None = None  # why nothing is written; None for a scan that is converted
     notes: tuple[str, ...] = ()  # for the user to check, for instance a changed spacing
     points: tuple[GivenPoint, ...] = ()  # where these take the place of a mask
+    left_out: tuple[str, ...] = ()  # points of other objects, not found or without a position
 
 
 def carry_out(conversion: Conversion, write: Callable[[Path, Path], tuple[str, ...]]) -> Conversion:
@@ -44,7 +45,7 @@ def carry_out(conversion: Conversion, write: Callable[[Path, Path], tuple[str, .
     except OSError as error:  # a full disk, a folder that is read-only
         reason = f"{conversion.target.name}: can't be written; {error}"
         return replace(conversion, skip_reason=reason)
-    return replace(conversion, notes=conversion.notes + notes)
+    return replace(conversion, notes=notes)
 
 
 def refuse_bad_spacing(spacing: Triple | None) -> None:

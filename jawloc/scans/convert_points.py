@@ -112,13 +112,13 @@ def _planned(
     label: Path,
     spacing_mm_zyx: Triple | None,
 ) -> Conversion:
-    why = without.get(scan_id, ())
-    planned = Conversion(
-        scan_id, image, label, out / f"{scan_id}.dcm", notes=tuple(why), points=tuple(given)
-    )
+    why = tuple(without.get(scan_id, ()))
+    target = out / f"{scan_id}.dcm"
     if not given:
         reason = f"no point for {scan_id}" + (f": {'; '.join(why)}" if why else "")
-        return replace(planned, notes=(), skip_reason=reason)
+        return Conversion(scan_id, image, label, target, reason)
+    points = tuple(given)
+    planned = Conversion(scan_id, image, label, target, points=points, left_out=why)
     if planned.target.exists():
         return replace(planned, skip_reason=f"{planned.target.name} exists")
     try:

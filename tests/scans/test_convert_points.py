@@ -116,7 +116,7 @@ def test_rows_that_were_not_found_are_skipped_and_named(tmp_path, folders):
         "no point for c: the point is 'failed' in clicked.csv, line 5",
     ]
     done = convert_points(plan[0])
-    assert done.notes == ("'eye' is 'not found' in clicked.csv, line 3",)
+    assert done.left_out == ("'eye' is 'not found' in clicked.csv, line 3",)
 
 
 def test_points_take_the_place_of_the_labels_in_a_labelled_dicom(tmp_path):
@@ -177,6 +177,16 @@ def test_points_are_json_in_an_element_beside_the_masks(tmp_path):
     assert open_labelled(path).points == points
     read = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     np.testing.assert_array_equal(read, image())
+
+
+def test_an_odd_number_of_voxels_is_padded_as_with_a_mask(tmp_path):
+    odd = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    points = [ScanPoint("jaw", (2.5, 2.5, 2.5))]
+    path, grid = tmp_path / "a.dcm", Grid((3, 3, 3))
+    write_labelled_dicom_slabs(path, [(odd, None)], grid, odd.dtype, points=points)
+    scan = open_labelled_dicom(path)
+    assert scan.points == tuple(points)
+    np.testing.assert_array_equal(scan.read_image(0, 3), odd)
 
 
 POINT = {"object": "jaw", "z": 1, "y": 2, "x": 3}

@@ -142,6 +142,14 @@ def test_points_that_can_not_be_used_are_refused_in_a_sentence(lab, jawloc, tabl
     table.write_text("scan,z,y,x\nphantom_000,1,2,a\n")
     result = jawloc("dicoms", "dicoms/labelled", table, "out")
     assert only_sentence(result) == "clicked.csv, line 2: x must be a number; it is 'a'"
+    rows = "phantom_000,left,1,2,3", *(f"phantom_00{n},left,,," for n in range(5))
+    table.write_text("\n".join(["scan,object,z,y,x", *rows]))
+    result = jawloc("dicoms", "dicoms/labelled", table, "out", "--dry-run")
+    assert result.exit_code == 0
+    said = result.stdout.splitlines()
+    without = "'left' is without a position in clicked.csv, line"
+    assert said[1] == f"skipped a point of phantom_000: {without} 3"
+    assert said[2] == f"skipped phantom_001: no point for phantom_001: {without} 4"
     table.write_text("scan,z,y,x\nphantom_000,99,2,3\nphantom_009,1,2,3\n")
     result = jawloc("dicoms", "dicoms/labelled", table, "out", "--dry-run")
     assert result.exit_code == 1

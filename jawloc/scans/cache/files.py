@@ -110,8 +110,8 @@ def write_cached(
     source, (z, y, x) = scan.grid, small.image.shape
     grid = source.resized((z, y, x))
     quantisation = choose_quantisation(scan_in_memory(path, small.image, grid))
-    stored, mask = quantisation.stored(small.image), small.mask
-    key = json.dumps([small.content_hash, [z, y, x], ALGORITHM_VERSION])
+    stored = quantisation.stored(small.image)
+    key = json.dumps([small.content_hash, [z, y, x], ALGORITHM_VERSION]).encode()
     record = CacheRecord(
         algorithm_version=ALGORITHM_VERSION,
         scan_id=scan.scan_id,
@@ -123,20 +123,19 @@ def write_cached(
         target_shape_zyx=(z, y, x),
         labels=small.labels,
         content_hash=small.content_hash,
-        key=hashlib.sha256(key.encode()).hexdigest(),
+        key=hashlib.sha256(key).hexdigest(),
         cached_as=relative(path, folder),
         rescale_slope=quantisation.rescale[0],
         rescale_intercept=quantisation.rescale[1],
     )
-    record = replace(record, checksum=_checksum(record, stored, mask))
+    record = replace(record, checksum=_checksum(record, stored, small.mask))
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {RECORD_KEY: _RECORD.dump_python(record, mode="json")}
     write_labelled_dicom_slabs(
         path,
-        [(stored, mask)],
+        [(stored, small.mask)],
         grid,
         quantisation.dtype,
-        metadata=metadata,
+        metadata={RECORD_KEY: _RECORD.dump_python(record, mode="json")},
         rescale=quantisation.rescale,
         points=_mapped(scan.points, source, grid),
     )

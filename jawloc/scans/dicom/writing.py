@@ -123,20 +123,15 @@ def write_labelled_dicom_slabs(
     dtype = np.dtype(dtype).newbyteorder("=")
     if dtype not in _EXACT_DTYPES:
         raise ValueError(f"labelled DICOMs hold 8- or 16-bit integers, not {dtype}")
-    padding = math.prod(grid.shape_zyx) % 2
+    padding, masked = math.prod(grid.shape_zyx) % 2, not points
     stored = Grid((grid.shape_zyx[0] + padding, *grid.shape_zyx[1:]), grid.spacing_mm_zyx)
     if math.prod(stored.shape_zyx) * dtype.itemsize > _LARGEST_ELEMENT:
         shape = stored.shape_zyx
         raise InputError(f"{path.name}: a DICOM image must be under 4 GiB; this one is {shape}")
     notes = dict(metadata or {}) | ({PADDED_FRAMES: 1} if padding else {})
-    _write(
-        path,
-        _fitting(slabs, grid, dtype, masked=not points),
-        stored,
-        dtype,
-        header_bytes(stored, dtype, notes, rescale, points=points_text(points)),
-        masked=not points,
-    )
+    headers = header_bytes(stored, dtype, notes, rescale, points=points_text(points))
+    fitting = _fitting(slabs, grid, dtype, masked=masked)
+    _write(path, fitting, stored, dtype, headers, masked=masked)
 
 
 def _write(
