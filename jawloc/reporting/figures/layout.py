@@ -108,7 +108,7 @@ def scale_bar_mm(width_mm: float) -> float:
 def crop_verdict(mask: np.ndarray | None, object_name: str = "jaw") -> str:
     """Return whether the labelled voxels of a crop (z, y, x) reach its border, and which faces."""
     if mask is None:
-        return f"the scan has no mask of the {object_name}: whether the crop holds all is unknown"
+        return f"without a mask it is unknown whether the crop holds all of the {object_name}"
     faces = [
         f"{end} {name}"
         for axis, name in enumerate("zyx")

@@ -74,4 +74,4 @@ def test_crop_verdict_names_the_faces_that_the_jaw_touches(voxels, said):
 
 
 def test_without_a_mask_the_verdict_is_unknown():
-    assert "no mask of the eye" in crop_verdict(None, "eye")
+    assert "unknown whether the crop holds all of the eye" in crop_verdict(None, "eye")
