@@ -94,6 +94,19 @@ def voxels_to_lps_mm(
     return along @ np.asarray(placement.axes_zyx) + np.asarray(placement.origin_lps_mm_zyx)
 
 
+def lps_mm_to_voxels(points_lps_mm: np.ndarray, grid: Grid, placement: Placement) -> np.ndarray:
+    """Map points (..., 3) of patient space to voxels: the inverse of `voxels_to_lps_mm`.
+
+    Raise ValueError if the grid's spacing is unknown.
+    """
+    if grid.spacing_mm_zyx is None:
+        raise ValueError("points in mm can't be mapped to voxels of an unknown spacing")
+    steps = np.asarray(placement.axes_zyx) * np.asarray(grid.spacing_mm_zyx)[:, None]
+    offsets = np.asarray(points_lps_mm, float) - np.asarray(placement.origin_lps_mm_zyx)
+    # not the transpose: axes that a file gives with few digits aren't quite at right angles
+    return offsets @ np.linalg.inv(steps)
+
+
 def placement_from_xyz(origin: Sequence[float], direction: Sequence[float]) -> Placement:
     """Return the placement for an image library's origin and direction, both in x, y, z.
 

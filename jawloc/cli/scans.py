@@ -1,9 +1,11 @@
-"""Commands for scans: labelled DICOMs from images and masks, and the cache."""
+"""Commands for scans: labelled DICOMs from images and masks or points, and the cache."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +20,9 @@ from jawloc.cli.options import (
     takes_settings,
 )
 from jawloc.errors import InputError
+
+if TYPE_CHECKING:
+    from jawloc.scans.conversion import Conversion
 
 MAX_NOTES = 5  # of a conversion that are printed
 conversion = option_under("Conversion")
@@ -52,41 +57,62 @@ def dicoms(
     They are paired by file name. Both are folders (or single files) of NIfTI, NRRD, MHA, 3-D
     TIFF, folders of 2-D TIFFs, or DICOM series. Files that exist already are skipped.
 
+    In place of masks, LABELS may be points: a CSV table with the columns scan, z, y, x (voxels) or
+    scan, x_mm, y_mm, z_mm (LPS) and, for several objects, object; jawloc's locations.csv; napari's
+    CSV; or 3D Slicer's .mrk.json or .fcsv. The last three are named like the scan.
+
     \b
     Examples:
       jawloc dicoms images/ masks/ dicoms/labelled --dry-run
       jawloc dicoms images/ masks/ dicoms/labelled --label-values 2,3 --spacing 0.021
+      jawloc dicoms images/ clicked.csv dicoms/labelled
     """
     from tqdm import tqdm
 
     from jawloc.scans.convert import convert, plan_conversion
+    from jawloc.scans.convert_points import convert_points, holds_points, plan_point_conversion
 
     values = None if label_values is None else _parse_label_values(label_values)
     rule = "--spacing: one positive number or three (z,y,x), in mm"
     spacing_mm_zyx = parse_zyx(spacing, float, rule)
-    plan = plan_conversion(images, labels, out)
+    if holds_points(images, labels):
+        if values is not None:
+            raise InputError(f"--label-values: chooses from masks; {labels} holds points")
+        plan = plan_point_conversion(images, labels, out, spacing_mm_zyx=spacing_mm_zyx)
+    else:
+        plan = plan_conversion(images, labels, out)
     todo = [item for item in plan if item.skip_reason is None]
     if dry_run:
         for item in todo:
             click.echo(f"would write {item.target} from {item.image} and {item.label}")
     else:
         bar = tqdm(todo, desc="dicoms", unit="scan", disable=None if todo else True)
-        done = [convert(item, label_values=values, spacing_mm_zyx=spacing_mm_zyx) for item in bar]
+        done = [
+            convert_points(item, spacing_mm_zyx=spacing_mm_zyx)
+            if item.points
+            else convert(item, label_values=values, spacing_mm_zyx=spacing_mm_zyx)
+            for item in bar
+        ]
         plan = [item for item in plan if item.skip_reason is not None] + done
-    plan = sorted(plan, key=lambda item: item.scan_id)
+    _report(sorted(plan, key=lambda item: item.scan_id), out, dry_run)
+    if all(item.skip_reason and not item.target.exists() for item in plan):
+        sys.exit(1)  # a script should not go on to train
+
+
+def _report(plan: Sequence[Conversion], out: Path, dry_run: bool) -> None:
     notes = [f"{item.scan_id}: {note}" for item in plan for note in item.notes]
     for note in notes[:MAX_NOTES]:
         click.echo(note)
     if len(notes) > MAX_NOTES:
         click.echo(f"... and {len(notes) - MAX_NOTES} more notes like these")
     for item in plan:
+        for point in item.left_out:
+            click.echo(f"skipped a point of {item.scan_id}: {point}")
         if item.skip_reason is not None:
             click.echo(f"skipped {item.scan_id}: {item.skip_reason}")
     written = sum(item.skip_reason is None for item in plan)
     verb = "would be written" if dry_run else "written"
     click.echo(f"{written} labelled DICOMs {verb} to {out}, {len(plan) - written} skipped")
-    if not written and not any(item.target.exists() for item in plan):
-        sys.exit(1)  # a script should not go on to train
 
 
 def _parse_label_values(text: str) -> tuple[int, ...]:

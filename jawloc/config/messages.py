@@ -30,6 +30,9 @@ RULES = {
     "network.stride": "auto, 1, 2 or 4",
     "network.coarse": "auto, 1, 2, 4 or 8",
     "network.window": "auto, or three whole numbers of voxels (z, y, x), each at least 16",
+    "presence_classifier.object_radius_mm": "null, or a number of mm greater than 0",
+    "presence_classifier.object_radius_voxels": "null, or a number of full-size voxels greater "
+    "than 0",
     "augmentation.flip_axes": "a list of axes out of z, y and x",
     "augmentation.rotation_degrees_zyx": "three numbers of degrees (z, y, x), each from 0 to 180",
 }

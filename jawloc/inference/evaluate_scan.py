@@ -16,7 +16,7 @@ from jawloc.inference.locator import Localisation, Locator
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.downsample import Downsampled, downsample
 from jawloc.scans.labelled import open_labelled
-from jawloc.scans.labels import object_centroids, object_voxels
+from jawloc.scans.labels import labels_of, object_centroids, object_voxels
 from jawloc.scans.listing import ListedScan
 from jawloc.scans.scan import ScanFile
 from jawloc.training.provenance import LEARNED_FROM, ScanIdentity, ScanUse, identify, use_of
@@ -50,7 +50,8 @@ class ScanEvaluation:
     offset_voxels : array, shape (3,), found minus true, in voxels of the full-size scan
     offset_mm : array, shape (3,), or None where the spacing is unknown
     window : of the crop around the found position
-    labelled_voxels, inside_voxels : of the object at full size, in the scan and in the crop
+    labelled_voxels, inside_voxels : of the object at full size, in the scan and in the crop; None
+        where a point was given in place of a mask
     identity : its specimen is the one in the model's record, else the one in the scan's name
     use : what the model has already used the scan for
     shares_name_only : whether the model learned from a different scan of the same name
@@ -63,8 +64,8 @@ class ScanEvaluation:
     offset_voxels: np.ndarray
     offset_mm: np.ndarray | None
     window: CropBox
-    labelled_voxels: int
-    inside_voxels: int
+    labelled_voxels: int | None
+    inside_voxels: int | None
     identity: ScanIdentity
     use: ScanUse = "unknown"
     shares_name_only: bool = False
@@ -80,15 +81,17 @@ class ScanEvaluation:
         return self.use not in LEARNED_FROM and self.use != "unknown"
 
     @property
-    def inside(self) -> float:
-        """Return the share of the object's labelled voxels that the crop holds."""
+    def inside(self) -> float | None:
+        """Return the share of the object's labelled voxels that the crop holds; None if unknown."""
+        if self.labelled_voxels is None or self.inside_voxels is None:
+            return None
         return self.inside_voxels / self.labelled_voxels
 
 
 def evaluate_scan(
     locator: Locator, listed: ListedScan, crop_size: Shape, objects: Sequence[str] = ()
 ) -> list[ScanEvaluation]:
-    """Evaluate each object that a scan's mask shows; the scan is read slab by slab.
+    """Evaluate each object that a scan's mask or points show; the scan is read slab by slab.
 
     Parameters
     ----------
@@ -98,8 +101,8 @@ def evaluate_scan(
     Raises
     ------
     InputError
-        If the file can't be read as a scan, has no mask or none of the objects in it, is smaller
-        than the locator's grid, or is a downsampled copy.
+        If the file can't be read as a scan, has no labels or those of none of the objects, is
+        smaller than the locator's grid, or is a downsampled copy.
     """
     scan = open_labelled(listed.path)
     small = downsample(scan, locator.downsampled_size)
@@ -144,14 +147,16 @@ def _evaluate_object(
     small_points = small_point, map_points(truth, scan.grid, Grid(small.image.shape))
     window = crop_box_around(found.point_voxels, crop_size, scan.grid.shape_zyx)
     offset = points[0] - truth
+    own = labels_of(small.labels, found.object_name, values)
+    masked = scan.read_mask is not None
     return ScanEvaluation(
         error=_scan_error(found.scan_id, found.object_name, points, small_points, scan.grid),
         found=found,
         offset_voxels=offset,
         offset_mm=voxels_to_mm(offset, scan.grid),
         window=window,
-        labelled_voxels=sum(b.voxels for b in small.labels if values is None or b.value in values),
-        inside_voxels=labels_inside(scan, window, values),
+        labelled_voxels=sum(label.voxels for label in own) if masked else None,
+        inside_voxels=labels_inside(scan, window, values) if masked else None,
         **about,
     )
 
@@ -189,7 +194,7 @@ def labels_inside(scan: ScanFile, window: CropBox, values: Labels) -> int:
 def evaluate_positions(
     examples: Iterable[Example], find: PointFinder, object_names: Sequence[str]
 ) -> list[ScanError]:
-    """Compare the points that `find` returns for each example with the full-size masks' centroids.
+    """Compare the points that `find` returns for each example with the true ones.
 
     An object that an example lacks has no error there.
     """

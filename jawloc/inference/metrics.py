@@ -77,7 +77,7 @@ class CropCoverage:
     """How many crops hold all of the labelled voxels, and which share of a scan's they hold."""
 
     whole: int
-    scans: int
+    scans: int  # that have a mask
     mean_share: float
     least_share: float
 
@@ -124,6 +124,7 @@ class ObjectMetrics:
     ----------
     errors : by unit; mm only where every scan's spacing is known
     success : in `success_unit`
+    crops : None where no scan has a mask
     coverage : None where the model states no radius
     spread_correlation : Spearman's, between the probability map's width and the error; None for
         fewer than three scans or where one of the two doesn't vary
@@ -135,7 +136,7 @@ class ObjectMetrics:
     errors: Mapping[str, ErrorSummary]
     success_unit: str
     success: tuple[SuccessRate, ...]
-    crops: CropCoverage
+    crops: CropCoverage | None
     coverage: RadiusCoverage | None
     spread_correlation: float | None
     statuses: Mapping[str, StatusErrors]
@@ -175,12 +176,7 @@ def object_metrics(
         errors=_summaries(evaluated),
         success_unit=unit,
         success=success_rates(np.array(errors_in(evaluated, unit)), radii or DEFAULT_RADII[unit]),
-        crops=CropCoverage(
-            whole=sum(scan.inside_voxels == scan.labelled_voxels for scan in evaluated),
-            scans=len(evaluated),
-            mean_share=float(np.mean([scan.inside for scan in evaluated])),
-            least_share=float(min(scan.inside for scan in evaluated)),
-        ),
+        crops=_crop_coverage([scan.inside for scan in evaluated if scan.inside is not None]),
         coverage=radius_coverage(evaluated),
         spread_correlation=_correlation(
             [scan.found.width_voxels for scan in evaluated],
@@ -188,6 +184,17 @@ def object_metrics(
         ),
         statuses=_statuses(evaluated),
         bias=_bias(evaluated),
+    )
+
+
+def _crop_coverage(shares: Sequence[float]) -> CropCoverage | None:
+    if not shares:
+        return None
+    return CropCoverage(
+        whole=sum(share == 1.0 for share in shares),
+        scans=len(shares),
+        mean_share=float(np.mean(shares)),
+        least_share=min(shares),
     )
 
 

@@ -125,7 +125,7 @@ def _downsampled_picture(
         centre=[*points.values()][-1],
         points=points,
         spacing_mm_zyx=example.grid.spacing_mm_zyx,
-        mask=_select_labels(example.mask, labels),
+        mask=None if example.mask is None else _select_labels(example.mask, labels),
         mask_label=f"{name} mask",
         title=f"Predicted centre on the downsampled scan\n{details}",
     )
@@ -158,7 +158,7 @@ def _full_size_pictures(
     edges = "×".join(map(str, window.size_zyx))
     crop = plot_crop(
         voxels,
-        np.zeros(voxels.shape, np.uint8) if labels is None else labels,
+        labels,
         points={label: point - start},
         spacing_mm_zyx=spacing,
         title=f"Crop of {edges} voxels around the {label} ({window.fit})\n{details}",

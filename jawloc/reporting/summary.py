@@ -200,7 +200,10 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
     lines += _error_lines(summary, tested, n)
     for name, crops in summary.get("crops", {}).items():
         of = f"the {name}" if len(summary["crops"]) > 1 else "it"
-        lines.append(f"  crops that hold all of {of}: {crops['whole']} of {crops['scans']}")
+        held = "unknown, as no scan has a mask"
+        if crops is not None:
+            held = f"{crops['whole']} of {crops['scans']}"
+        lines.append(f"  crops that hold all of {of}: {held}")
     if summary[f"{tested}_error"]["mm"] is None:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
     lines += _radius_lines(summary.get("radius", {}))

@@ -8,33 +8,22 @@ or ``_seg``.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
+from jawloc.scans.conversion import Conversion as Conversion
+from jawloc.scans.conversion import carry_out, quantise, refuse_bad_spacing
 from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
 from jawloc.scans.labels import object_voxels
-from jawloc.scans.quantisation import Quantisation, choose_quantisation
+from jawloc.scans.quantisation import Quantisation
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, scan_ending, scan_id_of
 from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
 
 LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """One scan to be converted, or the result of its conversion."""
-
-    scan_id: str
-    image: Path | None  # None for a label without an image
-    label: Path | None  # None for an image without one label
-    target: Path  # the labelled DICOM
-    skip_reason: str | None = None  # why nothing is written; None for a scan that is converted
-    notes: tuple[str, ...] = ()  # for the user to check, for instance a changed spacing
 
 
 def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
@@ -80,22 +69,28 @@ def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], lis
     In one folder for both, the scans whose names end like a label are the labels. Raise InputError
     if a folder does not exist or holds no scan, or two images have one scan id.
     """
-    found_images, found_labels = _find_scans(images, "images"), _find_scans(labels, "labels")
+    found_images, found_labels = find_scans_in(images, "images"), find_scans_in(labels, "labels")
     if images.resolve() == labels.resolve():
         found_labels = [p for p in found_labels if scan_id_of(p).endswith(LABEL_SUFFIXES[1:])]
         found_images = [path for path in found_images if path not in found_labels]
+    return images_by_id(found_images), found_labels
+
+
+def images_by_id(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return images by scan id; raise InputError if two have one id."""
     by_id: dict[str, Path] = {}
-    for path in found_images:
+    for path in paths:
         other = by_id.setdefault(scan_id_of(path), path)
         if other != path:
             raise InputError(
                 f"{scan_id_of(path)}: two images must not share a scan id (file name); "
                 f"{other.name} and {path.name}"
             )
-    return by_id, found_labels
+    return by_id
 
 
-def _find_scans(place: Path, what: str) -> list[Path]:
+def find_scans_in(place: Path, what: str) -> list[Path]:
+    """Return a file, or the scans in a folder; InputError, with what they are, if it has none."""
     if place.is_file():
         return [place]
     if not place.is_dir():
@@ -171,33 +166,23 @@ def convert(
     The conversion with its `notes`, or with a `skip_reason` where the scan is unreadable, its
     shapes differ, its label values are not whole numbers 0 ... 255, or its mask is empty.
     """
-    _refuse_bad_options(label_values, spacing_mm_zyx)
-    if conversion.skip_reason or conversion.image is None or conversion.label is None:
-        return conversion
-    if conversion.target.exists():
-        return replace(conversion, skip_reason=f"{conversion.target.name} exists")
-    try:
-        image, label = _open_pair(conversion.image, conversion.label)
-        notes = _write(conversion.target, image, label, label_values, spacing_mm_zyx)
-    except InputError as error:
-        return replace(conversion, skip_reason=str(error))
-    except OSError as error:  # a full disk, a folder that is read-only
-        reason = f"{conversion.target.name}: can't be written; {error}"
-        return replace(conversion, skip_reason=reason)
-    return replace(conversion, notes=notes)
+    _refuse_bad_values(label_values)
+    refuse_bad_spacing(spacing_mm_zyx)
+
+    def write(image_path: Path, label_path: Path) -> tuple[str, ...]:
+        image, label = _open_pair(image_path, label_path)
+        return _write(conversion.target, image, label, label_values, spacing_mm_zyx)
+
+    return carry_out(conversion, write)
 
 
-def _refuse_bad_options(label_values: Sequence[int] | None, spacing: Triple | None) -> None:
+def _refuse_bad_values(label_values: Sequence[int] | None) -> None:
     if label_values is not None and (
         not label_values or not all(int(v) == v and 1 <= v <= 255 for v in label_values)
     ):
         raise InputError(
             f"label values: must be whole numbers 1 to 255, at least one; got {list(label_values)}"
         )
-    if spacing is not None and not (
-        len(spacing) == 3 and all(np.isfinite(v) and v > 0 for v in spacing)
-    ):
-        raise InputError(f"spacing: must be three positive numbers (z, y, x) in mm; got {spacing}")
 
 
 def _write(
@@ -208,14 +193,9 @@ def _write(
     given_spacing: Triple | None,
 ) -> tuple[str, ...]:
     """Write the file and return the notes."""
-    spacing, notes = _choose_spacing(image, label, given_spacing)
+    spacing, notes = choose_spacing(image, label, given_spacing)
     notes += _orientation_note(image.path, label.path)
-    quantisation = choose_quantisation(image)
-    if quantisation.mapped:
-        slope, intercept = quantisation.rescale
-        notes += (f"grey values became 16-bit: {slope:.6g} * stored + {intercept:.6g}",)
-    if quantisation.clipped_voxels:
-        notes += (f"{quantisation.clipped_voxels} voxels far outside the others were clipped",)
+    quantisation, more = quantise(image)
     metadata = {
         "image": image.path.name,
         "label": label.path.name,
@@ -230,12 +210,13 @@ def _write(
         metadata=metadata,
         rescale=quantisation.rescale,
     )
-    return notes
+    return notes + more
 
 
-def _choose_spacing(
+def choose_spacing(
     image: ScanFile, label: ScanFile, given: Triple | None
 ) -> tuple[Triple | None, tuple[str, ...]]:
+    """Return the spacing that is written, and a note where it is not the image's own."""
     known, labels = image.grid.spacing_mm_zyx, label.grid.spacing_mm_zyx
     if given is not None:
         same = known is None or np.allclose(known, given, rtol=1e-3)

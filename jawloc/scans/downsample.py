@@ -22,7 +22,7 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
 from jawloc.scans.averaging import VolumeAverage, one_blas_thread
-from jawloc.scans.labels import Label, MaskBuilder
+from jawloc.scans.labels import Label, MaskBuilder, point_labels
 from jawloc.scans.scan import ScanFile
 
 # Means of integers keep their fractions where 98 % of them span fewer grey values than this: what
@@ -41,7 +41,7 @@ class Downsampled:
     # (z, y, x) of uint8, for pictures: where labelled voxels fill at least half of a voxel, the
     # label that fills most of it. Every label of the source keeps at least one voxel.
     mask: np.ndarray | None
-    labels: tuple[Label, ...]  # every label of the source, at full size
+    labels: tuple[Label, ...]  # every label (or point) of the source, at full size
     content_hash: str  # `hash_content` of the source
 
 
@@ -71,7 +71,8 @@ def downsample(
             if on_slab is not None:
                 on_slab(len(image_slab))
         small_mask = None if scan.read_mask is None else mask.finished()
-        return Downsampled(image.finished(), small_mask, mask.labels(), content.hexdigest())
+        labels = mask.labels() or point_labels(scan.points)
+        return Downsampled(image.finished(), small_mask, labels, content.hexdigest())
 
 
 def downsample_image(scan: ScanFile, shape_zyx: Sequence[int]) -> np.ndarray:
@@ -89,7 +90,7 @@ def downsample_image(scan: ScanFile, shape_zyx: Sequence[int]) -> np.ndarray:
 
 
 def hash_content(scan: ScanFile) -> str:
-    """Return the SHA-256 of a scan file's shape, spacing, voxel type, image and mask.
+    """Return the SHA-256 of a scan file's shape, spacing, voxel type, image, and mask or points.
 
     The image is hashed as it is stored, with its rescale where it has one; of a mask's slices,
     those without a label count as a byte each. It depends on neither the file's name nor its
@@ -168,6 +169,7 @@ class _ContentHash:
         header: list[object] = [scan.grid.shape_zyx, scan.grid.spacing_mm_zyx, self._dtype.str]
         if scan.is_rescaled:
             header += [scan.rescale_slope, scan.rescale_intercept]
+        header += [[point.object, *point.voxels_zyx] for point in scan.points]
         self._header = json.dumps(header).encode()
         self._image, self._mask = hashlib.sha256(), hashlib.sha256()
 

@@ -61,15 +61,15 @@ def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list
 
 
 def open_labelled(path: Path) -> ScanFile:
-    """Open a scan that has a mask at full size; InputError for any other."""
+    """Open a scan that has a mask or points at full size; InputError for any other."""
     scan = open_scan(path)
-    if scan.read_mask is None:
+    if not scan.is_labelled:
         raise InputError(
             f"{path.name}: an evaluation needs a labelled DICOM, with a mask in element "
-            f"(00BB,B001); the file has no mask"
+            f"(00BB,B001) or points in (00BB,B002); the file has neither"
         )
     if is_cached_scan(path):
         raise InputError(
-            f"{path.name}: an evaluation needs a mask at full size; the file is a downsampled copy"
+            f"{path.name}: an evaluation needs labels at full size; the file is a downsampled copy"
         )
     return scan

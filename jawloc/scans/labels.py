@@ -1,4 +1,8 @@
-"""Label values of masks: the voxels of an object, their centroids, and masks on a coarser grid."""
+"""Labels: which objects a mask or points show, their positions, and masks on a coarser grid.
+
+A label is a label value of a mask, or a point in place of a mask. A point is of the object whose
+name it has or, if it has a label value instead of a name, of the object with that value.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,26 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Shape, Triple
 from jawloc.scans.averaging import PlaneAverage, rows_reached
-from jawloc.scans.scan import ScanFile, slab_ranges
+from jawloc.scans.scan import ScanFile, ScanPoint, slab_ranges
 
 HALF = 0.5 - 1e-5  # of a voxel, less what single precision may lose in a sum of shares
 
 
 @dataclass(frozen=True)
 class Label:
-    """A label value 1 ... 255 of a full-size mask, its number of voxels and their mean index."""
+    """A label value 1 ... 255 of a full-size mask, its number of voxels and their mean index.
 
-    value: int
+    Of a point, the label value or the object's name, no voxels, and its position.
+    """
+
+    value: int | str
     voxels: int
     centroid_voxels: Triple
+
+
+def point_labels(points: Iterable[ScanPoint]) -> tuple[Label, ...]:
+    """Return a scan's points as labels."""
+    return tuple(Label(point.object, 0, point.voxels_zyx) for point in points)
 
 
 def object_voxels(mask: np.ndarray, label_values: Collection[int] | None) -> np.ndarray:
@@ -34,17 +46,52 @@ def object_values(found: Iterable[int], label_values: Collection[int] | None) ->
     return set(found) if label_values is None else set(found).intersection(label_values)
 
 
+def labels_of(
+    labels: Iterable[Label], name: str, label_values: Collection[int] | None
+) -> list[Label]:
+    """Return the labels of an object; label values None: every value, but no other name."""
+    return [label for label in labels if _is_of(label.value, name, label_values)]
+
+
+def _is_of(value: int | str, name: str, label_values: Collection[int] | None) -> bool:
+    if isinstance(value, str):
+        return value == name
+    return label_values is None or value in label_values
+
+
 def objects_shown(
-    found: Collection[int], objects: Mapping[str, Sequence[int] | None]
+    found: Collection[int | str], objects: Mapping[str, Sequence[int] | None]
 ) -> frozenset[str]:
-    """Return the names of the objects that a mask with these label values shows."""
-    return frozenset(name for name, wanted in objects.items() if object_values(found, wanted))
+    """Return the names of the objects that labels of these values (or names) show."""
+    return frozenset(
+        name
+        for name, wanted in objects.items()
+        if any(_is_of(value, name, wanted) for value in found)
+    )
+
+
+def refuse_two_points(
+    labels: Iterable[Label], objects: Mapping[str, Sequence[int] | None], scan_name: str
+) -> None:
+    """Raise InputError if a scan has more than one point of an object."""
+    points = [label for label in labels if label.voxels == 0]
+    for name, wanted in objects.items():
+        own = labels_of(points, name, wanted)
+        if len(own) > 1:
+            raise InputError(
+                f"{scan_name}: an object has one point in a scan; {name!r} has {len(own)}, those "
+                f"of {' and '.join(_named(label.value) for label in own)}"
+            )
+
+
+def _named(value: int | str) -> str:
+    return repr(value) if isinstance(value, str) else f"label value {value}"
 
 
 def refuse_without_objects(
-    found: Collection[int], objects: Mapping[str, Sequence[int] | None], scan_name: str
+    found: Collection[int | str], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> None:
-    """Raise InputError if a mask with these label values is empty or shows none of the objects."""
+    """Raise InputError if there are no labels, or if they show none of the objects."""
     if not found:
         raise InputError(
             f"{scan_name}: the mask is empty; an example needs at least one labelled voxel"
@@ -56,27 +103,32 @@ def refuse_without_objects(
         for name, wanted in objects.items()
     ]
     one = "the object" if len(wanted) == 1 else "at least one of the objects"
+    names = sorted(value for value in found if isinstance(value, str))
+    values = sorted(value for value in found if not isinstance(value, str))
+    what = "point" if names else "voxel"
+    has = [f"points of {', '.join(map(repr, names))}"] if names else []
+    has += [f"the label values {values}"] if values else []
     raise InputError(
-        f"{scan_name}: every scan must show {one}; it has no voxel of {' or '.join(wanted)}, but "
-        f"the label values {sorted(found)}"
+        f"{scan_name}: every scan must show {one}; it has no {what} of {' or '.join(wanted)}, but "
+        f"{' and '.join(has)}"
     )
 
 
 def object_centroids(
     labels: Sequence[Label], objects: Mapping[str, Sequence[int] | None], scan_name: str
 ) -> np.ndarray:
-    """Return the objects' centroids (object, 3) in full-size voxels from all labels of a mask.
+    """Return the objects' centroids, or points, (object, 3) in full-size voxels from all labels.
 
-    They are NaN for an object that the mask lacks; InputError if it has no voxel of any object.
+    They are NaN for an object without a label; InputError if no object has one, or if one has
+    several points.
     """
-    found = [label.value for label in labels]
-    refuse_without_objects(found, objects, scan_name)
+    refuse_without_objects([label.value for label in labels], objects, scan_name)
+    refuse_two_points(labels, objects, scan_name)
     centroids = np.full((len(objects), 3), np.nan)
-    for row, wanted in enumerate(objects.values()):
-        values = object_values(found, wanted)
-        own = [label for label in labels if label.value in values]
+    for row, (name, wanted) in enumerate(objects.items()):
+        own = labels_of(labels, name, wanted)
         if own:
-            weights = [label.voxels for label in own]
+            weights = [label.voxels or 1 for label in own]  # a point has no voxels
             centroids[row] = np.average([i.centroid_voxels for i in own], axis=0, weights=weights)
     return centroids
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jawloc.geometry import Grid, Placement, Shape
+from jawloc.geometry import Grid, Placement, Shape, Triple
 
 # (start, stop) -> the slices start ... stop - 1 as an array (stop - start, y, x)
 Slices = Callable[[int, int], np.ndarray]
@@ -38,6 +38,14 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class ScanPoint:
+    """The position of an object that somebody gave as a point instead of a mask."""
+
+    object: int | str  # a label value 1 ... 255, as in a mask, or the object's name
+    voxels_zyx: Triple  # of the full-size scan
+
+
+@dataclass(frozen=True)
 class ScanFile:
     """An opened scan whose voxels are read slab by slab, so that it is never whole in memory."""
 
@@ -54,6 +62,12 @@ class ScanFile:
     read_placement: Callable[[], Placement | None] = unplaced
     rescale_slope: float = 1.0  # a grey value is slope * stored value + intercept
     rescale_intercept: float = 0.0
+    points: tuple[ScanPoint, ...] = ()  # of a scan that has points instead of a mask
+
+    @property
+    def is_labelled(self) -> bool:
+        """Return whether the file says where objects are: with a mask, or with points."""
+        return self.read_mask is not None or bool(self.points)
 
     @property
     def is_rescaled(self) -> bool:

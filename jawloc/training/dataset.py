@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jawloc.geometry import Grid, Shape
-from jawloc.scans.cache import ExampleFile
+from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.cores import usable_cores
 from jawloc.training.intensity import IntensityConfig, normalise
 
@@ -125,8 +125,8 @@ def load_scans(
     )
 
 
-def voxel_proportions(example: ExampleFile) -> np.ndarray:
-    """Return the voxel's edges along (z, y, x): the spacing or, if unknown, as of cubic voxels."""
+def voxel_proportions(example: Example | ExampleFile) -> np.ndarray:
+    """Return the voxel's edges along (z, y, x), in mm or, if unknown, in full-size voxels."""
     if example.grid.spacing_mm_zyx is not None:
         return np.asarray(example.grid.spacing_mm_zyx)
     return np.asarray(example.source_grid.shape_zyx) / np.asarray(example.grid.shape_zyx)

@@ -39,6 +39,19 @@ class ObjectRegion:
         return cls((z, y, x), torch.from_numpy(box.copy()))
 
 
+def ball(shape_zyx: Shape, centre: np.ndarray, radii_voxels: np.ndarray) -> np.ndarray:
+    """Return which voxels (bool) of a volume lie in a ball, at least the one at its centre.
+
+    Centre and radii are three numbers each, in voxels, since voxels needn't be cubes.
+    """
+    along = np.ogrid[tuple(slice(0, n) for n in shape_zyx)]
+    inside: np.ndarray = (
+        sum(((at - c) / r) ** 2 for at, c, r in zip(along, centre, radii_voxels, strict=True)) <= 1
+    )
+    inside[tuple(np.rint(centre).astype(int).clip(0, np.asarray(shape_zyx) - 1))] = True
+    return inside
+
+
 def inpaint(image: Tensor, region: ObjectRegion, generator: torch.Generator) -> Tensor:
     """Return a copy of an image (z, y, x), on the CPU, in which an object is painted over."""
     margin = int(torch.randint(MOST_MARGIN + 1, (1,), generator=generator))

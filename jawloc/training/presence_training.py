@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from jawloc.geometry import Shape
-from jawloc.scans.cache import ExampleFile
+from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import object_voxels
 from jawloc.training.augmentation import (
     AugmentationConfig,
@@ -23,7 +25,7 @@ from jawloc.training.augmentation import (
     transform_intensities,
 )
 from jawloc.training.dataset import voxel_proportions
-from jawloc.training.inpainting import ObjectRegion, inpaint
+from jawloc.training.inpainting import ObjectRegion, ball, inpaint
 from jawloc.training.intensity import normalise
 from jawloc.training.presence_classifier import (
     INTENSITY,
@@ -42,6 +44,7 @@ JITTER = 1.5  # samples between a patch's centre and the object's, as prediction
 FAR = 0.5  # of a patch's edge: the least distance from the object of a patch from elsewhere
 
 Objects = Mapping[str, Sequence[int] | None]  # label values by name; None: every non-zero value
+ReadMasks = Callable[[Example], list[np.ndarray]]  # the voxels of each object, z, y, x
 Extent = tuple[int, ...]  # an object's lengths along (z, y, x), voxels of the downsampled grid
 
 
@@ -50,6 +53,10 @@ class PresenceClassifierConfig:
     """How long the presence classifier is trained."""
 
     steps: Annotated[int, Field(ge=0)] = 600  # of 16 patches each; 0: there is no classifier
+    # Of the ball that stands in for the mask of a scan that has points, in mm or, if the scan has
+    # no spacing, in voxels of the full-size scan. None: such scans are left out.
+    object_radius_mm: Annotated[float, Field(gt=0)] | None = None
+    object_radius_voxels: Annotated[float, Field(gt=0)] | None = None
 
 
 def train_presence_classifier(
@@ -66,12 +73,13 @@ def train_presence_classifier(
 
     The memory budget (of 10^9 bytes) limits the pooled scans and masks that are held; at least one
     scan that shows each object is used. Returns None without steps, or if no scan has a labelled
-    voxel in its downsampled mask.
+    voxel in its downsampled mask, nor a point and the radius of a ball round it.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(files), generator=generator)[:MOST_SCANS].sort().values
     kept = [files[i] for i in chosen.tolist()]
-    extents = [_extents(file, objects) for file in kept] if config.steps else []
+    read_masks = partial(_masks, objects=objects, config=config)
+    extents = [_extents(read_masks(file.read())) for file in kept] if config.steps else []
     if not any(extent for of_scan in extents for extent in of_scan):
         return None
     with torch.random.fork_rng():
@@ -80,20 +88,51 @@ def train_presence_classifier(
     network.pitch_voxels.copy_(_pitch(kept, extents))
     shape, budget = kept[0].grid.shape_zyx, memory_budget_gb * 1e9
     fitting = _scans_that_fit(extents, shape, network.pool_zyx, budget, seed)
-    scans = _load([kept[i] for i in fitting], objects, network.pool_zyx)
+    scans = _load([kept[i] for i in fitting], read_masks, network.pool_zyx)
     _fit(network.to(device).train(), scans, augmentation, config.steps, generator)
     return network.eval()
 
 
-def _masks(mask: np.ndarray, objects: Objects) -> list[np.ndarray]:
-    return [object_voxels(mask, values) for values in objects.values()]
+def warn_without_extents(files: Sequence[ExampleFile], config: PresenceClassifierConfig) -> None:
+    """Warn if no scan tells how large the objects are, so that there will be no classifier."""
+    if config.steps and not any(file.has_mask or _radius(file, config) for file in files):
+        known = any(file.grid.spacing_mm_zyx is not None for file in files)
+        warnings.warn(
+            f"no training scan has a mask, so there will be no presence classifier, which needs "
+            f"the object's extent: set presence_classifier.object_radius_"
+            f"{'mm' if known else 'voxels'} for one",
+            stacklevel=2,
+        )
 
 
-def _extents(file: ExampleFile, objects: Objects) -> list[Extent | None]:
+def _radius(scan: Example | ExampleFile, config: PresenceClassifierConfig) -> float | None:
+    known = scan.grid.spacing_mm_zyx is not None
+    return config.object_radius_mm if known else config.object_radius_voxels
+
+
+def _masks(
+    example: Example, objects: Objects, config: PresenceClassifierConfig
+) -> list[np.ndarray]:
+    """Return the voxels of each object (bool), in place of a mask those of balls round the points.
+
+    No voxel is true for an object that the scan lacks, or of which only the centre is known.
+    """
+    if example.mask is not None:
+        return [object_voxels(example.mask, values) for values in objects.values()]
+    shape, radius = example.grid.shape_zyx, _radius(example, config)
+    return [
+        np.zeros(shape, bool)
+        if radius is None or np.isnan(point).any()
+        else ball(shape, point, radius / voxel_proportions(example))
+        for point in example.points_voxels
+    ]
+
+
+def _extents(masks: Sequence[np.ndarray]) -> list[Extent | None]:
     """Return the extent of each object in a scan; None where it is missing."""
     return [
         tuple(int(n) + 1 for n in np.ptp(np.argwhere(mask), axis=0)) if mask.any() else None
-        for mask in _masks(file.read().mask, objects)
+        for mask in masks
     ]
 
 
@@ -161,7 +200,7 @@ class _Scans:
         return [(i, k) for i, own in every for k, region in enumerate(own) if region is not None]
 
 
-def _load(files: Sequence[ExampleFile], objects: Objects, pool: Shape) -> _Scans:
+def _load(files: Sequence[ExampleFile], read_masks: ReadMasks, pool: Shape) -> _Scans:
     images, regions = torch.empty(0), []
     for number, file in enumerate(files):
         example = file.read()
@@ -169,8 +208,9 @@ def _load(files: Sequence[ExampleFile], objects: Objects, pool: Shape) -> _Scans
         if number == 0:  # filled one by one: a list, stacked at the end, would be held twice
             images = torch.empty(len(files), *image.shape)
         images[number] = image
-        masks = _masks(example.mask, objects)
-        small = [pool_image(torch.from_numpy(mask).float(), pool) > 0 for mask in masks]
+        small = [
+            pool_image(torch.from_numpy(mask).float(), pool) > 0 for mask in read_masks(example)
+        ]
         regions.append([ObjectRegion.from_mask(m.numpy()) if m.any() else None for m in small])
     points = torch.from_numpy(np.stack([file.points_voxels for file in files])).float()
     return _Scans(images, regions, points)

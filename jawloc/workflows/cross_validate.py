@@ -176,7 +176,8 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     specimens = specimens_of(work.folds[0].examples, config.split.specimen_pattern)
     summary = summarise_folds(work.name, splits, specimens, evaluations, own, joined.calibration)
     summary["run_id"] = run.run_id
-    summary["crops"] = {name: asdict(s.crops) for name, s in evaluation.metrics().items()}
+    crops = {name: metrics.crops for name, metrics in evaluation.metrics().items()}
+    summary["crops"] = {name: own and asdict(own) for name, own in crops.items()}
     write_out_of_fold_csv(folder / "out_of_fold.csv", summary[f"{OUT_OF_FOLD}_scans"])
     log_results(run, folder, summary)
     run.log_summary(evaluation_metrics(evaluation))

@@ -102,10 +102,11 @@ class EvaluateResult:
 def _sentence(metrics: ObjectMetrics) -> str:
     unit = metrics.success_unit
     errors, crops = metrics.errors[unit], metrics.crops
+    held = f"{crops.whole} of {crops.scans}" if crops else "unknown, without masks, how many"
     return (
         f"mean radial error {errors.mean:.3f} {unit.replace('_', ' ')} in "
         f"{counted(metrics.scans, 'scan')} (median {errors.median:.3f}, 95th percentile "
-        f"{errors.percentile_95:.3f}, worst {errors.worst:.3f}); {crops.whole} of {crops.scans} "
+        f"{errors.percentile_95:.3f}, worst {errors.worst:.3f}); {held} "
         f"crops hold all of it"
     )
 

@@ -11,6 +11,7 @@ from jawloc.errors import InputError
 from jawloc.scans.cache import ExampleFile, build_cache, open_example
 from jawloc.scans.labelled import find_labelled_dicoms
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
+from jawloc.training.presence_training import warn_without_extents
 from jawloc.training.splits import (
     Split,
     check_objects,
@@ -61,7 +62,8 @@ def prepare_data(
     Parameters
     ----------
     folds : number of folds that the training and validation scans are divided into, if any
-    warn : whether to warn of specimens that the config's lists of ids divide
+    warn : whether to warn of specimens that the config's lists of ids divide, and of scans without
+        masks
     """
     scans = find_scans(config)
     split = choose_split([path.stem for path in scans], config.split)
@@ -71,7 +73,10 @@ def prepare_data(
         # folds divide no specimens but between the test scans and all others: one shows it
         warn_of_divided_specimens(splits[0], pattern)
     examples, read = _examples(config, scans, splits, processes, folds=folds is not None)
-    return Data(split, examples, read)
+    data = Data(split, examples, read)
+    if warn and processes.is_main:
+        warn_without_extents(data.select(split.train_ids), config.presence_classifier)
+    return data
 
 
 def prepare_folds(config: Config, folds: int) -> tuple[Data, ...]:
@@ -79,6 +84,7 @@ def prepare_folds(config: Config, folds: int) -> tuple[Data, ...]:
     scans = find_scans(config)
     splits = cross_validation_splits([path.stem for path in scans], folds, config.split)
     examples, read = _examples(config, scans, splits, SINGLE_PROCESS, folds=True)
+    warn_without_extents(list(examples.values()), config.presence_classifier)
     return tuple(Data(split, examples, read) for split in splits)
 
 

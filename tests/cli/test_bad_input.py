@@ -131,7 +131,8 @@ def test_a_truncated_file(scans, sentence, left, said):
 def test_a_file_without_a_mask(scans, sentence):
     write_bad(scans / "131.dcm", mask=None)
     assert sentence() == (
-        "131.dcm: a labelled DICOM needs a mask in element (00BB,B001); it has none"
+        "131.dcm: a labelled DICOM needs a mask in element (00BB,B001), or points in "
+        "(00BB,B002); it has neither"
     )
 
 

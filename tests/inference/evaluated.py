@@ -20,7 +20,7 @@ def evaluated(
     *,
     spacing=None,
     name: str = "jaw",
-    inside: int = 100,
+    inside: int | None = 100,
     specimen: str | None = None,
     use: ScanUse = "new",
     spread: float = 1.0,
@@ -28,7 +28,8 @@ def evaluated(
 ) -> ScanEvaluation:
     """Return a scan in which the position is wrong by `offset` voxels of the full-size scan.
 
-    Its grid is half as fine on every axis; of 100 labelled voxels the crop holds `inside`.
+    Its grid is half as fine on every axis; of 100 labelled voxels the crop holds `inside`,
+    or the scan has a point in place of a mask (None).
     """
     offset = np.asarray(offset, float)
     mm = None if spacing is None else offset * spacing
@@ -50,7 +51,7 @@ def evaluated(
         offset_voxels=offset,
         offset_mm=mm,
         window=CropBox((40, 10, 20), (20, 20, 20), "centred"),
-        labelled_voxels=100,
+        labelled_voxels=None if inside is None else 100,
         inside_voxels=inside,
         identity=ScanIdentity(scan, specimen or scan, scan, np.zeros((1, 1, 1), np.uint8)),
         use=use,

@@ -13,8 +13,10 @@ from jawloc.inference.crop import CropBox
 from jawloc.inference.evaluate_scan import evaluate_scan, labels_inside
 from jawloc.inference.locator import Locator, load_locator
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
+from jawloc.scans.dicom.writing import write_labelled_dicom_slabs
 from jawloc.scans.labelled import list_labelled
 from jawloc.scans.listing import ListedScan
+from jawloc.scans.scan import ScanPoint
 from tests.lab import write_lab_dicom, write_model
 
 SHAPE, SMALL, SPACING = (48, 24, 24), (24, 12, 12), (0.5, 0.25, 0.2)
@@ -141,3 +143,20 @@ def test_downsampled_copies_are_left_out(tmp_path, phantom_folder):
     locator = load_locator(write_model(tmp_path / "m.pth"))
     with pytest.raises(InputError, match="downsampled copy"):
         evaluate_scan(locator, ListedScan("copy", copy), (6, 4, 4))
+
+
+def test_a_point_in_place_of_a_mask_gives_errors_and_no_crop_completeness(locator, scan, tmp_path):
+    image = open_labelled_dicom(scan.path).read_image(0, SHAPE[0])
+    points = [ScanPoint("jaw", (30.5, 9.5, 11.5)), ScanPoint(2, (10.5, 4.5, 4.5))]
+    path, dtype = tmp_path / "clicked.dcm", image.dtype
+    write_labelled_dicom_slabs(path, [(image, None)], Grid(SHAPE, SPACING), dtype, points=points)
+    labels, clicked = {"jaw": [1], "eye": [2], "ear": [3]}, ListedScan("clicked", path)
+    guesses = (32.5, 6.5, 11.5), (10.5, 4.5, 5.5), (0, 0, 0)
+    jaw, eye = evaluate_scan(locator(*guesses, labels=labels), clicked, (6, 4, 4))
+    masked, _ = evaluate_scan(locator(*guesses, labels=labels), scan, (6, 4, 4))
+    np.testing.assert_allclose(jaw.offset_voxels, masked.offset_voxels, atol=1e-9)
+    assert jaw.error.error_mm == pytest.approx(1.25)
+    assert (eye.error.object_name, eye.error.error_mm) == ("eye", pytest.approx(0.2))
+    for one in (jaw, eye):
+        assert (one.labelled_voxels, one.inside_voxels, one.inside) == (None, None, None)
+    assert masked.inside is not None

@@ -49,6 +49,13 @@ def test_crops_that_hold_all_of_it():
     assert crops.mean_share == pytest.approx(1.99 / 3)
 
 
+def test_crops_of_scans_without_a_mask_are_not_counted():
+    clicked = evaluated("d", inside=None)
+    crops = object_metrics([evaluated("a"), evaluated("b", inside=50), clicked]).crops
+    assert (crops.whole, crops.scans, crops.mean_share, crops.least_share) == (1, 2, 0.75, 0.5)
+    assert object_metrics([clicked]).crops is None
+
+
 def test_coverage_beside_what_is_stated():
     trust = {"radius_voxels": 2.0, "confidence": 0.9}
     of = object_metrics(along_z([1, 2, 2.1, 0], **trust)).coverage

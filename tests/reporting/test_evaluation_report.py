@@ -155,3 +155,23 @@ def test_without_any_scan_there_is_still_a_report(tmp_path):
     assert "Scans that failed: 1" in files[2].read_text()
     assert "bad.dcm" in files[1].read_text()
     assert json.loads(files[0].read_text())["objects"] == {}
+
+
+@pytest.mark.parametrize("inside", [(None, None), (100, None)])
+def test_what_needs_a_mask_is_said_to_be_unknown(inside):
+    scans = tuple(
+        evaluated(name, (1, 0, 0), inside=n) for name, n in zip("ab", inside, strict=True)
+    )
+    clicked = evaluation(evaluated=scans)
+    page, numbers = html_report(clicked, {}), evaluation_metrics(clicked)
+    rows = {row["scan"]: row for row in json_content(clicked)["rows"]}
+    assert (rows["b"]["share_inside_crop"], rows["b"]["labelled_voxels"]) == (None, None)
+    assert page.count('<td class="text">ok</td><td>unknown</td>') == inside.count(None)
+    if inside == (None, None):
+        assert "Whether the crops hold all of it is unknown" in page
+        assert json_content(clicked)["objects"]["jaw"]["crops"] is None
+        assert not [name for name in numbers if "crop" in name]
+    else:
+        assert "1 of 1 crops hold all of the labelled voxels" in page
+        assert "It is unknown in 1 of 2 scans, where points were given in place of a mask." in page
+        assert numbers["evaluation_crops_whole"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from types import SimpleNamespace
 
@@ -23,7 +24,11 @@ from jawloc.training.presence_classifier import (
     presence_logits,
     sample_patches,
 )
-from jawloc.training.presence_training import PresenceClassifierConfig, train_presence_classifier
+from jawloc.training.presence_training import (
+    PresenceClassifierConfig,
+    train_presence_classifier,
+    warn_without_extents,
+)
 
 SHAPE = (52, 24, 24)
 JAW = {"jaw": None}
@@ -203,9 +208,9 @@ def test_masks_are_not_held_while_others_are_read(monkeypatch):
     """Regression: those of all scans were in memory at once, beside the images."""
     live, whole, counts = [], module._masks, []
 
-    def watched(mask, objects):
+    def watched(*args, **options):
         counts.append(sum(reference() is not None for reference in live))
-        masks = whole(mask, objects)
+        masks = whole(*args, **options)
         live.extend(map(weakref.ref, masks))
         return masks
 
@@ -241,3 +246,73 @@ def test_each_object_is_shown_by_a_scan_that_fits(held):
     for scans in held:
         assert len(scans.images) == 3
         assert {k for _, k in scans.shown()} == {0, 1}
+
+
+def clicked(seed: int, spacing=(0.2, 0.2, 0.2)):
+    """The same scan with its centre clicked instead of a mask."""
+    file = hooks(seed, spacing)
+    about = {name: getattr(file, name) for name in ("points_voxels", "grid", "source_grid")}
+    example = SimpleNamespace(image=file.read().image, mask=None, **about)
+    return SimpleNamespace(read=lambda: example, bow=file.bow, has_mask=False, **about)
+
+
+def pitch(files, **radius):
+    config = PresenceClassifierConfig(1, **radius)
+    options = {"seed": 0, "device": torch.device("cpu")}
+    network = train_presence_classifier(files, JAW, STILL, config, **options)
+    return None if network is None else network.pitch_voxels[0].tolist()
+
+
+def test_a_ball_stands_in_for_the_mask_of_a_scan_with_a_point():
+    """Its diameter is the object's extent: 0.8 mm are 4 voxels of 0.2 mm on either side."""
+    files = [clicked(seed) for seed in range(2)]
+    for file in files:  # so that the ball's extent can be counted
+        file.points_voxels[:] = np.rint(file.points_voxels)
+    assert pitch(files, object_radius_mm=0.8) == pytest.approx([module.EDGE * 9 / SIDE] * 3)
+    assert pitch(files) is None
+    assert pitch(files, object_radius_voxels=8) is None  # the spacing is known: mm are meant
+    unknown = [clicked(seed, None) for seed in range(2)]
+    for file in unknown:
+        file.points_voxels[:] = np.rint(file.points_voxels)
+    # the full-size scan is twice as fine
+    expected = module.EDGE * 9 / SIDE, module.EDGE * 9 / SIDE, module.EDGE * 9 / SIDE
+    assert pitch(unknown, object_radius_voxels=8) == pytest.approx(expected)
+    assert pitch(unknown, object_radius_mm=0.8) is None
+
+
+def test_without_a_radius_scans_with_points_are_left_out():
+    files = [hooks(seed, (0.2, 0.2, 0.2)) for seed in range(2)]
+    alone, mixed = pitch(files), pitch([*files, clicked(5)])
+    assert mixed == pytest.approx(alone)
+
+
+def test_from_points_and_a_radius_it_learns_what_shows_the_object():
+    files = [clicked(seed) for seed in range(8)]
+    config = PresenceClassifierConfig(120, object_radius_mm=0.9)
+    options = {"seed": 0, "device": torch.device("cpu")}
+    network = train_presence_classifier(files, JAW, STILL, config, **options)
+    new = [hooks(seed, (0.2, 0.2, 0.2)) for seed in range(100, 120)]
+    asked = [(f, f.points_voxels + 0.7) for f in new]
+    there = [ask(network, f.read().image, p, ("y", "x"))[0] for f, p in asked]
+    gone = [ask(network, without(f), p, ("y", "x"))[0] for f, p in asked]
+    assert np.mean(np.array(there) > 0) >= 0.9
+    assert np.mean(np.array(gone) < 0) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("spacing", "radius", "said"),
+    [
+        ((0.2, 0.2, 0.2), {}, "presence_classifier.object_radius_mm"),
+        (None, {}, "presence_classifier.object_radius_voxels"),
+        (None, {"object_radius_mm": 1.0}, "presence_classifier.object_radius_voxels"),
+        ((0.2, 0.2, 0.2), {"object_radius_mm": 1.0}, None),
+        ((0.2, 0.2, 0.2), {"steps": 0}, None),
+    ],
+)
+def test_a_training_without_any_extent_is_warned_of(spacing, radius, said):
+    files, config = [clicked(0, spacing)], PresenceClassifierConfig(**radius)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_without_extents(files, config)
+        warn_without_extents([*files, SimpleNamespace(has_mask=True)], config)
+    assert [said in str(one.message) for one in caught] == ([True] if said else [])

@@ -105,8 +105,10 @@ def scale_bar_mm(width_mm: float) -> float:
     return max(m * decade for m in (1, 2, 5) if m * decade <= width_mm / 3)
 
 
-def crop_verdict(mask: np.ndarray, object_name: str = "jaw") -> str:
+def crop_verdict(mask: np.ndarray | None, object_name: str = "jaw") -> str:
     """Return whether the labelled voxels of a crop (z, y, x) reach its border, and which faces."""
+    if mask is None:
+        return f"without a mask it is unknown whether the crop holds all of the {object_name}"
     faces = [
         f"{end} {name}"
         for axis, name in enumerate("zyx")

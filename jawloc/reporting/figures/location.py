@@ -193,7 +193,7 @@ def _draw_legend(figure: Figure, with_radius: bool, with_truth: bool) -> None:
     point = POINT | {"markersize": 16, "markeredgewidth": 2}
     handles = [
         Line2D([], [], label="predicted position", **point),
-        *([Line2D([], [], label="true position (centroid of the mask)", **TRUTH)] * with_truth),
+        *([Line2D([], [], label="true position", **TRUTH)] * with_truth),
         Patch(label="spread", linewidth=1.8, **SPREAD),
         *([Patch(label="stated radius", linewidth=1.8, **RADIUS)] * with_radius),
         Patch(label="crop (shown below)", **BOX),

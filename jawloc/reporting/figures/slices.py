@@ -97,7 +97,7 @@ def plot_slices(
 
 def plot_crop(
     crop: np.ndarray,
-    mask: np.ndarray,
+    mask: np.ndarray | None,
     *,
     title: str,
     points: Mapping[str, Point] | None = None,
@@ -115,7 +115,7 @@ def plot_crop(
         title=f"{title}\n{crop_verdict(mask, object_name)}",
         points=points,
         spacing_mm_zyx=spacing_mm_zyx,
-        mask=silhouettes(mask != 0),
+        mask=None if mask is None else silhouettes(mask != 0),
         mask_label=f"silhouette of the {object_name} mask",
     )
 

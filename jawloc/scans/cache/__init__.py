@@ -30,7 +30,13 @@ from jawloc.scans.cache.layout import absolute, cache_folder, cached_paths, left
 from jawloc.scans.cache.workers import locked, worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import check_target, downsample
-from jawloc.scans.labels import objects_shown, refuse_without_objects, search_labels
+from jawloc.scans.labels import (
+    objects_shown,
+    point_labels,
+    refuse_two_points,
+    refuse_without_objects,
+    search_labels,
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ def build_cache(
     ------
     InputError
         With one line for each scan that can't be used: unreadable, smaller than the target, an
-        empty mask, no voxel of any object. Errors in headers, masks and cached files are raised
-        before any scan is downsampled and before anything is written.
+        empty mask, no label of any object, two points of one. Errors in headers, labels and cached
+        files are raised before any scan is downsampled and before anything is written.
     """
     cached = cached_paths(scans, config, base)
     folder = cache_folder(config, base)
@@ -115,18 +121,23 @@ def _usable_record(job: _Job) -> CacheRecord | None:
     return record if is_current(record, job.cached, job.source, stat, job.shape) else None
 
 
-def _labels_found(job: _Job, record: CacheRecord | None) -> frozenset[int] | InputError:
-    """Return label values, enough to tell which objects a scan shows, or why it can't be used.
+def _labels_found(job: _Job, record: CacheRecord | None) -> frozenset[int | str] | InputError:
+    """Return labels, enough to tell which objects a scan shows, or why it can't be used.
 
     They are read from its cached file, or else from its header and mask.
     """
+    found: set[int | str]
     try:
         if record is not None:
-            found = {label.value for label in record.labels}
+            labels = record.labels
+            found = {label.value for label in labels}
         else:
             scan = open_labelled_dicom(job.source)
             check_target(scan, job.shape)
-            found = search_labels(scan, job.config.objects.values())
+            labels = point_labels(scan.points)
+            found = {*search_labels(scan, job.config.objects.values())}
+            found.update(label.value for label in labels)
+        refuse_two_points(labels, job.config.objects, job.source.name)
         refuse_without_objects(found, job.config.objects, job.source.name)
     except InputError as error:
         return error

@@ -1,4 +1,4 @@
-"""A cached file as a training example: the downsampled scan and the centroids of its objects."""
+"""A cached file as a training example: the downsampled scan and its objects' positions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ class Example:
 
     scan_id: str
     image: np.ndarray  # (z, y, x), mean grey values; integers if cached without a rescale
-    mask: np.ndarray  # (z, y, x), label values as uint8, for pictures only
-    # (object, 3): centroids of the full-size masks, in voxels of `grid`; NaN for a missing object
+    # (z, y, x), label values as uint8, for pictures and the presence classifier; None where a scan
+    # has points in place of a mask
+    mask: np.ndarray | None
+    # (object, 3): centroids of the full-size masks, or the points in place of them, in voxels of
+    # `grid`; NaN for a missing object
     points_voxels: np.ndarray
     grid: Grid
     source_grid: Grid  # of the full-size scan
@@ -47,6 +50,7 @@ class ExampleFile:
     source: Path
     object_names: tuple[str, ...] = ("jaw",)
     content_hash: str = ""
+    has_mask: bool = True  # and not points in place of it
 
     def read(self) -> Example:
         """Read the voxels; raise InputError if the cached file is damaged or was replaced."""
@@ -56,7 +60,8 @@ class ExampleFile:
                 f"{self.cached.name}: a cached scan must not change while it is used; its key was "
                 f"{self.key[:12]} and is now {scan.record.key[:12]}"
             )
-        shared = {name: value for name, value in vars(self).items() if name != "cached"}
+        own = ("cached", "has_mask")
+        shared = {name: value for name, value in vars(self).items() if name not in own}
         return Example(image=scan.image, mask=scan.mask, **shared)
 
 
@@ -64,7 +69,7 @@ def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
     """Open a file of the cache, without its voxels, for the objects and their label values.
 
     Label values of None stand for every non-zero voxel. Raise InputError if the file isn't a
-    cached scan, or the scan has no voxel of any object.
+    cached scan, or the scan has no label of any object, or two points of one.
     """
     record = read_record(cached)
     source = source_of(cached, record)
@@ -79,4 +84,5 @@ def open_example(cached: Path, objects: Mapping[str, Sequence[int] | None]) -> E
         source=source,
         object_names=tuple(objects),
         content_hash=record.content_hash,
+        has_mask=any(label.voxels for label in record.labels),
     )

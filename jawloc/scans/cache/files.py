@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jawloc.errors import InputError, as_input_error
-from jawloc.geometry import Grid, Shape
+from jawloc.geometry import Grid, Shape, map_points
 from jawloc.scans.cache.layout import absolute, mirrors, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
 from jawloc.scans.dicom.rescale import with_rescale
 from jawloc.scans.downsample import Downsampled
 from jawloc.scans.labels import Label
 from jawloc.scans.quantisation import choose_quantisation
-from jawloc.scans.scan import ScanFile, scan_in_memory
+from jawloc.scans.scan import ScanFile, ScanPoint, scan_in_memory
 
 # Raise it whenever the same source would give other voxels, centroids or another content hash.
 ALGORITHM_VERSION = 3
@@ -48,7 +49,7 @@ class CacheRecord:
     source_shape_zyx: tuple[int, int, int]
     source_spacing_mm_zyx: tuple[float, float, float] | None
     target_shape_zyx: tuple[int, int, int]
-    labels: tuple[Label, ...]  # every one of the full-size mask
+    labels: tuple[Label, ...]  # every one of the full-size mask, or the points in its place
     content_hash: str  # `jawloc.scans.downsample.hash_content` of the full-size file
     key: str  # SHA-256 of content hash, target shape and algorithm version
     checksum: str = ""  # SHA-256 of the rest of this record and of the cached voxels
@@ -78,7 +79,7 @@ class CachedScan:
 
     record: CacheRecord
     image: np.ndarray
-    mask: np.ndarray
+    mask: np.ndarray | None  # None of a scan with points in place of a mask
 
 
 def source_of(cached: Path, record: CacheRecord) -> Path:
@@ -109,8 +110,8 @@ def write_cached(
     source, (z, y, x) = scan.grid, small.image.shape
     grid = source.resized((z, y, x))
     quantisation = choose_quantisation(scan_in_memory(path, small.image, grid))
-    stored, mask = quantisation.stored(small.image), np.asarray(small.mask)
-    key = json.dumps([small.content_hash, [z, y, x], ALGORITHM_VERSION])
+    stored = quantisation.stored(small.image)
+    key = json.dumps([small.content_hash, [z, y, x], ALGORITHM_VERSION]).encode()
     record = CacheRecord(
         algorithm_version=ALGORITHM_VERSION,
         scan_id=scan.scan_id,
@@ -122,23 +123,33 @@ def write_cached(
         target_shape_zyx=(z, y, x),
         labels=small.labels,
         content_hash=small.content_hash,
-        key=hashlib.sha256(key.encode()).hexdigest(),
+        key=hashlib.sha256(key).hexdigest(),
         cached_as=relative(path, folder),
         rescale_slope=quantisation.rescale[0],
         rescale_intercept=quantisation.rescale[1],
     )
-    record = replace(record, checksum=_checksum(record, stored, mask))
+    record = replace(record, checksum=_checksum(record, stored, small.mask))
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {RECORD_KEY: _RECORD.dump_python(record, mode="json")}
     write_labelled_dicom_slabs(
         path,
-        [(stored, mask)],
+        [(stored, small.mask)],
         grid,
         quantisation.dtype,
-        metadata=metadata,
+        metadata={RECORD_KEY: _RECORD.dump_python(record, mode="json")},
         rescale=quantisation.rescale,
+        points=_mapped(scan.points, source, grid),
     )
     return record.key
+
+
+def _mapped(points: Sequence[ScanPoint], source: Grid, target: Grid) -> list[ScanPoint]:
+    mapped = []
+    for point in points:
+        at = map_points(np.asarray(point.voxels_zyx), source, target)
+        # rounding may carry a point on the border out of the scan
+        z, y, x = np.minimum(at, np.asarray(target.shape_zyx) - 0.5).tolist()
+        mapped.append(ScanPoint(point.object, (z, y, x)))
+    return mapped
 
 
 def read_cached(path: Path) -> CachedScan:
@@ -147,13 +158,14 @@ def read_cached(path: Path) -> CachedScan:
     with as_input_error(f"{path.name}: a cached scan must be readable"):
         record = read_record(path)
         scan = open_labelled_dicom(path)
-        if scan.grid.shape_zyx != record.target_shape_zyx or scan.read_mask is None:
+        if scan.grid.shape_zyx != record.target_shape_zyx:
             raise InputError(
                 f"{path.name}: a cached scan must have the shape {record.target_shape_zyx} that "
                 f"its record gives; it has {scan.grid.shape_zyx}"
             )
         slices = scan.grid.shape_zyx[0]
-        image, mask = scan.read_image(0, slices), scan.read_mask(0, slices)
+        image = scan.read_image(0, slices)
+        mask = None if scan.read_mask is None else scan.read_mask(0, slices)
         if record.checksum != _checksum(record, image, mask):
             raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
         # from the record, which the checksum covers, and not from the file's header
@@ -201,7 +213,7 @@ def read_record(path: Path) -> CacheRecord:
         ) from error
 
 
-def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> str:
+def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray | None) -> str:
     content: dict[str, Any] = _RECORD.dump_python(replace(record, checksum=""), mode="json")
     if record.algorithm_version < 3:
         for later in _NOT_BEFORE_3:
@@ -209,5 +221,6 @@ def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray) -> str:
     stored = image.dtype.newbyteorder("<")
     digest = hashlib.sha256(json.dumps([content, stored.str], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(image, stored).data)
-    digest.update(np.ascontiguousarray(mask, np.uint8).data)
+    if mask is not None:
+        digest.update(np.ascontiguousarray(mask, np.uint8).data)
     return digest.hexdigest()

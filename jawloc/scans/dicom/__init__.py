@@ -1,10 +1,11 @@
-"""Labelled DICOM: image and mask in one file, in the lab's layout and in ours.
+"""Labelled DICOM: image and mask, or points, in one file, in the lab's layout and in ours.
 
 Both hold the grey values as a multi-frame image and the mask as raw uint8 bytes, z-major and of
 the same shape, in the private element (00BB,B001). The lab's files are implicit VR without
 spacing and carry a stray creator string at (00BB,B000). Ours are explicit VR and conformant:
 creator at (00BB,00B0), spacing in the functional groups, metadata as JSON in (00BB,B010); see
-`jawloc.scans.dicom.writing`.
+`jawloc.scans.dicom.writing`. A file may have points in (00BB,B002) instead of the mask; see
+`jawloc.scans.dicom.points`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from jawloc.geometry import Grid, Shape
 from jawloc.scans.dicom import attributes
 from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
 from jawloc.scans.dicom.header import PixelLayout, byte_range, pixel_layout, read_header
+from jawloc.scans.dicom.points import read_points
 from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.dicom.writing import write_labelled_dicom as write_labelled_dicom
 from jawloc.scans.dicom.writing import write_labelled_dicom_slabs as write_labelled_dicom_slabs
@@ -33,24 +35,25 @@ DICOM_ENDINGS = (".dcm", ".dicom")
 
 
 def open_labelled_dicom(path: Path) -> ScanFile:
-    """Open a labelled DICOM, a multi-frame file with a mask, reading its header only.
+    """Open a labelled DICOM, a multi-frame file with a mask or points, reading its header only.
 
     Slabs are read straight from the file, as stored; opened files can be sent to other processes.
     A rescale that differs from frame to frame is applied in reading, and the image is float32.
 
-    Raise InputError if the file is not DICOM, is truncated, has no mask or one of another shape,
-    has one slice, colour pixels, or an invalid spacing or rescale.
+    Raise InputError if the file is not DICOM, is truncated, has neither points nor a mask or one of
+    another shape, has one slice, colour pixels, or an invalid spacing or rescale.
     """
     scan = open_dicom(path)
-    if scan.read_mask is None:
+    if not scan.is_labelled:
         raise InputError(
-            f"{path.name}: a labelled DICOM needs a mask in element (00BB,B001); it has none"
+            f"{path.name}: a labelled DICOM needs a mask in element (00BB,B001), or points in "
+            f"(00BB,B002); it has neither"
         )
     return scan
 
 
 def open_dicom(path: Path) -> ScanFile:
-    """Open a multi-frame DICOM with or without a mask; otherwise as `open_labelled_dicom`."""
+    """Open a multi-frame DICOM with or without labels; otherwise as `open_labelled_dicom`."""
     path = Path(path)
     header = read_header(path)
     layout = pixel_layout(header, path)
@@ -62,7 +65,8 @@ def open_dicom(path: Path) -> ScanFile:
     if attributes.MASK_TAG in header:
         read_mask = partial(_read_mask, path, _mask_offset(header, layout), grid.shape_zyx)
     read, place = partial(read_slices, layout, frames), partial(frames_placement, path)
-    scan = ScanFile(path.stem, path, grid, layout.dtype, read, read_mask, place)
+    points = read_points(header, grid.shape_zyx, path)
+    scan = ScanFile(path.stem, path, grid, layout.dtype, read, read_mask, place, points=points)
     return with_rescale(scan, rescales(header, frames, path))
 
 
@@ -122,10 +126,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 
 def _metadata(header: Dataset, path: Path) -> dict[str, Any] | None:
-    # In another maker's file the same element could mean anything.
-    if attributes.METADATA_TAG not in header or attributes.CREATOR_TAG not in header:
-        return None
-    if str(header[attributes.CREATOR_TAG].value).strip() != attributes.PRIVATE_CREATOR:
+    if attributes.METADATA_TAG not in header or not attributes.has_creator(header):
         return None
     text = header[attributes.METADATA_TAG].value
     with as_input_error(f"{path.name}: its metadata must be JSON", TypeError, ValueError):

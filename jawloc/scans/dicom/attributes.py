@@ -24,6 +24,7 @@ from jawloc.geometry import Grid, Placement, Shape, Triple
 PRIVATE_CREATOR = "LabelData"
 CREATOR_TAG = 0x00BB00B0
 MASK_TAG = 0x00BBB001
+POINTS_TAG = 0x00BBB002
 METADATA_TAG = 0x00BBB010
 PIXELS_TAG = 0x7FE00010
 PADDED_FRAMES = "padded_frames"
@@ -41,14 +42,18 @@ def header_bytes(
     metadata: Mapping[str, Any],
     rescale: tuple[float, float],
     placement: Placement = Placement(),  # noqa: B008 (frozen)
+    points: str = "",
 ) -> tuple[bytes, bytes]:
     """Return a file's bytes before the mask element, and between it and the pixels.
 
     Parameters are as in `write_labelled_dicom_slabs`; without a spacing there are no positions.
+    `points` is the text of the element that stands in for the mask; empty: there is none.
     """
     shape, spacing = grid.shape_zyx, grid.spacing_mm_zyx
     head = _identity(shape, dtype, rescale)
     tail = Dataset()
+    if points:
+        tail.add_new(POINTS_TAG, "UT", points)
     if metadata:
         tail.add_new(METADATA_TAG, "UT", json.dumps(metadata))
     tail.PresentationLUTShape = "IDENTITY"
@@ -68,6 +73,15 @@ def header_bytes(
     between.is_little_endian, between.is_implicit_VR = True, False
     write_dataset(between, tail)
     return before.getvalue(), between.getvalue()
+
+
+def has_creator(header: Dataset) -> bool:
+    """Return whether the private elements of an opened file are jawloc's.
+
+    In another maker's file the same elements could mean anything.
+    """
+    creator = header[CREATOR_TAG].value if CREATOR_TAG in header else ""
+    return str(creator).strip() == PRIVATE_CREATOR
 
 
 def _identity(shape: Shape, dtype: np.dtype, rescale: tuple[float, float]) -> Dataset:

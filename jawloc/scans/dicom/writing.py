@@ -1,11 +1,11 @@
-"""Writing labelled DICOMs: image and mask in one conformant file, streamed slab by slab."""
+"""Writing labelled DICOMs: image and labels in one conformant file, streamed slab by slab."""
 
 from __future__ import annotations
 
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement
 from jawloc.scans.atomic import atomic_path
 from jawloc.scans.dicom.attributes import MASK_TAG, PADDED_FRAMES, PIXELS_TAG, header_bytes
-from jawloc.scans.scan import slab_ranges
+from jawloc.scans.dicom.points import points_text
+from jawloc.scans.scan import ScanPoint, slab_ranges
 
 _EXACT_DTYPES = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16"))
 _LARGEST_ELEMENT = 0xFFFFFFFE
 
-Slab = tuple[np.ndarray, np.ndarray]
+Slab = tuple[np.ndarray, np.ndarray | None]  # image and mask; None where points are written
 
 
 def write_labelled_dicom(
@@ -102,6 +103,7 @@ def write_labelled_dicom_slabs(
     *,
     metadata: Mapping[str, Any] | None = None,
     rescale: tuple[float, float] = (1.0, 0.0),
+    points: Sequence[ScanPoint] = (),
 ) -> None:
     """Write a labelled DICOM from slabs of slices, never holding more than one of them.
 
@@ -115,47 +117,57 @@ def write_labelled_dicom_slabs(
     dtype : of the image slabs: uint8, int8, uint16 or int16
     metadata : anything JSON can hold; `jawloc.scans.dicom.read_metadata` returns it
     rescale : (slope, intercept); a grey value is slope * stored value + intercept
+    points : written in place of a mask, inside the scan and one for each object; the slabs then
+        have no mask
     """
     dtype = np.dtype(dtype).newbyteorder("=")
     if dtype not in _EXACT_DTYPES:
         raise ValueError(f"labelled DICOMs hold 8- or 16-bit integers, not {dtype}")
-    padding = math.prod(grid.shape_zyx) % 2
+    padding, masked = math.prod(grid.shape_zyx) % 2, not points
     stored = Grid((grid.shape_zyx[0] + padding, *grid.shape_zyx[1:]), grid.spacing_mm_zyx)
     if math.prod(stored.shape_zyx) * dtype.itemsize > _LARGEST_ELEMENT:
         shape = stored.shape_zyx
         raise InputError(f"{path.name}: a DICOM image must be under 4 GiB; this one is {shape}")
     notes = dict(metadata or {}) | ({PADDED_FRAMES: 1} if padding else {})
-    _write(
-        path,
-        _fitting(slabs, grid, dtype),
-        stored,
-        dtype,
-        header_bytes(stored, dtype, notes, rescale),
-    )
+    headers = header_bytes(stored, dtype, notes, rescale, points=points_text(points))
+    fitting = _fitting(slabs, grid, dtype, masked=masked)
+    _write(path, fitting, stored, dtype, headers, masked=masked)
 
 
 def _write(
-    path: Path, slabs: Iterable[Slab], grid: Grid, dtype: np.dtype, headers: tuple[bytes, bytes]
+    path: Path,
+    slabs: Iterable[Slab],
+    grid: Grid,
+    dtype: np.dtype,
+    headers: tuple[bytes, bytes],
+    *,
+    masked: bool,
 ) -> None:
     """Write image and mask slabs in turn, each at its own place in the file."""
     voxels = math.prod(grid.shape_zyx)
     with atomic_path(path) as temporary, temporary.open("xb") as file:
-        file.write(headers[0] + _element_start(MASK_TAG, np.dtype(np.uint8), voxels))
-        mask_at = file.tell()
-        file.seek(voxels, os.SEEK_CUR)
+        file.write(headers[0])
+        if masked:
+            file.write(_element_start(MASK_TAG, np.dtype(np.uint8), voxels))
+            mask_at = file.tell()
+            file.seek(voxels, os.SEEK_CUR)
         file.write(headers[1] + _element_start(PIXELS_TAG, dtype, voxels * dtype.itemsize))
         image_at = file.tell()
         for image, mask in slabs:
             file.seek(image_at)
             image_at += file.write(np.ascontiguousarray(image, dtype.newbyteorder("<")).data)
+            if mask is None:
+                continue
             file.seek(mask_at)
             mask_at += file.write(np.ascontiguousarray(mask, np.uint8).data)
 
 
-def _fitting(slabs: Iterable[Slab], grid: Grid, dtype: np.dtype) -> Iterator[Slab]:
+def _fitting(slabs: Iterable[Slab], grid: Grid, dtype: np.dtype, *, masked: bool) -> Iterator[Slab]:
     """Yield the slabs and the padding; raise ValueError if they don't fit the grid."""
     slices, last = 0, np.zeros((0, *grid.shape_zyx[1:]), dtype)
     for image, mask in slabs:
+        if (mask is not None) != masked:
+            raise ValueError("a labelled DICOM holds a mask or points, and not both")
         _refuse_misfit(image, mask, grid, dtype)
         yield image, mask
         slices += len(image)
@@ -163,15 +175,16 @@ def _fitting(slabs: Iterable[Slab], grid: Grid, dtype: np.dtype) -> Iterator[Sla
     if slices != grid.shape_zyx[0]:
         raise ValueError(f"the slabs hold {slices} slices, not {grid.shape_zyx[0]}")
     if math.prod(grid.shape_zyx) % 2:
-        yield last, np.zeros(last.shape, np.uint8)
+        yield last, np.zeros(last.shape, np.uint8) if masked else None
 
 
-def _refuse_misfit(image: np.ndarray, mask: np.ndarray, grid: Grid, dtype: np.dtype) -> None:
-    if image.shape != mask.shape or image.shape[1:] != grid.shape_zyx[1:]:
-        raise ValueError(f"slabs {image.shape} and {mask.shape} must fit {grid.shape_zyx}")
+def _refuse_misfit(image: np.ndarray, mask: np.ndarray | None, grid: Grid, dtype: np.dtype) -> None:
+    shape = image.shape if mask is None else mask.shape
+    if image.shape != shape or image.shape[1:] != grid.shape_zyx[1:]:
+        raise ValueError(f"slabs {image.shape} and {shape} must fit {grid.shape_zyx}")
     if image.dtype.newbyteorder("=") != dtype:
         raise ValueError(f"an image slab must be {dtype}, not {image.dtype}")
-    if mask.dtype not in (np.uint8, np.bool_):
+    if mask is not None and mask.dtype not in (np.uint8, np.bool_):
         low, high = mask.min(initial=0), mask.max(initial=0)
         if mask.dtype.kind not in "iu" or low < 0 or high > 255:
             raise ValueError(f"mask values must be integers 0 to 255; got {low} to {high}")

@@ -7,11 +7,13 @@ that are equal to the last digit, and the false finding that it does not matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import NamedTuple
 
 from jawloc.config import Config
 from jawloc.config.keys import INITIAL_SIGMA, NESTED
 from jawloc.errors import InputError
+from jawloc.training.presence_training import PresenceClassifierConfig
 
 # Trials share one cache, one split and one measure of success.
 SHARED = {
@@ -23,7 +25,10 @@ SHARED = {
 # Settings that no trial uses, and why.
 WITHOUT_EFFECT = {
     "crop_size": "crops are cut after the place is found",
-    "presence_classifier.steps": "whether the object is there at all is learned after the training",
+    **dict.fromkeys(
+        (f"presence_classifier.{field.name}" for field in fields(PresenceClassifierConfig)),
+        "whether the object is there at all is learned after the training",
+    ),
 }
 
 

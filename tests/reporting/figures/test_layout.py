@@ -71,3 +71,7 @@ def test_crop_verdict_names_the_faces_that_the_jaw_touches(voxels, said):
     for voxel in voxels:
         mask[voxel] = 2
     assert said in crop_verdict(mask)
+
+
+def test_without_a_mask_the_verdict_is_unknown():
+    assert "unknown whether the crop holds all of the eye" in crop_verdict(None, "eye")

@@ -1,0 +1,68 @@
+"""One scan on its way to a labelled DICOM, with a mask or with points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from jawloc.errors import InputError
+from jawloc.geometry import Triple
+from jawloc.scans.points import GivenPoint
+from jawloc.scans.quantisation import Quantisation, choose_quantisation
+from jawloc.scans.scan import ScanFile
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One scan to be converted, or the result of its conversion."""
+
+    scan_id: str
+    image: Path | None  # None for a label without an image
+    label: Path | None  # or the file of its points; None for an image without one label
+    target: Path  # the labelled DICOM
+    skip_reason: str | None = None  # why nothing is written; None for a scan that is converted
+    notes: tuple[str, ...] = ()  # for the user to check, for instance a changed spacing
+    points: tuple[GivenPoint, ...] = ()  # where these take the place of a mask
+    left_out: tuple[str, ...] = ()  # points of other objects, not found or without a position
+
+
+def carry_out(conversion: Conversion, write: Callable[[Path, Path], tuple[str, ...]]) -> Conversion:
+    """Return a conversion with the notes that `write`, given image and label, returns.
+
+    Where there is nothing to write, or what can't be, it has the reason instead.
+    """
+    if conversion.skip_reason or conversion.image is None or conversion.label is None:
+        return conversion
+    if conversion.target.exists():
+        return replace(conversion, skip_reason=f"{conversion.target.name} exists")
+    try:
+        notes = write(conversion.image, conversion.label)
+    except InputError as error:
+        return replace(conversion, skip_reason=str(error))
+    except OSError as error:  # a full disk, a folder that is read-only
+        reason = f"{conversion.target.name}: can't be written; {error}"
+        return replace(conversion, skip_reason=reason)
+    return replace(conversion, notes=notes)
+
+
+def refuse_bad_spacing(spacing: Triple | None) -> None:
+    """Raise InputError for a spacing that is given and is not three positive numbers."""
+    if spacing is not None and not (
+        len(spacing) == 3 and all(np.isfinite(v) and v > 0 for v in spacing)
+    ):
+        raise InputError(f"spacing: must be three positive numbers (z, y, x) in mm; got {spacing}")
+
+
+def quantise(image: ScanFile) -> tuple[Quantisation, tuple[str, ...]]:
+    """Choose how an image is stored, and return that with notes if it is not exact."""
+    quantisation = choose_quantisation(image)
+    if not quantisation.mapped:
+        return quantisation, ()
+    slope, intercept = quantisation.rescale
+    notes = (f"grey values became 16-bit: {slope:.6g} * stored + {intercept:.6g}",)
+    if quantisation.clipped_voxels:
+        notes += (f"{quantisation.clipped_voxels} voxels far outside the others were clipped",)
+    return quantisation, notes

@@ -1,0 +1,163 @@
+"""Images and files of points -> labelled DICOMs: which points are of which image."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jawloc.errors import InputError
+from jawloc.geometry import Grid, Triple
+from jawloc.scans.conversion import Conversion, carry_out, quantise, refuse_bad_spacing
+from jawloc.scans.convert import LABEL_SUFFIXES, choose_spacing, find_scans_in, images_by_id
+from jawloc.scans.dicom.writing import write_labelled_dicom_slabs
+from jawloc.scans.point_tables import read_table
+from jawloc.scans.points import GivenPoint, PointFile, place_points, scan_name
+from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import scan_ending
+from jawloc.scans.slicer_points import read_fcsv, read_markups
+
+READERS = {".mrk.json": read_markups, ".fcsv": read_fcsv, ".csv": read_table}
+POINT_SUFFIXES = (*LABEL_SUFFIXES, "_points")  # of a name, after the image's
+
+
+def holds_points(images: Path, labels: Path) -> bool:
+    """Return whether labels are points: a file of points, or a folder with such files.
+
+    In a folder that has masks as well, a .csv may be about anything and does not count. Raise
+    InputError if it has masks and 3D Slicer's points.
+    """
+    if not labels.is_dir():
+        return _point_ending(labels) is not None
+    files = _point_files(labels)
+    masks = [path for path in labels.iterdir() if path.is_dir() or scan_ending(path)]
+    if images.resolve() == labels.resolve():
+        masks = [path for path in masks if scan_name(path.name).endswith(LABEL_SUFFIXES[1:])]
+    else:
+        masks = [path for path in masks if not path.name.startswith(".")]
+    if masks and (certain := [path for path in files if _point_ending(path) != ".csv"]):
+        raise InputError(
+            f"{labels}: masks and points must be in folders of their own; it has "
+            f"{masks[0].name} and {certain[0].name}"
+        )
+    return bool(files) and not masks
+
+
+def read_points(place: Path) -> PointFile:
+    """Read a file of points, or all in a folder; InputError if one is malformed or all are empty.
+
+    The points of a file that does not name their scans are of the scan that the file is named like.
+    """
+    points, skipped = list[GivenPoint](), list[tuple[str, str]]()
+    for path in _point_files(place) if place.is_dir() else [place]:
+        ending = _point_ending(path) or ""
+        try:
+            found = READERS[ending](path, scan_name(path.name[: -len(ending)]))
+        except OSError as error:
+            raise InputError(f"{path.name}: it can't be read; {error.strerror}") from error
+        points += found.points
+        skipped += found.skipped
+    if not points and not skipped:
+        raise InputError(f"{place}: a file of points must hold at least one; there is none")
+    return PointFile(tuple(points), tuple(skipped))
+
+
+def plan_point_conversion(
+    images: Path, points: Path, out: Path, *, spacing_mm_zyx: Triple | None = None
+) -> list[Conversion]:
+    """Pair images with points and list what will be converted; as `jawloc.scans.convert` does.
+
+    Raises
+    ------
+    InputError
+        If a folder does not exist or holds no scan, `out` is a file, two images have one scan id,
+        a file of points is malformed, or no image at all has a point.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
+    by_id = images_by_id(find_scans_in(images, "images"))
+    given = read_points(points)
+    owners = {name + suffix: name for suffix in reversed(POINT_SUFFIXES) for name in by_id}
+    own, without, strangers = defaultdict(list), defaultdict(list), dict[str, str]()
+    for point in given.points:
+        if point.scan in owners:
+            own[owners[point.scan]].append(point)
+        else:
+            strangers.setdefault(point.scan, point.source)
+    for name, why in given.skipped:
+        if name in owners:
+            without[owners[name]].append(why)
+        else:
+            strangers.setdefault(name, why)
+    if not own and not without:
+        raise InputError(
+            f"{points}: points must name their scan, in a column or as the file's name; none of "
+            f"{', '.join([*strangers][:3])} is one of the {len(by_id)} images in {images}"
+        )
+    plan = [_planned(i, by_id[i], own[i], without, out, points, spacing_mm_zyx) for i in by_id]
+    for name, where in strangers.items():
+        plan.append(
+            Conversion(name, None, points, out / f"{name}.dcm", f"no image for {name} ({where})")
+        )
+    return sorted(plan, key=lambda item: item.scan_id)
+
+
+def _planned(
+    scan_id: str,
+    image: Path,
+    given: Sequence[GivenPoint],
+    without: Mapping[str, Sequence[str]],
+    out: Path,
+    label: Path,
+    spacing_mm_zyx: Triple | None,
+) -> Conversion:
+    why = tuple(without.get(scan_id, ()))
+    target = out / f"{scan_id}.dcm"
+    if not given:
+        reason = f"no point for {scan_id}" + (f": {'; '.join(why)}" if why else "")
+        return Conversion(scan_id, image, label, target, reason)
+    points = tuple(given)
+    planned = Conversion(scan_id, image, label, target, points=points, left_out=why)
+    if planned.target.exists():
+        return replace(planned, skip_reason=f"{planned.target.name} exists")
+    try:
+        place_points(given, open_scan(image), spacing_mm_zyx)
+    except InputError as error:
+        return replace(planned, skip_reason=str(error))
+    return planned
+
+
+def convert_points(conversion: Conversion, *, spacing_mm_zyx: Triple | None = None) -> Conversion:
+    """Write one labelled DICOM with points in place of a mask, as `convert` does with a mask."""
+    refuse_bad_spacing(spacing_mm_zyx)
+
+    def write(image_path: Path, _: Path) -> tuple[str, ...]:
+        image = open_scan(image_path)
+        points, notes = place_points(conversion.points, image, spacing_mm_zyx)
+        spacing, more = choose_spacing(image, image, spacing_mm_zyx)
+        if image.is_labelled:
+            more += (f"the labels in {image_path.name} were left out: points take their place",)
+        quantisation, rounding = quantise(image)
+        conversion.target.parent.mkdir(parents=True, exist_ok=True)
+        write_labelled_dicom_slabs(
+            conversion.target,
+            ((quantisation.stored(image.read_image(a, b)), None) for a, b in image.slab_ranges()),
+            Grid(image.grid.shape_zyx, spacing),
+            quantisation.dtype,
+            metadata={"image": image_path.name, "points": [p.source for p in conversion.points]},
+            rescale=quantisation.rescale,
+            points=points,
+        )
+        return notes + more + rounding
+
+    return carry_out(conversion, write)
+
+
+def _point_ending(path: Path) -> str | None:
+    return next((ending for ending in READERS if path.name.lower().endswith(ending)), None)
+
+
+def _point_files(folder: Path) -> list[Path]:
+    paths = (path for path in folder.iterdir() if path.is_file() and _point_ending(path))
+    return sorted(path for path in paths if not path.name.startswith("."))
