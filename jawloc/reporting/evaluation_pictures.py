@@ -13,9 +13,10 @@ from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import errors_in
 from jawloc.inference.model_evaluation import ModelEvaluation
-from jawloc.reporting.figures import Figure, plot_bias, plot_success, plot_trust, save_figure
+from jawloc.reporting.figures import Figure, save_figure
+from jawloc.reporting.figures.errors import plot_bias, plot_success, plot_trust
+from jawloc.reporting.figures.location import location_picture
 from jawloc.reporting.folders.own_files import evaluation_pictures, picture_endings
-from jawloc.reporting.location_picture import location_picture
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.manifest import forget_files
 from jawloc.scans.reading import open_scan

@@ -10,7 +10,8 @@ import torch
 
 from jawloc.heatmaps.target import render
 from jawloc.inference.locator import Locator
-from jawloc.reporting.figures import Figure, plot_slices
+from jawloc.reporting.figures import Figure
+from jawloc.reporting.figures.slices import plot_slices
 from jawloc.scans.cache import Example
 from jawloc.scans.orthogonal_slices import silhouettes
 from jawloc.training.network import heatmap_shape

@@ -15,17 +15,11 @@ from jawloc.inference.crop import crop_box_around, read_crop
 from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
-from jawloc.reporting.figures import (
-    Figure,
-    plot_crop,
-    plot_losses,
-    plot_metrics,
-    plot_sigma,
-    plot_slices,
-    save_figure,
-)
+from jawloc.reporting.figures import Figure, save_figure
+from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
+from jawloc.reporting.figures.location import describe_error
+from jawloc.reporting.figures.slices import plot_crop, plot_slices
 from jawloc.reporting.heatmap_pictures import describe_sigma, predicted_picture
-from jawloc.reporting.location_picture import describe_error
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import object_voxels
 from jawloc.scans.orthogonal_slices import read_orthogonal_slices

@@ -12,8 +12,8 @@ from jawloc.inference.evaluate_scan import ScanError, evaluate_positions
 from jawloc.inference.locator import Locator, Prediction
 from jawloc.inference.out_of_distribution import image_features
 from jawloc.reporting import heatmap_pictures, run_pictures
+from jawloc.reporting.figures.location import describe_error
 from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
-from jawloc.reporting.location_picture import describe_error
 from jawloc.reporting.run_pictures import write_test_pictures
 from jawloc.scans.cache import CacheConfig, build_cache, open_example
 from jawloc.scans.reading import read_scan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jawloc.geometry import Triple
+from jawloc.reporting.figures.panels import TITLE_LINE
 from jawloc.reporting.figures.style import WIDTH
 from jawloc.scans.orthogonal_slices import OrthogonalSlices
 
@@ -18,30 +18,8 @@ Box = tuple[float, float, float, float]  # left, bottom, width, height
 TALLEST_PANEL = 7.5  # inches
 LEGEND_LINE, COLOUR_BAR = 0.28, 0.8  # inches of height; the bar's with its numbers and label
 LEFT, RIGHT, BOTTOM, GAP = 0.8, 0.3, 0.65, 0.9  # inches; room for tick and axis labels
-TITLE_LINE, PANEL_TITLE = 0.24, 0.6  # inches
+PANEL_TITLE = 0.6  # inches
 TITLE_CHARACTERS = 105  # a line
-
-
-class View(NamedTuple):
-    """One plane: the axis of the volume (0 z, 1 y, 2 x) along its normal, rows and columns."""
-
-    name: str
-    normal: int
-    rows: int
-    columns: int
-
-    def cut(self, planes: OrthogonalSlices) -> np.ndarray:
-        """Return this view's slice."""
-        plane: np.ndarray = getattr(planes, self.name)
-        return plane
-
-    def label(self, part: str) -> str:
-        """Return the axis letter of `part`: normal, rows or columns."""
-        return "zyx"[getattr(self, part)]
-
-
-# z points up, since the fish stands upright with the head at large z; y points down.
-VIEWS = (View("axial", 0, 1, 2), View("coronal", 1, 0, 2), View("sagittal", 2, 0, 1))
 
 
 class Layout(NamedTuple):
@@ -97,12 +75,6 @@ def title_lines(title: str, planes: OrthogonalSlices, spacing_mm_zyx: Triple | N
     if spacing_mm_zyx is None:
         return [*lines, f"{size}, spacing unknown"]
     return [*lines, f"{size} of {' × '.join(f'{s:.3g}' for s in spacing_mm_zyx)} mm"]
-
-
-def scale_bar_mm(width_mm: float) -> float:
-    """Return the largest of 1, 2, 5, 10, ... mm (or 0.1, 0.2, ...) within a third of a width."""
-    decade = 10.0 ** math.floor(math.log10(width_mm / 3))
-    return max(m * decade for m in (1, 2, 5) if m * decade <= width_mm / 3)
 
 
 def crop_verdict(mask: np.ndarray, object_name: str = "jaw") -> str:

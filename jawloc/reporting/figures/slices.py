@@ -15,42 +15,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from jawloc.geometry import Triple
-from jawloc.reporting.figures.layout import VIEWS, Box, View, crop_verdict, lay_out, title_lines
-from jawloc.reporting.figures.panels import (
-    BOX,
-    OUTLINE,
-    Point,
-    draw_box,
-    draw_scale_bar,
-    draw_slice,
-    draw_title,
-    show_box,
-)
-from jawloc.reporting.figures.style import (
-    DOTS_PER_INCH,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    STYLE,
-    VERMILION,
-    YELLOW,
-    Style,
-)
+from jawloc.reporting.figures import panels
+from jawloc.reporting.figures.layout import Box, crop_verdict, lay_out, title_lines
+from jawloc.reporting.figures.panels import BOX, OUTLINE, VIEWS, Frame, Point, View
+from jawloc.reporting.figures.style import DOTS_PER_INCH, STYLE, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
 Volume = np.ndarray | OrthogonalSlices
 JAW_RED = "#FF2A2A"
-# for true points
-RINGS = (
-    *(("o", SKY), ("s", PURPLE), ("D", GREEN)),
-    *(("^", YELLOW), ("v", ORANGE), ("h", VERMILION)),
-)
-# for predicted points
-CROSSES = (
-    *(("+", YELLOW), ("x", ORANGE), ("1", VERMILION)),
-    *(("2", SKY), ("3", PURPLE), ("4", GREEN)),
-)
+# the markers of true points, and of predicted ones
+RINGS = [*zip("osD^vh", ("SKY", "PURPLE", "GREEN", "YELLOW", "ORANGE", "VERMILION"), strict=True)]
+CROSSES = [*zip("+x1234", ("YELLOW", "ORANGE", "VERMILION", "SKY", "PURPLE", "GREEN"), strict=True)]
 
 
 @rc_context(STYLE)
@@ -66,7 +41,7 @@ def plot_slices(
     heatmap: Volume | None = None,
     heatmap_stride: float | Triple = 1.0,
     heatmap_label: str = "probability per voxel",
-    window: tuple[Point, Point] | None = None,
+    window: Frame | None = None,
 ) -> Figure:
     """Show three orthogonal slices through the voxel at `centre`, with what is known about them.
 
@@ -82,14 +57,24 @@ def plot_slices(
     lines = title_lines(title, base, spacing_mm_zyx)
     extent = np.asarray(base.shape_zyx) * (spacing_mm_zyx or (1, 1, 1))
     layout = lay_out(extent, len(lines), len(handles), colour_bar=heat is not None)
-    figure = Figure(figsize=layout.size, dpi=DOTS_PER_INCH)
-    draw_title(figure, lines)
+    figure, whole = Figure(figsize=layout.size, dpi=DOTS_PER_INCH), ((0, 0, 0), base.shape_zyx)
+    panels.draw_title(figure, lines)
     for view, place in zip(VIEWS, layout.panels, strict=True):
-        axes = figure.add_axes(place)
-        _draw_panel(axes, view, base, spacing_mm_zyx, heat, stride, red, window)
-        for _, point, style in marks:
+        axes, position = figure.add_axes(place), str(base.index_zyx[view.normal])
+        panels.draw_slice(axes, view, base, position, spacing_mm_zyx, whole, whole)
+        if heat is not None:
+            _draw_heatmap(axes, view, heat, stride)
+        if red is not None:
+            _draw_mask(axes, view.cut(red) != 0, opacity=0.3 if heat is None else 0.0)
+        if window is not None:
+            panels.draw_box(axes, view, window)
+        if spacing_mm_zyx is not None:
+            panels.draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing_mm_zyx)
+        for point, style in marks:
             axes.plot(point[view.columns], point[view.rows], **style)
-    _draw_legend(figure, layout.legend, handles)
+    legend = figure.add_axes(layout.legend)
+    legend.set_axis_off()
+    legend.legend(handles=handles, loc="upper left", borderaxespad=0, borderpad=0)
     if heat is not None:
         _draw_colour_bar(figure, layout.colour_bar, heat, heatmap_label)
     return figure
@@ -124,39 +109,17 @@ def _as_planes(volume: Volume, point: Point) -> OrthogonalSlices:
     return volume if isinstance(volume, OrthogonalSlices) else orthogonal_slices(volume, point)
 
 
-def _marks(points: Mapping[str, Point]) -> list[tuple[str, Point, Style]]:
-    """Give each point a marker and a colour of its own."""
+def _marks(points: Mapping[str, Point]) -> list[tuple[Point, Style]]:
+    """Give each point a marker, a colour and a label of its own."""
     marks = []
     free = {True: cycle(CROSSES), False: cycle(RINGS)}
     for name, point in points.items():
         marker, colour = next(free["predict" in name.lower()])
+        label = f"{name}: {', '.join(f'{value:.1f}' for value in point)} (z, y, x)"
         style = {"marker": marker, "markersize": 14, "markeredgewidth": 2, "linestyle": "none"}
-        style |= {"color": colour, "markerfacecolor": "none", "path_effects": OUTLINE}
-        marks.append((name, point, style))
+        style |= {"color": Colour[colour], "markerfacecolor": "none", "path_effects": OUTLINE}
+        marks.append((point, style | {"label": label}))
     return marks
-
-
-def _draw_panel(
-    axes: Axes,
-    view: View,
-    base: OrthogonalSlices,
-    spacing: Triple | None,
-    heat: OrthogonalSlices | None,
-    stride: np.ndarray,
-    mask: OrthogonalSlices | None,
-    window: tuple[Point, Point] | None,
-) -> None:
-    whole = ((0, 0, 0), base.shape_zyx)
-    draw_slice(axes, view, base, spacing, whole, str(base.index_zyx[view.normal]))
-    show_box(axes, view, whole)
-    if heat is not None:
-        _draw_heatmap(axes, view, heat, stride)
-    if mask is not None:
-        _draw_mask(axes, view.cut(mask) != 0, opacity=0.3 if heat is None else 0.0)
-    if window is not None:
-        draw_box(axes, view, window)
-    if spacing is not None:
-        draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing)
 
 
 def _heat_colours() -> ListedColormap:
@@ -197,24 +160,15 @@ def _draw_mask(axes: Axes, inside: np.ndarray, opacity: float) -> None:
 
 
 def _legend_handles(
-    marks: Sequence[tuple[str, Point, Style]], mask_label: str | None, window: bool
+    marks: Sequence[tuple[Point, Style]], mask_label: str | None, window: bool
 ) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = []
-    for name, point, style in marks:
-        position = ", ".join(f"{value:.1f}" for value in point)
-        handles.append(Line2D([], [], label=f"{name}: {position} (z, y, x)", **style))
+    handles: list[Line2D | Patch] = [Line2D([], [], **style) for _, style in marks]
     if mask_label is not None:
         fill = (*to_rgb(JAW_RED), 0.3)
         handles.append(Patch(facecolor=fill, edgecolor=JAW_RED, label=mask_label))
     if window:
         handles.append(Patch(label="crop window", **BOX))
     return handles
-
-
-def _draw_legend(figure: Figure, place: Box, handles: Sequence[Line2D | Patch]) -> None:
-    legend = figure.add_axes(place)
-    legend.set_axis_off()
-    legend.legend(handles=handles, loc="upper left", borderaxespad=0, borderpad=0)
 
 
 def _draw_colour_bar(figure: Figure, place: Box, heat: OrthogonalSlices, label: str) -> None:

@@ -164,7 +164,7 @@ class TrackedRun:
         `key`, for instance `heatmap/val`, is the row of the grid, `step` the column.
         """
         if not isinstance(picture, np.ndarray):
-            from jawloc.reporting.figures import figure_to_array
+            from jawloc.reporting.figures.style import figure_to_array
 
             picture = figure_to_array(picture)
         self.client.log_image(self.run_id, picture, key=key, step=step)
