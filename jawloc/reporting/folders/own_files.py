@@ -21,44 +21,35 @@ from jawloc.reporting.location_files import TABLES, files_of_0_1_0
 from jawloc.scans.manifest import start_manifest, written_files
 
 CHECKPOINT = "checkpoint.pt"
-_TEST_PICTURES = (
-    *("test_heatmap", "test_cropped", "test_centroid", "test_centroid_downsampled"),
-    *("test_centroid_truth", "truth_cropped"),
+_TEST_PICTURE = r"test_heatmap|test_cropped|test_centroid(?:_downsampled|_truth)?|truth_cropped"
+_RUN_FILE = (
+    r"(?:train|val)_heatmap_(?:example|pred|example_fine)\.png|(?:losses|metrics|sigma)\.png"
+    r"|heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png"
+    rf"|metrics\.csv|summary\.json|config\.yml|out_of_fold\.csv|{re.escape(CHECKPOINT)}"
 )
-_RUN_FILES = {
-    *(f"{split}_heatmap_{kind}.png" for split in ("train", "val") for kind in ("example", "pred")),
-    *(f"{split}_heatmap_example_fine.png" for split in ("train", "val")),
-    *(f"{name}.png" for name in ("losses", "metrics", "sigma", *_TEST_PICTURES)),
-    *("metrics.csv", "summary.json", "config.yml", "out_of_fold.csv", CHECKPOINT),
-}
-_EPOCH_PICTURE = re.compile(r"heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png")
 _EVALUATION_FILES = {JSON_FILE, CSV_FILE, HTML_FILE}
 _FIGURES = ("success", "trust", "bias")
 _EVALUATION_PICTURE = re.compile(r"(?:(?:success|trust|bias)(?:_[^/]+)?|worst_\d{2,}_[^/]+)\.png")
-_WORST_PICTURE = re.compile(r"worst_\d{2,}_(.+)\.png")
 
-Names = Callable[[str], bool]  # whether a file name is among them
+Names = Callable[[str], object]  # true of a file name that is among them
 
 
 def run_names(folder_name: str, objects: Sequence[str]) -> Names:
     """Return which files a training for these objects writes into a folder of this name."""
-    several = objects if len(objects) > 1 else ()
-    of_objects = {f"{name}_{o}.png" for name in _TEST_PICTURES for o in several}
-    exact = {*_RUN_FILES, f"{folder_name}.pth", *of_objects}
-    return lambda name: name in exact or _EPOCH_PICTURE.fullmatch(name) is not None
+    of_object = _any_of(f"_{name}" for name in (objects if len(objects) > 1 else ()))
+    own = rf"(?:{_TEST_PICTURE})(?:{of_object})?\.png|{re.escape(folder_name)}\.pth"
+    return re.compile(f"{_RUN_FILE}|{own}").fullmatch
 
 
 def evaluation_names(objects: Sequence[str], scans: Iterable[str]) -> Names:
     """Return which files an evaluation of these objects and scans writes."""
-    endings = picture_endings(objects).values()
-    exact = _EVALUATION_FILES | {f"{f}{ending}.png" for f in _FIGURES for ending in endings}
-    shown = {f"{scan}{ending}" for scan in scans for ending in endings}
+    endings, shown = _any_of(picture_endings(objects).values()), _any_of(scans)
+    pictures = rf"(?:{_any_of(_FIGURES)}|worst_\d{{2,}}_(?:{shown}))(?:{endings})\.png"
+    return re.compile(f"{_any_of(_EVALUATION_FILES)}|{pictures}").fullmatch
 
-    def written(name: str) -> bool:
-        worst = _WORST_PICTURE.fullmatch(name)
-        return name in exact or (worst is not None and worst[1] in shown)
 
-    return written
+def _any_of(texts: Iterable[str]) -> str:
+    return "|".join(map(re.escape, texts))
 
 
 def picture_endings(objects: Sequence[str]) -> dict[str, str]:
