@@ -42,10 +42,8 @@ def write_report(
 ) -> list[Path]:
     """Write an evaluation as JSON, CSV and HTML, and return the files.
 
-    Parameters
-    ----------
-    pictures : by object, its figures and its worst scans' pictures, PNG files that are embedded
-    decision : about the model's place in the registry
+    `pictures` are, by object, its figures and its worst scans' pictures, PNG files that are
+    embedded; `decision` is about the model's place in the registry.
     """
     table = rows(evaluation)
     write_json(folder / JSON_FILE, json_content(evaluation, decision))
@@ -113,8 +111,9 @@ def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
     ]
     columns = list(every[0]) if every else ["scan", "status", "reason", "path"]
     for failure in evaluation.failed:
-        known = {"status": "failed", **asdict(failure), "reason": " ".join(failure.reason.split())}
-        every.append({**dict.fromkeys(columns), **known})
+        reason = " ".join(failure.reason.split())
+        known = {"status": "failed", **asdict(failure), "reason": reason}
+        every.append(dict.fromkeys(columns) | known)
     return every
 
 

@@ -14,8 +14,7 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT
-from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
-from jawloc.reporting.run_pictures import write_pictures
+from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_pictures
 from jawloc.reporting.summary import summary_metrics
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.reporting.tracking.runs import TrackedRun

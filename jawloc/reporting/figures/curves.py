@@ -48,13 +48,9 @@ def plot_losses(
     """Show the training and validation loss of every epoch, and where sigma changed.
 
     A smaller sigma is a harder task, so the loss jumps up at each change: dotted lines with the
-    new sigma mark them, and the epochs at the minimum sigma are shaded. Each stage has a panel.
-
-    Parameters
-    ----------
-    loss : the trained one; Dice is shown as 1 - Dice, MSE relative to the target
-    threshold : the curriculum's, on this loss, drawn as a horizontal line
-    minimum_sigmas_voxels : of each stage; empty shades no epochs
+    new sigma mark them, and the epochs at each stage's minimum sigma are shaded. Each stage has a
+    panel. The trained loss is shown, Dice as 1 - Dice, MSE relative to the target; the threshold,
+    the curriculum's on this loss, is a horizontal line.
     """
     stages = _stage_names(records)
     figure = blank_chart(5.5 if len(stages) == 1 else 8.5)

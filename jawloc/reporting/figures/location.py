@@ -68,17 +68,15 @@ def location_picture(
 ) -> Figure:
     """Show three slices through a position, of the whole scan and of the crop around it.
 
-    Where the truth is known, a third row shows both enlarged. All axes are in full-size voxels.
-
-    Parameters
-    ----------
-    grid : of the full-size scan
-    image : array, shape (z, y, x), the downsampled scan that the network saw
-    crop : array, shape (z, y, x), the voxels in the window
-    error : where the truth is known, which is then marked too
+    Where the truth is known (`error`), a third row shows both enlarged. All axes are in voxels of
+    the full-size scan, as `grid` is; `image` (z, y, x) is the downsampled scan that the network
+    saw, `crop` (z, y, x) the voxels in the window.
     """
     spacing = grid.spacing_mm_zyx
-    rows, title = _rows(found, grid, image, crop, window, error), _title(found, grid, window, error)
+    start = np.asarray(window.start_zyx)
+    cropped = Panel(crop, (start, start + window.size_zyx))
+    rows = _rows(found, Panel(image, ((0, 0, 0), grid.shape_zyx)), cropped, error)
+    title = _title(found, grid, window, error)
     sizes = [[_inches(frame, view, spacing) for view in VIEWS] for _, frame in rows]
     heights = [max(high for _, high in row) for row in sizes]
     bottom = sum(heights) + len(rows) * (ABOVE + BELOW) + LEGEND
@@ -104,26 +102,19 @@ def location_picture(
 
 
 def _rows(
-    found: Localisation,
-    grid: Grid,
-    image: np.ndarray,
-    crop: np.ndarray,
-    window: CropBox,
-    error: ScanError | None,
+    found: Localisation, scan: Panel, crop: Panel, error: ScanError | None
 ) -> list[tuple[Panel, Frame]]:
     """Return the image and the frame of each row; the crop may reach out of the scan."""
-    start, shape = np.asarray(window.start_zyx), grid.shape_zyx
-    stop = start + window.size_zyx
-    scan, cropped = Panel(image, ((0, 0, 0), shape)), Panel(crop, (start, stop))
-    whole = (np.minimum(0, start), np.maximum(shape, stop))
-    rows: list[tuple[Panel, Frame]] = [(scan, whole), (cropped, (start, stop))]
+    start, stop = crop.box
+    whole = (np.minimum(scan.box[0], start), np.maximum(scan.box[1], stop))
+    rows: list[tuple[Panel, Frame]] = [(scan, whole), (crop, crop.box)]
     if error is not None:  # a close view of position, truth and radius
         ends = np.array([found.point_voxels, error.truth_voxels], float)
         radius = found.radius_voxels or 0.0
         reach = max(1.2 * float(np.ptp(ends, axis=0).max()), 1.3 * radius, LEAST_CLOSE)
         low, high = ends.mean(axis=0) - reach, ends.mean(axis=0) + reach
         inside = bool(np.all(low >= start) and np.all(high <= stop))
-        rows.append((cropped if inside else scan, (low, high)))
+        rows.append((crop if inside else scan, (low, high)))
     return rows
 
 

@@ -92,11 +92,8 @@ def save_drawn(
 ) -> None:
     """Save what a library draws with pyplot, and leave pyplot as it was.
 
-    Parameters
-    ----------
-    draw : returns axes, or an array of axes of one figure
-    title : replaces the library's own
-    labels : replacements for some of the library's axis labels
+    `draw` returns axes, or an array of axes of one figure; `title` replaces the library's own, and
+    `labels` some of its axis labels.
     """
     import matplotlib.pyplot as plt
 

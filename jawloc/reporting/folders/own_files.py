@@ -66,8 +66,7 @@ def evaluation_pictures(folder: Path) -> list[Path]:
 
 def own_names(folder: Path, *, run: bool = False) -> set[str]:
     """Return the names of jawloc's files in a folder; `run`: that a training wrote into."""
-    listed = written_files(folder)
-    if listed is not None:
+    if (listed := written_files(folder)) is not None:
         return listed
     present = set(_names_in(folder))
     own = present & (_evaluation_of_0_1_0(folder) | files_of_0_1_0(folder))
@@ -91,10 +90,7 @@ def open_manifest(folder: Path, option: str, writes: Names, *, run: bool = False
 
 
 def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> None:
-    """Raise InputError, which begins with the option that chose the folder, to keep others' files.
-
-    That is, if it holds a file that is to be written and is not among jawloc's own.
-    """
+    """Raise InputError, naming the folder's option, if a file to be written isn't jawloc's own."""
     for name in _names_in(folder):
         if name not in own and writes(name):
             raise InputError(

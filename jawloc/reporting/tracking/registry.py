@@ -19,8 +19,8 @@ from jawloc.reporting.tracking.store import (
     EXPERIMENT,
     connected,
     download_model,
-    parse_uri,
-    registered_version,
+    logged_models,
+    named_model,
 )
 
 REGISTERED, CHAMPION = "jaw_locator", "champion"
@@ -71,8 +71,8 @@ def find_model(root: Path, model: str, weights: Path, run_id: str | None) -> Kno
     return KnownModel(weights.stem, weights, digest, found, version)
 
 
-def _has_run(client: MlflowClient, run_id: object) -> bool:
-    if not isinstance(run_id, str):
+def _has_run(client: MlflowClient, run_id: str | None) -> bool:
+    if run_id is None:
         return False
     try:
         return bool(client.get_run(run_id).info.lifecycle_stage == "active")
@@ -84,12 +84,11 @@ def _has_run(client: MlflowClient, run_id: object) -> bool:
 
 def _run_and_version(client: MlflowClient, uri: str) -> tuple[str | None, str | None]:
     """Return the run of an MLflow URI, and the version of jawloc's registered model in it."""
-    scheme, name, path = parse_uri(uri)
-    if scheme == "runs":
-        return name, None
-    found = registered_version(client, name, path)
-    if found is None:
-        return client.get_logged_model(name).source_run_id, None
+    if uri.startswith("runs:/"):
+        return uri.removeprefix("runs:/").strip("/").partition("/")[0], None
+    found = named_model(client, uri)
+    if isinstance(found, LoggedModel):
+        return found.source_run_id, None
     run_id = found.run_id if _has_run(client, found.run_id) else None
     return run_id, str(found.version) if found.name == REGISTERED else None
 
@@ -150,11 +149,13 @@ def register(root: Path, known: KnownModel) -> Version:
     if known.version is not None:
         return Version(known.version, known.digest)
     with connected(root) as client:
-        model = _logged_model(client, known.run_id)
+        every = logged_models(client, known.run_id)
+        ready = [model for model in every if str(model.status).endswith("READY")]
+        model = max(ready, key=lambda model: model.creation_timestamp, default=None)
         # the sources that a version may have which somebody else registered
         places = (f"models:/{model.model_id}", model.artifact_location) if model else ()
         versions = client.search_model_versions(f"name = '{REGISTERED}'")
-        for one in sorted(versions, key=lambda v: int(v.version)):
+        for one in sorted(versions, key=lambda version: int(version.version)):
             if one.tags.get(WEIGHTS_TAG) == known.digest or one.source in places:
                 return Version(str(one.version), known.digest)
         if model is None:
@@ -173,15 +174,6 @@ def register(root: Path, known: KnownModel) -> Version:
             model_id=model.model_id,
         )
         return Version(str(made.version), known.digest)
-
-
-def _logged_model(client: MlflowClient, run_id: str) -> LoggedModel | None:
-    """Return the newest model that is logged to a run."""
-    run = client.get_run(run_id)
-    outputs = run.outputs.model_outputs if run.outputs else []
-    models = [client.get_logged_model(output.model_id) for output in outputs]
-    ready = [model for model in models if str(model.status).endswith("READY")]
-    return max(ready, key=lambda model: model.creation_timestamp, default=None)
 
 
 def tag_version(root: Path, version: Version, tags: Mapping[str, str]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,13 +22,12 @@ import numpy as np
 from mlflow import MlflowClient, MlflowException, entities
 
 from jawloc.errors import InputError
-from jawloc.reporting.folders.interruption import interruptions_held
 from jawloc.reporting.tracking import model_logging
 from jawloc.reporting.tracking.source import source_tags
 from jawloc.reporting.tracking.store import (
     EXPERIMENT,
+    connected,
     prepare_store,
-    reached,
     store_database,
     without_retries,
 )
@@ -53,20 +54,15 @@ def tracked_run(
 ) -> Iterator[TrackedRun]:
     """Open a run, and end it FINISHED, FAILED (an exception) or KILLED (an interruption).
 
-    `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`.
-
-    Raises
-    ------
-    InputError, ConnectionError
-        If `run_id` is not in the store or the store is damaged; if it can't be reached.
+    `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`. Raises
+    InputError if it is not in the store, and what `connected` does.
     """
     parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
     every_tag = {**source_tags(), **tags, **parent}
-    uri = prepare_store(root, experiment)
-    with reached(uri):
-        client, opened, status = MlflowClient(uri), None, "FAILED"
+    with connected(root, experiment) as client:
+        opened, status = None, "FAILED"
         try:
-            with interruptions_held():  # until it is known which run to end
+            with _interruptions_held():  # until it is known which run to end
                 opened = _open(client, experiment, run_name, every_tag, run_id)
             run = TrackedRun(client, opened)
             run.tag(every_tag)  # a resumed run's too
@@ -79,6 +75,29 @@ def tracked_run(
         finally:
             if opened is not None:
                 _end(client, opened, status)
+
+
+@contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """Hold back SIGINT, SIGTERM and SIGHUP until the block is done, then deliver the first.
+
+    Only signals that a Python function handles, and only in the main thread: no other gets any.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    numbers = [n for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    handlers = {n: handler for n in numbers if callable(handler := signal.getsignal(n))}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda n, _: arrived.append(n))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for first in arrived[:1]:
+        signal.raise_signal(first)
 
 
 def _open(
@@ -170,10 +189,8 @@ class TrackedRun:
         self.client.log_image(self.run_id, picture, key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags, very long texts shortened.
-
-        In a batch, which the store tries again where several processes set the same tag.
-        """
+        """Set tags, very long texts shortened."""
+        # in a batch, which the store tries again where several processes set the same tag
         every = [entities.RunTag(key, _shortened(text)) for key, text in tags.items()]
         self.client.log_batch(self.run_id, tags=every)
 
@@ -188,10 +205,9 @@ class TrackedRun:
     def log_dataset(
         self, splits: Mapping[str, Sequence[str]], cache_keys: Mapping[str, str]
     ) -> None:
-        """Log the scans of each split, and the keys of their cached examples by scan id.
+        """Log the scans of each split, and the keys of their cached examples, in `dataset.json`.
 
-        Each split becomes an MLflow dataset, whose digest changes with any scan or cache setting;
-        the ids with their keys go into `dataset.json`.
+        Each split becomes an MLflow dataset, whose digest changes with any scan or cache setting.
         """
         content = {name: {i: cache_keys[i] for i in ids} for name, ids in splits.items()}
         self.log_dict(content, "dataset.json")
@@ -212,8 +228,7 @@ class TrackedRun:
     def log_locator(self, weights: Path) -> str:
         """Log a locator's `.pth` as an MLflow model that takes scan paths, and return its URI.
 
-        The model is code (`served_model.py` and jawloc itself) and the weights as an artifact:
-        nothing is pickled. It has the run's params and its summary, if that is logged first.
+        Nothing is pickled. It has the run's params, and its summary if that is logged first.
         """
         return model_logging.log_locator(self.client, self.run_id, weights)
 
@@ -224,13 +239,7 @@ def open_ui(
     experiment: str = EXPERIMENT,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve MLflow's pages for this machine only, until they are interrupted.
-
-    Raises
-    ------
-    InputError
-        If the port is taken, or MLflow's server ends by itself.
-    """
+    """Serve MLflow's pages as `serve` does, or name those of a remote store."""
     uri = prepare_store(root, experiment)
     known = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
     page = f"#/experiments/{known.experiment_id}"

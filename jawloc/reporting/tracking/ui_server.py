@@ -22,16 +22,8 @@ def serve(
 ) -> None:
     """Serve a store's pages for this machine only, until Ctrl-C.
 
-    Parameters
-    ----------
-    folder : the server's working folder
-    page : the part after the address
-    say : called with the pages' address once they can be opened
-
-    Raises
-    ------
-    InputError
-        If the port is taken, or the server doesn't start.
+    `say` is called with their address, which `page` ends, once they can be opened. Raises
+    InputError if the port is taken or the server, whose working folder is `folder`, doesn't start.
     """
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
