@@ -214,7 +214,12 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
         lines.append(f"  crops that hold all of {of}: {crops['whole']} of {crops['scans']}")
     if summary[f"{tested}_error"]["mm"] is None:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
-    lines += _radius_lines(summary.get("radius", {}))
+    radii = summary.get("radius", {})
+    for name, known in radii.items():
+        of = f" of the {name}" if len(radii) > 1 else ""
+        text = f"stated with a confidence of {100 * (known['confidence'] or 0):.0f} %, from "
+        text += f"{known['specimens']} specimens"
+        lines.append(f"  radius{of} {known['note'] if known['confidence'] is None else text}")
     lines.append(f"Pictures, tables and the model: {folder}")
     lines.append(f"Compare runs in the browser: {ui_command}")
     return "\n".join(lines)
@@ -241,17 +246,4 @@ def _error_lines(summary: Mapping[str, Any], tested: str, n: int) -> list[str]:
             f"{errors['full_size_voxels']:6.2f} full-size voxels"
         )
         lines.append(text if errors["mm"] is None else f"{text}, {errors['mm']:6.3f} mm")
-    return lines
-
-
-def _radius_lines(radii: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    lines = []
-    for name, known in radii.items():
-        text = known["note"]
-        if known["confidence"] is not None:
-            text = (
-                f"stated with a confidence of {100 * known['confidence']:.0f} %, from "
-                f"{known['specimens']} specimens"
-            )
-        lines.append(f"  radius{f' of the {name}' if len(radii) > 1 else ''} {text}")
     return lines

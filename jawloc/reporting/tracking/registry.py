@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,20 +114,16 @@ def log_evaluation(
     root: Path, known: KnownModel, numbers: Mapping[str, float], files: Sequence[Path]
 ) -> KnownModel:
     """Log an evaluation's numbers and files to the model's run; a new one where it has none."""
-    if known.run_id is None:
-        tags = {WEIGHTS_TAG: known.digest}
-        with tracked_run(root, known.name, params={"model": known.name}, tags=tags) as run:
-            _log(run, numbers, files)
-        return replace(known, run_id=run.run_id)
-    with connected(root) as client:  # the run has ended, and keeps its status
-        _log(TrackedRun(client, known.run_id), numbers, files)
-    return known
-
-
-def _log(run: TrackedRun, numbers: Mapping[str, float], files: Sequence[Path]) -> None:
-    run.log_summary(numbers)
-    for path in files:
-        run.log_file(path, "evaluation")
+    with ExitStack() as stack:
+        if known.run_id is None:
+            params, tags = {"model": known.name}, {WEIGHTS_TAG: known.digest}
+            run = stack.enter_context(tracked_run(root, known.name, params=params, tags=tags))
+        else:  # the run has ended, and keeps its status
+            run = TrackedRun(stack.enter_context(connected(root)), known.run_id)
+        run.log_summary(numbers)
+        for path in files:
+            run.log_file(path, "evaluation")
+    return replace(known, run_id=run.run_id)
 
 
 def find_champion(root: Path) -> Version | None:

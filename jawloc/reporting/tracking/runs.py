@@ -11,27 +11,19 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mlflow import MlflowClient, MlflowException, entities
 
 from jawloc.errors import InputError
 from jawloc.reporting.tracking import model_logging
 from jawloc.reporting.tracking.source import source_tags
-from jawloc.reporting.tracking.store import (
-    EXPERIMENT,
-    connected,
-    prepare_store,
-    store_database,
-    without_retries,
-)
-from jawloc.reporting.tracking.ui_server import serve
+from jawloc.reporting.tracking.store import EXPERIMENT, connected, prepare_store, without_retries
 
 if TYPE_CHECKING:
     from jawloc.reporting.figures import Figure
@@ -141,9 +133,8 @@ def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def _shortened(text: str) -> str:
-    if len(text) <= LONGEST_VALUE:
-        return text
-    return f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
+    short = f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
+    return text if len(text) <= LONGEST_VALUE else short
 
 
 @dataclass(frozen=True)
@@ -177,16 +168,11 @@ class TrackedRun:
         metrics = [entities.Metric(key, float(value), now, step) for key, value in numbers.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
-    def log_heatmap(self, picture: np.ndarray | Figure, key: str, step: int) -> None:
-        """Log a figure, or a picture (uint8, shape (rows, columns, 3)), to the UI's image grid.
+    def log_heatmap(self, figure: Figure, key: str, step: int) -> None:
+        """Log a figure to the UI's image grid: in the row `key` (`heatmap/val`), column `step`."""
+        from jawloc.reporting.figures.style import figure_to_array
 
-        `key`, for instance `heatmap/val`, is the row of the grid, `step` the column.
-        """
-        if not isinstance(picture, np.ndarray):
-            from jawloc.reporting.figures.style import figure_to_array
-
-            picture = figure_to_array(picture)
-        self.client.log_image(self.run_id, picture, key=key, step=step)
+        self.client.log_image(self.run_id, figure_to_array(figure), key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags, very long texts shortened."""
@@ -231,20 +217,3 @@ class TrackedRun:
         Nothing is pickled. It has the run's params, and its summary if that is logged first.
         """
         return model_logging.log_locator(self.client, self.run_id, weights)
-
-
-def open_ui(
-    root: Path,
-    port: int = 5000,
-    experiment: str = EXPERIMENT,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Serve MLflow's pages as `serve` does, or name those of a remote store."""
-    uri = prepare_store(root, experiment)
-    known = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
-    page = f"#/experiments/{known.experiment_id}"
-    if uri.startswith("http"):
-        say(f"the runs are at {uri.rstrip('/')}/{page}")
-        return
-    artifacts = store_database(root).with_name("artifacts")
-    serve(uri, artifacts.as_uri(), root, port, page, say)
