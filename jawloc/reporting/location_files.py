@@ -29,24 +29,15 @@ Table = dict[str, list[Row]]  # by the scan's name
 
 @dataclass(frozen=True)
 class LocateRequest:
-    """Which model locates which objects, and what is written.
-
-    Attributes
-    ----------
-    model, digest : what the user calls the model; a text that changes with its weights
-    model_options : with the objects to locate, where not all
-    folder : of the results
-    crop_size : (z, y, x) in voxels of the full-size scan
-    crop_format : one of CROP_ENDINGS; None writes no crops
-    """
+    """Which model locates which objects, and what is written."""
 
     locator: Locator
-    model: str
-    digest: str
-    model_options: ModelOptions
-    folder: Path
-    crop_size: Shape
-    crop_format: str | None = "tif"
+    model: str  # what the user calls it
+    digest: str  # a text that changes with its weights
+    model_options: ModelOptions  # with the objects to locate, where not all
+    folder: Path  # of the results
+    crop_size: Shape  # (z, y, x) in voxels of the full-size scan
+    crop_format: str | None = "tif"  # one of CROP_ENDINGS; None writes no crops
     pictures: bool = True
 
     def objects(self) -> tuple[str, ...]:

@@ -190,14 +190,11 @@ def _downsampled_picture(
     name: str,
     details: str,
 ) -> Figure:
-    points = {
-        label: map_points(point, example.source_grid, example.grid)
-        for label, point in centres.items()
-    }
+    mapped = map_points(np.stack([*centres.values()]), example.source_grid, example.grid)
     return plot_slices(
         example.image,
-        centre=[*points.values()][-1],
-        points=points,
+        centre=mapped[-1],
+        points=dict(zip(centres, mapped, strict=True)),
         spacing_mm_zyx=example.grid.spacing_mm_zyx,
         mask=_select_labels(example.mask, labels),
         mask_label=f"{name} mask",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,18 +42,7 @@ TRUTH: Style = {
 LEAST_CLOSE = 12.0  # full-size voxels from the middle to the edge of the closest view
 
 
-@dataclass(frozen=True)
-class Panel:
-    """An image (z, y, x), at any resolution, of a box of the full-size scan."""
-
-    image: np.ndarray
-    box: Frame
-
-    def planes(self, point: Point) -> OrthogonalSlices:
-        """Cut three planes through the voxels that hold a point of the full-size scan."""
-        start, stop = self.box
-        ratio = np.asarray(self.image.shape) / np.subtract(stop, start)
-        return orthogonal_slices(self.image, (np.add(point, 0.5) - start) * ratio - 0.5)
+Panel = tuple[OrthogonalSlices, Frame]  # three planes through the position, of this box
 
 
 @rc_context(STYLE)
@@ -73,9 +61,9 @@ def location_picture(
     saw, `crop` (z, y, x) the voxels in the window.
     """
     spacing = grid.spacing_mm_zyx
-    start = np.asarray(window.start_zyx)
-    cropped = Panel(crop, (start, start + window.size_zyx))
-    rows = _rows(found, Panel(image, ((0, 0, 0), grid.shape_zyx)), cropped, error)
+    start, point = np.asarray(window.start_zyx), found.point_voxels
+    cropped = _cut(crop, (start, start + window.size_zyx), point)
+    rows = _rows(found, _cut(image, ((0, 0, 0), grid.shape_zyx), point), cropped, error)
     title = _title(found, grid, window, error)
     sizes = [[_inches(frame, view, spacing) for view in VIEWS] for _, frame in rows]
     heights = [max(high for _, high in row) for row in sizes]
@@ -83,15 +71,14 @@ def location_picture(
     tall = bottom + 0.2 + TITLE_LINE * len(title)
     figure = Figure(figsize=(WIDTH, tall), dpi=DOTS_PER_INCH)
     panels.draw_title(figure, title)
-    for row, (panel, frame) in enumerate(rows):
+    for row, ((planes, box), frame) in enumerate(rows):
         bottom -= ABOVE + heights[row]
         for column, (view, (wide, high)) in enumerate(zip(VIEWS, sizes[row], strict=True)):
             x, y = LEFT + COLUMN * column + (WIDEST - wide) / 2, bottom + heights[row] - high
             place = (x / WIDTH, y / tall, wide / WIDTH, high / tall)
             axes = figure.add_axes(place, facecolor="black")
-            position = f"{found.point_voxels[view.normal]:.1f}"
-            planes = panel.planes(found.point_voxels)
-            panels.draw_slice(axes, view, planes, position, spacing, panel.box, frame)
+            position = f"{point[view.normal]:.1f}"
+            panels.draw_slice(axes, view, planes, position, spacing, box, frame)
             panels.draw_scale_bar(axes, np.subtract(*frame[::-1])[view.columns], view, spacing)
             if row == 0:
                 panels.draw_box(axes, view, rows[1][1])
@@ -101,13 +88,19 @@ def location_picture(
     return figure
 
 
+def _cut(image: np.ndarray, box: Frame, point: Point) -> Panel:
+    """Cut the image of a box, at any resolution, through the voxels that hold a position."""
+    ratio = np.asarray(image.shape) / np.subtract(box[1], box[0])
+    return orthogonal_slices(image, (np.add(point, 0.5) - box[0]) * ratio - 0.5), box
+
+
 def _rows(
     found: Localisation, scan: Panel, crop: Panel, error: ScanError | None
 ) -> list[tuple[Panel, Frame]]:
-    """Return the image and the frame of each row; the crop may reach out of the scan."""
-    start, stop = crop.box
-    whole = (np.minimum(scan.box[0], start), np.maximum(scan.box[1], stop))
-    rows: list[tuple[Panel, Frame]] = [(scan, whole), (crop, crop.box)]
+    """Return each row's panel and what of it is shown; the crop may reach out of the scan."""
+    start, stop = crop[1]
+    whole = (np.minimum(scan[1][0], start), np.maximum(scan[1][1], stop))
+    rows: list[tuple[Panel, Frame]] = [(scan, whole), (crop, crop[1])]
     if error is not None:  # a close view of position, truth and radius
         ends = np.array([found.point_voxels, error.truth_voxels], float)
         radius = found.radius_voxels or 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +100,8 @@ def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> N
 
 def _names_in(folder: Path) -> list[str]:
     """Return what is in a folder and in the folders in it, as sorted names relative to it."""
-    names = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        names.append(path.name)
-        if path.is_dir():
-            with suppress(OSError):  # it can't be read
-                names += sorted(f"{path.name}/{below.name}" for below in path.iterdir())
-    return names
+    paths = sorted([*folder.glob("*"), *folder.glob("*/*")])
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def _evaluation_of_0_1_0(folder: Path) -> set[str]:

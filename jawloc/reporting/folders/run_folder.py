@@ -178,10 +178,7 @@ def _move_away(folder: Path) -> None:
     """Move a run's files into REPLACED, which exists only once it has all of them."""
     moved = _own_files(folder)
     (folder / UNFINISHED).mkdir()
-    for path in moved:
-        place = folder / UNFINISHED / path.relative_to(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
+    _move(moved, folder, folder / UNFINISHED)
     (folder / UNFINISHED).rename(folder / REPLACED)
     _remove_empty_folds(folder, moved)
 
@@ -199,11 +196,16 @@ def _put_back(folder: Path) -> None:
 
 
 def _move_back(folder: Path) -> None:
-    for path in [path for path in (folder / UNFINISHED).rglob("*") if not path.is_dir()]:
-        place = folder / path.relative_to(folder / UNFINISHED)
-        place.parent.mkdir(exist_ok=True)
-        path.replace(place)
+    kept = [path for path in (folder / UNFINISHED).rglob("*") if not path.is_dir()]
+    _move(kept, folder / UNFINISHED, folder)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def _move(paths: Sequence[Path], source: Path, target: Path) -> None:
+    for path in paths:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
 
 
 def _recover(folder: Path) -> None:

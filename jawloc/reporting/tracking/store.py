@@ -38,12 +38,8 @@ def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
     Several processes may do so at once. The store under `root` keeps its artifacts in
     `mlruns/artifacts`; a store of the user's own keeps them where it is configured to.
 
-    Raises
-    ------
-    InputError
-        If the database under `root` is damaged.
-    ConnectionError
-        If the store of MLFLOW_TRACKING_URI does not answer.
+    Raises InputError if the database under `root` is damaged, and ConnectionError if the store of
+    MLFLOW_TRACKING_URI does not answer.
     """
     uri, database = tracking_uri(root), store_database(root)
     if uri != f"sqlite:///{database.as_posix()}":
