@@ -76,10 +76,8 @@ def _draw_loss(
     label, loss_of = LOSSES[loss]
     stages = [record.stages[stage] for record in records]
     dark, light = (ONLY_STAGE if len(records[0].stages) == 1 else TWO_STAGES)[stage]
-    train, val = (
-        np.array([loss_of(metrics) for metrics in of_split], float)  # None becomes NaN
-        for of_split in ([one.train for one in stages], [one.val for one in stages])
-    )
+    train = np.array([loss_of(one.train) for one in stages], float)  # None becomes NaN
+    val = np.array([loss_of(one.val) for one in stages], float)
     _draw_curves(axes, records, {"training": (train, dark), "validation": (val, light)})
     if threshold is not None:
         named = f"threshold {threshold:.3g}"
@@ -96,12 +94,9 @@ def plot_metrics(records: Sequence[EpochRecord]) -> Figure:
     last = _stage_names(records)[-1]
     figure = blank_chart(5)
     for axes, (name, label) in zip(figure.subplots(1, 3), METRICS.items(), strict=True):
-        splits = {"training": ("train", Colour.BLUE), "validation": ("val", Colour.VERMILION)}
-        curves = {
-            split: (_series(records, f"{short}_{name}"), colour)
-            for split, (short, colour) in splits.items()
-        }
-        _draw_curves(axes, records, curves)
+        train, val = (_series(records, f"{split}_{name}") for split in ("train", "val"))
+        colours = {"training": (train, Colour.BLUE), "validation": (val, Colour.VERMILION)}
+        _draw_curves(axes, records, colours)
         _draw_sigma_steps(axes, records, -1)
         axes.set_ylabel(label)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)

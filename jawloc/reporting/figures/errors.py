@@ -30,9 +30,8 @@ def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: st
     errors = np.sort(np.asarray(errors, float))
     figure = blank_chart(4.6)
     left, right = figure.subplots(1, 2)
-    left.hist(
-        errors, bins=min(20, max(5, round(2 * len(errors) ** 0.5))), color=Colour.BLUE, ec="white"
-    )
+    bins = min(20, max(5, round(2 * len(errors) ** 0.5)))
+    left.hist(errors, bins=bins, color=Colour.BLUE, ec="white")
     left.axvline(errors.mean(), color=Colour.BLACK, label=f"mean {errors.mean():.3g}")
     median = float(np.median(errors))
     left.axvline(median, color=Colour.GREEN, linestyle="--", label=f"median {median:.3g}")
@@ -58,10 +57,8 @@ def _draw_cumulative(axes: Axes, errors: np.ndarray, radii: Sequence[float]) -> 
         axes.plot([radius, radius, 0], [0, share, share], color="0.6", linestyle=":", linewidth=1.2)
         label = f"{100 * share:.0f} % within {radius:g}"
         axes.plot(radius, share, "o", color=Colour.VERMILION, markersize=6, label=label)
-    axes.set_xlim(0, end)
-    axes.set_ylim(0, 1.06)
+    axes.set(xlim=(0, end), ylim=(0, 1.06), ylabel="scans with at most this error (SDR)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_ylabel("scans with at most this error (SDR)")
     if len(radii):
         axes.legend(loc="best", frameon=True)
 
@@ -87,8 +84,8 @@ def plot_trust(
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         label_log_axis(axis)
-    axes.set_xlabel(f"{what} (voxels of the full-size scan)")
-    axes.set_ylabel("radial error (voxels of the full-size scan)")
+    unit = "(voxels of the full-size scan)"
+    axes.set(xlabel=f"{what} {unit}", ylabel=f"radial error {unit}")
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", frameon=True)
     above = f"{int(np.sum(errors > foretold))} of {len(x)} above the line"
@@ -119,11 +116,9 @@ def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
     axes.errorbar(range(3), offsets.mean(axis=0), yerr=error, label=label, **style)
     axes.axhline(0, color=Colour.BLACK, linewidth=1)
     axes.set_xticks(range(3), ["z", "y", "x"])
-    axes.set_xlim(-0.5, 2.5)
     axes.margins(y=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND))
-    axes.set_xlabel("axis")
-    axes.set_ylabel(f"predicted minus true ({UNIT_NAMES[unit]})")
+    axes.set(xlim=(-0.5, 2.5), xlabel="axis", ylabel=f"predicted minus true ({UNIT_NAMES[unit]})")
     axes.grid(alpha=0.25, axis="y")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     axes.set_title(f"Signed errors of the {name}", parse_math=False)

@@ -70,19 +70,12 @@ def plot_slices(
     for view, place in zip(VIEWS, layout.panels, strict=True):
         axes, position = figure.add_axes(place), str(base.index_zyx[view.normal])
         panels.draw_slice(axes, view, base, position, spacing_mm_zyx, whole, whole)
-        if heat is not None:
-            _draw_heatmap(axes, view, heat, stride)
-        if red is not None:
-            _draw_mask(axes, view.cut(red) != 0, opacity=0.3 if heat is None else 0.0)
-        if window is not None:
-            panels.draw_box(axes, view, window)
+        _draw_overlays(axes, view, heat, stride, red, window)
         if spacing_mm_zyx is not None:
             panels.draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing_mm_zyx)
         for point, style in marks:
             axes.plot(point[view.columns], point[view.rows], **style)
-    legend = figure.add_axes(layout.legend)
-    legend.set_axis_off()
-    legend.legend(handles=handles, loc="upper left", borderaxespad=0, borderpad=0)
+    _draw_legend(figure, layout.legend, handles)
     if heat is not None:
         _draw_colour_bar(figure, layout.colour_bar, heat, heatmap_label)
     return figure
@@ -212,6 +205,22 @@ def _highest(heat: OrthogonalSlices) -> float:
     return max(float(max(np.nanmax(view.cut(heat)) for view in VIEWS)), 1e-12)
 
 
+def _draw_overlays(
+    axes: Axes,
+    view: View,
+    heat: OrthogonalSlices | None,
+    stride: np.ndarray,
+    mask: OrthogonalSlices | None,
+    window: Frame | None,
+) -> None:
+    if heat is not None:
+        _draw_heatmap(axes, view, heat, stride)
+    if mask is not None:
+        _draw_mask(axes, view.cut(mask) != 0, opacity=0.3 if heat is None else 0.0)
+    if window is not None:
+        panels.draw_box(axes, view, window)
+
+
 def _draw_heatmap(axes: Axes, view: View, heat: OrthogonalSlices, stride: np.ndarray) -> None:
     """Lay a heatmap over a slice: its voxel j covers the voxels s * j ... s * j + s - 1."""
     rows, columns = view.cut(heat).shape
@@ -248,6 +257,12 @@ def _legend_handles(
     if window:
         handles.append(Patch(label="crop window", **BOX))
     return handles
+
+
+def _draw_legend(figure: Figure, place: Box, handles: Sequence[Line2D | Patch]) -> None:
+    legend = figure.add_axes(place)
+    legend.set_axis_off()
+    legend.legend(handles=handles, loc="upper left", borderaxespad=0, borderpad=0)
 
 
 def _draw_colour_bar(figure: Figure, place: Box, heat: OrthogonalSlices, label: str) -> None:

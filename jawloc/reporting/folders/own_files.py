@@ -28,9 +28,11 @@ _RUN_FILE = (
 )
 _EVALUATION_FILES = {JSON_FILE, CSV_FILE, HTML_FILE}
 _FIGURES = ("success", "trust", "bias")
-_EVALUATION_PICTURE = re.compile(r"(?:(?:success|trust|bias)(?:_[^/]+)?|worst_\d{2,}_[^/]+)\.png")
 
 Names = Callable[[str], object]  # true of a file name that is among them
+is_evaluation_picture: Names = re.compile(
+    rf"(?:(?:{'|'.join(_FIGURES)})(?:_[^/]+)?|worst_\d{{2,}}_[^/]+)\.png"
+).fullmatch
 
 
 def run_names(folder_name: str, objects: Sequence[str]) -> Names:
@@ -55,12 +57,6 @@ def picture_endings(objects: Sequence[str]) -> dict[str, str]:
     """Return what the names of each object's pictures of an evaluation end with."""
     several = len(objects) > 1
     return {name: f"_{name}".replace("/", "_") if several else "" for name in objects}
-
-
-def evaluation_pictures(folder: Path) -> list[Path]:
-    """Return the pictures that earlier evaluations left in a folder, as its manifest says."""
-    own = written_files(folder) or set()
-    return [folder / name for name in sorted(own) if _EVALUATION_PICTURE.fullmatch(name)]
 
 
 def own_names(folder: Path, *, run: bool = False) -> set[str]:

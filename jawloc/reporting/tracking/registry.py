@@ -54,9 +54,9 @@ class Version:
 def find_model(root: Path, model: str, weights: Path, run_id: str | None) -> KnownModel:
     """Find the run that made a model, so that its evaluations are logged there.
 
-    An MLflow URI names it, and so does the model's own record. A file without one (of jawloc
-    0.1.0) may have a run with the very same weights: one of its name, or one that an earlier
-    evaluation of the file opened. `model` is what the user calls it, `run_id` of its own record.
+    An MLflow URI names it, and so does the model's own record (`run_id`). A file without one (of
+    jawloc 0.1.0) may have a run with the very same weights: one of its name, or one that an earlier
+    evaluation of the file opened. `model` is what the user calls it.
     """
     with connected(root) as client:
         digest, found, version = file_digest(weights), None, None
@@ -71,8 +71,8 @@ def find_model(root: Path, model: str, weights: Path, run_id: str | None) -> Kno
     return KnownModel(weights.stem, weights, digest, found, version)
 
 
-def _has_run(client: MlflowClient, run_id: str | None) -> bool:
-    if run_id is None:
+def _has_run(client: MlflowClient, run_id: object) -> bool:
+    if not isinstance(run_id, str):
         return False
     try:
         return bool(client.get_run(run_id).info.lifecycle_stage == "active")
