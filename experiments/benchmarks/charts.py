@@ -49,21 +49,30 @@ def draw(path: Path, tables: Sequence[Table], caption: str) -> None:
 
 def _colours(tables: Sequence[Table]) -> dict[str, str]:
     """Return a colour for each line: the same in every panel."""
-    from jawloc.reporting.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+    from jawloc.reporting.figures.style import Colour
 
     drawn = [(table.rows, table.panel.series) for table in tables if isinstance(table.panel, Lines)]
     names = dict.fromkeys(str(row[series]) for rows, series in drawn for row in rows)
-    some = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, "black", SKY, "dimgray")
+    some = (
+        Colour.BLUE,
+        Colour.VERMILION,
+        Colour.GREEN,
+        Colour.ORANGE,
+        Colour.PURPLE,
+        "black",
+        Colour.SKY,
+        "dimgray",
+    )
     return dict(zip(names, cycle(some), strict=False))
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Row], panel: Any) -> None:
-    from jawloc.reporting.figures.style import SKY
+    from jawloc.reporting.figures.style import Colour
 
     value, first = panel.value, columns_of(rows)[0]
     shown = [row for row in rows if row.get(value) not in (None, "")]
     widths = [float(str(row[value])) for row in shown]
-    axes.barh(range(len(shown)), widths, color=SKY, log=panel.log)
+    axes.barh(range(len(shown)), widths, color=Colour.SKY, log=panel.log)
     for place, (row, width) in enumerate(zip(shown, widths, strict=True)):
         low, high = (float(str(row.get(f"{value}_{end}", width))) for end in ("min", "max"))
         axes.plot([low, high], [place, place], color="black", linewidth=1.5)

@@ -129,16 +129,18 @@ def table(rows: Sequence[Row]) -> str:
 def draw(path: Path, rows: Sequence[Row]) -> None:
     """Draw each training as a point, and each arm's mean and standard deviation."""
     from jawloc.reporting.figures import Figure, save_figure
-    from jawloc.reporting.figures.style import BLUE, VERMILION
+    from jawloc.reporting.figures.style import Colour
 
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     figure = Figure((9, 1.6 + 0.6 * len(arms)), layout="constrained")
     axes = figure.subplots()
     for place, arm in enumerate(arms):
         errors = of_arm(rows, arm)
-        axes.plot(errors, [place - 0.15] * len(errors), "o", color=BLUE, alpha=0.6)
+        axes.plot(errors, [place - 0.15] * len(errors), "o", color=Colour.BLUE, alpha=0.6)
         spread = errors.std(ddof=1) if len(errors) > 1 else 0.0
-        axes.errorbar(errors.mean(), place + 0.15, xerr=spread, fmt="D", color=VERMILION, capsize=4)
+        axes.errorbar(
+            errors.mean(), place + 0.15, xerr=spread, fmt="D", color=Colour.VERMILION, capsize=4
+        )
         axes.annotate(
             f"{errors.mean():.2f}",
             (errors.mean() + spread, place + 0.15),

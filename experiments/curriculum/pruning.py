@@ -25,12 +25,12 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def main(studies: tuple[Path, ...], results: Path) -> None:
     """Compare STUDIES (folders with a trials.csv), the first being the one without a pruner."""
     from jawloc.reporting.figures import Figure, save_figure
-    from jawloc.reporting.figures.style import BLUE, GREEN, VERMILION
+    from jawloc.reporting.figures.style import Colour
 
     figure = Figure((9, 4.5), layout="constrained")
     axes = figure.subplots()
     first = None
-    for folder, colour in zip(studies, (BLUE, VERMILION, GREEN), strict=False):
+    for folder, colour in zip(studies, (Colour.BLUE, Colour.VERMILION, Colour.GREEN), strict=False):
         trials = pd.read_csv(folder / "trials.csv")
         epochs = trials["epochs"].cumsum()
         best = trials["error_voxels"].cummin().ffill()

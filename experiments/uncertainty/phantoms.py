@@ -162,12 +162,12 @@ def summary(table: pd.DataFrame, calibrated_on: str) -> str:
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw error against radius, and which scans are flagged."""
     from jawloc.reporting.figures import Figure, save_figure
-    from jawloc.reporting.figures.style import BLUE, SKY, VERMILION
+    from jawloc.reporting.figures.style import Colour
 
     figure = Figure((12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     own = table[table.kind == "good"]
-    for flagged, colour, label in ((False, BLUE, "ok"), (True, VERMILION, "flagged")):
+    for flagged, colour, label in ((False, Colour.BLUE, "ok"), (True, Colour.VERMILION, "flagged")):
         some = own[(own.status != "ok") == flagged]
         left.loglog(
             some.radius_voxels, some.error_voxels, "o", color=colour, alpha=0.6, label=label
@@ -183,7 +183,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     left.legend()
     kinds = list(dict.fromkeys(table.kind))
     shares = [(table[table.kind == kind].status != "ok").mean() for kind in kinds]
-    right.barh(kinds, [100 * share for share in shares], color=SKY)
+    right.barh(kinds, [100 * share for share in shares], color=Colour.SKY)
     right.axvline(95, color="black", linestyle="--")
     right.invert_yaxis()
     right.set_xlabel("scans flagged (%)")

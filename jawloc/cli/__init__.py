@@ -213,7 +213,7 @@ def ui(port: int, config_path: Path) -> None:
     Example:
       jawloc ui --port 6001
     """
-    from jawloc.reporting.tracking.runs import open_ui
+    from jawloc.reporting.tracking.ui_server import open_ui
 
     if config_path != DEFAULT_CONFIG and not config_path.is_file():
         raise InputError(f"{config_path}: no such config file")

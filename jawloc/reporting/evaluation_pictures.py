@@ -13,11 +13,12 @@ from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import errors_in
 from jawloc.inference.model_evaluation import ModelEvaluation
-from jawloc.reporting.figures import Figure, plot_bias, plot_success, plot_trust, save_figure
-from jawloc.reporting.folders.own_files import evaluation_pictures, picture_endings
-from jawloc.reporting.location_picture import location_picture
+from jawloc.reporting.figures import Figure, save_figure
+from jawloc.reporting.figures.errors import plot_bias, plot_success, plot_trust
+from jawloc.reporting.figures.location import location_picture
+from jawloc.reporting.folders.own_files import is_evaluation_picture, picture_endings
 from jawloc.scans.downsample import downsample_image
-from jawloc.scans.manifest import forget_files
+from jawloc.scans.manifest import forget_files, written_files
 from jawloc.scans.reading import open_scan
 
 Pictures = dict[str, list[Path]]  # by object
@@ -30,10 +31,10 @@ def write_pictures(
 
     The pictures of an earlier evaluation go, by the folder's list of jawloc's own files.
     """
-    earlier = evaluation_pictures(folder)
-    for path in earlier:
-        path.unlink(missing_ok=True)
-    forget_files(folder, [path.name for path in earlier])
+    earlier = set(filter(is_evaluation_picture, written_files(folder) or ()))
+    for name in earlier:
+        (folder / name).unlink(missing_ok=True)
+    forget_files(folder, earlier)
     endings = picture_endings(evaluation.objects)
     pictures: Pictures = {}
     for name, metrics in evaluation.metrics().items():

@@ -16,7 +16,7 @@ from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.exports import by_axis, rounded, table_text
 from jawloc.inference.metrics import AXES, ObjectMetrics
 from jawloc.inference.model_evaluation import COVERAGE_IS_FAIR, ModelEvaluation
-from jawloc.reporting.tables import flatten
+from jawloc.reporting.summary import flatten
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.training.provenance import LEARNED_FROM, ScanUse
 
@@ -42,15 +42,14 @@ def write_report(
 ) -> list[Path]:
     """Write an evaluation as JSON, CSV and HTML, and return the files.
 
-    Parameters
-    ----------
-    pictures : by object, its figures and its worst scans' pictures, PNG files that are embedded
-    decision : about the model's place in the registry
+    `pictures` are, by object, its figures and its worst scans' pictures, PNG files that are
+    embedded; `decision` is about the model's place in the registry.
     """
+    table = rows(evaluation)
     write_json(folder / JSON_FILE, json_content(evaluation, decision))
-    write_text(folder / CSV_FILE, csv_text(evaluation))
+    write_text(folder / CSV_FILE, table_text(table) if table else "")
     write_text(folder / HTML_FILE, html_report(evaluation, pictures, decision))
-    return [folder / JSON_FILE, folder / CSV_FILE, folder / HTML_FILE]
+    return [folder / name for name in (JSON_FILE, CSV_FILE, HTML_FILE)]
 
 
 def html_report(
@@ -81,7 +80,8 @@ def html_report(
 
 def json_content(evaluation: ModelEvaluation, decision: Decision | None = None) -> dict[str, Any]:
     """Return what `evaluation.json` holds."""
-    used, fair = scans_by_use(evaluation), evaluation.fair_metrics()
+    seen = {u: own for u, own in scans_by_use(evaluation).items() if u not in COVERAGE_IS_FAIR}
+    fair = evaluation.fair_metrics()
     return {
         "model": evaluation.model,
         "weights_sha256": evaluation.digest,
@@ -94,19 +94,12 @@ def json_content(evaluation: ModelEvaluation, decision: Decision | None = None) 
         "radius_unit": evaluation.unit,
         "why_no_mm": _why_no_mm(evaluation),
         "objects": {name: asdict(metrics) for name, metrics in evaluation.metrics().items()},
-        "seen_scans": {
-            USE_NAMES[use]: names for use, names in used.items() if use not in COVERAGE_IS_FAIR
-        },
+        "seen_scans": {USE_NAMES[use]: names for use, names in seen.items()},
         "objects_in_unseen_scans": {name: asdict(metrics) for name, metrics in fair.items()},
         "failed": [asdict(failure) for failure in evaluation.failed],
         "registry": None if decision is None else asdict(decision),
         "rows": rows(evaluation),
     }
-
-
-def csv_text(evaluation: ModelEvaluation) -> str:
-    """Return the rows as CSV, with an empty cell for None."""
-    return table_text(table) if (table := rows(evaluation)) else ""
 
 
 def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
@@ -118,8 +111,9 @@ def rows(evaluation: ModelEvaluation) -> list[dict[str, Any]]:
     ]
     columns = list(every[0]) if every else ["scan", "status", "reason", "path"]
     for failure in evaluation.failed:
-        known = {"status": "failed", **asdict(failure), "reason": " ".join(failure.reason.split())}
-        every.append({**dict.fromkeys(columns), **known})
+        reason = " ".join(failure.reason.split())
+        known = {"status": "failed", **asdict(failure), "reason": reason}
+        every.append(dict.fromkeys(columns) | known)
     return every
 
 

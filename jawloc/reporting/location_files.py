@@ -29,24 +29,15 @@ Table = dict[str, list[Row]]  # by the scan's name
 
 @dataclass(frozen=True)
 class LocateRequest:
-    """Which model locates which objects, and what is written.
-
-    Attributes
-    ----------
-    model, digest : what the user calls the model; a text that changes with its weights
-    model_options : with the objects to locate, where not all
-    folder : of the results
-    crop_size : (z, y, x) in voxels of the full-size scan
-    crop_format : one of CROP_ENDINGS; None writes no crops
-    """
+    """Which model locates which objects, and what is written."""
 
     locator: Locator
-    model: str
-    digest: str
-    model_options: ModelOptions
-    folder: Path
-    crop_size: Shape
-    crop_format: str | None = "tif"
+    model: str  # what the user calls it
+    digest: str  # a text that changes with its weights
+    model_options: ModelOptions  # with the objects to locate, where not all
+    folder: Path  # of the results
+    crop_size: Shape  # (z, y, x) in voxels of the full-size scan
+    crop_format: str | None = "tif"  # one of CROP_ENDINGS; None writes no crops
     pictures: bool = True
 
     def objects(self) -> tuple[str, ...]:
@@ -58,10 +49,8 @@ class LocateRequest:
         several = len(self.objects()) > 1
         stem = f"{scan}_{object_name}".replace("/", "_") if several else scan
         crop = self.crop_format and f"{CROPS}/{stem}{CROP_ENDINGS[self.crop_format]}"
-        return {
-            "crop_file": crop,
-            "picture_file": f"{PICTURES}/{stem}.png" if self.pictures else None,
-        }
+        picture = f"{PICTURES}/{stem}.png" if self.pictures else None
+        return {"crop_file": crop, "picture_file": picture}
 
     def markups(self, scan: str) -> Path:
         """Return the path of a scan's file for 3D Slicer."""
@@ -76,10 +65,7 @@ class LocateRequest:
 def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
     """Return the results that a folder has already, by the scan's name.
 
-    Raises
-    ------
-    InputError
-        If there are results, and neither `resume` nor `overwrite` says what to do with them.
+    Raises InputError if there are any and neither `resume` nor `overwrite` says what to do.
     """
     path, table = folder / TABLE, Table()
     if not path.exists() or overwrite:
@@ -97,10 +83,7 @@ def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
 def make_folders(request: LocateRequest) -> None:
     """Make the folders of results.
 
-    Raises
-    ------
-    InputError
-        If they can't be written to, or the disk has no room for one scan's results.
+    Raises InputError if they can't be written to, or the disk has no room for one scan's results.
     """
     folder = request.folder
     crops = 0 if request.crop_format is None else len(request.objects())
@@ -113,10 +96,9 @@ def make_folders(request: LocateRequest) -> None:
             f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
         )
     names = [(MARKUPS, True), (CROPS, request.crop_format), (PICTURES, request.pictures)]
+    rule = f"--output-dir: {folder} must be a folder that can be written to"
     for name in [name for name, wanted in names if wanted]:
-        make_writable(
-            folder / name, f"--output-dir: {folder} must be a folder that can be written to"
-        )
+        make_writable(folder / name, rule)
 
 
 def is_done(request: LocateRequest, rows: Sequence[Row], key: str) -> bool:

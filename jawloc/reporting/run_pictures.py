@@ -1,38 +1,36 @@
-"""The pictures of a finished run: its curves, predicted heatmaps, and test scans at full size."""
+"""Pictures of a run: curves, heatmaps over downsampled scans, test scans at full size."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from jawloc.geometry import Shape, map_points
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.losses import LossName
+from jawloc.heatmaps.target import render
 from jawloc.inference.crop import crop_box_around, read_crop
 from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
-from jawloc.reporting.figures import (
-    Figure,
-    plot_crop,
-    plot_losses,
-    plot_metrics,
-    plot_sigma,
-    plot_slices,
-    save_figure,
-)
-from jawloc.reporting.heatmap_pictures import describe_sigma, predicted_picture
-from jawloc.reporting.location_picture import describe_error
+from jawloc.reporting.figures import Figure, save_figure
+from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
+from jawloc.reporting.figures.location import describe_error
+from jawloc.reporting.figures.slices import plot_crop, plot_slices
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import object_voxels
-from jawloc.scans.orthogonal_slices import read_orthogonal_slices
+from jawloc.scans.orthogonal_slices import read_orthogonal_slices, silhouettes
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
 from jawloc.training.loop import EpochRecord
+from jawloc.training.network import heatmap_shape
 from jawloc.training.splits import Split
+from jawloc.training.stages import Stage, to_heatmap_grid
 
 
 def write_pictures(
@@ -49,12 +47,8 @@ def write_pictures(
 ) -> None:
     """Write every picture of a finished run; of the test scans, each object's worst one.
 
-    Parameters
-    ----------
-    tested : errors in the test scans
-    records : of every epoch, at least one
-    examples : by scan id, at least those of the split
-    crop_size : (z, y, x) in voxels of the full-size scan
+    `tested` has the errors in the test scans, `records` every epoch, at least one; `examples` are
+    by scan id; `crop_size` is (z, y, x) in voxels of the full-size scan.
     """
     schedules = curriculum.per_stage(len(records[-1].stages))
     losses = plot_losses(
@@ -73,6 +67,86 @@ def write_pictures(
         if own.errors:  # a fold's test scans may lack one of several objects
             worst = own.worst()
             write_test_pictures(folder, locator, examples[worst.scan_id].read(), worst, crop_size)
+
+
+def target_picture(example: Example, sigma_voxels: float, stage: Stage, title: str) -> Figure:
+    """Show the target heatmap of a stage at this sigma, in its own heatmap voxels."""
+    stride = stage.heatmap_stride
+    shape = heatmap_shape(example.image.shape, stride)
+    truth = _known_points(example.points_voxels, "true centre", example.object_names)
+    points = to_heatmap_grid(torch.from_numpy(np.stack([*truth.values()]))[None], stride)
+    target = render(points, shape, sigma_voxels / stride)[0].numpy()
+    of_stage = f" of the {stage.name} stage" if stage.name else ""
+    size = f", heatmap voxels of {stride} voxels" if stage.name else ""
+    return plot_slices(
+        example.image,
+        centre=next(iter(truth.values())),
+        points=truth,
+        spacing_mm_zyx=example.grid.spacing_mm_zyx,
+        heatmap_stride=stride,
+        title=f"{title}: target heatmap{of_stage}\nscan {example.scan_id}, "
+        f"sigma {sigma_voxels:.2f} voxels{size}{_missing(example)}",
+        **_one_heatmap(target, example.object_names),
+    )
+
+
+def predicted_picture(example: Example, locator: Locator, title: str) -> Figure:
+    """Show the network's heatmap of a downsampled scan, with the true centres."""
+    prediction = locator.predict(example.image)
+    offset = prediction.points_voxels - example.points_voxels
+    errors = np.linalg.norm(offset, axis=1)
+    names, spacing = example.object_names, example.grid.spacing_mm_zyx
+    text = f"{float(np.nanmean(errors)):.2f} downsampled voxels"
+    if len(names) > 1:
+        each = [f"{name} {e:.2f}" for name, e in zip(names, errors, strict=True) if e == e]
+        text += f" ({', '.join(each)})"
+    if spacing is not None:
+        text += f", {np.nanmean(np.linalg.norm(offset * spacing, axis=1)):.3f} mm"
+    return plot_slices(
+        example.image,
+        centre=prediction.points_voxels[0],
+        points={
+            **_known_points(example.points_voxels, "true centre", names),
+            **_known_points(prediction.points_voxels, "predicted centre", names),
+        },
+        spacing_mm_zyx=spacing,
+        heatmap_stride=locator.network_config.heatmap_stride,
+        title=f"{title}: predicted heatmap\nscan {example.scan_id}, {describe_sigma(locator)}, "
+        f"error {text}{_missing(example)}",
+        **_one_heatmap(prediction.probability, names),
+    )
+
+
+def describe_sigma(locator: Locator) -> str:
+    """Return the last stage's sigma, or its range over several networks, as a text."""
+    lasts = [own[-1] for own in locator.sigma_voxels]
+    each = [f"{sigma:.2f}" for sigma in dict.fromkeys((min(lasts), max(lasts)))]
+    return f"sigma {' to '.join(each)} voxels"
+
+
+def _known_points(points: np.ndarray, what: str, objects: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the points that are not NaN by their names, which name one of several objects."""
+    if len(points) == 1:
+        return {what: points[0]}
+    named = zip(objects, points, strict=True)
+    return {f"{what} of {name}": point for name, point in named if not np.isnan(point).any()}
+
+
+def _missing(example: Example) -> str:
+    lacks = np.isnan(example.points_voxels).any(axis=1)
+    names = [name for name, no in zip(example.object_names, lacks, strict=True) if no]
+    return f"; not in this scan: {', '.join(names)}" if names else ""
+
+
+def _one_heatmap(maps: np.ndarray, objects: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of `plot_slices` for heatmaps (object, z, y, x).
+
+    No slice goes through several objects, so theirs are projected, as the points are.
+    """
+    if len(objects) == 1:
+        return {"heatmap": maps.max(axis=0)}
+    label = "highest probability along the line of sight"
+    return {"heatmap": silhouettes(maps.max(axis=0)), "heatmap_label": label}
 
 
 def write_test_pictures(
@@ -116,14 +190,11 @@ def _downsampled_picture(
     name: str,
     details: str,
 ) -> Figure:
-    points = {
-        label: map_points(point, example.source_grid, example.grid)
-        for label, point in centres.items()
-    }
+    mapped = map_points(np.stack([*centres.values()]), example.source_grid, example.grid)
     return plot_slices(
         example.image,
-        centre=[*points.values()][-1],
-        points=points,
+        centre=mapped[-1],
+        points=dict(zip(centres, mapped, strict=True)),
         spacing_mm_zyx=example.grid.spacing_mm_zyx,
         mask=None if example.mask is None else _select_labels(example.mask, labels),
         mask_label=f"{name} mask",
@@ -168,7 +239,6 @@ def _full_size_pictures(
 
 
 def _only_labels(scan: ScanFile, labels: Sequence[int] | None) -> ScanFile:
-    """Return a scan file whose mask has these labels only."""
     read = scan.read_mask
     if read is None:
         return scan

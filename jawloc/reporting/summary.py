@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.inference.comparison import counted
 from jawloc.inference.evaluate_scan import ScanError
+from jawloc.inference.exports import by_axis, table_text
 from jawloc.inference.metrics import UNITS, PositionErrors
 from jawloc.inference.quality import Calibration
-from jawloc.reporting.tables import flatten
 from jawloc.training.loop import TrainingState
 from jawloc.training.splits import Split
 
 OUT_OF_FOLD = "out_of_fold"
+STATISTICS = {"": "mean", "_median": "median", "_max": "worst"}  # ending of a name -> which it is
+
+Errors = dict[str, dict[str, float | None]]
 
 
 def summarise_run(
@@ -32,15 +35,16 @@ def summarise_run(
     Of several objects, each has its own errors under `objects`; those at the top are of all.
     """
     last, best = state.records[-1], state.records[state.best_epoch - 1]
-    scans = {
-        "train": list(split.train_ids),
-        "validation": list(split.val_ids),
-        "test": list(split.test_ids),
-    }
+    ids = {"train": split.train_ids, "validation": split.val_ids, "test": split.test_ids}
+    objects = {}
+    for one in _objects(evaluations["test"]):
+        own = {key: errors.select(one) for key, errors in evaluations.items()}
+        mean = _mean_errors(best.val.by_object.get(one), own)
+        objects[one] = {"test_scans": len(own["test"].errors), **mean}
     return {
         "name": name,
-        "scans": scans,
-        "specimens": {use: len({specimens[i] for i in ids}) for use, ids in scans.items()},
+        "scans": {use: list(own) for use, own in ids.items()},
+        "specimens": {use: len({specimens[i] for i in own}) for use, own in ids.items()},
         "epochs": len(state.records),
         "best_epoch": best.epoch,
         "final_sigma_voxels": last.sigma_voxels,
@@ -51,26 +55,11 @@ def summarise_run(
             for stage in record.earlier_stages
         },
         "seconds": round(seconds, 1),
-        **_errors(best.val, evaluations),
-        **_errors_by_object(best.val, evaluations),
+        **_mean_errors(best.val, evaluations),
+        **({"objects": objects} if best.val.by_object else {}),
         "radius": radius_summary(calibration),
         "test_scans": [_row(error) for error in evaluations["test"].errors],
     }
-
-
-def _errors_by_object(
-    validation: HeatmapMetrics, evaluations: Mapping[str, PositionErrors]
-) -> dict[str, Any]:
-    every = {}
-    for name in _objects(evaluations["test"]):
-        own = {key: errors.select(name) for key, errors in evaluations.items()}
-        errors = _errors(validation.by_object.get(name), own)
-        every[name] = {"test_scans": len(own["test"].errors), **errors}
-    return {"objects": every} if validation.by_object else {}
-
-
-def _objects(errors: PositionErrors) -> list[str]:
-    return list(dict.fromkeys(error.object_name for error in errors.errors))
 
 
 def radius_summary(calibration: Calibration | None) -> dict[str, dict[str, Any]]:
@@ -99,26 +88,24 @@ def summarise_folds(
     by_object = {
         one: {
             f"{OUT_OF_FOLD}_scans": len(errors.select(one).errors),
-            **_error_ranges({key: every.select(one) for key, every in evaluations.items()}),
+            **_errors({key: every.select(one) for key, every in evaluations.items()}),
         }
         for one in _objects(errors)
     }
-    kept = [
-        *("epochs", "best_epoch", "best_sigma_voxels"),
-        *(key for key in ("best_sigma_coarse_voxels",) if key in folds[0]),
-        *("validation_error", "test_error"),
-    ]
+    kept = ["epochs", "best_epoch", "best_sigma_voxels", "best_sigma_coarse_voxels"]
+    kept += ["validation_error", "test_error"]
     return {
         "name": name,
         "folds": len(splits),
         "specimens": len(set(specimens.values())),
         "scans": {f"fold_{k}": list(s.test_ids) for k, s in enumerate(splits, start=1)},
         "seconds": round(sum(fold["seconds"] for fold in folds), 1),
-        **_error_ranges(evaluations),
+        **_errors(evaluations),
         **({"objects": by_object} if len(by_object) > 1 else {}),
         "radius": radius_summary(calibration),
         "fold_results": [
-            {"fold": k, **{key: fold[key] for key in kept}} for k, fold in enumerate(folds, start=1)
+            {"fold": k, **{key: fold[key] for key in kept if key in fold}}
+            for k, fold in enumerate(folds, start=1)
         ],
         f"{OUT_OF_FOLD}_scans": [
             {**_row(error), "fold": tested[error.scan_id], "specimen": specimens[error.scan_id]}
@@ -127,45 +114,69 @@ def summarise_folds(
     }
 
 
+def out_of_fold_csv(summary: Mapping[str, Any]) -> str:
+    """Return a cross-validation's errors as CSV, a row per object of a scan."""
+    return table_text(
+        [
+            {key: value for key, value in row.items() if not isinstance(value, list)}
+            | by_axis("predicted_{}_voxels", row["predicted_voxels_zyx"])
+            | by_axis("truth_{}_voxels", row["truth_voxels_zyx"])
+            for row in summary[f"{OUT_OF_FOLD}_scans"]
+        ]
+    )
+
+
+def _objects(errors: PositionErrors) -> list[str]:
+    return list(dict.fromkeys(error.object_name for error in errors.errors))
+
+
 def _row(error: ScanError) -> dict[str, Any]:
     return {
         "scan": error.scan_id,
         "object": error.object_name,
-        "error_downsampled_voxels": error.error_downsampled_voxels,
-        "error_full_size_voxels": error.error_full_size_voxels,
-        "error_mm": error.error_mm,
+        **{f"error_{unit}": getattr(error, f"error_{unit}") for unit in UNITS},
         "predicted_voxels_zyx": error.predicted_voxels.tolist(),
         "truth_voxels_zyx": error.truth_voxels.tolist(),
     }
 
 
-def _error_ranges(evaluations: Mapping[str, PositionErrors]) -> dict[str, dict[str, float | None]]:
-    """Return mean, median and largest error in every unit, named as those of an epoch are."""
+def _errors(
+    evaluations: Mapping[str, PositionErrors], endings: Collection[str] = STATISTICS
+) -> Errors:
+    """Return errors in every unit, named as those of an epoch are; None for mm without spacing."""
     return {
         f"{key}_error": {
-            f"{unit}{ending}": getattr(errors.summary(unit), which, None)
-            for ending, which in (("", "mean"), ("_median", "median"), ("_max", "worst"))
+            f"{unit}{ending}": getattr(errors.summary(unit), STATISTICS[ending], None)
+            for ending in endings
             for unit in UNITS
         }
         for key, errors in evaluations.items()
     }
 
 
-def _errors(
+def _mean_errors(
     validation: HeatmapMetrics | None, evaluations: Mapping[str, PositionErrors]
-) -> dict[str, dict[str, float | None]]:
-    return {
-        "validation_error": {
-            "downsampled_voxels": getattr(validation, "error_voxels", None),
-            "mm": getattr(validation, "error_mm", None),
-        },
-        **{f"{key}_error": mean_errors(value) for key, value in evaluations.items()},
-    }
+) -> Errors:
+    in_voxels, in_mm = (getattr(validation, f"error_{unit}", None) for unit in ("voxels", "mm"))
+    mean = {"downsampled_voxels": in_voxels, "mm": in_mm}
+    return {"validation_error": mean, **_errors(evaluations, [""])}
 
 
-def mean_errors(evaluation: PositionErrors) -> dict[str, float | None]:
-    """Return the mean radial error in every unit; None for mm without spacing."""
-    return {unit: getattr(evaluation.summary(unit), "mean", None) for unit in UNITS}
+def flatten(nested: Mapping[str, Any]) -> dict[str, float]:
+    """Return the known numbers of nested mappings, their keys joined by underscores.
+
+    None and the empty key leave no trace: {"error": {"": 2, "mm": {"a": 3}, "b": None}} becomes
+    {"error": 2.0, "error_mm_a": 3.0}.
+    """
+    flat: dict[str, float] = {}
+    for key, value in nested.items():
+        inner = flatten(value) if isinstance(value, Mapping) else {"": value}
+        flat |= {
+            "_".join(filter(None, (key, name))): float(number)
+            for name, number in inner.items()
+            if number is not None
+        }
+    return flat
 
 
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -206,7 +217,12 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
         lines.append(f"  crops that hold all of {of}: {held}")
     if summary[f"{tested}_error"]["mm"] is None:
         lines.append("  (no mm: the scans' files don't say how large a voxel is)")
-    lines += _radius_lines(summary.get("radius", {}))
+    radii = summary.get("radius", {})
+    for name, known in radii.items():
+        of = f" of the {name}" if len(radii) > 1 else ""
+        text = f"stated with a confidence of {100 * (known['confidence'] or 0):.0f} %, from "
+        text += f"{known['specimens']} specimens"
+        lines.append(f"  radius{of} {known['note'] if known['confidence'] is None else text}")
     lines.append(f"Pictures, tables and the model: {folder}")
     lines.append(f"Compare runs in the browser: {ui_command}")
     return "\n".join(lines)
@@ -233,17 +249,4 @@ def _error_lines(summary: Mapping[str, Any], tested: str, n: int) -> list[str]:
             f"{errors['full_size_voxels']:6.2f} full-size voxels"
         )
         lines.append(text if errors["mm"] is None else f"{text}, {errors['mm']:6.3f} mm")
-    return lines
-
-
-def _radius_lines(radii: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    lines = []
-    for name, known in radii.items():
-        text = known["note"]
-        if known["confidence"] is not None:
-            text = (
-                f"stated with a confidence of {100 * known['confidence']:.0f} %, from "
-                f"{known['specimens']} specimens"
-            )
-        lines.append(f"  radius{f' of the {name}' if len(radii) > 1 else ''} {text}")
     return lines

@@ -62,7 +62,7 @@ def quantise(image: ScanFile) -> tuple[Quantisation, tuple[str, ...]]:
     if not quantisation.mapped:
         return quantisation, ()
     slope, intercept = quantisation.rescale
-    notes = (f"grey values became 16-bit: {slope:.6g} * stored + {intercept:.6g}",)
+    notes: tuple[str, ...] = (f"grey values became 16-bit: {slope:.6g} * stored + {intercept:.6g}",)
     if quantisation.clipped_voxels:
         notes += (f"{quantisation.clipped_voxels} voxels far outside the others were clipped",)
     return quantisation, notes

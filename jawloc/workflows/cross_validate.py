@@ -26,8 +26,7 @@ from jawloc.reporting.evaluation_report import evaluation_metrics, write_report
 from jawloc.reporting.folders.own_files import evaluation_names, own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import CHECKPOINT, locked_run_folder, run_folder
 from jawloc.reporting.run_pictures import write_test_pictures
-from jawloc.reporting.summary import OUT_OF_FOLD, summarise_folds
-from jawloc.reporting.tables import write_out_of_fold_csv
+from jawloc.reporting.summary import OUT_OF_FOLD, out_of_fold_csv, summarise_folds
 from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.scans.listing import ListedScan
@@ -178,7 +177,7 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     summary["run_id"] = run.run_id
     crops = {name: metrics.crops for name, metrics in evaluation.metrics().items()}
     summary["crops"] = {name: own and asdict(own) for name, own in crops.items()}
-    write_out_of_fold_csv(folder / "out_of_fold.csv", summary[f"{OUT_OF_FOLD}_scans"])
+    write_text(folder / "out_of_fold.csv", out_of_fold_csv(summary))
     log_results(run, folder, summary)
     run.log_summary(evaluation_metrics(evaluation))
     return summary

@@ -33,6 +33,7 @@ from jawloc.inference.exports import (
 )
 from jawloc.inference.locator import Localisation
 from jawloc.reporting.figures import save_figure
+from jawloc.reporting.figures.location import location_picture
 from jawloc.reporting.folders.own_files import own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.location_files import (
@@ -45,7 +46,6 @@ from jawloc.reporting.location_files import (
     make_folders,
     remove_files,
 )
-from jawloc.reporting.location_picture import location_picture
 from jawloc.reporting.text_files import write_text
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan, describe_failure

@@ -8,15 +8,14 @@ from typing import Any
 
 from jawloc.config import Config
 from jawloc.heatmaps.curriculum import start
+from jawloc.inference.exports import table_text
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT
-from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
-from jawloc.reporting.run_pictures import write_pictures
+from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_pictures
 from jawloc.reporting.summary import summary_metrics
-from jawloc.reporting.tables import write_metrics_csv
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.training.loop import EpochRecord, TrainingState
@@ -116,7 +115,7 @@ def log_results(
 ) -> None:
     """Write the summary; log its numbers, every file that the run wrote, and the model."""
     if records:
-        write_metrics_csv(folder / "metrics.csv", records)
+        write_text(folder / "metrics.csv", table_text([record.flat() for record in records]))
     write_json(folder / "summary.json", summary)
     run.log_summary(summary_metrics(summary))
     for name in sorted(own_run_names(folder) - {CHECKPOINT}):

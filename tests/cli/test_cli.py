@@ -339,7 +339,8 @@ def test_cache_takes_another_size_by_set_or_experiment(lab, jawloc):
 def test_ui_opens_the_store_that_the_config_names(lab, jawloc, monkeypatch, tmp_path):
     opened = []
     monkeypatch.setattr(
-        "jawloc.reporting.tracking.runs.open_ui", lambda root, port: opened.append((root, port))
+        "jawloc.reporting.tracking.ui_server.open_ui",
+        lambda root, port: opened.append((root, port)),
     )
     assert jawloc("ui").exit_code == 0
     monkeypatch.chdir(tmp_path)

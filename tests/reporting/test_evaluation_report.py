@@ -11,7 +11,6 @@ from PIL import Image
 
 from jawloc.inference.model_evaluation import Failure, ModelEvaluation
 from jawloc.reporting.evaluation_report import (
-    csv_text,
     evaluation_metrics,
     html_report,
     json_content,
@@ -50,8 +49,9 @@ def evaluation(use=(("between", "train"),), **changes) -> ModelEvaluation:
     return ModelEvaluation(**(about | changes))
 
 
-def test_rows_are_ranked_by_error_and_failures_come_last():
-    table = list(csv.DictReader(io.StringIO(csv_text(evaluation()))))
+def test_rows_are_ranked_by_error_and_failures_come_last(tmp_path):
+    _, table_file, _ = write_report(tmp_path, evaluation(), {})
+    table = list(csv.DictReader(io.StringIO(table_file.read_text())))
     assert [row["scan"] for row in table] == ["far", "between", "near", "bad"]
     assert [row["rank"] for row in table] == ["1", "2", "3", ""]
     far, between, near, bad = table

@@ -11,10 +11,9 @@ from jawloc.heatmaps.target import render
 from jawloc.inference.evaluate_scan import ScanError, evaluate_positions
 from jawloc.inference.locator import Locator, Prediction
 from jawloc.inference.out_of_distribution import image_features
-from jawloc.reporting import heatmap_pictures, run_pictures
-from jawloc.reporting.heatmap_pictures import predicted_picture, target_picture
-from jawloc.reporting.location_picture import describe_error
-from jawloc.reporting.run_pictures import write_test_pictures
+from jawloc.reporting import run_pictures
+from jawloc.reporting.figures.location import describe_error
+from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_test_pictures
 from jawloc.scans.cache import CacheConfig, build_cache, open_example
 from jawloc.scans.reading import read_scan
 from jawloc.training.dataset import IntensityConfig
@@ -80,7 +79,6 @@ def shown(monkeypatch):
         figure["file"] = path.name
         path.touch()
 
-    monkeypatch.setattr(heatmap_pictures, "plot_slices", drawn)
     monkeypatch.setattr(run_pictures, "plot_slices", drawn)
     monkeypatch.setattr(run_pictures, "plot_crop", drawn)
     monkeypatch.setattr(run_pictures, "save_figure", saved)

@@ -12,7 +12,7 @@ from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.summary import (
     describe_run,
-    mean_errors,
+    flatten,
     radius_summary,
     summarise_run,
     summary_metrics,
@@ -121,7 +121,8 @@ def test_two_stages_have_a_sigma_each():
 
 def test_one_scan_without_spacing_leaves_no_mean_in_mm():
     known, unknown = evaluation(1.0, 3.0).errors[0], evaluation(1.0, 3.0, mm=False).errors[1]
-    assert mean_errors(PositionErrors((known, unknown))) == {
+    summary = summarised(test=PositionErrors((known, unknown)))
+    assert summary["test_error"] == {
         "downsampled_voxels": 2.0,
         "full_size_voxels": 8.0,
         "mm": None,
@@ -270,3 +271,8 @@ def test_the_terminal_names_each_objects_error_and_how_few_scans_show_it(tmp_pat
         "    upper           20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
         "    lower (1 scan)  20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
     ]
+
+
+def test_keys_are_joined_and_what_is_unknown_is_left_out():
+    nested = {"error": {"": 2, "mm": {"a": 3}, "b": None}, "coverage": None, "": {"rows": 4}}
+    assert flatten(nested) == {"error": 2.0, "error_mm_a": 3.0, "rows": 4.0}

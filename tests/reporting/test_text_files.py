@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.reporting.tables import write_metrics_csv
+from jawloc.inference.exports import table_text
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.training.loop import EpochRecord
 
@@ -15,7 +15,7 @@ from jawloc.training.loop import EpochRecord
 def test_the_table_can_be_read_back(tmp_path, mm):
     metrics = HeatmapMetrics(1.5, 0.5, 1e-7, 3.0, 2.0, 9.0, mm, mm, mm)
     records = [EpochRecord(n, 8.0 / n, 1e-3, metrics, metrics, 2.5) for n in (1, 2)]
-    write_metrics_csv(tmp_path / "metrics.csv", records)
+    write_text(tmp_path / "metrics.csv", table_text([record.flat() for record in records]))
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [{k: float(v) for k, v in row.items()} for row in rows] == [r.flat() for r in records]

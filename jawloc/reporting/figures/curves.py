@@ -12,21 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jawloc.reporting.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    ROUND,
-    SKY,
-    STYLE,
-    VERMILION,
-    WIDTH,
-    Style,
-    blank_chart,
-    label_log_axis,
-)
+from jawloc.reporting.figures.style import ROUND, STYLE, Colour, Style, blank_chart, label_log_axis
 
 if TYPE_CHECKING:  # would load torch, which no picture needs
     from jawloc.heatmaps.metrics import HeatmapMetrics
@@ -47,8 +33,8 @@ LOSSES: dict[str, tuple[str, Callable[[HeatmapMetrics], float | None]]] = {
 GREY = "0.55"  # of the marks where the only stage's sigma changes
 # Training and validation of the only stage, or of the coarse and of the fine one: a dark and a
 # light shade of one colour each. The dark ones stand for the stages elsewhere too.
-ONLY_STAGE = ((BLUE, VERMILION),)
-TWO_STAGES = ((BLUE, SKY), (VERMILION, ORANGE))
+ONLY_STAGE = ((Colour.BLUE, Colour.VERMILION),)
+TWO_STAGES = ((Colour.BLUE, Colour.SKY), (Colour.VERMILION, Colour.ORANGE))
 
 
 @rc_context(STYLE)
@@ -62,16 +48,12 @@ def plot_losses(
     """Show the training and validation loss of every epoch, and where sigma changed.
 
     A smaller sigma is a harder task, so the loss jumps up at each change: dotted lines with the
-    new sigma mark them, and the epochs at the minimum sigma are shaded. Each stage has a panel.
-
-    Parameters
-    ----------
-    loss : the trained one; Dice is shown as 1 - Dice, MSE relative to the target
-    threshold : the curriculum's, on this loss, drawn as a horizontal line
-    minimum_sigmas_voxels : of each stage; empty shades no epochs
+    new sigma mark them, and the epochs at each stage's minimum sigma are shaded. Each stage has a
+    panel. The trained loss is shown, Dice as 1 - Dice, MSE relative to the target; the threshold,
+    the curriculum's on this loss, is a horizontal line.
     """
     stages = _stage_names(records)
-    figure = blank_chart(WIDTH, 5.5 if len(stages) == 1 else 8.5)
+    figure = blank_chart(5.5 if len(stages) == 1 else 8.5)
     panels = figure.subplots(len(stages), sharex=True, squeeze=False)[:, 0]
     for number, axes in enumerate(panels):
         _draw_loss(axes, records, number, loss, threshold)
@@ -94,13 +76,12 @@ def _draw_loss(
     label, loss_of = LOSSES[loss]
     stages = [record.stages[stage] for record in records]
     dark, light = (ONLY_STAGE if len(records[0].stages) == 1 else TWO_STAGES)[stage]
-    train, val = (
-        np.array([loss_of(metrics) for metrics in of_split], float)  # None becomes NaN
-        for of_split in ([one.train for one in stages], [one.val for one in stages])
-    )
+    train = np.array([loss_of(one.train) for one in stages], float)  # None becomes NaN
+    val = np.array([loss_of(one.val) for one in stages], float)
     _draw_curves(axes, records, {"training": (train, dark), "validation": (val, light)})
     if threshold is not None:
-        axes.axhline(threshold, color=GREEN, linestyle="--", label=f"threshold {threshold:.3g}")
+        named = f"threshold {threshold:.3g}"
+        axes.axhline(threshold, color=Colour.GREEN, linestyle="--", label=named)
     axes.set_ylabel(label + (stages[0].name and f", {stages[0].name} stage"))
 
 
@@ -111,14 +92,11 @@ def plot_metrics(records: Sequence[EpochRecord]) -> Figure:
     Of two stages, they are those of the fine one, which gives the position.
     """
     last = _stage_names(records)[-1]
-    figure = blank_chart(WIDTH, 5)
+    figure = blank_chart(5)
     for axes, (name, label) in zip(figure.subplots(1, 3), METRICS.items(), strict=True):
-        splits = {"training": ("train", BLUE), "validation": ("val", VERMILION)}
-        curves = {
-            split: (_series(records, f"{short}_{name}"), colour)
-            for split, (short, colour) in splits.items()
-        }
-        _draw_curves(axes, records, curves)
+        train, val = (_series(records, f"{split}_{name}") for split in ("train", "val"))
+        colours = {"training": (train, Colour.BLUE), "validation": (val, Colour.VERMILION)}
+        _draw_curves(axes, records, colours)
         _draw_sigma_steps(axes, records, -1)
         axes.set_ylabel(label)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -138,49 +116,40 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
     if any("val_error_mm" in record.flat() for record in records):
         units["mm"] = "validation error (mm)"
     errors = _series(records, "val_error_voxels")  # fit() chooses the best epoch by these too
-    figure = blank_chart(WIDTH, 5.8 if len(_stage_names(records)) == 1 else 6.6)
+    figure = blank_chart(5.8 if len(_stage_names(records)) == 1 else 6.6)
     panels = figure.subplots(1, len(units), squeeze=False)[0]
     for axes, (unit, label) in zip(panels, units.items(), strict=True):
-        curves = {**_stage_curves(records, unit), **_error_curves(records, unit)}
-        _draw_curves(axes, records, curves)
+        _draw_curves(axes, records, _curves(records, unit))
         if np.isfinite(errors).any():
             best = int(np.nanargmin(errors))
             epoch, lowest = records[best].epoch, _series(records, f"val_error_{unit}")[best]
             text = f"best epoch {epoch}: {lowest:.3g} {unit}"
-            axes.plot(epoch, lowest, "*", ms=15, color=GREEN, label=text)
+            axes.plot(epoch, lowest, "*", ms=15, color=Colour.GREEN, label=text)
         axes.set_ylabel(label)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     figure.suptitle("Sigma and validation error by epoch", size=13)
     return figure
 
 
-def _stage_curves(records: Sequence[EpochRecord], unit: str) -> Curves:
-    """Return sigma and the mean error, of two stages each stage's in the stage's colour."""
+def _curves(records: Sequence[EpochRecord], unit: str) -> Curves:
+    """Return each stage's sigma and mean error, the last one's median and largest, the objects'."""
     stages = _stage_names(records)
-    if len(stages) == 1:
-        sigma = {"sigma": (_series(records, "sigma_voxels"), BLACK)} if unit == "voxels" else {}
-        return {**sigma, "mean error": (_series(records, f"val_error_{unit}"), VERMILION)}
-    curves = {}
-    for stage, (colour, _) in zip(stages, TWO_STAGES, strict=True):
+    single = len(stages) == 1
+    curves: Curves = {}
+    for stage, (colour, _) in zip(stages, ONLY_STAGE if single else TWO_STAGES, strict=True):
+        of, infix = ("", "") if single else (f", {stage}", f"_{stage}")
         if unit == "voxels":
-            curves[f"sigma, {stage}"] = (_series(records, f"sigma_{stage}_voxels"), colour)
-        key = f"val_error_{unit}" if stage == stages[-1] else f"val_error_{stage}_{unit}"
-        curves[f"mean error, {stage}"] = (_series(records, key), colour)
-    return curves
-
-
-def _error_curves(records: Sequence[EpochRecord], unit: str) -> Curves:
-    """Return the final error's median and largest, and each of several objects' own mean."""
-    objects = dict.fromkeys(name for record in records for name in record.val.by_object)
-    stages = _stage_names(records)
-    colours = ((BLUE,) if len(stages) == 1 else ()) + (SKY, GREEN, "0.5")
-    of = f", {stages[-1]}" if len(stages) > 1 else ""
-    curves = {
-        f"median error{of}": (_series(records, f"val_error_{unit}_median"), ORANGE),
-        f"largest error{of}": (_series(records, f"val_error_{unit}_max"), PURPLE),
-    }
-    for name, colour in zip(objects, cycle(colours), strict=False):
-        curves[f"mean error of {name}"] = (_series(records, f"val_error_{name}_{unit}"), colour)
+            sigma = _series(records, f"sigma{infix}_voxels")
+            curves[f"sigma{of}"] = (sigma, Colour.BLACK if single else colour)
+        key = f"val_error_{unit}" if stage == stages[-1] else f"val_error{infix}_{unit}"
+        curves[f"mean error{of}"] = (_series(records, key), Colour.VERMILION if single else colour)
+    median, largest = (_series(records, f"val_error_{unit}_{end}") for end in ("median", "max"))
+    curves[f"median error{of}"] = (median, Colour.ORANGE)
+    curves[f"largest error{of}"] = (largest, Colour.PURPLE)
+    shades = cycle([*([Colour.BLUE] * single), Colour.SKY, Colour.GREEN, "0.5"])
+    for name in dict.fromkeys(name for record in records for name in record.val.by_object):
+        mean = _series(records, f"val_error_{name}_{unit}")
+        curves[f"mean error of {name}"] = (mean, next(shades))
     return curves
 
 
@@ -236,7 +205,7 @@ def _draw_sigma_steps(
         axes.axvline(x, color=colour, linestyle=":", linewidth=1.2, label=label, zorder=0)
         if labelled and x >= free_from:
             place: Style = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-            text_colour = BLACK if colour == GREY else colour
+            text_colour = Colour.BLACK if colour == GREY else colour
             axes.text(x, 1.01, f"{sigma:.2f}", rotation=90, size=10, color=text_colour, **place)
             free_from = x + room
     lowest = [epoch for epoch, sigma in steps if sigma <= (minimum_sigma_voxels or -1)]

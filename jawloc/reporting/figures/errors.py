@@ -10,25 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from jawloc.reporting.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    ROUND,
-    STYLE,
-    VERMILION,
-    Style,
-    blank_chart,
-    label_log_axis,
-)
+from jawloc.reporting.figures.style import ROUND, STYLE, Colour, Style, blank_chart, label_log_axis
 
 UNIT_NAMES = {"mm": "mm", "full_size_voxels": "voxels of the full-size scan"}
 LEAST = 1e-3  # of what is shown on a log scale
 STATUS_STYLES: Mapping[str, Style] = {
-    "ok": {"color": BLUE, "marker": "o"},
-    "uncertain": {"color": ORANGE, "marker": "^"},
-    "not found": {"color": VERMILION, "marker": "s"},
+    "ok": {"color": Colour.BLUE, "marker": "o"},
+    "uncertain": {"color": Colour.ORANGE, "marker": "^"},
+    "not found": {"color": Colour.VERMILION, "marker": "s"},
 }
 
 
@@ -39,12 +28,13 @@ def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: st
     The unit, mm or full_size_voxels, is that of the errors and of the radii.
     """
     errors = np.sort(np.asarray(errors, float))
-    figure = blank_chart(12, 4.6)
+    figure = blank_chart(4.6)
     left, right = figure.subplots(1, 2)
-    left.hist(errors, bins=min(20, max(5, round(2 * len(errors) ** 0.5))), color=BLUE, ec="white")
-    left.axvline(errors.mean(), color=BLACK, label=f"mean {errors.mean():.3g}")
+    bins = min(20, max(5, round(2 * len(errors) ** 0.5)))
+    left.hist(errors, bins=bins, color=Colour.BLUE, ec="white")
+    left.axvline(errors.mean(), color=Colour.BLACK, label=f"mean {errors.mean():.3g}")
     median = float(np.median(errors))
-    left.axvline(median, color=GREEN, linestyle="--", label=f"median {median:.3g}")
+    left.axvline(median, color=Colour.GREEN, linestyle="--", label=f"median {median:.3g}")
     left.set_xlim(left=0)
     left.set_ylabel("number of scans")
     left.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -61,16 +51,14 @@ def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: st
 def _draw_cumulative(axes: Axes, errors: np.ndarray, radii: Sequence[float]) -> None:
     end = max(1.05 * max(errors[-1], *radii, 0), LEAST)
     shares = np.arange(len(errors) + 1) / len(errors)
-    axes.step([0, *errors, end], [*shares, 1.0], where="post", color=BLUE, linewidth=2)
+    axes.step([0, *errors, end], [*shares, 1.0], where="post", color=Colour.BLUE, linewidth=2)
     for radius in radii:
         share = float(np.mean(errors <= radius))
         axes.plot([radius, radius, 0], [0, share, share], color="0.6", linestyle=":", linewidth=1.2)
         label = f"{100 * share:.0f} % within {radius:g}"
-        axes.plot(radius, share, "o", color=VERMILION, markersize=6, label=label)
-    axes.set_xlim(0, end)
-    axes.set_ylim(0, 1.06)
+        axes.plot(radius, share, "o", color=Colour.VERMILION, markersize=6, label=label)
+    axes.set(xlim=(0, end), ylim=(0, 1.06), ylabel="scans with at most this error (SDR)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_ylabel("scans with at most this error (SDR)")
     if len(radii):
         axes.legend(loc="best", frameon=True)
 
@@ -85,19 +73,19 @@ def plot_trust(
     """
     x, y = np.maximum(foretold, LEAST), np.maximum(errors, LEAST)
     limits = min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5
-    figure = blank_chart(7.5, 6.2)
+    figure = blank_chart(6.2, 7.5)
     axes = figure.add_subplot()
     for status, style in STATUS_STYLES.items():
         own = np.array([one == status for one in statuses])
         if own.any():
             label = f"{status} ({int(own.sum())})"
             axes.plot(x[own], y[own], linestyle="none", alpha=0.8, label=label, **style)
-    axes.plot(limits, limits, color=BLACK, linewidth=1.2, label=f"error = {what}")
+    axes.plot(limits, limits, color=Colour.BLACK, linewidth=1.2, label=f"error = {what}")
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         label_log_axis(axis)
-    axes.set_xlabel(f"{what} (voxels of the full-size scan)")
-    axes.set_ylabel("radial error (voxels of the full-size scan)")
+    unit = "(voxels of the full-size scan)"
+    axes.set(xlabel=f"{what} {unit}", ylabel=f"radial error {unit}")
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", frameon=True)
     above = f"{int(np.sum(errors > foretold))} of {len(x)} above the line"
@@ -110,23 +98,27 @@ def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
     """Show signed errors (scan, 3) along z, y and x, with their mean and its standard error."""
     offsets = np.asarray(offsets, float)
     n = len(offsets)
-    figure = blank_chart(9.5, 4.6)
+    figure = blank_chart(4.6, 9.5)
     axes = figure.add_subplot()
     beside = np.linspace(-0.25, 0.25, n) if n > 1 else np.zeros(1)
     for row in range(3):
         label = "one scan" if row == 0 else None
-        axes.plot(row + beside, offsets[:, row], "o", color=BLUE, alpha=0.6, label=label)
+        axes.plot(row + beside, offsets[:, row], "o", color=Colour.BLUE, alpha=0.6, label=label)
     error = offsets.std(axis=0, ddof=1) / n**0.5 if n > 1 else None
-    style: Style = {"fmt": "D", "color": VERMILION, "capsize": 8, "linewidth": 2, "zorder": 3}
+    style: Style = {
+        "fmt": "D",
+        "color": Colour.VERMILION,
+        "capsize": 8,
+        "linewidth": 2,
+        "zorder": 3,
+    }
     label = "mean" if error is None else "mean ± standard error"
     axes.errorbar(range(3), offsets.mean(axis=0), yerr=error, label=label, **style)
-    axes.axhline(0, color=BLACK, linewidth=1)
+    axes.axhline(0, color=Colour.BLACK, linewidth=1)
     axes.set_xticks(range(3), ["z", "y", "x"])
-    axes.set_xlim(-0.5, 2.5)
     axes.margins(y=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND))
-    axes.set_xlabel("axis")
-    axes.set_ylabel(f"predicted minus true ({UNIT_NAMES[unit]})")
+    axes.set(xlim=(-0.5, 2.5), xlabel="axis", ylabel=f"predicted minus true ({UNIT_NAMES[unit]})")
     axes.grid(alpha=0.25, axis="y")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     axes.set_title(f"Signed errors of the {name}", parse_math=False)

@@ -1,11 +1,13 @@
-"""What pictures of slices share: a slice in grey, a scale bar, a box, the title.
+"""What pictures of slices share: the three views, a slice in grey, a scale bar, a box, the title.
 
 Volumes and points come in as (z, y, x); here they are reordered, because a screen is (x, y).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,13 +17,32 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from jawloc.geometry import Triple
-from jawloc.reporting.figures.layout import TITLE_LINE, VIEWS, View, scale_bar_mm
-from jawloc.reporting.figures.style import DOTS_PER_INCH, ORANGE, ROUND, Style
+from jawloc.reporting.figures.style import DOTS_PER_INCH, ROUND, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices
 
 Point = Sequence[float] | np.ndarray
+Frame = tuple[Point, Point]  # (start, stop) of a box of voxels, `start` in it and `stop` outside
 OUTLINE = [withStroke(linewidth=3.5, foreground="black")]
-BOX: Style = {"fill": False, "edgecolor": ORANGE, "linestyle": "--", "linewidth": 1.8}
+BOX: Style = {"fill": False, "edgecolor": Colour.ORANGE, "linestyle": "--", "linewidth": 1.8}
+TITLE_LINE = 0.24  # inches
+
+
+class View(NamedTuple):
+    """One plane: the axis of the volume (0 z, 1 y, 2 x) along its normal, rows and columns."""
+
+    name: str
+    normal: int
+    rows: int
+    columns: int
+
+    def cut(self, planes: OrthogonalSlices) -> np.ndarray:
+        """Return this view's slice."""
+        plane: np.ndarray = getattr(planes, self.name)
+        return plane
+
+
+# z points up, since the fish stands upright with the head at large z; y points down.
+VIEWS = (View("axial", 0, 1, 2), View("coronal", 1, 0, 2), View("sagittal", 2, 0, 1))
 
 
 def draw_title(figure: Figure, lines: Sequence[str]) -> None:
@@ -36,17 +57,15 @@ def draw_slice(
     axes: Axes,
     view: View,
     planes: OrthogonalSlices,
-    spacing: Triple | None,
-    box: tuple[Point, Point],
     position: str,
+    spacing: Triple | None,
+    box: Frame,
+    frame: Frame,
 ) -> None:
     """Draw a slice with axes in voxels; the three share limits that outliers don't move.
 
-    Parameters
-    ----------
-    spacing : gives the voxels their aspect; None draws cubes
-    box : (start, stop) in voxels, which the planes cover
-    position : of the slice along its normal
+    `position` is the slice's along its normal; the planes cover `box`, `frame` is shown. Without
+    spacing voxels are cubes.
     """
     values = np.concatenate([v.cut(planes).ravel()[::5] for v in VIEWS]).astype(np.float32)
     low, high = np.nanpercentile(values, (1, 99.5))
@@ -60,22 +79,18 @@ def draw_slice(
         aspect=spacing[view.rows] / spacing[view.columns] if spacing else 1.0,
     )
     axes.set_autoscale_on(False)
-    axes.set_title(f"{view.name}, {view.label('normal')} = {position}")
-    axes.set_xlabel(f"{view.label('columns')} (voxels)")
-    axes.set_ylabel(f"{view.label('rows')} (voxels)", labelpad=2)
+    axes.set_title(f"{view.name}, {'zyx'[view.normal]} = {position}")
+    axes.set_xlabel(f"{'zyx'[view.columns]} (voxels)")
+    axes.set_ylabel(f"{'zyx'[view.rows]} (voxels)", labelpad=2)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-
-
-def show_box(axes: Axes, view: View, box: tuple[Point, Point]) -> None:
-    """Show this part; z points up, since the fish stands upright, and y down."""
-    (left, top), (right, bottom) = _corners(view, box)
+    (left, top), (right, bottom) = _corners(view, frame)
     axes.set_xlim(left, right)
     axes.set_ylim(*((top, bottom) if view.rows == 0 else (bottom, top)))
 
 
-def draw_box(axes: Axes, view: View, box: tuple[Point, Point]) -> None:
-    """Draw the outline of a box of voxels, `start` in it and `stop` outside."""
+def draw_box(axes: Axes, view: View, box: Frame) -> None:
+    """Draw the outline of a box of voxels."""
     (left, top), (right, bottom) = _corners(view, box)
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, **BOX))
 
@@ -92,5 +107,11 @@ def draw_scale_bar(axes: Axes, voxels: float, view: View, spacing: Triple | None
     axes.text(0.06, 0.22 / inches, text, va="bottom", **style)
 
 
-def _corners(view: View, box: tuple[Point, Point]) -> list[tuple[float, float]]:
+def scale_bar_mm(width_mm: float) -> float:
+    """Return the largest of 1, 2, 5, 10, ... mm (or 0.1, 0.2, ...) within a third of a width."""
+    decade = 10.0 ** math.floor(math.log10(width_mm / 3))
+    return max(m * decade for m in (1, 2, 5) if m * decade <= width_mm / 3)
+
+
+def _corners(view: View, box: Frame) -> list[tuple[float, float]]:
     return [(point[view.columns] - 0.5, point[view.rows] - 0.5) for point in box]

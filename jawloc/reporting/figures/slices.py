@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -15,42 +17,23 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from jawloc.geometry import Triple
-from jawloc.reporting.figures.layout import VIEWS, Box, View, crop_verdict, lay_out, title_lines
-from jawloc.reporting.figures.panels import (
-    BOX,
-    OUTLINE,
-    Point,
-    draw_box,
-    draw_scale_bar,
-    draw_slice,
-    draw_title,
-    show_box,
-)
-from jawloc.reporting.figures.style import (
-    DOTS_PER_INCH,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    STYLE,
-    VERMILION,
-    YELLOW,
-    Style,
-)
+from jawloc.reporting.figures import panels
+from jawloc.reporting.figures.panels import BOX, OUTLINE, TITLE_LINE, VIEWS, Frame, Point, View
+from jawloc.reporting.figures.style import DOTS_PER_INCH, STYLE, WIDTH, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
 Volume = np.ndarray | OrthogonalSlices
+Box = tuple[float, float, float, float]  # left, bottom, width, height
+
+TALLEST_PANEL = 7.5  # inches
+LEGEND_LINE, COLOUR_BAR = 0.28, 0.8  # inches of height; the bar's with its numbers and label
+LEFT, RIGHT, BOTTOM, GAP = 0.8, 0.3, 0.65, 0.9  # inches; room for tick and axis labels
+PANEL_TITLE = 0.6  # inches
+TITLE_CHARACTERS = 105  # a line
 JAW_RED = "#FF2A2A"
-# for true points
-RINGS = (
-    *(("o", SKY), ("s", PURPLE), ("D", GREEN)),
-    *(("^", YELLOW), ("v", ORANGE), ("h", VERMILION)),
-)
-# for predicted points
-CROSSES = (
-    *(("+", YELLOW), ("x", ORANGE), ("1", VERMILION)),
-    *(("2", SKY), ("3", PURPLE), ("4", GREEN)),
-)
+# the markers of true points, and of predicted ones
+RINGS = [*zip("osD^vh", ("SKY", "PURPLE", "GREEN", "YELLOW", "ORANGE", "VERMILION"), strict=True)]
+CROSSES = [*zip("+x1234", ("YELLOW", "ORANGE", "VERMILION", "SKY", "PURPLE", "GREEN"), strict=True)]
 
 
 @rc_context(STYLE)
@@ -66,7 +49,7 @@ def plot_slices(
     heatmap: Volume | None = None,
     heatmap_stride: float | Triple = 1.0,
     heatmap_label: str = "probability per voxel",
-    window: tuple[Point, Point] | None = None,
+    window: Frame | None = None,
 ) -> Figure:
     """Show three orthogonal slices through the voxel at `centre`, with what is known about them.
 
@@ -82,12 +65,15 @@ def plot_slices(
     lines = title_lines(title, base, spacing_mm_zyx)
     extent = np.asarray(base.shape_zyx) * (spacing_mm_zyx or (1, 1, 1))
     layout = lay_out(extent, len(lines), len(handles), colour_bar=heat is not None)
-    figure = Figure(figsize=layout.size, dpi=DOTS_PER_INCH)
-    draw_title(figure, lines)
+    figure, whole = Figure(figsize=layout.size, dpi=DOTS_PER_INCH), ((0, 0, 0), base.shape_zyx)
+    panels.draw_title(figure, lines)
     for view, place in zip(VIEWS, layout.panels, strict=True):
-        axes = figure.add_axes(place)
-        _draw_panel(axes, view, base, spacing_mm_zyx, heat, stride, red, window)
-        for _, point, style in marks:
+        axes, position = figure.add_axes(place), str(base.index_zyx[view.normal])
+        panels.draw_slice(axes, view, base, position, spacing_mm_zyx, whole, whole)
+        _draw_overlays(axes, view, heat, stride, red, window)
+        if spacing_mm_zyx is not None:
+            panels.draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing_mm_zyx)
+        for point, style in marks:
             axes.plot(point[view.columns], point[view.rows], **style)
     _draw_legend(figure, layout.legend, handles)
     if heat is not None:
@@ -120,43 +106,94 @@ def plot_crop(
     )
 
 
+def crop_verdict(mask: np.ndarray | None, object_name: str = "jaw") -> str:
+    """Return whether the labelled voxels of a crop (z, y, x) reach its border, and which faces."""
+    if mask is None:
+        return f"without a mask it is unknown whether the crop holds all of the {object_name}"
+    faces = [
+        f"{end} {name}"
+        for axis, name in enumerate("zyx")
+        for end, index in (("low", 0), ("high", -1))
+        if mask.take(index, axis).any()
+    ]
+    if faces:
+        where = ", ".join(faces)
+        return f"the {object_name} touches the crop's border at {where}: it may be cut off"
+    if not mask.any():
+        return "no labelled voxel in this crop"
+    return f"the {object_name} does not touch the crop's border"
+
+
+class Layout(NamedTuple):
+    """A figure's size in inches and the boxes in it as fractions of that size."""
+
+    size: tuple[float, float]
+    panels: list[Box]
+    legend: Box
+    colour_bar: Box
+
+
+def lay_out(
+    extent_zyx: Sequence[float] | np.ndarray,
+    title_lines: int,
+    legend_lines: int,
+    colour_bar: bool = False,
+) -> Layout:
+    """Fit three panels of a volume's proportions, title, legend and colour bar together.
+
+    The panels share one scale where they fit side by side, with the legend below. A tall scan's
+    upright views fill the height instead; its axial view then grows into the room left over, and
+    the legend goes below that. `extent_zyx` are the volume's lengths in any one unit.
+    """
+    depth, height, width = (float(length) for length in extent_zyx)
+    room = WIDTH - LEFT - RIGHT - 2 * GAP
+    legend, bar = LEGEND_LINE * legend_lines, COLOUR_BAR * colour_bar
+    scale = min(room / (2 * width + height), TALLEST_PANEL / max(depth, height))
+    tallest = scale * max(depth, height)
+    free = tallest - legend - bar - BOTTOM
+    grown = min(room / width - scale * (1 + height / width), free / height)
+    tall = grown >= scale
+    axial = max(grown, scale)
+    bottom = BOTTOM if tall else BOTTOM + max(legend, bar) + 0.15
+    top = bottom + tallest
+    widths = (axial * width, scale * width, scale * height)
+    heights = (axial * height, scale * depth, scale * depth)
+    gap = (room - sum(widths)) / 2 + GAP
+    lefts = (LEFT, LEFT + widths[0] + gap, LEFT + widths[0] + widths[1] + 2 * gap)
+    boxes = [(x, top - h, w, h) for x, w, h in zip(lefts, widths, heights, strict=True)]
+    legend_top = top - heights[0] - BOTTOM - 0.1 if tall else bottom - BOTTOM - 0.05
+    boxes.append((LEFT, legend_top - legend, widths[0], max(legend, 0.01)))
+    below, beside = (LEFT, legend_top - legend - 0.4), (WIDTH - RIGHT - 3.3, legend_top - 0.2)
+    boxes.append((*(below if tall else beside), 3.0, 0.18))
+    full = top + PANEL_TITLE + TITLE_LINE * title_lines
+    panels = [(x / WIDTH, y / full, w / WIDTH, h / full) for x, y, w, h in boxes]
+    return Layout((WIDTH, full), panels[:3], *panels[3:])
+
+
+def title_lines(title: str, planes: OrthogonalSlices, spacing_mm_zyx: Triple | None) -> list[str]:
+    """Return the title, wrapped, and a last line with the size of the volume."""
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_CHARACTERS)]
+    size = f"{' × '.join(map(str, planes.shape_zyx))} voxels (z, y, x)"
+    if spacing_mm_zyx is None:
+        return [*lines, f"{size}, spacing unknown"]
+    return [*lines, f"{size} of {' × '.join(f'{s:.3g}' for s in spacing_mm_zyx)} mm"]
+
+
 def _as_planes(volume: Volume, point: Point) -> OrthogonalSlices:
     return volume if isinstance(volume, OrthogonalSlices) else orthogonal_slices(volume, point)
 
 
-def _marks(points: Mapping[str, Point]) -> list[tuple[str, Point, Style]]:
-    """Give each point a marker and a colour of its own."""
+def _marks(points: Mapping[str, Point]) -> list[tuple[Point, Style]]:
+    """Give each point a marker, a colour and a label of its own."""
     marks = []
     free = {True: cycle(CROSSES), False: cycle(RINGS)}
     for name, point in points.items():
         marker, colour = next(free["predict" in name.lower()])
+        label = f"{name}: {', '.join(f'{value:.1f}' for value in point)} (z, y, x)"
         style = {"marker": marker, "markersize": 14, "markeredgewidth": 2, "linestyle": "none"}
-        style |= {"color": colour, "markerfacecolor": "none", "path_effects": OUTLINE}
-        marks.append((name, point, style))
+        style |= {"color": Colour[colour], "markerfacecolor": "none", "path_effects": OUTLINE}
+        marks.append((point, style | {"label": label}))
     return marks
-
-
-def _draw_panel(
-    axes: Axes,
-    view: View,
-    base: OrthogonalSlices,
-    spacing: Triple | None,
-    heat: OrthogonalSlices | None,
-    stride: np.ndarray,
-    mask: OrthogonalSlices | None,
-    window: tuple[Point, Point] | None,
-) -> None:
-    whole = ((0, 0, 0), base.shape_zyx)
-    draw_slice(axes, view, base, spacing, whole, str(base.index_zyx[view.normal]))
-    show_box(axes, view, whole)
-    if heat is not None:
-        _draw_heatmap(axes, view, heat, stride)
-    if mask is not None:
-        _draw_mask(axes, view.cut(mask) != 0, opacity=0.3 if heat is None else 0.0)
-    if window is not None:
-        draw_box(axes, view, window)
-    if spacing is not None:
-        draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing)
 
 
 def _heat_colours() -> ListedColormap:
@@ -168,6 +205,22 @@ def _heat_colours() -> ListedColormap:
 
 def _highest(heat: OrthogonalSlices) -> float:
     return max(float(max(np.nanmax(view.cut(heat)) for view in VIEWS)), 1e-12)
+
+
+def _draw_overlays(
+    axes: Axes,
+    view: View,
+    heat: OrthogonalSlices | None,
+    stride: np.ndarray,
+    mask: OrthogonalSlices | None,
+    window: Frame | None,
+) -> None:
+    if heat is not None:
+        _draw_heatmap(axes, view, heat, stride)
+    if mask is not None:
+        _draw_mask(axes, view.cut(mask) != 0, opacity=0.3 if heat is None else 0.0)
+    if window is not None:
+        panels.draw_box(axes, view, window)
 
 
 def _draw_heatmap(axes: Axes, view: View, heat: OrthogonalSlices, stride: np.ndarray) -> None:
@@ -197,12 +250,9 @@ def _draw_mask(axes: Axes, inside: np.ndarray, opacity: float) -> None:
 
 
 def _legend_handles(
-    marks: Sequence[tuple[str, Point, Style]], mask_label: str | None, window: bool
+    marks: Sequence[tuple[Point, Style]], mask_label: str | None, window: bool
 ) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = []
-    for name, point, style in marks:
-        position = ", ".join(f"{value:.1f}" for value in point)
-        handles.append(Line2D([], [], label=f"{name}: {position} (z, y, x)", **style))
+    handles: list[Line2D | Patch] = [Line2D([], [], **style) for _, style in marks]
     if mask_label is not None:
         fill = (*to_rgb(JAW_RED), 0.3)
         handles.append(Patch(facecolor=fill, edgecolor=JAW_RED, label=mask_label))

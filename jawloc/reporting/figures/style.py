@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
 
-from jawloc.reporting.figures.png import write_png
 from jawloc.scans.atomic import atomic_path
 from jawloc.scans.manifest import record_file
 
@@ -23,14 +25,18 @@ Style = dict[str, Any]
 WIDTH = 12.0  # inches
 DOTS_PER_INCH = 100
 STYLE: Any = {"font.size": 12, "axes.titlesize": 12, "legend.frameon": False}
-
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 ROUND = [1, 2, 5, 10]  # steps between ticks
+LARGEST_FILE_BYTES = 400_000
 
 
-def blank_chart(width: float, height: float) -> Figure:
+class Colour(StrEnum):
+    """Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+    ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+    BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
+
+
+def blank_chart(height: float, width: float = WIDTH) -> Figure:
     """Return an empty figure of this size in inches, which finds the room for its labels."""
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
@@ -54,7 +60,27 @@ def save_figure(figure: Figure, path: Path) -> None:
     picture = figure_to_array(figure)
     figure.clear()
     record_file(path)
-    write_png(picture, path, DOTS_PER_INCH)
+    write_png(picture, path)
+
+
+def write_png(picture: np.ndarray, path: Path) -> None:
+    """Write a picture (uint8, shape (rows, columns, 3)) as a PNG of about 400 kB at most.
+
+    A scan's noise hardly compresses; a large picture gets a palette, of ever fewer colours. That of
+    maximum coverage keeps the few pixels of a marker.
+    """
+    reduced = image = Image.fromarray(picture)
+    for colours in (None, 256, 128, 64, 32):
+        if colours is not None:
+            method = Image.Quantize.MAXCOVERAGE
+            reduced = image.quantize(colours, method, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        reduced.save(buffer, "PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+        if buffer.tell() <= LARGEST_FILE_BYTES:
+            break
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
 
 
 def save_drawn(
@@ -66,11 +92,8 @@ def save_drawn(
 ) -> None:
     """Save what a library draws with pyplot, and leave pyplot as it was.
 
-    Parameters
-    ----------
-    draw : returns axes, or an array of axes of one figure
-    title : replaces the library's own
-    labels : replacements for some of the library's axis labels
+    `draw` returns axes, or an array of axes of one figure; `title` replaces the library's own, and
+    `labels` some of its axis labels.
     """
     import matplotlib.pyplot as plt
 

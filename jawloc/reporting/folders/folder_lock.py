@@ -33,15 +33,9 @@ _held: dict[Path, tuple[int, int]] = {}  # place -> process and thread
 def exclusive_lock(place: Path, what: str) -> Iterator[None]:
     """Hold a lock for as long as the block lasts; within the block its thread may take it again.
 
-    Parameters
-    ----------
-    place : path without an ending, of the files `*.lock` and `*.lease`, which are removed again
-    what : begins the refusal: what is in use, and where
-
-    Raises
-    ------
-    InputError
-        If another process, or another thread, holds the lock; or the files can't be written.
+    `place` is the path, without an ending, of the files `*.lock` and `*.lease`, which are removed
+    again. Raises InputError, which begins with `what` is in use and where, if another process or
+    thread holds the lock, or the files can't be written.
     """
     me = (os.getpid(), threading.get_ident())
     if _held.get(place) == me:
@@ -71,8 +65,7 @@ def _acquire(place: Path, stack: ExitStack) -> None:
     while True:
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            has_locks = _acquire_lock(lock)
-            if has_locks:
+            if has_locks := _acquire_lock(lock):
                 stack.callback(lock.release)
             _acquire_lease(lease, has_locks)
         except FileNotFoundError:  # the last holder removed the folder

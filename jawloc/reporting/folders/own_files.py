@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +20,37 @@ from jawloc.reporting.location_files import TABLES, files_of_0_1_0
 from jawloc.scans.manifest import start_manifest, written_files
 
 CHECKPOINT = "checkpoint.pt"
-_TEST_PICTURES = (
-    *("test_heatmap", "test_cropped", "test_centroid", "test_centroid_downsampled"),
-    *("test_centroid_truth", "truth_cropped"),
+_TEST_PICTURE = r"test_heatmap|test_cropped|test_centroid(?:_downsampled|_truth)?|truth_cropped"
+_RUN_FILE = (
+    r"(?:train|val)_heatmap_(?:example|pred|example_fine)\.png|(?:losses|metrics|sigma)\.png"
+    r"|heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png"
+    rf"|metrics\.csv|summary\.json|config\.yml|out_of_fold\.csv|{re.escape(CHECKPOINT)}"
 )
-_RUN_FILES = {
-    *(f"{split}_heatmap_{kind}.png" for split in ("train", "val") for kind in ("example", "pred")),
-    *(f"{split}_heatmap_example_fine.png" for split in ("train", "val")),
-    *(f"{name}.png" for name in ("losses", "metrics", "sigma", *_TEST_PICTURES)),
-    *("metrics.csv", "summary.json", "config.yml", "out_of_fold.csv", CHECKPOINT),
-}
-_EPOCH_PICTURE = re.compile(r"heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png")
 _EVALUATION_FILES = {JSON_FILE, CSV_FILE, HTML_FILE}
 _FIGURES = ("success", "trust", "bias")
-_EVALUATION_PICTURE = re.compile(r"(?:(?:success|trust|bias)(?:_[^/]+)?|worst_\d{2,}_[^/]+)\.png")
-_WORST_PICTURE = re.compile(r"worst_\d{2,}_(.+)\.png")
 
-Names = Callable[[str], bool]  # whether a file name is among them
+Names = Callable[[str], object]  # true of a file name that is among them
+is_evaluation_picture: Names = re.compile(
+    rf"(?:(?:{'|'.join(_FIGURES)})(?:_[^/]+)?|worst_\d{{2,}}_[^/]+)\.png"
+).fullmatch
 
 
 def run_names(folder_name: str, objects: Sequence[str]) -> Names:
     """Return which files a training for these objects writes into a folder of this name."""
-    several = objects if len(objects) > 1 else ()
-    of_objects = {f"{name}_{o}.png" for name in _TEST_PICTURES for o in several}
-    exact = {*_RUN_FILES, f"{folder_name}.pth", *of_objects}
-    return lambda name: name in exact or _EPOCH_PICTURE.fullmatch(name) is not None
+    of_object = _any_of(f"_{name}" for name in (objects if len(objects) > 1 else ()))
+    own = rf"(?:{_TEST_PICTURE})(?:{of_object})?\.png|{re.escape(folder_name)}\.pth"
+    return re.compile(f"{_RUN_FILE}|{own}").fullmatch
 
 
 def evaluation_names(objects: Sequence[str], scans: Iterable[str]) -> Names:
     """Return which files an evaluation of these objects and scans writes."""
-    endings = picture_endings(objects).values()
-    exact = _EVALUATION_FILES | {f"{f}{ending}.png" for f in _FIGURES for ending in endings}
-    shown = {f"{scan}{ending}" for scan in scans for ending in endings}
+    endings, shown = _any_of(picture_endings(objects).values()), _any_of(scans)
+    pictures = rf"(?:{_any_of(_FIGURES)}|worst_\d{{2,}}_(?:{shown}))(?:{endings})\.png"
+    return re.compile(f"{_any_of(_EVALUATION_FILES)}|{pictures}").fullmatch
 
-    def written(name: str) -> bool:
-        worst = _WORST_PICTURE.fullmatch(name)
-        return name in exact or (worst is not None and worst[1] in shown)
 
-    return written
+def _any_of(texts: Iterable[str]) -> str:
+    return "|".join(map(re.escape, texts))
 
 
 def picture_endings(objects: Sequence[str]) -> dict[str, str]:
@@ -67,16 +59,9 @@ def picture_endings(objects: Sequence[str]) -> dict[str, str]:
     return {name: f"_{name}".replace("/", "_") if several else "" for name in objects}
 
 
-def evaluation_pictures(folder: Path) -> list[Path]:
-    """Return the pictures that earlier evaluations left in a folder, as its manifest says."""
-    own = written_files(folder) or set()
-    return [folder / name for name in sorted(own) if _EVALUATION_PICTURE.fullmatch(name)]
-
-
 def own_names(folder: Path, *, run: bool = False) -> set[str]:
     """Return the names of jawloc's files in a folder; `run`: that a training wrote into."""
-    listed = written_files(folder)
-    if listed is not None:
+    if (listed := written_files(folder)) is not None:
         return listed
     present = set(_names_in(folder))
     own = present & (_evaluation_of_0_1_0(folder) | files_of_0_1_0(folder))
@@ -100,10 +85,7 @@ def open_manifest(folder: Path, option: str, writes: Names, *, run: bool = False
 
 
 def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> None:
-    """Raise InputError, which begins with the option that chose the folder, to keep others' files.
-
-    That is, if it holds a file that is to be written and is not among jawloc's own.
-    """
+    """Raise InputError, naming the folder's option, if a file to be written isn't jawloc's own."""
     for name in _names_in(folder):
         if name not in own and writes(name):
             raise InputError(
@@ -114,13 +96,8 @@ def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> N
 
 def _names_in(folder: Path) -> list[str]:
     """Return what is in a folder and in the folders in it, as sorted names relative to it."""
-    names = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        names.append(path.name)
-        if path.is_dir():
-            with suppress(OSError):  # it can't be read
-                names += sorted(f"{path.name}/{below.name}" for below in path.iterdir())
-    return names
+    paths = sorted([*folder.glob("*"), *folder.glob("*/*")])
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def _evaluation_of_0_1_0(folder: Path) -> set[str]:

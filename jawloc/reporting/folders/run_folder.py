@@ -35,16 +35,13 @@ def locked_run_folder(
 ) -> Iterator[Path]:
     """Lock a run's folder, which isn't made yet, once its name is known to be plain and free.
 
-    Raises
-    ------
-    InputError
-        If the name is not plain, taken, or in use by another process, or if the folder holds a
-        file that jawloc didn't write and would overwrite.
+    Raises InputError if the name is not plain, taken, or in use by another process, or if the
+    folder holds a file that jawloc didn't write and would overwrite.
     """
-    _check_name(model_name)
-    folder = base / OUTPUT_FOLDER / model_name
+    folder = _plainly_named(base, model_name)
+    locks = folder.parent / LOCKS_FOLDER
     with (
-        _without_empty_folders(base),
+        _removed_if_empty(locks, *locks.parents[:2]),
         exclusive_lock(lock_path(folder), f"--model-name: {model_name!r} ({folder})"),
     ):
         _recover(folder)
@@ -59,10 +56,9 @@ def locked_run_folder(
 
 
 @contextmanager
-def _without_empty_folders(base: Path) -> Iterator[None]:
-    """Remove the folders that only a lock needed, where a run was refused."""
-    output = base / OUTPUT_FOLDER
-    made = [f for f in (output / LOCKS_FOLDER, output, output.parent) if not f.exists()]
+def _removed_if_empty(*folders: Path) -> Iterator[None]:
+    """Remove those of these folders that didn't exist before the block and are empty after it."""
+    made = [folder for folder in folders if not folder.exists()]
     try:
         yield
     finally:
@@ -74,19 +70,12 @@ def _without_empty_folders(base: Path) -> Iterator[None]:
 def locked_output_folder(folder: Path) -> Iterator[None]:
     """Make the folder that `--output-dir` names, and lock it; remove it again if it stays empty.
 
-    Raises
-    ------
-    InputError
-        If it can't be written to, or is in use by another process.
+    Raises InputError if it can't be written to, or is in use by another process.
     """
-    new = not folder.exists()
-    make_writable(folder, f"--output-dir: {folder} must be a folder that can be written to")
-    try:
+    with _removed_if_empty(folder):
+        make_writable(folder, f"--output-dir: {folder} must be a folder that can be written to")
         with exclusive_lock(lock_path(folder), f"--output-dir: {folder}"):
             yield
-    finally:
-        if new:
-            _remove_if_empty(folder)
 
 
 def lock_path(folder: Path) -> Path:
@@ -105,22 +94,15 @@ def is_run_folder(folder: Path) -> bool:
 def _run_of(folder: Path) -> Path | None:
     place = Path(os.path.abspath(folder))  # noqa: PTH100 - links keep their names
     for run in (place, place.parent):
-        if run.parent.parts[-2:] == OUTPUT_FOLDER.parts and (run == place or _is_fold(place)):
+        in_run = run == place or _FOLD.fullmatch(place.name)
+        if in_run and run.parent.parts[-2:] == OUTPUT_FOLDER.parts:
             return run
     return None
 
 
-def _is_fold(folder: Path) -> bool:
-    return _FOLD.fullmatch(folder.name) is not None
-
-
-# Names
-
-
 def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
     """Return the run's folder, once its name is known to be plain and free."""
-    _check_name(model_name)
-    folder = base / OUTPUT_FOLDER / model_name
+    folder = _plainly_named(base, model_name)
     if resume and not (folder / CHECKPOINT).is_file():
         raise InputError(f"--resume: {folder} holds no interrupted run; received {model_name!r}")
     if folder.exists() and not overwrite and not resume:
@@ -128,12 +110,13 @@ def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool)
     return folder
 
 
-def _check_name(model_name: str) -> None:
+def _plainly_named(base: Path, model_name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9 ._+=-]*[A-Za-z0-9_+=-])?", model_name):
         raise InputError(
             "--model-name: a model's name is a folder's name, of letters, digits, spaces and "
             f". _ + = - only and not beginning with a dot; received {model_name!r}"
         )
+    return base / OUTPUT_FOLDER / model_name
 
 
 def _taken(folder: Path) -> InputError:
@@ -145,22 +128,13 @@ def _taken(folder: Path) -> InputError:
     )
 
 
-# What an early end leaves
-
-
 @contextmanager
 def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
     """Make a run's folder; if the run ends early, keep it only if it can be resumed.
 
     `overwrite` replaces the files that an earlier run and evaluations of it wrote, and only they;
-    if the new run ends before it has a whole epoch, they are put back.
-
-    Raises
-    ------
-    InputError
-        Another run took the name since `output_folder` looked.
-    KeyboardInterrupt
-        With how to go on, in place of one without a message.
+    if the new run ends before it has a whole epoch, they are put back. Raises InputError if another
+    run took the name since `output_folder` looked, and KeyboardInterrupt with how to go on.
     """
     _recover(folder)
     try:
@@ -191,12 +165,11 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
 
 def _own_files(folder: Path) -> list[Path]:
     """Return what a run, its folds and evaluations of it wrote into its folder; manifests last."""
-    names = own_run_names(folder)
-    own = [folder / name for name in sorted(names) if os.path.lexists(folder / name)]
-    targets = {path: target_of_temporary(path) for path in folder.iterdir()}
-    own += [path for path, target in targets.items() if target and target.name in names]
+    names, own = own_run_names(folder), []
     for path in sorted(folder.iterdir()):
-        if _is_fold(path) and path.is_dir():
+        if (target_of_temporary(path) or path).name in names:
+            own.append(path)
+        elif _FOLD.fullmatch(path.name) and path.is_dir():
             own += _own_files(path)
     return own + [path for path in [folder / MANIFEST] if path.is_file()]
 
@@ -205,10 +178,7 @@ def _move_away(folder: Path) -> None:
     """Move a run's files into REPLACED, which exists only once it has all of them."""
     moved = _own_files(folder)
     (folder / UNFINISHED).mkdir()
-    for path in moved:
-        place = folder / UNFINISHED / path.relative_to(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
+    _move(moved, folder, folder / UNFINISHED)
     (folder / UNFINISHED).rename(folder / REPLACED)
     _remove_empty_folds(folder, moved)
 
@@ -226,11 +196,16 @@ def _put_back(folder: Path) -> None:
 
 
 def _move_back(folder: Path) -> None:
-    for path in [path for path in (folder / UNFINISHED).rglob("*") if not path.is_dir()]:
-        place = folder / path.relative_to(folder / UNFINISHED)
-        place.parent.mkdir(exist_ok=True)
-        path.replace(place)
+    kept = [path for path in (folder / UNFINISHED).rglob("*") if not path.is_dir()]
+    _move(kept, folder / UNFINISHED, folder)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def _move(paths: Sequence[Path], source: Path, target: Path) -> None:
+    for path in paths:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
 
 
 def _recover(folder: Path) -> None:

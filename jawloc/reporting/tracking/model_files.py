@@ -20,16 +20,9 @@ STORE_SCHEMES = ("models:/", "runs:/")
 def model_file(model: str, base: Path) -> Iterator[Path]:
     """Give the `.pth` of a model, for as long as the block lasts.
 
-    Parameters
-    ----------
-    model : the path of a `.pth`, or of the folder that jawloc-train put it into; an MLflow URI
-        (`models:/...`, `runs:/...`); or the name of a model below `base / script_output`
-    base : the folder of the config
-
-    Raises
-    ------
-    InputError
-        If there is no such model, or several of this name.
+    A model is the path of a `.pth`, or of the folder that jawloc-train put it into; an MLflow URI
+    (`models:/...`, `runs:/...`); or the name of a model below `base / script_output`, where `base`
+    is the config's folder. InputError tells that there is none, or that several have this name.
     """
     if model.startswith(STORE_SCHEMES):
         from jawloc.reporting.tracking.store import download_model  # MLflow takes seconds to import

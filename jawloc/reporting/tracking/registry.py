@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from jawloc.reporting.tracking.store import (
     EXPERIMENT,
     connected,
     download_model,
-    parse_uri,
-    registered_version,
+    logged_models,
+    named_model,
 )
 
 REGISTERED, CHAMPION = "jaw_locator", "champion"
@@ -54,9 +54,9 @@ class Version:
 def find_model(root: Path, model: str, weights: Path, run_id: str | None) -> KnownModel:
     """Find the run that made a model, so that its evaluations are logged there.
 
-    An MLflow URI names it, and so does the model's own record. A file without one (of jawloc
-    0.1.0) may have a run with the very same weights: one of its name, or one that an earlier
-    evaluation of the file opened. `model` is what the user calls it, `run_id` of its own record.
+    An MLflow URI names it, and so does the model's own record (`run_id`). A file without one (of
+    jawloc 0.1.0) may have a run with the very same weights: one of its name, or one that an earlier
+    evaluation of the file opened. `model` is what the user calls it.
     """
     with connected(root) as client:
         digest, found, version = file_digest(weights), None, None
@@ -84,12 +84,11 @@ def _has_run(client: MlflowClient, run_id: object) -> bool:
 
 def _run_and_version(client: MlflowClient, uri: str) -> tuple[str | None, str | None]:
     """Return the run of an MLflow URI, and the version of jawloc's registered model in it."""
-    scheme, name, path = parse_uri(uri)
-    if scheme == "runs":
-        return name, None
-    found = registered_version(client, name, path)
-    if found is None:
-        return client.get_logged_model(name).source_run_id, None
+    if uri.startswith("runs:/"):
+        return uri.removeprefix("runs:/").strip("/").partition("/")[0], None
+    found = named_model(client, uri)
+    if isinstance(found, LoggedModel):
+        return found.source_run_id, None
     run_id = found.run_id if _has_run(client, found.run_id) else None
     return run_id, str(found.version) if found.name == REGISTERED else None
 
@@ -115,20 +114,16 @@ def log_evaluation(
     root: Path, known: KnownModel, numbers: Mapping[str, float], files: Sequence[Path]
 ) -> KnownModel:
     """Log an evaluation's numbers and files to the model's run; a new one where it has none."""
-    if known.run_id is None:
-        tags = {WEIGHTS_TAG: known.digest}
-        with tracked_run(root, known.name, params={"model": known.name}, tags=tags) as run:
-            _log(run, numbers, files)
-        return replace(known, run_id=run.run_id)
-    with connected(root) as client:  # the run has ended, and keeps its status
-        _log(TrackedRun(client, known.run_id), numbers, files)
-    return known
-
-
-def _log(run: TrackedRun, numbers: Mapping[str, float], files: Sequence[Path]) -> None:
-    run.log_summary(numbers)
-    for path in files:
-        run.log_file(path, "evaluation")
+    with ExitStack() as stack:
+        if known.run_id is None:
+            params, tags = {"model": known.name}, {WEIGHTS_TAG: known.digest}
+            run = stack.enter_context(tracked_run(root, known.name, params=params, tags=tags))
+        else:  # the run has ended, and keeps its status
+            run = TrackedRun(stack.enter_context(connected(root)), known.run_id)
+        run.log_summary(numbers)
+        for path in files:
+            run.log_file(path, "evaluation")
+    return replace(known, run_id=run.run_id)
 
 
 def find_champion(root: Path) -> Version | None:
@@ -150,11 +145,13 @@ def register(root: Path, known: KnownModel) -> Version:
     if known.version is not None:
         return Version(known.version, known.digest)
     with connected(root) as client:
-        model = _logged_model(client, known.run_id)
+        every = logged_models(client, known.run_id)
+        ready = [model for model in every if str(model.status).endswith("READY")]
+        model = max(ready, key=lambda model: model.creation_timestamp, default=None)
         # the sources that a version may have which somebody else registered
         places = (f"models:/{model.model_id}", model.artifact_location) if model else ()
         versions = client.search_model_versions(f"name = '{REGISTERED}'")
-        for one in sorted(versions, key=lambda v: int(v.version)):
+        for one in sorted(versions, key=lambda version: int(version.version)):
             if one.tags.get(WEIGHTS_TAG) == known.digest or one.source in places:
                 return Version(str(one.version), known.digest)
         if model is None:
@@ -173,15 +170,6 @@ def register(root: Path, known: KnownModel) -> Version:
             model_id=model.model_id,
         )
         return Version(str(made.version), known.digest)
-
-
-def _logged_model(client: MlflowClient, run_id: str) -> LoggedModel | None:
-    """Return the newest model that is logged to a run."""
-    run = client.get_run(run_id)
-    outputs = run.outputs.model_outputs if run.outputs else []
-    models = [client.get_logged_model(output.model_id) for output in outputs]
-    ready = [model for model in models if str(model.status).endswith("READY")]
-    return max(ready, key=lambda model: model.creation_timestamp, default=None)
 
 
 def tag_version(root: Path, version: Version, tags: Mapping[str, str]) -> None:

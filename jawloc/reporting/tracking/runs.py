@@ -8,29 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mlflow import MlflowClient, MlflowException, entities
 
 from jawloc.errors import InputError
-from jawloc.reporting.folders.interruption import interruptions_held
 from jawloc.reporting.tracking import model_logging
 from jawloc.reporting.tracking.source import source_tags
-from jawloc.reporting.tracking.store import (
-    EXPERIMENT,
-    prepare_store,
-    reached,
-    store_database,
-    without_retries,
-)
-from jawloc.reporting.tracking.ui_server import serve
+from jawloc.reporting.tracking.store import EXPERIMENT, connected, prepare_store, without_retries
 
 if TYPE_CHECKING:
     from jawloc.reporting.figures import Figure
@@ -53,20 +46,15 @@ def tracked_run(
 ) -> Iterator[TrackedRun]:
     """Open a run, and end it FINISHED, FAILED (an exception) or KILLED (an interruption).
 
-    `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`.
-
-    Raises
-    ------
-    InputError, ConnectionError
-        If `run_id` is not in the store or the store is damaged; if it can't be reached.
+    `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`. Raises
+    InputError if it is not in the store, and what `connected` does.
     """
     parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
     every_tag = {**source_tags(), **tags, **parent}
-    uri = prepare_store(root, experiment)
-    with reached(uri):
-        client, opened, status = MlflowClient(uri), None, "FAILED"
+    with connected(root, experiment) as client:
+        opened, status = None, "FAILED"
         try:
-            with interruptions_held():  # until it is known which run to end
+            with _interruptions_held():  # until it is known which run to end
                 opened = _open(client, experiment, run_name, every_tag, run_id)
             run = TrackedRun(client, opened)
             run.tag(every_tag)  # a resumed run's too
@@ -79,6 +67,29 @@ def tracked_run(
         finally:
             if opened is not None:
                 _end(client, opened, status)
+
+
+@contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """Hold back SIGINT, SIGTERM and SIGHUP until the block is done, then deliver the first.
+
+    Only signals that a Python function handles, and only in the main thread: no other gets any.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    numbers = [n for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    handlers = {n: handler for n in numbers if callable(handler := signal.getsignal(n))}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda n, _: arrived.append(n))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for first in arrived[:1]:
+        signal.raise_signal(first)
 
 
 def _open(
@@ -122,9 +133,8 @@ def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def _shortened(text: str) -> str:
-    if len(text) <= LONGEST_VALUE:
-        return text
-    return f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
+    short = f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
+    return text if len(text) <= LONGEST_VALUE else short
 
 
 @dataclass(frozen=True)
@@ -158,22 +168,15 @@ class TrackedRun:
         metrics = [entities.Metric(key, float(value), now, step) for key, value in numbers.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
-    def log_heatmap(self, picture: np.ndarray | Figure, key: str, step: int) -> None:
-        """Log a figure, or a picture (uint8, shape (rows, columns, 3)), to the UI's image grid.
+    def log_heatmap(self, figure: Figure, key: str, step: int) -> None:
+        """Log a figure to the UI's image grid: in the row `key` (`heatmap/val`), column `step`."""
+        from jawloc.reporting.figures.style import figure_to_array
 
-        `key`, for instance `heatmap/val`, is the row of the grid, `step` the column.
-        """
-        if not isinstance(picture, np.ndarray):
-            from jawloc.reporting.figures import figure_to_array
-
-            picture = figure_to_array(picture)
-        self.client.log_image(self.run_id, picture, key=key, step=step)
+        self.client.log_image(self.run_id, figure_to_array(figure), key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags, very long texts shortened.
-
-        In a batch, which the store tries again where several processes set the same tag.
-        """
+        """Set tags, very long texts shortened."""
+        # in a batch, which the store tries again where several processes set the same tag
         every = [entities.RunTag(key, _shortened(text)) for key, text in tags.items()]
         self.client.log_batch(self.run_id, tags=every)
 
@@ -188,10 +191,9 @@ class TrackedRun:
     def log_dataset(
         self, splits: Mapping[str, Sequence[str]], cache_keys: Mapping[str, str]
     ) -> None:
-        """Log the scans of each split, and the keys of their cached examples by scan id.
+        """Log the scans of each split, and the keys of their cached examples, in `dataset.json`.
 
-        Each split becomes an MLflow dataset, whose digest changes with any scan or cache setting;
-        the ids with their keys go into `dataset.json`.
+        Each split becomes an MLflow dataset, whose digest changes with any scan or cache setting.
         """
         content = {name: {i: cache_keys[i] for i in ids} for name, ids in splits.items()}
         self.log_dict(content, "dataset.json")
@@ -212,30 +214,6 @@ class TrackedRun:
     def log_locator(self, weights: Path) -> str:
         """Log a locator's `.pth` as an MLflow model that takes scan paths, and return its URI.
 
-        The model is code (`served_model.py` and jawloc itself) and the weights as an artifact:
-        nothing is pickled. It has the run's params and its summary, if that is logged first.
+        Nothing is pickled. It has the run's params, and its summary if that is logged first.
         """
         return model_logging.log_locator(self.client, self.run_id, weights)
-
-
-def open_ui(
-    root: Path,
-    port: int = 5000,
-    experiment: str = EXPERIMENT,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Serve MLflow's pages for this machine only, until they are interrupted.
-
-    Raises
-    ------
-    InputError
-        If the port is taken, or MLflow's server ends by itself.
-    """
-    uri = prepare_store(root, experiment)
-    known = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
-    page = f"#/experiments/{known.experiment_id}"
-    if uri.startswith("http"):
-        say(f"the runs are at {uri.rstrip('/')}/{page}")
-        return
-    artifacts = store_database(root).with_name("artifacts")
-    serve(uri, artifacts.as_uri(), root, port, page, say)

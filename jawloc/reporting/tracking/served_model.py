@@ -24,11 +24,11 @@ COLUMNS = ["scan", "object", *IN_VOXELS, *IN_MM, *UNCERTAINTY]
 
 
 class ServedLocator(PythonModel):
-    """A locator behind MLflow's `predict`.
+    """A locator behind MLflow's `predict`, which reads scans only inside one folder.
 
-    It reads scans only inside the folder of the environment variable JAWLOC_SCAN_FOLDER, or of the
-    setting `allowed_folder` of `mlflow.pyfunc.load_model(..., model_config=...)`. Served over HTTP
-    it needs one of them; otherwise any caller could probe the server's files.
+    That is the folder of the environment variable JAWLOC_SCAN_FOLDER, or of the setting
+    `allowed_folder` of `mlflow.pyfunc.load_model(..., model_config=...)`. Served over HTTP it needs
+    one of them; otherwise any caller could probe the server's files.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -37,24 +37,13 @@ class ServedLocator(PythonModel):
         self.allowed_folder = (context.model_config or {}).get("allowed_folder")
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
-        """Locate every object in every scan.
+        """Locate every object in every scan; return a row an object of a scan.
 
-        Parameters
-        ----------
-        model_input : DataFrame with one column, `scan` (MLflow also makes it from a list)
-            Paths of scan files or folders; relative ones are relative to the allowed folder.
-
-        Returns
-        -------
-        DataFrame, one row an object of a scan: scan (as given), object, the position in voxels of
-        the full-size scan and in mm (None where the spacing is unknown), and its uncertainty,
-        spread and radius in voxels of the full-size scan (see `Localisation`).
-
-        Raises
-        ------
-        MlflowException
-            For any scan outside the allowed folder or that can't be read, with the reason; over
-            HTTP, status 400.
+        `model_input` has one column, `scan` (MLflow also makes it from a list): paths of scan files
+        or folders, relative ones to the allowed folder. A row has the scan as given, the position
+        in voxels of the full-size scan and in mm (None where the spacing is unknown), and its
+        uncertainty as in `Localisation`. A scan outside the folder, or that can't be read, raises
+        MlflowException with the reason; over HTTP, status 400.
         """
         folder = os.environ.get(FOLDER_VARIABLE) or self.allowed_folder
         rows = []
@@ -70,13 +59,9 @@ class ServedLocator(PythonModel):
 
 
 def checked_path(given: str, folder: str | None) -> Path:
-    """Return the path of a scan, if it may be read.
+    """Return the path of a scan, if it may be read; raise InputError otherwise.
 
-    Raises
-    ------
-    InputError
-        If it lies outside `folder` once links and `..` are resolved, or if the model is served
-        without a folder.
+    It must lie in `folder` once links and `..` are resolved; a served model needs a folder.
     """
     if folder is None:
         if os.environ.get(SERVING_VARIABLE) == "true":

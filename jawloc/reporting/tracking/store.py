@@ -11,7 +11,9 @@ from pathlib import Path
 from filelock import FileLock
 from mlflow import MlflowClient, MlflowException
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from jawloc.errors import InputError
 from jawloc.reporting.tracking import MLFLOW_RETRIES
@@ -36,12 +38,8 @@ def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
     Several processes may do so at once. The store under `root` keeps its artifacts in
     `mlruns/artifacts`; a store of the user's own keeps them where it is configured to.
 
-    Raises
-    ------
-    InputError
-        If the database under `root` is damaged.
-    ConnectionError
-        If the store of MLFLOW_TRACKING_URI does not answer.
+    Raises InputError if the database under `root` is damaged, and ConnectionError if the store of
+    MLFLOW_TRACKING_URI does not answer.
     """
     uri, database = tracking_uri(root), store_database(root)
     if uri != f"sqlite:///{database.as_posix()}":
@@ -87,15 +85,12 @@ def refuse_damaged(database: Path, wait_seconds: float = 5.0) -> None:
 
 
 @contextmanager
-def connected(root: Path) -> Iterator[MlflowClient]:
+def connected(root: Path, experiment: str = EXPERIMENT) -> Iterator[MlflowClient]:
     """Give a client of the store under `root`, made if missing, and of its registry.
 
-    Raises
-    ------
-    InputError, ConnectionError
-        As in `prepare_store`; the latter also where the store fails in the block.
+    Raises what `prepare_store` does, and ConnectionError also where the store fails in the block.
     """
-    uri = prepare_store(root)
+    uri = prepare_store(root, experiment)
     with reached(uri):
         yield _client(uri)
 
@@ -107,15 +102,9 @@ def _client(store: str) -> MlflowClient:
 def download_model(root: Path, uri: str, folder: Path) -> Path:
     """Copy the files of a `models:/` or `runs:/` URI into a folder; none of their code is run.
 
-    Parameters
-    ----------
-    uri : `models:/NAME@ALIAS`, `models:/NAME/VERSION` (or `latest`), `models:/MODEL_ID`, or
-        `runs:/RUN_ID/PATH`, where the path is a logged model's name or an artifact's
-
-    Raises
-    ------
-    InputError
-        If there is no store under `root`, or nothing of this name in it.
+    The URI is `models:/NAME@ALIAS`, `models:/NAME/VERSION` (or `latest`), `models:/MODEL_ID`, or
+    `runs:/RUN_ID/PATH`, where the path is a logged model's name or an artifact's. InputError tells
+    that there is no store under `root`, or nothing of this name in it.
     """
     store, database = tracking_uri(root), store_database(root)
     if store == f"sqlite:///{database.as_posix()}" and not database.is_file():
@@ -131,43 +120,29 @@ def download_model(root: Path, uri: str, folder: Path) -> Path:
 
 def _location(client: MlflowClient, uri: str) -> str:
     """Return where the files of a model or run lie, asking only the client's own store."""
-    scheme, name, path = parse_uri(uri)
-    if scheme == "runs":
-        run = client.get_run(name)
-        outputs = run.outputs.model_outputs if run.outputs else []
-        for model in (client.get_logged_model(output.model_id) for output in outputs):
+    if uri.startswith("runs:/"):
+        run_id, _, path = uri.removeprefix("runs:/").strip("/").partition("/")
+        for model in logged_models(client, run_id):
             if path in ("", model.name):
                 return str(model.artifact_location)
-        return f"{run.info.artifact_uri}/{path}"
-    version = registered_version(client, name, path)
-    if version is None:
-        return str(client.get_logged_model(name).artifact_location)
+        return f"{client.get_run(run_id).info.artifact_uri}/{path}"
+    version = named_model(client, uri)
+    if isinstance(version, LoggedModel):
+        return str(version.artifact_location)
     place = str(client.get_model_version_download_uri(version.name, version.version))
     return _location(client, place) if place.startswith(("models:/", "runs:/")) else place
 
 
-def parse_uri(uri: str) -> tuple[str, str, str]:
-    """Return the scheme, the name (or id) and the path of an MLflow URI."""
-    scheme, _, rest = uri.partition(":/")
-    name, _, path = rest.strip("/").partition("/")
-    return scheme, name, path
+def logged_models(client: MlflowClient, run_id: str) -> list[LoggedModel]:
+    """Return the models that are logged to a run."""
+    outputs = client.get_run(run_id).outputs
+    return [client.get_logged_model(o.model_id) for o in (outputs.model_outputs if outputs else [])]
 
 
-def registered_version(client: MlflowClient, name: str, path: str) -> ModelVersion | None:
-    """Return the version of `models:/name/path`; None where it is the id of a logged model."""
-    if "@" in name:
-        model, _, alias = name.rpartition("@")
-        return client.get_model_version_by_alias(model, alias)
-    if path.isdigit():
-        return client.get_model_version(name, path)
-    if path.lower() == "latest":
-        versions = client.search_model_versions(f"name='{name}'")
-        if not versions:
-            raise MlflowException(f"no model is registered as {name!r}")
-        return max(versions, key=lambda version: int(version.version))
-    if path:
-        raise MlflowException("a registered model is named by @alias, /version or /latest")
-    return None
+def named_model(client: MlflowClient, uri: str) -> ModelVersion | LoggedModel:
+    """Return what a `models:/` URI names: a version, or a logged model where it has an id."""
+    found = get_model_name_and_version(client, uri)
+    return client.get_model_version(*found) if len(found) == 2 else client.get_logged_model(*found)
 
 
 @contextmanager

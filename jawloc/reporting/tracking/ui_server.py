@@ -11,28 +11,30 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from jawloc.errors import InputError
+from jawloc.reporting.tracking.store import EXPERIMENT, prepare_store, store_database
 
 HOST = "127.0.0.1"
 STARTING_SECONDS, ENDING_SECONDS = 120, 10
 
 
-def serve(
-    uri: str, artifacts: str, folder: Path, port: int, page: str, say: Callable[[str], None]
+def open_ui(
+    root: Path, port: int = 5000, experiment: str = EXPERIMENT, say: Callable[[str], None] = print
 ) -> None:
-    """Serve a store's pages for this machine only, until Ctrl-C.
+    """Serve MLflow's pages for this machine only, until Ctrl-C, or name those of a remote store.
 
-    Parameters
-    ----------
-    folder : the server's working folder
-    page : the part after the address
-    say : called with the pages' address once they can be opened
-
-    Raises
-    ------
-    InputError
-        If the port is taken, or the server doesn't start.
+    `say` is called with their address once they can be opened. Raises InputError if the port is
+    taken or the server doesn't start.
     """
+    uri = prepare_store(root, experiment)
+    known = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
+    page = f"#/experiments/{known.experiment_id}"
+    if uri.startswith("http"):
+        say(f"the runs are at {uri.rstrip('/')}/{page}")
+        return
+    artifacts = store_database(root).with_name("artifacts").as_uri()
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             raise InputError(f"--port: another program uses this port, choose another; {port}")
@@ -42,7 +44,7 @@ def serve(
     # without the job execution, seven idle processes fewer
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     say("starting, this takes some seconds ...")
-    server = subprocess.Popen(command, cwd=folder, env={**os.environ, **quiet})
+    server = subprocess.Popen(command, cwd=root, env={**os.environ, **quiet})
     try:
         _wait_until_up(server, port)
         say(f"the runs are at http://{HOST}:{port}/{page} (Ctrl-C ends this)")

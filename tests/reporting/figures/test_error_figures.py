@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jawloc.reporting.figures import figure_to_array, plot_bias, plot_success, plot_trust
+from jawloc.reporting.figures.errors import plot_bias, plot_success, plot_trust
+from jawloc.reporting.figures.style import figure_to_array
 
 
 def legend(axes):

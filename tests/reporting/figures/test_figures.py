@@ -9,15 +9,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.reporting.figures import (
-    figure_to_array,
-    plot_crop,
-    plot_losses,
-    plot_metrics,
-    plot_sigma,
-    plot_slices,
-    save_figure,
-)
+from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
+from jawloc.reporting.figures.slices import plot_crop, plot_slices
+from jawloc.reporting.figures.style import figure_to_array, save_figure
 from jawloc.scans.orthogonal_slices import orthogonal_slices
 from jawloc.training.records import EpochRecord, StageRecord
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jawloc.reporting.figures.layout import crop_verdict, lay_out, scale_bar_mm, title_lines
+from jawloc.reporting.figures.panels import scale_bar_mm
+from jawloc.reporting.figures.slices import crop_verdict, lay_out, title_lines
 from jawloc.scans.orthogonal_slices import orthogonal_slices
 
 EXTENTS = [

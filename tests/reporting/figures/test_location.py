@@ -8,21 +8,22 @@ from matplotlib.patches import Ellipse, Rectangle
 
 from jawloc.geometry import Grid
 from jawloc.inference.crop import CropBox
+from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.locator import Localisation
-from jawloc.reporting.figures import Figure, figure_to_array
-from jawloc.reporting.location_picture import location_picture
+from jawloc.reporting.figures.location import location_picture
+from jawloc.reporting.figures.style import Figure, figure_to_array
 
 SHAPE, SMALL = (80, 40, 60), (20, 10, 15)
 POINT = (62.5, 12.25, 40.0)
 WINDOW = CropBox((52, 2, 30), (20, 20, 20), "centred")
 
 
-def picture(spacing=None, window=WINDOW, **changes) -> Figure:
+def picture(spacing=None, window=WINDOW, error=None, **changes) -> Figure:
     image = np.random.default_rng(0).integers(0, 100, SMALL).astype(np.uint16)
     crop = np.random.default_rng(1).integers(0, 100, window.size_zyx).astype(np.uint16)
     mm = None if spacing is None else tuple(np.multiply(POINT, spacing))
     found = Localisation("fish", "jaw", POINT, mm, 1.5, **changes)
-    return location_picture(found, Grid(SHAPE, spacing), image, crop, window)
+    return location_picture(found, Grid(SHAPE, spacing), image, crop, window, error)
 
 
 def drawn(axes, kind):
@@ -89,37 +90,33 @@ def test_it_can_be_drawn_of_one_grey_value():
     assert figure_to_array(figure).shape[1] == 1200
 
 
-def test_the_truth_is_marked_where_it_is_known():
-    from jawloc.reporting.figures import Panel, plot_location
+def truth(point) -> ScanError:
+    """The error of a scan whose true position is this."""
+    return ScanError("fish", "jaw", np.array(POINT), np.array(point, float), 1.0, 2.0, None)
 
-    panels = [
-        Panel(np.ones(SMALL), (0, 0, 0), SHAPE),
-        Panel(np.ones((20,) * 3), (52, 2, 30), SHAPE),
-    ]
-    truth, about = (60.0, 14.0, 41.0), {"point": POINT, "spread": (1, 1, 1), "title": ["x"]}
-    for known in (truth, None):
-        figure = plot_location(*panels, **about, truth=known)
+
+def test_the_truth_is_marked_where_it_is_known():
+    z, y, x = place = (60.0, 14.0, 41.0)
+    for known in (truth(place), None):
         crosses = [
             (line.get_xdata()[0], line.get_ydata()[0])
-            for axes in figure.axes
+            for axes in picture(error=known).axes
             for line in axes.lines
             if line.get_marker() == "x"
         ]
-        z, y, x = truth
         assert crosses == ([] if known is None else [(x, y), (x, z), (y, z)] * 3)
 
 
 def test_a_close_view_holds_position_truth_and_radius_and_is_of_what_shows_it_all():
-    from jawloc.reporting.figures import Panel
-    from jawloc.reporting.figures.location import _close_up
-
-    scan, crop = Panel(np.ones(SMALL), (0, 0, 0), SHAPE), Panel(np.ones((20,) * 3), POINT, SHAPE)
-    near = np.add(POINT, (0, 0, 1))
-    for truth, radius in ((near, None), (near, 30.0), (np.asarray(POINT) - 25, 2.0)):
-        panel, (start, stop) = _close_up(scan, crop, POINT, truth, radius)
-        for place in (POINT, truth):
-            assert (start < place).all() and (place < stop).all()
-        assert min(stop - start) >= 2 * max(radius or 0, 12)
-        assert panel is scan  # the crop does not reach so far down
-    wide = Panel(np.ones(SMALL), np.asarray(POINT) - 60, np.asarray(POINT) + 60)
-    assert _close_up(scan, wide, POINT, near, None)[0] is wide
+    near, far = np.add(POINT, (0, 0, 1)), np.subtract(POINT, 25)
+    for place, radius in ((near, None), (near, 30.0), (far, 2.0)):
+        axial, coronal = picture(error=truth(place), radius_voxels=radius).axes[6:8]
+        limits = np.sort([coronal.get_ylim(), axial.get_ylim(), axial.get_xlim()])
+        for point in (POINT, place):
+            assert (limits[:, 0] < point).all() and (point < limits[:, 1]).all()
+        assert min(np.ptp(limits, axis=1)) >= 2 * max(radius or 0, 12)
+        # of the scan, since the crop does not reach so far down
+        assert axial.images[0].get_extent() == [-0.5, 59.5, 39.5, -0.5]
+    wide = CropBox((2, -48, -20), (120, 120, 120), "padded")
+    axial = picture(window=wide, error=truth(near)).axes[6]
+    assert axial.images[0].get_extent() == [-20.5, 99.5, 71.5, -48.5]

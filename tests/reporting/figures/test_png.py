@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jawloc.reporting.figures.png import LARGEST_FILE_BYTES, write_png
+from jawloc.reporting.figures.style import LARGEST_FILE_BYTES, write_png
 
 YELLOW, RED = (240, 228, 66), (255, 42, 42)
 
@@ -29,7 +29,7 @@ def test_a_noisy_picture_is_made_small_and_its_marks_keep_their_colours(noisy, t
     Image.fromarray(noisy).save(plain, "PNG")
     assert plain.tell() > LARGEST_FILE_BYTES
     path = tmp_path / "new" / "folder" / "slices.png"
-    write_png(noisy, path, 100)
+    write_png(noisy, path)
     assert path.stat().st_size <= LARGEST_FILE_BYTES
     written = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert np.abs(written - noisy).max() <= 5
@@ -40,7 +40,7 @@ def test_a_noisy_picture_is_made_small_and_its_marks_keep_their_colours(noisy, t
 def test_a_simple_picture_is_written_exactly(tmp_path):
     picture = np.zeros((30, 40, 3), np.uint8)
     picture[5:9, 5:9] = (1, 2, 3)
-    write_png(picture, tmp_path / "a.png", 100)
+    write_png(picture, tmp_path / "a.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
 
 
@@ -53,6 +53,6 @@ def test_a_write_that_fails_leaves_the_old_picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(path), "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_png(np.zeros((4, 4, 3), np.uint8), path, 100)
+        write_png(np.zeros((4, 4, 3), np.uint8), path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["losses.png"]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -22,9 +23,8 @@ from jawloc.errors import InputError
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.inference.locator import Locator, save_locator
 from jawloc.phantom import write_phantom
-from jawloc.reporting.tracking import runs as tracking
-from jawloc.reporting.tracking import store
-from jawloc.reporting.tracking.runs import open_ui, tracked_run
+from jawloc.reporting.figures.style import figure_to_array
+from jawloc.reporting.tracking.runs import tracked_run
 from jawloc.reporting.tracking.store import prepare_store, refuse_damaged, tracking_uri
 from jawloc.training.dataset import IntensityConfig
 from jawloc.training.network import build_network
@@ -180,13 +180,15 @@ def test_unknown_spacing_leaves_mm_out(root):
 
 
 def test_heatmaps_go_to_the_image_grid_by_key_and_step(root):
-    picture = np.zeros((40, 60, 3), np.uint8)
-    picture[:20, :, 0] = 200
+    figure = Figure(figsize=(0.6, 0.4), dpi=100, facecolor=(1.0, 0.0, 0.0))
+    figure.text(0.1, 0.1, "x")
     with stored(root) as run:
-        run.log_heatmap(picture, "heatmap/val", 7)
+        run.log_heatmap(figure, "heatmap/val", 7)
     (path,) = (artifacts(root, run.run_id) / "images").glob("*.png")
     assert path.name.startswith("heatmap~val+step+7+")
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
+    picture = np.asarray(Image.open(path))
+    assert (picture.shape, picture[0, 0].tolist()) == ((40, 60, 3), [255, 0, 0])
+    np.testing.assert_array_equal(picture, figure_to_array(figure))
     assert read(root, run.run_id).data.tags["mlflow.loggedImages"] == "True"
 
 
@@ -364,29 +366,3 @@ def test_a_server_that_does_not_answer_is_named_at_once(root, monkeypatch):
     with pytest.raises(ConnectionError, match=r"^http://127\.0\.0\.1:9: .*can't be reached"):
         prepare_store(root)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == retries
-
-
-def test_ui_of_a_remote_store_is_only_named(root, monkeypatch):
-    class Remote:
-        def __init__(self, tracking_uri):
-            assert tracking_uri == "http://lab:5000/"
-
-        def get_experiment_by_name(self, name):
-            return mlflow.entities.Experiment("42", name, "", "active")
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000/")
-    monkeypatch.setattr(store, "MlflowClient", Remote)
-    monkeypatch.setattr(tracking, "MlflowClient", Remote)
-    said = []
-    open_ui(root, say=said.append)
-    assert said == ["the runs are at http://lab:5000/#/experiments/42"]
-
-
-def test_ui_serves_the_roots_own_store(root, monkeypatch):
-    calls = []
-    monkeypatch.setattr(tracking, "serve", lambda *arguments: calls.append(arguments))
-    open_ui(root, port=5099, say=str)
-    known = MlflowClient(tracking_uri(root)).get_experiment_by_name("jaw_location")
-    artifacts_uri = (root / "mlruns" / "artifacts").as_uri()
-    page = f"#/experiments/{known.experiment_id}"
-    assert calls == [(tracking_uri(root), artifacts_uri, root, 5099, page, str)]

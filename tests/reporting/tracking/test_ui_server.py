@@ -4,13 +4,18 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
+from mlflow import MlflowClient
 
 from jawloc.errors import InputError
-from jawloc.reporting.tracking.ui_server import serve
+from jawloc.reporting.tracking import store, ui_server
+from jawloc.reporting.tracking.store import tracking_uri
+from jawloc.reporting.tracking.ui_server import open_ui
 
 ANSWERING = """
-import http.server, sys
+import http.server, pathlib, sys
+pathlib.Path("asked for").write_text(" ".join(sys.argv[1:]))
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/health" else 404)
@@ -21,6 +26,13 @@ port = int(sys.argv[sys.argv.index("--port") + 1])
 assert sys.argv[sys.argv.index("--host") + 1] == "127.0.0.1"
 http.server.HTTPServer(("127.0.0.1", port), Answer).serve_forever()
 """
+
+
+@pytest.fixture
+def root(copy_store, tmp_path):
+    """A project folder whose store is set up."""
+    copy_store(tmp_path / "lab")
+    return tmp_path / "lab"
 
 
 def free_port():
@@ -43,7 +55,7 @@ def stand_in(monkeypatch, tmp_path: Path, code: str):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
-def test_says_where_the_pages_are_once_they_answer_and_ends_the_server(monkeypatch, tmp_path):
+def test_says_where_the_pages_are_once_they_answer_and_ends_the_server(monkeypatch, tmp_path, root):
     stand_in(monkeypatch, tmp_path, ANSWERING)
     port, said = free_port(), []
 
@@ -53,18 +65,23 @@ def test_says_where_the_pages_are_once_they_answer_and_ends_the_server(monkeypat
             assert answers(port)
             raise KeyboardInterrupt  # the user's Ctrl-C
 
-    serve("sqlite:///x", "file:///a", tmp_path, port, "#/experiments/1", say)
-    assert f"http://127.0.0.1:{port}/#/experiments/1" in said[-1]
+    open_ui(root, port, say=say)
+    known = MlflowClient(tracking_uri(root)).get_experiment_by_name("jaw_location")
+    assert f"http://127.0.0.1:{port}/#/experiments/{known.experiment_id}" in said[-1]
     assert not answers(port)
+    asked = (root / "asked for").read_text()  # it runs in the project folder, on its own store
+    artifacts = (root / "mlruns" / "artifacts").as_uri()
+    stores = f"--backend-store-uri {tracking_uri(root)} --default-artifact-root {artifacts}"
+    assert asked.startswith(f"server {stores} ")
 
 
-def test_a_server_that_ends_by_itself_is_an_error(monkeypatch, tmp_path):
+def test_a_server_that_ends_by_itself_is_an_error(monkeypatch, tmp_path, root):
     stand_in(monkeypatch, tmp_path, "raise SystemExit(1)")
     with pytest.raises(InputError, match="could not be started"):
-        serve("sqlite:///x", "file:///a", tmp_path, free_port(), "", str)
+        open_ui(root, free_port(), say=str)
 
 
-def test_a_taken_port_is_refused_before_anything_starts(tmp_path):
+def test_a_taken_port_is_refused_before_anything_starts(root):
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -72,4 +89,20 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path):
         with pytest.raises(
             InputError, match=f"another program uses this port, choose another; {port}"
         ):
-            serve("sqlite:///x", "file:///a", tmp_path, port, "", str)
+            open_ui(root, port, say=str)
+
+
+def test_pages_of_a_remote_store_are_only_named(root, monkeypatch):
+    class Remote:
+        def __init__(self, tracking_uri):
+            assert tracking_uri == "http://lab:5000/"
+
+        def get_experiment_by_name(self, name):
+            return mlflow.entities.Experiment("42", name, "", "active")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000/")
+    monkeypatch.setattr(store, "MlflowClient", Remote)
+    monkeypatch.setattr(ui_server, "MlflowClient", Remote)
+    said = []
+    open_ui(root, say=said.append)
+    assert said == ["the runs are at http://lab:5000/#/experiments/42"]
