@@ -24,6 +24,17 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def reason_of(error: Exception, name: str) -> str:
+    """Return in one sentence why work on the scan of that name ended, whatever was raised."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{name}: there is not enough memory for this scan"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: the file can't be read; {error.strerror}"
+    return f"{name}: jawloc failed unexpectedly ({type(error).__name__}); please report this scan"
+
+
 @contextmanager
 def as_input_error(message: str, *types: type[Exception]) -> Iterator[None]:
     """Turn a library's exceptions, of the given types or of any, into InputError with a message."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from jawloc.errors import InputError
+from jawloc.errors import reason_of
 from jawloc.geometry import Shape
 from jawloc.inference.comparison import Decision, compare, counted, lacking_specimens
 from jawloc.inference.evaluate_scan import ScanEvaluation, evaluate_scan
@@ -208,9 +208,7 @@ def evaluate_scans(
             try:
                 new = evaluate_scan(locator, scan, crop_size, objects)
             except Exception as error:  # whatever is wrong with one scan
-                reason = str(error)
-                if not isinstance(error, InputError):
-                    reason = f"{type(error).__name__}: {error}"
+                reason = reason_of(error, scan.path.name)
                 failed.append(Failure(scan.name, str(scan.path), reason))
                 bar.write(describe_failure(scan, reason), file=sys.stderr)
                 continue

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jawloc.errors import InputError
+from jawloc.errors import reason_of
 from jawloc.geometry import voxels_to_lps_mm
 from jawloc.inference.crop import CropBox, crop_box_around, read_crop
 from jawloc.inference.crop_files import write_crop
@@ -154,9 +154,8 @@ def locate_one(request: LocateRequest, listed: ListedScan, key: str) -> list[Row
         raise
     except Exception as error:  # a night's list must not end with one scan, whatever is wrong
         remove_files(request, listed.name)
-        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         about["seconds"] = round(time.perf_counter() - started, 3)
-        return [failed_row(listed.name, said, about)]
+        return [failed_row(listed.name, reason_of(error, listed.path.name), about)]
 
 
 def read_and_locate(request: LocateRequest, listed: ListedScan) -> LocatedScan:

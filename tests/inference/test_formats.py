@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,21 @@ def test_a_crop_has_the_grey_values_of_its_scan(tmp_path, ending):
         write_crop(path, crop, window, scan)
         found = read_scan(path).image
         np.testing.assert_allclose(found, image[inside], rtol=0, atol=1.1 * step, err_msg=name)
+
+
+@pytest.mark.parametrize("value", [np.nan, -3.4e38, np.inf])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_padding_moves_no_position(tmp_path, value, ending):
+    """Regression: `jawloc locate` ended with "cannot convert float NaN to integer"."""
+    image = volume("fractions")
+    clean, padded = image.copy(), image.copy()
+    clean[:, :3], padded[:, :3] = image[:, 3:].min(), value
+    locator = make_locator()
+    found = []
+    for name, content in (("clean", clean), ("padded", padded)):
+        save_volume(tmp_path / f"{name}{ending}", content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.append(locator.locate(tmp_path / f"{name}{ending}")[0])
+    np.testing.assert_array_equal(found[0].point_voxels, found[1].point_voxels)
+    assert found[0].point_mm == found[1].point_mm

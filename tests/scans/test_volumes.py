@@ -332,7 +332,7 @@ def nifti_with_pixdim(path: Path, x: float, y: float, z: float, *, sform: bool =
     struct.pack_into("<3f", content, 80, x, y, z)
     if not sform:
         struct.pack_into("<h", content, 254, 0)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -383,7 +383,9 @@ def test_volume_header_without_usable_spacing(tmp_path, name, line, known):
 def test_packed_nifti_that_is_short_inside_is_refused(tmp_path):
     """Guards against zeros for what a whole .gz of a truncated NIfTI lacks."""
     write_volume(tmp_path / "plain.nii", volume())
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress((tmp_path / "plain.nii").read_bytes()[:-9]))
+    (tmp_path / "a.nii.gz").write_bytes(
+        gzip.compress((tmp_path / "plain.nii").read_bytes()[:-9], mtime=0)
+    )
     with pytest.raises(InputError, match=r"^a\.nii\.gz: the file is truncated"):
         read_scan(tmp_path / "a.nii.gz")
 

@@ -122,7 +122,7 @@ def test_a_fourth_axis_of_one_volume_is_none(tmp_path):
         ),
         (
             {"ElementDataFile": "b.zraw", "CompressedData": "True"},
-            {"b.zraw": gzip.compress(VOXELS.tobytes())},
+            {"b.zraw": gzip.compress(VOXELS.tobytes(), mtime=0)},
         ),
         (
             {"ElementDataFile": "b.txt", "BinaryData": "False"},

@@ -87,7 +87,7 @@ def test_header_without_spacing_has_none(tmp_path, fields):
 def packed(encoding: str) -> bytes:
     raw = VOXELS.tobytes()
     if encoding in ("gzip", "gz"):  # in two members, as some writers leave it
-        return gzip.compress(raw[:50]) + gzip.compress(raw[50:])
+        return gzip.compress(raw[:50], mtime=0) + gzip.compress(raw[50:], mtime=0)
     if encoding in ("bzip2", "bz2"):
         return bz2.compress(raw)
     if encoding == "hex":
@@ -131,7 +131,9 @@ def test_voxels_beside_the_header_are_read(tmp_path, names, parts, encoding):
     (files,) = [files for start, files in lists.items() if names.startswith(start)]
     for name, part in zip(files, parts, strict=True):
         content = VOXELS[part].tobytes()
-        (tmp_path / name).write_bytes(gzip.compress(content) if encoding == "gzip" else content)
+        (tmp_path / name).write_bytes(
+            gzip.compress(content, mtime=0) if encoding == "gzip" else content
+        )
     fields = f"{SPACING}data file: {names}"
     scan = open_scan(write_nrrd(tmp_path / "a.nhdr", fields, b"", encoding=encoding))
     np.testing.assert_array_equal(scan.read_image(0, 3), VOXELS)
@@ -149,7 +151,11 @@ def test_voxels_beside_the_header_are_read(tmp_path, names, parts, encoding):
     ],
 )
 def test_lines_and_bytes_are_skipped(tmp_path, skips, before, encoding):
-    data = gzip.compress(b"xyz" + VOXELS.tobytes()) if encoding == "gzip" else VOXELS.tobytes()
+    data = (
+        gzip.compress(b"xyz" + VOXELS.tobytes(), mtime=0)
+        if encoding == "gzip"
+        else VOXELS.tobytes()
+    )
     path = write_nrrd(tmp_path / "a.nrrd", SPACING + skips, before + data, encoding=encoding)
     np.testing.assert_array_equal(read_scan(path).image, VOXELS)
 
