@@ -110,12 +110,12 @@ def jawloc():
 @pytest.fixture
 def no_epoch_pictures(monkeypatch):
     """Leave out the pictures of a run's beginning and of its epochs."""
-    import numpy as np
+    from matplotlib.figure import Figure
 
     import jawloc.workflows.log_training as log_training
     from jawloc.reporting.text_files import write_text
 
-    blank, save = np.zeros((4, 4, 3), np.uint8), log_training.save_figure
+    blank, save = Figure(figsize=(0.1, 0.1)), log_training.save_figure
     monkeypatch.setattr(log_training, "target_picture", lambda *_: blank)
     monkeypatch.setattr(
         log_training,
@@ -127,11 +127,11 @@ def no_epoch_pictures(monkeypatch):
 @pytest.fixture
 def no_pictures(monkeypatch, no_epoch_pictures):
     """Leave out all pictures, which take most of a run's time, where a test is about others."""
-    import numpy as np
+    from matplotlib.figure import Figure
 
     import jawloc.workflows.log_training as log_training
 
-    blank = np.zeros((4, 4, 3), np.uint8)
+    blank = Figure(figsize=(0.1, 0.1))
     monkeypatch.setattr(log_training, "predicted_picture", lambda *_: blank)
     monkeypatch.setattr(log_training, "write_pictures", lambda *_, **__: None)
 
