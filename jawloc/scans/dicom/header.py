@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -100,6 +103,17 @@ def byte_range(header: Dataset, tag: int) -> tuple[int, int] | None:
     if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
         return None
     return element.value_tell, element.length
+
+
+def may_hold(header: Dataset, sequence: str, keyword: str, path: Path) -> bool:
+    """Return False where a sequence's bytes can't hold an element; much faster than parsing it."""
+    place = byte_range(header, tag_for_keyword(sequence) or 0)
+    if place is None or not header.original_encoding[1]:  # parsed already, or big-endian
+        return sequence in header
+    tag = tag_for_keyword(keyword) or 0
+    wanted, (start, length) = struct.pack("<HH", tag >> 16, tag & 0xFFFF), place
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(wanted, start, start + length) >= 0
 
 
 def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
