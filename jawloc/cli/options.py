@@ -111,6 +111,15 @@ crop_size_option = option_under("Output")(
 )
 
 
+series_option = option_under("Scans")(
+    "--series",
+    metavar="UID",
+    multiple=True,
+    help="SeriesInstanceUID of the series to read in folders with several DICOM series; may be "
+    "repeated.  [default: the only one that is a volume]",
+)
+
+
 @dataclass(frozen=True)
 class SettingsOptions:
     """The options that choose a command's settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,7 @@ from jawloc.cli.options import (
     option_under,
     parse_numbers,
     parse_zyx,
+    series_option,
     takes_settings,
 )
 from jawloc.errors import InputError
@@ -36,6 +38,7 @@ conversion = option_under("Conversion")
     help="Voxel size in mm for formats that do not state it; one number means cubic voxels.  "
     "[default: as the file states]",
 )
+@series_option
 @option_under("Output")(
     "--dry-run", is_flag=True, help="List what would be written, and write nothing."
 )
@@ -45,6 +48,7 @@ def dicoms(
     out: Path,
     label_values: str | None,
     spacing: str | None,
+    series: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Pair IMAGES with LABELS, and write labelled DICOMs into OUT.
@@ -64,14 +68,19 @@ def dicoms(
     values = None if label_values is None else _parse_label_values(label_values)
     rule = "--spacing: one positive number or three (z,y,x), in mm"
     spacing_mm_zyx = parse_zyx(spacing, float, rule)
-    plan = plan_conversion(images, labels, out)
+    plan = plan_conversion(images, labels, out, series=series)
     todo = [item for item in plan if item.skip_reason is None]
     if dry_run:
         for item in todo:
             click.echo(f"would write {item.target} from {item.image} and {item.label}")
     else:
         bar = tqdm(todo, desc="dicoms", unit="scan", disable=None if todo else True)
-        done = [convert(item, label_values=values, spacing_mm_zyx=spacing_mm_zyx) for item in bar]
+        how: dict[str, Any] = {
+            "label_values": values,
+            "spacing_mm_zyx": spacing_mm_zyx,
+            "series": series,
+        }
+        done = [convert(item, **how) for item in bar]
         plan = [item for item in plan if item.skip_reason is not None] + done
     plan = sorted(plan, key=lambda item: item.scan_id)
     notes = [f"{item.scan_id}: {note}" for item in plan for note in item.notes]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom.header import pixel_layout, read_header
-from jawloc.scans.dicom.series import dicom_slices
+from jawloc.scans.dicom.folder import dicom_slices, names_shown, tell
+from jawloc.scans.dicom.header import frames_of
 from jawloc.scans.scan import scan_ending, scan_id_of
 from jawloc.scans.tiff import TIFF_ENDINGS, tiff_dimensions
 
@@ -27,6 +27,9 @@ class ListedScan:
     # lower case count as the same, as they do on some disks).
     name: str
     path: Path  # absolute
+    series: tuple[str, ...] = ()  # SeriesInstanceUIDs, one of which a folder of DICOM files has
+    # Files with the labels that fit its name; None for a scan whose labels are in its own file.
+    labels: tuple[Path, ...] | None = None
 
 
 def describe_failure(scan: ListedScan, reason: str) -> str:
@@ -41,6 +44,7 @@ def list_scans(
     *,
     exclude: Path | None = None,
     known: Mapping[Path, str] = MappingProxyType({}),
+    series: Sequence[str] = (),
 ) -> list[ListedScan]:
     """List the scans in files, folders and `.txt` lists, each once, in their order.
 
@@ -52,6 +56,7 @@ def list_scans(
     ----------
     exclude : a folder that is not searched: the one that results are written to
     known : names that are taken, by their paths
+    series : SeriesInstanceUIDs, one of which each folder of DICOM files has
 
     Raises
     ------
@@ -68,7 +73,7 @@ def list_scans(
     resolved = {path.resolve(): name for path, name in known.items()}
     known = {**known, **{paths[real]: name for real, name in resolved.items() if real in paths}}
     names = _unique_names(list(paths.values()), known)
-    return [ListedScan(names[path], path) for path in paths.values()]
+    return [ListedScan(names[path], path, tuple(series)) for path in paths.values()]
 
 
 def _scans_of(place: Path, exclude: Path | None) -> list[Path]:
@@ -139,9 +144,12 @@ def _walk(
     except OSError:
         yield folder  # opening it raises the reason why it can't be read
         return
-    if stacks and _is_one_scan([path for path in inside if path.is_file()]):
-        yield folder
-        return
+    if stacks:
+        slices = _slices_in([path for path in inside if path.is_file()])
+        if slices is None:
+            yield folder
+            return
+        inside = [path for path in inside if path not in slices]
     for path in inside:
         if _is_folder(path):
             yield from _walk(path, exclude, visited, stacks=stacks)
@@ -149,20 +157,39 @@ def _walk(
             yield path
 
 
-def _is_one_scan(files: Sequence[Path]) -> bool:
-    """Return whether files are the slices of one scan, decided by the first and the last."""
+def _slices_in(files: Sequence[Path]) -> Collection[Path] | None:
+    """Return the single slices among files, which are no scans; None if the files are one scan.
+
+    Whether they are is decided by the first and the last, and by all where those don't show it.
+    """
     tiffs = [path for path in files if path.suffix.lower() in TIFF_ENDINGS]
-    slices = tiffs or dicom_slices(files)
-    found = {_is_slice(path, is_tiff=bool(tiffs)) for path in slices[:1] + slices[-1:]}
-    return True in found and False not in found
+    if tiffs:
+        found = {_is_2d_tiff(path) for path in (tiffs[0], tiffs[-1])}
+        return None if True in found and False not in found else ()
+    dicoms = dicom_slices(files)
+    frames = {path: frames_of(path) for path in dicoms[:1] + dicoms[-1:]}
+    if set(frames.values()) == {1}:
+        return None
+    if 1 in frames.values() or None in frames.values():
+        frames = {path: frames_of(path) for path in dicoms}
+    slices = {path for path, number in frames.items() if number == 1}
+    volumes = [path for path, number in frames.items() if number is not None and number > 1]
+    if not volumes:
+        return None if slices else ()
+    if len(volumes) == 1 and (len(slices) > 1 or scan_ending(volumes[0]) is None):
+        return None
+    if slices:
+        tell(
+            f"{files[0].parent.name}: {names_shown(sorted(path.name for path in slices))} beside "
+            "DICOM files of several slices: a single slice is no scan, and is left out"
+        )
+    return slices
 
 
-def _is_slice(path: Path, *, is_tiff: bool) -> bool | None:
+def _is_2d_tiff(path: Path) -> bool | None:
     """Return whether a file is a single slice; None if it can't be read."""
     try:
-        if is_tiff:
-            return tiff_dimensions(path) == 2
-        return pixel_layout(read_header(path), path).shape_zyx[0] == 1
+        return tiff_dimensions(path) == 2
     except (InputError, OSError):
         return None
 

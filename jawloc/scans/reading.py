@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jawloc.errors import InputError
 from jawloc.scans.dicom import DICOM_ENDINGS, open_dicom
-from jawloc.scans.dicom.series import dicom_slices, open_dicom_series
+from jawloc.scans.dicom.folder import dicom_slices
+from jawloc.scans.dicom.series import open_dicom_series
 from jawloc.scans.scan import SCAN_ENDINGS, Scan, ScanFile, scan_ending
 from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff, open_tiff_folder
 from jawloc.scans.volumes import open_volume
 
 
-def open_scan(path: Path) -> ScanFile:
+def open_scan(path: Path, *, series: Sequence[str] = (), is_label: bool = False) -> ScanFile:
     """Open a scan of any supported kind, reading headers only; only labelled DICOMs have a mask.
 
     A file is a DICOM with several frames (.dcm, .dicom), TIFF (.tif, .tiff), NIfTI (.nii,
     .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd); a folder holds the slices of one scan,
     a DICOM series or 2-D TIFFs.
+
+    Parameters
+    ----------
+    series : SeriesInstanceUIDs, one of which names the series of a folder of DICOM files; none: the
+        folder must have only one that may be a volume
+    is_label : whether the voxels are label values, which are read as they are stored
 
     Raises
     ------
@@ -29,19 +37,19 @@ def open_scan(path: Path) -> ScanFile:
     if not path.exists():
         raise InputError(f"{path.name}: a scan must be a file or folder; there is none at {path}")
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, series, is_label)
     ending = scan_ending(path)
     if ending is None:
         raise InputError(
             f"{path.name}: the file's ending must be one of {', '.join(sorted(SCAN_ENDINGS))}"
         )
     if ending in DICOM_ENDINGS:
-        return open_dicom(path)
+        return open_dicom(path, is_label=is_label)
     return open_tiff(path) if ending in TIFF_ENDINGS else open_volume(path)
 
 
-def _open_folder(folder: Path) -> ScanFile:
-    """Open a folder of slices, all 2-D TIFF or all one DICOM series, as one scan."""
+def _open_folder(folder: Path, series: Sequence[str], is_label: bool) -> ScanFile:
+    """Open a folder of slices, 2-D TIFFs or a DICOM series, as one scan."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     tiffs = [path for path in files if path.suffix.lower() in TIFF_ENDINGS]
     dicoms = dicom_slices(files)
@@ -55,7 +63,9 @@ def _open_folder(folder: Path) -> ScanFile:
             f"{folder.name}: a folder that is one scan must hold 2-D TIFFs or a DICOM series; "
             f"none of its {len(files)} files is either"
         )
-    return open_tiff_folder(folder, tiffs) if tiffs else open_dicom_series(folder, dicoms)
+    if tiffs:
+        return open_tiff_folder(folder, tiffs)
+    return open_dicom_series(folder, dicoms, named=series, is_label=is_label)
 
 
 def read_scan(path: Path) -> Scan:

@@ -17,6 +17,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 
 from jawloc.errors import InputError, as_input_error, one_line
 from jawloc.geometry import Shape
@@ -37,25 +38,63 @@ class PixelLayout:
     dtype: np.dtype  # uint8, int8, uint16 or int16
     unused_bits: int  # BitsAllocated - BitsStored: meaningless high bits, cleared on reading
     offset: int | None  # of uncompressed little-endian values; None: pydicom decodes the frames
+    inverted: bool = False  # MONOCHROME1: the largest value is black
 
 
-def read_header(path: Path) -> Dataset:
+def read_header(path: Path, *, whole: bool = True) -> Dataset:
     """Read everything but the large values of a DICOM file.
 
-    Raise InputError if there is no such file, it is not DICOM, or it ends before its elements do.
+    Raise InputError if there is no such file, it is not DICOM, or, with `whole`, it ends before
+    its elements do.
     """
     if not path.is_file():
         raise InputError(f"{path.name}: a scan must be an existing file; there is none at {path}")
     # pydicom raises a dozen types for damaged files
     with as_input_error(f"{path.name}: the DICOM header can't be read"):
+        _refuse_deflated(path)
         try:
             header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
         except InvalidDicomError as error:
             rule = "a .dcm file must be DICOM; it has no DICOM file header"
             raise InputError(f"{path.name}: {rule}") from error
+    if whole:
+        refuse_truncated_elements(header, path)
+    return header
+
+
+def _refuse_deflated(path: Path) -> None:
+    """Refuse a deflated file by its first bytes: pydicom would inflate it whole, however large."""
+    with suppress(InvalidDicomError):
+        if read_file_meta_info(path).get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
+            raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
+
+
+def frames_of(path: Path) -> int | None:
+    """Return how many frames a DICOM file has; None if it can't be read or has no image.
+
+    Neither the file's end nor its pixels matter.
+    """
+    wanted: list[Any] = ["NumberOfFrames", "Rows", "Columns"]
+    try:
+        _refuse_deflated(path)
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+        return frames_stated(header) if "Rows" in header or "Columns" in header else None
+    except Exception:  # pydicom raises a dozen types for damaged files
+        return None
+
+
+def frames_stated(header: Dataset) -> int:
+    """Return the number of frames, 1 where it isn't stated or is no number."""
+    try:
+        return int(header.get("NumberOfFrames") or 1)
+    except Exception:  # opening the file names the mistake
+        return 1
+
+
+def refuse_truncated_elements(header: Dataset, path: Path) -> None:
+    """Raise InputError if an element that is still in the file ends after the file does."""
+    with as_input_error(f"{path.name}: the DICOM header can't be read"):
         places = {tag: byte_range(header, tag) for tag in header.keys()}  # noqa: SIM118
-    if _syntax(header) == uid.DeflatedExplicitVRLittleEndian:
-        raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
     size = path.stat().st_size
     for tag, (offset, length) in ((tag, place) for tag, place in places.items() if place):
         if offset + length > size:
@@ -63,7 +102,6 @@ def read_header(path: Path) -> Dataset:
                 f"{path.name}: the file is truncated; element {tag} ends at byte "
                 f"{offset + length}, the file at byte {size}"
             )
-    return header
 
 
 def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:
@@ -126,9 +164,9 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
         raise InputError(f"{path.name}: a scan needs pixel data; the file has none (truncated?)")
     samples = _integer(header, "SamplesPerPixel", path, 1)
     colours = header_value(header, "PhotometricInterpretation", path) or "MONOCHROME2"
-    if samples != 1 or colours != "MONOCHROME2":
+    if samples != 1 or colours not in ("MONOCHROME2", "MONOCHROME1"):
         raise InputError(
-            f"{path.name}: pixels must be one grey value each (MONOCHROME2); "
+            f"{path.name}: pixels must be one grey value each (MONOCHROME2 or MONOCHROME1); "
             f"they are {colours} with {samples} per pixel"
         )
     frames = _integer(header, "NumberOfFrames", path, 1)
@@ -144,7 +182,7 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     kind = "i" if _integer(header, "PixelRepresentation", path, 0) else "u"
     dtype = np.dtype(f"{kind}{bits // 8}")
     offset = _pixels_offset(header, path, shape, dtype)
-    return PixelLayout(path, shape, dtype, bits - stored, offset)
+    return PixelLayout(path, shape, dtype, bits - stored, offset, colours == "MONOCHROME1")
 
 
 def _pixels_offset(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> int | None:
