@@ -135,6 +135,12 @@ class SettingsOptions:
         overrides = (*self.overrides, *more_overrides)
         return load_config(self.config_path, experiment=self.experiment, overrides=overrides)
 
+    def load_for_scans(self, *more_overrides: str) -> Config:
+        """Read and check the settings as `load`, and decide what depends on the scans."""
+        from jawloc.workflows.prepare_data import decide_size
+
+        return decide_size(self.load(*more_overrides))
+
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Add --config, --experiment and --set, and pass them to the command as `settings`."""

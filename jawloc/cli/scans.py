@@ -129,7 +129,7 @@ def cache_build(settings: SettingsOptions) -> None:
     from jawloc.scans.cache import build_cache
     from jawloc.workflows.prepare_data import find_scans
 
-    config = settings.load()
+    config = settings.load_for_scans()
     report = build_cache(find_scans(config), config.cache, base=config.base)
     click.echo(
         f"{len(report.cached)} scans in the cache: {report.built} built, "

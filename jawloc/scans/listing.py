@@ -50,7 +50,7 @@ def list_scans(
 
     A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise it stands for all scans
     in it and in the folders below it. A list has a path a line, relative to the list's folder or
-    else to the current one; `#` begins a comment.
+    else to the current one; `#` begins a comment; it may be quoted.
 
     Parameters
     ----------
@@ -101,14 +101,23 @@ def _read_list(path: Path) -> list[Path]:
 
 
 def _listed_path(line: str, folder: Path) -> Path | None:
-    """Return the path on a line of a list: the whole line if that exists, else up to a `#`."""
+    """Return the path on a line of a list: the whole line if that exists, else up to a `#`.
+
+    Quotation marks round it, as Windows copies paths, are no part of it.
+    """
     texts = [line, re.split(r"(?:^|\s)#", line)[0].strip()]
+    texts = [text for given in texts for text in (given, _unquoted(given))]
     for text in texts:
         home = os.path.expanduser(text)  # noqa: PTH111 - "~name" of nobody stays
         for candidate in (folder / home, Path(text)):
             if text and not text.startswith("#") and _exists(candidate):
                 return candidate
-    return folder / texts[1] if texts[1] else None
+    return folder / texts[-1] if texts[-1] else None
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].strip() if quoted else text
 
 
 def _exists(path: Path) -> bool:
