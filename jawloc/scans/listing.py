@@ -17,6 +17,7 @@ from jawloc.scans.scan import scan_ending, scan_id_of
 from jawloc.scans.tiff import TIFF_ENDINGS, tiff_dimensions
 
 LIST_ENDING = ".txt"
+_LONGEST_NAME = 255  # in bytes, on the disks in use
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ def _read_list(path: Path) -> list[Path]:
         raise InputError(f"{path}: a list of scans must be readable; {error.strerror}") from error
     found = [_listed_path(line.strip(), path.parent) for line in lines]
     paths = [path for path in found if path is not None]
+    for name in (part for listed in paths for part in listed.parts):
+        if "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+            raise InputError(
+                f"{path.name}: a list must have a path a line; one is {name[:40]!r}..."
+            )
     if not paths:
         raise InputError(f"{path.name}: a list must name at least one scan; it names none")
     return paths

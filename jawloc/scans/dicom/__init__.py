@@ -25,7 +25,13 @@ from jawloc.scans.dicom import attributes
 from jawloc.scans.dicom.folder import DICOM_ENDINGS as DICOM_ENDINGS
 from jawloc.scans.dicom.folder import tell
 from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
-from jawloc.scans.dicom.header import PixelLayout, byte_range, pixel_layout, read_header
+from jawloc.scans.dicom.header import (
+    BoundedFile,
+    PixelLayout,
+    byte_range,
+    pixel_layout,
+    read_header,
+)
 from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.dicom.writing import write_labelled_dicom as write_labelled_dicom
 from jawloc.scans.dicom.writing import write_labelled_dicom_slabs as write_labelled_dicom_slabs
@@ -123,8 +129,9 @@ def _decode_slices(layout: PixelLayout, start: int, stop: int) -> np.ndarray:
 
     slab = np.empty((stop - start, *layout.shape_zyx[1:]), layout.dtype)
     # each decoder raises its own types for damaged data
-    with as_input_error(f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded"):
-        frames = iter_pixels(layout.path, indices=range(start, stop), raw=True)
+    damaged = as_input_error(f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded")
+    with damaged, BoundedFile(layout.path) as file:
+        frames = iter_pixels(file, indices=range(start, stop), raw=True)
         for number, frame in enumerate(frames):
             slab[number] = frame
     return slab

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.misc import is_dicom
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom.header import frames_stated, header_value, read_header
+from jawloc.scans.dicom.header import frames_stated, header_value, read_header, shown
 from jawloc.scans.scan import scan_ending
 
 DICOM_ENDINGS = (".dcm", ".dicom")
@@ -50,7 +50,7 @@ class DicomFile:
             return np.atleast_1d(np.asarray(value, dtype=float))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{self.path.name}: {keyword} must be numbers; it is {value}"
+                f"{self.path.name}: {keyword} must be numbers; it is {shown(value)}"
             ) from error
 
     @property
@@ -78,8 +78,7 @@ class Series:
     files: tuple[DicomFile, ...]
 
     def __str__(self) -> str:
-        found = self.files[0].value("SeriesDescription")
-        about = " ".join(str(found or "").split()) or "no description"
+        about = shown(self.files[0].value("SeriesDescription") or "") or "no description"
         slices = sum(file.frames for file in self.files)
         return f"{self.uid or 'no UID'} ({about}, {slices} slice{'s' if slices > 1 else ''})"
 
@@ -163,7 +162,7 @@ def _all_series(files: Sequence[DicomFile]) -> list[Series]:
     """Group files by series; InputError for a file without an image in a series of images."""
     groups: dict[tuple[str, Path | None], list[DicomFile]] = {}
     for file in files:
-        uid = str(file.value("SeriesInstanceUID") or "").strip()
+        uid = shown(file.value("SeriesInstanceUID") or "")
         groups.setdefault((uid, file.path if file.frames > 1 else None), []).append(file)
     return [
         Series(uid, tuple(group))

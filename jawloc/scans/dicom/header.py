@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import math
 import mmap
 import struct
@@ -17,7 +19,6 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 
 from jawloc.errors import InputError, as_input_error, one_line
 from jawloc.geometry import Shape
@@ -25,8 +26,15 @@ from jawloc.scans.dicom.attributes import PIXELS_TAG
 
 # Values longer than this stay in the file: headers come into memory, pixels and masks do not.
 _DEFER_BYTES = 16 * 1024
+_META_BYTES = 4096  # the elements before the transfer syntax are shorter
+# Of a compressed frame, which has to be in memory as a whole: 16,384 x 16,384 voxels of 16 bits.
+_LARGEST_DECODED = 2**29
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _RAW_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
+
+
+# What pydicom logs of damaged files, with tracebacks, is in an InputError where it matters.
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ class PixelLayout:
 def read_header(path: Path, *, whole: bool = True) -> Dataset:
     """Read everything but the large values of a DICOM file.
 
-    Raise InputError if there is no such file, it is not DICOM, or, with `whole`, it ends before
-    its elements do.
+    Raise InputError if there is no such file, it is not DICOM, or it ends before its elements do;
+    the pixels' end matters only with `whole`.
     """
     if not path.is_file():
         raise InputError(f"{path.name}: a scan must be an existing file; there is none at {path}")
@@ -53,20 +61,35 @@ def read_header(path: Path, *, whole: bool = True) -> Dataset:
     with as_input_error(f"{path.name}: the DICOM header can't be read"):
         _refuse_deflated(path)
         try:
-            header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
+            with BoundedFile(path) as file:
+                header = pydicom.dcmread(file, defer_size=_DEFER_BYTES)
         except InvalidDicomError as error:
             rule = "a .dcm file must be DICOM; it has no DICOM file header"
             raise InputError(f"{path.name}: {rule}") from error
-    if whole:
-        refuse_truncated_elements(header, path)
+    refuse_truncated_elements(header, path, besides=None if whole else PIXELS_TAG)
     return header
+
+
+class BoundedFile(io.BufferedReader):
+    """A file of which no more is asked than is left: Python allocates what a header promises."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path)))
+        self._bytes = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or those that are left."""
+        left = max(0, self._bytes - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _refuse_deflated(path: Path) -> None:
     """Refuse a deflated file by its first bytes: pydicom would inflate it whole, however large."""
-    with suppress(InvalidDicomError):
-        if read_file_meta_info(path).get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
-            raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
+    with path.open("rb") as file:
+        start = file.read(_META_BYTES)
+    value = start.partition(b"\x02\x00\x10\x00")[2][4:68]  # after type and length
+    if value.startswith(uid.DeflatedExplicitVRLittleEndian.encode()):
+        raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
 
 
 def frames_of(path: Path) -> int | None:
@@ -77,7 +100,8 @@ def frames_of(path: Path) -> int | None:
     wanted: list[Any] = ["NumberOfFrames", "Rows", "Columns"]
     try:
         _refuse_deflated(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+        with BoundedFile(path) as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted)
         return frames_stated(header) if "Rows" in header or "Columns" in header else None
     except Exception:  # pydicom raises a dozen types for damaged files
         return None
@@ -91,10 +115,13 @@ def frames_stated(header: Dataset) -> int:
         return 1
 
 
-def refuse_truncated_elements(header: Dataset, path: Path) -> None:
-    """Raise InputError if an element that is still in the file ends after the file does."""
+def refuse_truncated_elements(header: Dataset, path: Path, *, besides: int | None = None) -> None:
+    """Raise InputError if an element that is still in the file ends after the file does.
+
+    `besides` is the tag of one that may.
+    """
     with as_input_error(f"{path.name}: the DICOM header can't be read"):
-        places = {tag: byte_range(header, tag) for tag in header.keys()}  # noqa: SIM118
+        places = {tag: byte_range(header, tag) for tag in header.keys() if tag != besides}  # noqa: SIM118
     size = path.stat().st_size
     for tag, (offset, length) in ((tag, place) for tag, place in places.items() if place):
         if offset + length > size:
@@ -115,6 +142,11 @@ def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:
         raise InputError(
             f"{path.name}: the DICOM element {keyword} can't be read; {one_line(error)}"
         ) from error
+
+
+def shown(value: Any) -> str:
+    """Return a value as text on one line, whatever a damaged header has in it."""
+    return " ".join(str(value).split())
 
 
 def first_item(header: Dataset | None, keyword: str, path: Path) -> Dataset | None:
@@ -167,7 +199,7 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     if samples != 1 or colours not in ("MONOCHROME2", "MONOCHROME1"):
         raise InputError(
             f"{path.name}: pixels must be one grey value each (MONOCHROME2 or MONOCHROME1); "
-            f"they are {colours} with {samples} per pixel"
+            f"they are {shown(colours)} with {samples} per pixel"
         )
     frames = _integer(header, "NumberOfFrames", path, 1)
     shape = (frames, _integer(header, "Rows", path), _integer(header, "Columns", path))
@@ -188,10 +220,16 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
 def _pixels_offset(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> int | None:
     pixels = byte_range(header, PIXELS_TAG)
     syntax = _syntax(header)
+    needed, frame = math.prod(shape) * dtype.itemsize, shape[1] * shape[2] * dtype.itemsize
     if pixels is None or _is_compressed(syntax, path):
         _refuse_undecodable(syntax, path)
+        size = path.stat().st_size
+        if frame > _LARGEST_DECODED or shape[0] > size:
+            raise InputError(
+                f"{path.name}: pixel data must hold frames x rows x columns = {shape} values; a "
+                f"compressed file of {size} bytes can't"
+            )
         return None
-    needed, frame = math.prod(shape) * dtype.itemsize, shape[1] * shape[2] * dtype.itemsize
     # One pad byte is DICOM's rule; some scanners pad with more, but never with a whole frame.
     offset, length = pixels
     if not needed <= length < needed + max(frame, 2):
@@ -212,7 +250,7 @@ def _refuse_undecodable(syntax: Any, path: Path) -> None:
     with suppress(NotImplementedError, ValueError, TypeError, AttributeError):
         if get_decoder(syntax).is_available:
             return
-    name = getattr(syntax, "name", syntax)
+    name = shown(getattr(syntax, "name", syntax))
     raise InputError(f"{path.name}: pixel data in this transfer syntax can't be decoded; {name}")
 
 
@@ -236,5 +274,5 @@ def _is_compressed(syntax: Any, path: Path) -> bool:
         return bool(getattr(syntax, "is_compressed", False))
     except ValueError:  # a UID of something else, as in a damaged header
         raise InputError(
-            f"{path.name}: the transfer syntax must be one of DICOM's; it is {syntax}"
+            f"{path.name}: the transfer syntax must be one of DICOM's; it is {shown(syntax)}"
         ) from None

@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom.header import first_item, header_value, may_hold
+from jawloc.scans.dicom.header import first_item, header_value, may_hold, shown
 from jawloc.scans.scan import ScanFile, Slices
 
 Rescale = tuple[float, float]  # slope, intercept
@@ -72,7 +72,8 @@ def _rescale(place: Dataset, path: Path) -> Rescale:
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
         raise InputError(
             f"{path.name}: RescaleSlope and RescaleIntercept must be one finite number each, the "
-            f"slope not 0; they are {place.get('RescaleSlope')} and {place.get('RescaleIntercept')}"
+            f"slope not 0; they are {shown(place.get('RescaleSlope'))} and "
+            f"{shown(place.get('RescaleIntercept'))}"
         )
     return slope, intercept
 
