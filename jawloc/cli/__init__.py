@@ -108,7 +108,7 @@ def train(
             flags |= {"folds": folds, "processes": processes}
             result = run_demo(Path.cwd(), model_name, (*settings.overrides, *more), **flags)
         else:
-            config = settings.load(*more)
+            config = settings.load_for_scans(*more)
             name = "locator" if model_name is None else model_name
             if folds is None:
                 result = run_training(config, name, processes=processes, **flags)
@@ -195,7 +195,7 @@ def tune(
         **options,  # trials, storage, workers, sampler, folds, pruner
     )
     space = read_space(space_path)
-    click.echo(str(tune(settings.load(*more), space, study)))
+    click.echo(str(tune(settings.load_for_scans(*more), space, study)))
 
 
 @jawloc.command(cls=Command)

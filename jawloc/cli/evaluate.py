@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,9 +16,13 @@ from jawloc.cli.options import (
     crop_size_option,
     option_under,
     parse_size,
+    series_option,
     takes_model,
 )
 from jawloc.errors import InputError
+
+if TYPE_CHECKING:
+    from jawloc.scans.listing import ListedScan
 
 DEFAULT_OUTPUT = Path("script_output") / "evaluations"
 output = option_under("Output")
@@ -27,7 +31,8 @@ registry = option_under("Model registry")
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.argument("dicoms", metavar="DICOM...", nargs=-1, type=FILE_OR_FOLDER)
+@click.argument("scans", metavar="DICOM... | IMAGES LABELS", nargs=-1, type=FILE_OR_FOLDER)
+@series_option
 @takes_model
 @option_under("Measures")(
     "--radius",
@@ -63,7 +68,8 @@ registry = option_under("Model registry")
 @config_option
 def evaluate(
     model: str,
-    dicoms: tuple[Path, ...],
+    scans: tuple[Path, ...],
+    series: tuple[str, ...],
     folder: Path | None,
     radii: tuple[float, ...],
     crop_size: str | None,
@@ -72,20 +78,22 @@ def evaluate(
     config_path: Path,
     **options: Any,
 ) -> None:
-    """Measure the errors of a trained MODEL on labelled DICOMs.
+    """Measure the errors of a trained MODEL on labelled scans.
 
     MODEL is the name of a model that jawloc-train made, a .pth file, or an MLflow URI such as
-    models:/jaw_locator@champion. A DICOM is a labelled file or a folder of them.
+    models:/jaw_locator@champion. A DICOM is a labelled file or a folder of them. IMAGES and LABELS
+    are two folders (or two files) of any formats, which are paired by file name as by jawloc
+    dicoms.
 
     \b
     Examples:
       jawloc evaluate my_locator dicoms/new_scans --radius 0.2 --radius 0.5
       jawloc evaluate my_locator dicoms/new_scans --promote
+      jawloc evaluate my_locator images/ masks/
     """
     if not all(0 < radius < float("inf") for radius in radii):
         received = ", ".join(f"{radius:g}" for radius in radii)
         raise InputError(f"--radius: must be above 0 and finite; received {received}")
-    from jawloc.scans.labelled import list_labelled
     from jawloc.workflows.evaluate import EvaluateRequest, evaluate_model, folder_name
 
     folder = DEFAULT_OUTPUT / folder_name(model) if folder is None else folder
@@ -100,7 +108,17 @@ def evaluate(
         promote=promote,
         **options,  # model_options, device, pictures
     )
-    result = evaluate_model(request, list_labelled(dicoms, exclude=folder))
+    result = evaluate_model(request, _list(scans, series, folder))
     click.echo(str(result))
     if result.evaluation.failed:
         sys.exit(1)
+
+
+def _list(scans: tuple[Path, ...], series: tuple[str, ...], folder: Path) -> list[ListedScan]:
+    """List labelled DICOMs, or images with their labels where two places of such are named."""
+    from jawloc.scans.labelled import list_labelled
+    from jawloc.scans.pairs import are_images, list_pairs
+
+    if len(scans) == 2 and are_images(scans[0], series=series):
+        return list_pairs(*scans, series=series)
+    return list_labelled(scans, exclude=folder)

@@ -16,6 +16,7 @@ from jawloc.cli.options import (
     crop_size_option,
     option_under,
     parse_size,
+    series_option,
     takes_model,
 )
 from jawloc.errors import InputError
@@ -32,6 +33,7 @@ repeat = option_under("Interrupted and repeated runs")
 @click.command(cls=Command)
 @click.argument("model")
 @click.argument("scans", metavar="SCAN...", nargs=-1, required=True, type=FILE_OR_FOLDER)
+@series_option
 @takes_model
 @output(
     "--output-dir",
@@ -57,6 +59,7 @@ repeat = option_under("Interrupted and repeated runs")
 def locate(
     model: str,
     scans: tuple[Path, ...],
+    series: tuple[str, ...],
     folder: Path,
     resume: bool,
     overwrite: bool,
@@ -87,10 +90,10 @@ def locate(
     from jawloc.workflows.locate import locate_scans
 
     crop = parse_size(crop_size, "--crop-size")
+    locator, digest = _load(model, config_path, model_options, device)
     rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
     known = {Path(scan_rows[0].path): name for name, scan_rows in rows.items()}
-    listed = list_scans(scans, exclude=folder, known=known)
-    locator, digest = _load(model, config_path, model_options, device)
+    listed = list_scans(scans, exclude=folder, known=known, series=series)
     request = LocateRequest(
         locator=locator,
         model=model,

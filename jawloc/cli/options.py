@@ -111,6 +111,15 @@ crop_size_option = option_under("Output")(
 )
 
 
+series_option = option_under("Scans")(
+    "--series",
+    metavar="UID",
+    multiple=True,
+    help="SeriesInstanceUID of the series to read in folders with several DICOM series; may be "
+    "repeated.  [default: the only one that is a volume]",
+)
+
+
 @dataclass(frozen=True)
 class SettingsOptions:
     """The options that choose a command's settings."""
@@ -125,6 +134,12 @@ class SettingsOptions:
 
         overrides = (*self.overrides, *more_overrides)
         return load_config(self.config_path, experiment=self.experiment, overrides=overrides)
+
+    def load_for_scans(self, *more_overrides: str) -> Config:
+        """Read and check the settings as `load`, and decide what depends on the scans."""
+        from jawloc.workflows.prepare_data import decide_size
+
+        return decide_size(self.load(*more_overrides))
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:

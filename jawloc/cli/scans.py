@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from jawloc.cli.options import (
     option_under,
     parse_numbers,
     parse_zyx,
+    series_option,
     takes_settings,
 )
 from jawloc.errors import InputError
@@ -41,6 +42,7 @@ conversion = option_under("Conversion")
     help="Voxel size in mm for formats that do not state it; one number means cubic voxels.  "
     "[default: as the file states]",
 )
+@series_option
 @option_under("Output")(
     "--dry-run", is_flag=True, help="List what would be written, and write nothing."
 )
@@ -50,6 +52,7 @@ def dicoms(
     out: Path,
     label_values: str | None,
     spacing: str | None,
+    series: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Pair IMAGES with LABELS, and write labelled DICOMs into OUT.
@@ -78,19 +81,22 @@ def dicoms(
     if holds_points(images, labels):
         if values is not None:
             raise InputError(f"--label-values: chooses from masks; {labels} holds points")
-        plan = plan_point_conversion(images, labels, out, spacing_mm_zyx=spacing_mm_zyx)
+        plan = plan_point_conversion(
+            images, labels, out, spacing_mm_zyx=spacing_mm_zyx, series=series
+        )
     else:
-        plan = plan_conversion(images, labels, out)
+        plan = plan_conversion(images, labels, out, series=series)
     todo = [item for item in plan if item.skip_reason is None]
     if dry_run:
         for item in todo:
             click.echo(f"would write {item.target} from {item.image} and {item.label}")
     else:
         bar = tqdm(todo, desc="dicoms", unit="scan", disable=None if todo else True)
+        how: dict[str, Any] = {"spacing_mm_zyx": spacing_mm_zyx, "series": series}
         done = [
-            convert_points(item, spacing_mm_zyx=spacing_mm_zyx)
+            convert_points(item, **how)
             if item.points
-            else convert(item, label_values=values, spacing_mm_zyx=spacing_mm_zyx)
+            else convert(item, label_values=values, **how)
             for item in bar
         ]
         plan = [item for item in plan if item.skip_reason is not None] + done
@@ -146,7 +152,7 @@ def cache_build(settings: SettingsOptions) -> None:
     from jawloc.scans.cache import build_cache
     from jawloc.workflows.prepare_data import find_scans
 
-    config = settings.load()
+    config = settings.load_for_scans()
     report = build_cache(find_scans(config), config.cache, base=config.base)
     click.echo(
         f"{len(report.cached)} scans in the cache: {report.built} built, "

@@ -43,6 +43,9 @@ LAB_SHRINK_FACTOR = 0.9  # of the trigger "loss", which is the lab's
 class Config(Sections):
     """Every setting of a run, checked, with nothing left to "auto".
 
+    Only a `downsampled_dicom_size` of "auto" stays, with all that depends on it, until the scans
+    are known (`jawloc.workflows.prepare_data.decide_size`).
+
     Attributes
     ----------
     base : the config's folder; outputs, tracking store and cache lie in it
@@ -117,7 +120,9 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
     except ValidationError as error:
         key, mistake = describe_mistake(error, settings)
         raise InputError(f"{source_of([key], layers)}: {key} {mistake}") from None
-    network = sections.network.for_grid(sections.cache.downsampled_dicom_size)
+    if sections.cache.downsampled_dicom_size == "auto":  # what depends on it is decided with it
+        return Config(**vars(sections), base=base, requested=requested)
+    network = sections.network.for_grid(sections.cache.shape_zyx)
     decided = {"network": network, "curriculum": decide_sigmas(sections.curriculum, network)}
     config = Config(**vars(sections) | decided, base=base, requested=requested)
     for keys, sentence in combined_mistakes(config):

@@ -14,7 +14,7 @@ from jawloc.config.keys import KEYS
 # The whole rule of each setting that is not just a number or a word.
 RULES = {
     "dicom_dirs": "a list of folders, such as [dicoms/labelled]",
-    "downsampled_dicom_size": "three whole numbers of voxels (z, y, x), each at least 2",
+    "downsampled_dicom_size": "auto, or three whole numbers of voxels (z, y, x), each at least 2",
     "crop_size": "three whole numbers of voxels (z, y, x), each at least 1",
     "validation_scans": "a number of scans, at least 1, or a list of scan ids",
     "test_scans": "a number of scans, at least 1, or a list of scan ids",

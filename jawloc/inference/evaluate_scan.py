@@ -18,6 +18,7 @@ from jawloc.scans.downsample import Downsampled, downsample
 from jawloc.scans.labelled import open_labelled
 from jawloc.scans.labels import labels_of, object_centroids, object_voxels
 from jawloc.scans.listing import ListedScan
+from jawloc.scans.pairs import open_paired
 from jawloc.scans.scan import ScanFile
 from jawloc.training.provenance import LEARNED_FROM, ScanIdentity, ScanUse, identify, use_of
 
@@ -55,6 +56,7 @@ class ScanEvaluation:
     identity : its specimen is the one in the model's record, else the one in the scan's name
     use : what the model has already used the scan for
     shares_name_only : whether the model learned from a different scan of the same name
+    series : SeriesInstanceUIDs, one of which is the scan's in a folder of several
     """
 
     path: Path
@@ -69,6 +71,7 @@ class ScanEvaluation:
     identity: ScanIdentity
     use: ScanUse = "unknown"
     shares_name_only: bool = False
+    series: tuple[str, ...] = ()
 
     @property
     def specimen(self) -> str:
@@ -104,14 +107,15 @@ def evaluate_scan(
         If the file can't be read as a scan, has no labels or those of none of the objects, is
         smaller than the locator's grid, or is a downsampled copy.
     """
-    scan = open_labelled(listed.path)
+    scan = open_labelled(listed.path) if listed.labels is None else open_paired(listed)
     small = downsample(scan, locator.downsampled_size)
     prediction = locator.predict(small.image)
     located = {one.object_name: one for one in locator.localise(listed.name, prediction, scan.grid)}
     small_points = dict(zip(locator.objects, prediction.points_voxels, strict=True))
     wanted = {name: locator.objects[name] for name in objects or locator.objects}
     truths = object_centroids(small.labels, wanted, listed.path.name)
-    about = {"path": listed.path, "scan_id": scan.scan_id, **_earlier_use(locator, scan, small)}
+    about = {"path": listed.path, "scan_id": scan.scan_id, "series": listed.series}
+    about |= _earlier_use(locator, scan, small)
     return [
         _evaluate_object(
             scan, small, located[name], small_points[name], truth, values, crop_size, about

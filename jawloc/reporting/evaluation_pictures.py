@@ -74,7 +74,7 @@ def figures(
 
 def scan_picture(locator: Locator, evaluated: ScanEvaluation) -> Figure:
     """Show where an object was found and where it is, in a scan that is read once more."""
-    scan = open_scan(evaluated.path)
+    scan = open_scan(evaluated.path, series=evaluated.series)
     image = downsample_image(scan, locator.downsampled_size)
     crop, _ = read_crop(scan, evaluated.window)
     return location_picture(

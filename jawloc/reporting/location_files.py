@@ -56,10 +56,20 @@ class LocateRequest:
         """Return the path of a scan's file for 3D Slicer."""
         return self.folder / MARKUPS / f"{scan}.mrk.json"
 
-    def key(self, path: Path) -> str:
-        """Return a text that changes with the scan's files, the model and what is written."""
-        about = [self.digest, self.objects(), self.crop_size, self.crop_format, self.pictures]
-        return hashlib.sha256(repr([*about, str(path), _state(path)]).encode()).hexdigest()[:16]
+    def key(self, path: Path, series: Sequence[str] = ()) -> str:
+        """Return a text that changes with the scan's files, the model and what is written.
+
+        `series` are the SeriesInstanceUIDs, one of which is the scan's in a folder of several.
+        """
+        about: list[object] = [
+            self.digest,
+            self.objects(),
+            self.crop_size,
+            self.crop_format,
+            self.pictures,
+        ]
+        about += [str(path), _state(path), *([list(series)] if series else [])]
+        return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
 
 def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:

@@ -25,13 +25,18 @@ from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
 
 LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
 
+Pairs = tuple[dict[str, Path], dict[str, list[Path]], list[Path]]
 
-def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
+
+def plan_conversion(
+    images: Path, labels: Path, out: Path, *, series: Sequence[str] = ()
+) -> list[Conversion]:
     """Pair images with labels and list what will be converted, opening headers only.
 
     `images` and `labels` are a file each; or folders whose files, and sub-folders of slices, are
     one scan each (the same folder if the labels' names have a suffix). The label of a labelled
-    DICOM is its mask. `out` is the folder for the labelled DICOMs.
+    DICOM is its mask. `out` is the folder for the labelled DICOMs. `series` are SeriesInstanceUIDs,
+    one of which each image that is a folder of DICOM files must have, and a label may have.
 
     Returns
     -------
@@ -47,20 +52,28 @@ def plan_conversion(images: Path, labels: Path, out: Path) -> list[Conversion]:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
+    by_id, fit, unused = pair_scans(images, labels)
+    plan = [_planned(i, path, fit[i], out / f"{i}.dcm", series) for i, path in by_id.items()]
+    for path in unused:
+        name = scan_id_of(path)
+        plan.append(Conversion(name, None, path, out / f"{name}.dcm", f"no image for {path.name}"))
+    return sorted(plan, key=lambda item: item.scan_id)
+
+
+def pair_scans(images: Path, labels: Path) -> Pairs:
+    """Return images by scan id, the labels that fit each by the same id, and those that fit none.
+
+    None is opened. InputError as for `plan_conversion`.
+    """
     by_id, found_labels = _images_and_labels(images, labels)
     partners = {scan_id: _labels_of(scan_id, found_labels, by_id) for scan_id in by_id}
-    used = {path for paths in partners.values() for path in paths}
-    if not used:
+    if not (used := {path for paths in partners.values() for path in paths}):
         raise InputError(
             f"{labels}: a label must be named like its image, or end in one of "
             f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
             f"of the {len(by_id)} in {images}"
         )
-    plan = [_planned(i, by_id[i], partners[i], out / f"{i}.dcm") for i in by_id]
-    for path in (path for path in found_labels if path not in used):
-        name = scan_id_of(path)
-        plan.append(Conversion(name, None, path, out / f"{name}.dcm", f"no image for {path.name}"))
-    return sorted(plan, key=lambda item: item.scan_id)
+    return by_id, partners, [path for path in found_labels if path not in used]
 
 
 def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], list[Path]]:
@@ -118,7 +131,9 @@ def _labels_of(scan_id: str, labels: Sequence[Path], images: Collection[str]) ->
     ]
 
 
-def _planned(scan_id: str, image: Path, labels: Sequence[Path], target: Path) -> Conversion:
+def _planned(
+    scan_id: str, image: Path, labels: Sequence[Path], target: Path, series: Sequence[str]
+) -> Conversion:
     label = labels[0] if len(labels) == 1 else None
     reason = None
     if not labels:
@@ -129,14 +144,18 @@ def _planned(scan_id: str, image: Path, labels: Sequence[Path], target: Path) ->
         reason = f"{target.name} exists"
     else:
         try:
-            _open_pair(image, label)
+            open_pair(image, label, series)
         except InputError as error:
             reason = str(error)
     return Conversion(scan_id, image, label, target, reason)
 
 
-def _open_pair(image_path: Path, label_path: Path) -> tuple[ScanFile, ScanFile]:
-    image, label = open_scan(image_path), open_scan(label_path)
+def open_pair(
+    image_path: Path, label_path: Path, series: Sequence[str] = ()
+) -> tuple[ScanFile, ScanFile]:
+    """Open an image and its label; InputError if one is unreadable or their shapes differ."""
+    image = open_scan(image_path, series=series)
+    label = open_scan(label_path, series=series, is_label=True)
     if image.grid.shape_zyx != label.grid.shape_zyx:
         raise InputError(
             f"{label_path.name}: a label must have its image's shape (z, y, x), "
@@ -150,6 +169,7 @@ def convert(
     *,
     label_values: Sequence[int] | None = None,
     spacing_mm_zyx: Triple | None = None,
+    series: Sequence[str] = (),
 ) -> Conversion:
     """Write one labelled DICOM, slab by slab; a scan that can't be converted leaves no file.
 
@@ -160,6 +180,7 @@ def convert(
     ----------
     label_values : label values 1 ... 255 to keep; all others become background
     spacing_mm_zyx : for formats that lose it; it replaces a spacing in the image, with a note
+    series : as for `plan_conversion`
 
     Returns
     -------
@@ -170,7 +191,7 @@ def convert(
     refuse_bad_spacing(spacing_mm_zyx)
 
     def write(image_path: Path, label_path: Path) -> tuple[str, ...]:
-        image, label = _open_pair(image_path, label_path)
+        image, label = open_pair(image_path, label_path, series)
         return _write(conversion.target, image, label, label_values, spacing_mm_zyx)
 
     return carry_out(conversion, write)
@@ -237,10 +258,9 @@ def _orientation_note(image: Path, label: Path) -> tuple[str, ...]:
 def _slabs(
     image: ScanFile, label: ScanFile, quantisation: Quantisation, label_values: Sequence[int] | None
 ) -> Iterator[Slab]:
-    labelled = False
-    read_label = label.read_mask or label.read_grey_values
+    labelled, read_label = False, label.read_mask or label.read_grey_values
     for start, stop in image.slab_ranges():
-        mask = _mask(label, read_label(start, stop), label_values)
+        mask = label_mask(label, read_label(start, stop), label_values)
         labelled = labelled or bool(mask.any())
         yield quantisation.stored(image.read_image(start, stop)), mask
     if not labelled:
@@ -250,7 +270,8 @@ def _slabs(
         )
 
 
-def _mask(label: ScanFile, values: np.ndarray, keep: Sequence[int] | None) -> np.ndarray:
+def label_mask(label: ScanFile, values: np.ndarray, keep: Sequence[int] | None) -> np.ndarray:
+    """Return a label's values as uint8, only those to keep; InputError if others don't fit."""
     if keep is not None:
         values = np.where(object_voxels(values, keep), values, 0)
     mask = values.astype(np.uint8)

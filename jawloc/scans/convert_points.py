@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +64,12 @@ def read_points(place: Path) -> PointFile:
 
 
 def plan_point_conversion(
-    images: Path, points: Path, out: Path, *, spacing_mm_zyx: Triple | None = None
+    images: Path,
+    points: Path,
+    out: Path,
+    *,
+    spacing_mm_zyx: Triple | None = None,
+    series: Sequence[str] = (),
 ) -> list[Conversion]:
     """Pair images with points and list what will be converted; as `jawloc.scans.convert` does.
 
@@ -95,7 +100,8 @@ def plan_point_conversion(
             f"{points}: points must name their scan, in a column or as the file's name; none of "
             f"{', '.join([*strangers][:3])} is one of the {len(by_id)} images in {images}"
         )
-    plan = [_planned(i, by_id[i], own[i], without, out, points, spacing_mm_zyx) for i in by_id]
+    plan = [_planned(i, by_id[i], own[i], without[i], out / f"{i}.dcm", points) for i in by_id]
+    plan = [_checked(item, spacing_mm_zyx, series) for item in plan]
     for name, where in strangers.items():
         plan.append(
             Conversion(name, None, points, out / f"{name}.dcm", f"no image for {name} ({where})")
@@ -107,33 +113,42 @@ def _planned(
     scan_id: str,
     image: Path,
     given: Sequence[GivenPoint],
-    without: Mapping[str, Sequence[str]],
-    out: Path,
+    without: Sequence[str],
+    target: Path,
     label: Path,
-    spacing_mm_zyx: Triple | None,
 ) -> Conversion:
-    why = tuple(without.get(scan_id, ()))
-    target = out / f"{scan_id}.dcm"
+    why = tuple(without)
     if not given:
         reason = f"no point for {scan_id}" + (f": {'; '.join(why)}" if why else "")
         return Conversion(scan_id, image, label, target, reason)
-    points = tuple(given)
-    planned = Conversion(scan_id, image, label, target, points=points, left_out=why)
-    if planned.target.exists():
-        return replace(planned, skip_reason=f"{planned.target.name} exists")
+    planned = Conversion(scan_id, image, label, target, points=tuple(given), left_out=why)
+    return replace(planned, skip_reason=f"{target.name} exists") if target.exists() else planned
+
+
+def _checked(
+    planned: Conversion, spacing_mm_zyx: Triple | None, series: Sequence[str]
+) -> Conversion:
+    """Return a planned conversion with the reason, if there is one, why it can't be done."""
+    if planned.skip_reason is not None or planned.image is None:
+        return planned
     try:
-        place_points(given, open_scan(image), spacing_mm_zyx)
+        place_points(planned.points, open_scan(planned.image, series=series), spacing_mm_zyx)
     except InputError as error:
         return replace(planned, skip_reason=str(error))
     return planned
 
 
-def convert_points(conversion: Conversion, *, spacing_mm_zyx: Triple | None = None) -> Conversion:
+def convert_points(
+    conversion: Conversion,
+    *,
+    spacing_mm_zyx: Triple | None = None,
+    series: Sequence[str] = (),
+) -> Conversion:
     """Write one labelled DICOM with points in place of a mask, as `convert` does with a mask."""
     refuse_bad_spacing(spacing_mm_zyx)
 
     def write(image_path: Path, _: Path) -> tuple[str, ...]:
-        image = open_scan(image_path)
+        image = open_scan(image_path, series=series)
         points, notes = place_points(conversion.points, image, spacing_mm_zyx)
         spacing, more = choose_spacing(image, image, spacing_mm_zyx)
         if image.is_labelled:

@@ -101,12 +101,16 @@ def hash_content(scan: ScanFile) -> str:
     return content.hexdigest()
 
 
+class TargetTooLargeError(InputError):
+    """A scan is smaller than the grid onto which it is to be averaged."""
+
+
 def check_target(scan: ScanFile, shape_zyx: Sequence[int]) -> Shape:
-    """Return the target shape; raise InputError if the scan can't be averaged onto it."""
+    """Return the target shape; raise TargetTooLargeError if the scan can't be averaged onto it."""
     source = scan.grid.shape_zyx
     if any(target < 1 or target > size for target, size in zip(shape_zyx, source, strict=True)):
         wanted, has = ("x".join(str(n) for n in shape) for shape in (shape_zyx, source))
-        raise InputError(
+        raise TargetTooLargeError(
             f"{scan.path.name}: the downsampled size must be no larger than the scan on any axis "
             f"(z, y, x); {wanted} is asked of a scan of {has}"
         )

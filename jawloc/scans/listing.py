@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom.header import pixel_layout, read_header
-from jawloc.scans.dicom.series import dicom_slices
+from jawloc.scans.dicom.folder import dicom_slices, names_shown, tell
+from jawloc.scans.dicom.header import frames_of
 from jawloc.scans.scan import scan_ending, scan_id_of
 from jawloc.scans.slice_folder import is_slice, picture_slices
+from jawloc.scans.tiff import TIFF_ENDINGS
 
 LIST_ENDING = ".txt"
+_LONGEST_NAME = 255  # in bytes, on the disks in use
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class ListedScan:
     # lower case count as the same, as they do on some disks).
     name: str
     path: Path  # absolute
+    series: tuple[str, ...] = ()  # SeriesInstanceUIDs, one of which a folder of DICOM files has
+    # Files with the labels that fit its name; None for a scan whose labels are in its own file.
+    labels: tuple[Path, ...] | None = None
 
 
 def describe_failure(scan: ListedScan, reason: str) -> str:
@@ -41,17 +46,19 @@ def list_scans(
     *,
     exclude: Path | None = None,
     known: Mapping[Path, str] = MappingProxyType({}),
+    series: Sequence[str] = (),
 ) -> list[ListedScan]:
     """List the scans in files, folders and `.txt` lists, each once, in their order.
 
     A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise it stands for all scans
     in it and in the folders below it. A list has a path a line, relative to the list's folder or
-    else to the current one; `#` begins a comment.
+    else to the current one; `#` begins a comment; it may be quoted.
 
     Parameters
     ----------
     exclude : a folder that is not searched: the one that results are written to
     known : names that are taken, by their paths
+    series : SeriesInstanceUIDs, one of which each folder of DICOM files has
 
     Raises
     ------
@@ -68,7 +75,7 @@ def list_scans(
     resolved = {path.resolve(): name for path, name in known.items()}
     known = {**known, **{paths[real]: name for real, name in resolved.items() if real in paths}}
     names = _unique_names(list(paths.values()), known)
-    return [ListedScan(names[path], path) for path in paths.values()]
+    return [ListedScan(names[path], path, tuple(series)) for path in paths.values()]
 
 
 def _scans_of(place: Path, exclude: Path | None) -> list[Path]:
@@ -90,20 +97,34 @@ def _read_list(path: Path) -> list[Path]:
         raise InputError(f"{path}: a list of scans must be readable; {error.strerror}") from error
     found = [_listed_path(line.strip(), path.parent) for line in lines]
     paths = [path for path in found if path is not None]
+    for name in (part for listed in paths for part in listed.parts):
+        if "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+            raise InputError(
+                f"{path.name}: a list must have a path a line; one is {name[:40]!r}..."
+            )
     if not paths:
         raise InputError(f"{path.name}: a list must name at least one scan; it names none")
     return paths
 
 
 def _listed_path(line: str, folder: Path) -> Path | None:
-    """Return the path on a line of a list: the whole line if that exists, else up to a `#`."""
+    """Return the path on a line of a list: the whole line if that exists, else up to a `#`.
+
+    Quotation marks round it, as Windows copies paths, are no part of it.
+    """
     texts = [line, re.split(r"(?:^|\s)#", line)[0].strip()]
+    texts = [text for given in texts for text in (given, _unquoted(given))]
     for text in texts:
         home = os.path.expanduser(text)  # noqa: PTH111 - "~name" of nobody stays
         for candidate in (folder / home, Path(text)):
             if text and not text.startswith("#") and _exists(candidate):
                 return candidate
-    return folder / texts[1] if texts[1] else None
+    return folder / texts[-1] if texts[-1] else None
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].strip() if quoted else text
 
 
 def _exists(path: Path) -> bool:
@@ -139,9 +160,12 @@ def _walk(
     except OSError:
         yield folder  # opening it raises the reason why it can't be read
         return
-    if stacks and _is_one_scan([path for path in inside if path.is_file()]):
-        yield folder
-        return
+    if stacks:
+        slices = _slices_in([path for path in inside if path.is_file()])
+        if slices is None:
+            yield folder
+            return
+        inside = [path for path in inside if path not in slices]
     for path in inside:
         if _is_folder(path):
             yield from _walk(path, exclude, visited, stacks=stacks)
@@ -149,20 +173,39 @@ def _walk(
             yield path
 
 
-def _is_one_scan(files: Sequence[Path]) -> bool:
-    """Return whether files are the slices of one scan, decided by the first and the last."""
+def _slices_in(files: Sequence[Path]) -> Collection[Path] | None:
+    """Return the single slices among files, which are no scans; None if the files are one scan.
+
+    Whether they are is decided by the first and the last, and by all where those don't show it.
+    """
     pictures = picture_slices(files)
-    slices = pictures or dicom_slices(files)
-    found = {_is_slice(path, is_picture=bool(pictures)) for path in slices[:1] + slices[-1:]}
-    return True in found and False not in found
+    dicoms = dicom_slices(files)
+    if pictures and (not dicoms or pictures[0].suffix.lower() in TIFF_ENDINGS):
+        found = {_is_2d(path) for path in (pictures[0], pictures[-1])}
+        return None if True in found and False not in found else ()
+    frames = {path: frames_of(path) for path in dicoms[:1] + dicoms[-1:]}
+    if set(frames.values()) == {1}:
+        return None
+    if 1 in frames.values() or None in frames.values():
+        frames = {path: frames_of(path) for path in dicoms}
+    slices = {path for path, number in frames.items() if number == 1}
+    volumes = [path for path, number in frames.items() if number is not None and number > 1]
+    if not volumes:
+        return None if slices else ()
+    if len(volumes) == 1 and (len(slices) > 1 or scan_ending(volumes[0]) is None):
+        return None
+    if slices:
+        tell(
+            f"{files[0].parent.name}: {names_shown(sorted(path.name for path in slices))} beside "
+            "DICOM files of several slices: a single slice is no scan, and is left out"
+        )
+    return slices
 
 
-def _is_slice(path: Path, *, is_picture: bool) -> bool | None:
+def _is_2d(path: Path) -> bool | None:
     """Return whether a file is a single slice; None if it can't be read."""
     try:
-        if is_picture:
-            return is_slice(path)
-        return pixel_layout(read_header(path), path).shape_zyx[0] == 1
+        return is_slice(path)
     except (InputError, OSError):
         return None
 

@@ -17,6 +17,7 @@ from jawloc.scans.cache import Example
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.splits import cross_validation_splits
 from jawloc.workflows.cross_validate import run_cross_validation
+from jawloc.workflows.prepare_data import decide_size
 from jawloc.workflows.train import TrainResult, run_training
 
 DEMO_NAME = "demo"
@@ -70,6 +71,7 @@ def run_demo(
             claim.enter_context(locked_run_folder(base, name, objects, folds=folds or 0, **how))
         with processes.main_process_first():
             write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE, progress=processes.is_main)
+        config = decide_size(config)
         if folds is not None:
             return run_cross_validation(config, name, folds, baselines=finders, **how)
         return run_training(config, name, processes=processes, baselines=finders, **how)

@@ -109,7 +109,7 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
         tqdm(scans, desc="locate", unit="scan", disable=None) as bar,
     ):
         for scan in bar:
-            key = request.key(scan.path)
+            key = request.key(scan.path, scan.series)
             if is_done(request, table.get(scan.name, []), key):
                 count["skipped"] += 1
                 continue
@@ -160,7 +160,7 @@ def locate_one(request: LocateRequest, listed: ListedScan, key: str) -> list[Row
 
 def read_and_locate(request: LocateRequest, listed: ListedScan) -> LocatedScan:
     """Read a scan, slab by slab, find the objects in it, and read the crops round them."""
-    scan = open_scan(listed.path)
+    scan = open_scan(listed.path, series=listed.series)
     placement = scan.read_placement()  # once, and where an error is the scan's
     scan = replace(scan, read_placement=lambda: placement)
     image = downsample_image(scan, request.locator.downsampled_size)

@@ -76,7 +76,7 @@ def best_locator(state: TrainingState, config: Config) -> Locator:
     return Locator(
         networks=(network.to(next(state.network.parameters()).device).eval(),),
         network_config=config.network,
-        downsampled_size=config.cache.downsampled_dicom_size,
+        downsampled_size=config.cache.shape_zyx,
         intensity=config.intensity,
         objects=config.cache.objects,
         sigma_voxels=(state.records[state.best_epoch - 1].sigmas_voxels,),

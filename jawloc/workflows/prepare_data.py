@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jawloc.config import Config
+from jawloc.config import Config, change_config
 from jawloc.errors import InputError
-from jawloc.scans.cache import ExampleFile, build_cache, open_example
+from jawloc.scans.cache import ExampleFile, build_cache, largest_size, open_example
+from jawloc.scans.cache.layout import DEFAULT_SIZE
 from jawloc.scans.labelled import find_labelled_dicoms
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.presence_training import warn_without_extents
@@ -48,6 +51,20 @@ def find_scans(config: Config) -> list[Path]:
     if not folders:
         raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")
     return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
+
+
+def decide_size(config: Config) -> Config:
+    """Return the config with a `downsampled_dicom_size` of "auto" decided by the scans' headers.
+
+    It is the default one, on each axis no longer than the shortest scan. The config that is
+    returned has it as if the user had set it, so that it is logged and a resumed run needs it.
+    """
+    if config.cache.downsampled_dicom_size != "auto":
+        return config
+    size = largest_size(find_scans(config), DEFAULT_SIZE)
+    if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes
+        print(f"downsampled_dicom_size: auto is {list(size)}", file=sys.stderr)
+    return change_config(config, {"downsampled_dicom_size": list(size)}, source="the scans")
 
 
 def prepare_data(

@@ -164,7 +164,8 @@ def test_colour_pixels(scans, sentence):
 
     write_bad(scans / "131.dcm", change=coloured)
     assert sentence() == (
-        "131.dcm: pixels must be one grey value each (MONOCHROME2); they are RGB with 3 per pixel"
+        "131.dcm: pixels must be one grey value each (MONOCHROME2 or MONOCHROME1); they are "
+        "RGB with 3 per pixel"
     )
 
 
@@ -198,7 +199,8 @@ def test_a_target_size_larger_than_the_scan(lab, scans, sentence):
     write_bad(scans / "131.dcm", IMAGE[:20], MASK[20:40])
     assert sentence() == (
         "131.dcm: the downsampled size must be no larger than the scan on any axis (z, y, x); "
-        "24x12x12 is asked of a scan of 20x24x24"
+        "24x12x12 is asked of a scan of 20x24x24; 20x12x12 fits all scans: set "
+        "downsampled_dicom_size to [20, 12, 12], or to auto"
     )
 
 

@@ -245,7 +245,7 @@ WRONG = [
     *[
         (
             f"downsampled_dicom_size: {value}",
-            f"downsampled_dicom_size must be {SIZE} 2; received {shown}",
+            f"downsampled_dicom_size must be auto, or {SIZE} 2; received {shown}",
         )
         for value, shown in [
             ("[512, 128]", "[512, 128]"),

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans import cache
-from jawloc.scans.cache import CacheConfig, build_cache, open_example
+from jawloc.scans.cache import CacheConfig, build_cache, largest_size, open_example
 from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache.files import read_cached, read_record
 from jawloc.scans.cache.layout import cached_paths, lock_path
@@ -757,3 +757,26 @@ def test_settings_from_a_file():
     config = TypeAdapter(CacheConfig).validate_json(json.dumps(settings), strict=True)
     assert config.dicom_dirs == ("a", "b")
     assert config.objects == {"jaw": (1, 2), "any": None}
+
+
+def test_a_target_larger_than_a_scan_names_the_largest_that_fits_all(tmp_path):
+    """Each axis is as long as the shortest scan, or as it was asked for where that is shorter."""
+    (tmp_path / "dicoms").mkdir()
+    paths = []
+    for name, shape in (("a", (9, 20, 8)), ("b", (30, 7, 8))):
+        paths.append(tmp_path / "dicoms" / f"{name}.dcm")
+        write_labelled_dicom(
+            paths[-1], np.zeros(shape, np.uint8), np.ones(shape, np.uint8), Grid(shape)
+        )
+    config = CacheConfig(dicom_dirs=("dicoms",), downsampled_dicom_size=(12, 10, 4))
+    with pytest.raises(InputError) as info:
+        build_cache(paths, config, base=tmp_path, progress=False)
+    lines = str(info.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["a.dcm", "b.dcm"]
+    for line in lines:
+        assert line.endswith(
+            "; 9x7x4 fits all scans: set downsampled_dicom_size to [9, 7, 4], or to auto"
+        )
+    assert largest_size(paths, (12, 10, 4)) == (9, 7, 4)
+    with pytest.raises(ValueError, match="depends on the scans"):
+        CacheConfig(downsampled_dicom_size="auto").shape_zyx  # noqa: B018

@@ -251,9 +251,8 @@ def test_opening_reads_neither_pixels_nor_mask(tmp_path, monkeypatch):
     log: list[int] = []
     real = pydicom.dcmread
 
-    def counted(path, **options):
-        with path.open("rb") as file:
-            return real(_Counting(file, log), **options)
+    def counted(file, **options):
+        return real(_Counting(file, log), **options)
 
     monkeypatch.setattr("jawloc.scans.dicom.header.pydicom.dcmread", counted)
     open_labelled_dicom(tmp_path / "a.dcm")

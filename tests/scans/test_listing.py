@@ -105,6 +105,15 @@ def test_a_list_has_comments_and_paths_relative_to_itself(tmp_path, monkeypatch)
     assert names_of(tmp_path / "data" / "scans.txt") == expected
 
 
+def test_quotation_marks_round_a_listed_path_are_no_part_of_it(tmp_path):
+    """Regression: Windows copies a path with them, and such a scan was not found."""
+    for name in ("a b.tif", "c #1.tif", "d.tif", "'e'.tif"):
+        write_tiff(tmp_path / name)
+    lines = ['"a b.tif"  # best', "'c #1.tif'", f'"{tmp_path}/d.tif"', "'e'.tif", '""', '"f g.tif"']
+    (tmp_path / "scans.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert names_of(tmp_path / "scans.txt") == ["a b", "c #1", "d", "'e'", "f g"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
+from jawloc.inference.crop import crop_box_around, read_crop
+from jawloc.scans.cache import CacheConfig, build_cache, open_example
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.downsample import downsample_image, hash_content
@@ -68,6 +70,16 @@ def per_frame_alike(ds: Dataset) -> None:
     ds.PerFrameFunctionalGroupsSequence = [transformation("0.5", "-100")] * 6
 
 
+def per_frame_beside_the_top(ds: Dataset) -> None:
+    ds.RescaleSlope, ds.RescaleIntercept = "1", "0"
+    ds.PerFrameFunctionalGroupsSequence = [transformation(n + 1, 10 * n) for n in range(6)]
+
+
+def per_frame_beside_shared(ds: Dataset) -> None:
+    shared(ds)
+    ds.PerFrameFunctionalGroupsSequence = [transformation(n + 1, 10 * n) for n in range(6)]
+
+
 FRAMES = np.arange(6)[:, None, None]
 
 
@@ -79,6 +91,9 @@ FRAMES = np.arange(6)[:, None, None]
         (per_frame_alike, 0.5, -100),
         (only_an_intercept, 1, -1000),
         (per_frame, FRAMES + 1, 10 * FRAMES),
+        # Regression: the rescale of the whole file was taken, which says nothing of its frames
+        (per_frame_beside_the_top, FRAMES + 1, 10 * FRAMES),
+        (per_frame_beside_shared, FRAMES + 1, 10 * FRAMES),
     ],
 )
 def test_grey_values_are_what_the_rescale_leads_to(tmp_path, change, slope, intercept):
@@ -172,6 +187,40 @@ def test_a_series_whose_slices_differ_in_slope_has_true_grey_values(tmp_path):
     assert (scan.dtype, scan.is_rescaled) == (np.float32, False)
     np.testing.assert_array_equal(read_scan(tmp_path / "fish").image, IMAGE * (FRAMES + 1) - 5.0)
     np.testing.assert_array_equal(scan.read_image(2, 4), (IMAGE * (FRAMES + 1) - 5.0)[2:4])
+
+
+CONSTANT = np.stack([np.full((5, 4), 1200 // (n + 1), np.uint16) for n in range(4)])  # times n + 1
+
+
+def test_a_constant_with_another_slope_a_slice_stays_constant_wherever_it_is_read(tmp_path):
+    """Regression: 1200 stored with the slopes 1 to 4 was read as 1200, 600, 400 and 300."""
+    write_series(tmp_path / "pet", CONSTANT, RescaleSlope=lambda n: n + 1, RescaleIntercept=0)
+    scan = open_scan(tmp_path / "pet")
+    assert set(scan.read_grey_values(0, 4).ravel().tolist()) == {1200.0}
+    assert set(scan.read_image(1, 3).ravel().tolist()) == {1200.0}
+    assert set(downsample_image(scan, (2, 5, 4)).ravel().tolist()) == {1200.0}
+    crop, _ = read_crop(scan, crop_box_around((2.0, 2.0, 2.0), (2, 2, 2), scan.grid.shape_zyx))
+    assert set(crop.ravel().tolist()) == {1200.0}
+    planes, _ = read_orthogonal_slices(scan, (3, 2, 1))
+    assert set(planes.sagittal.ravel().tolist()) == {1200.0}
+    write_series(tmp_path / "other", CONSTANT, RescaleSlope=lambda n: n + 2, RescaleIntercept=0)
+    assert hash_content(scan) != hash_content(open_scan(tmp_path / "other"))
+
+
+def test_frames_of_other_slopes_are_cached_as_grey_values(tmp_path):
+    """The cache's voxels, checksum and content hash are of grey values, not of stored ones."""
+    (tmp_path / "dicoms").mkdir()
+    path, mask = tmp_path / "dicoms" / "a.dcm", np.ones(CONSTANT.shape, np.uint8)
+    write_labelled_dicom(path, CONSTANT, mask, Grid(CONSTANT.shape))
+    ds = pydicom.dcmread(path)
+    without(ds)
+    ds.PerFrameFunctionalGroupsSequence = [transformation(n + 1, 0) for n in range(4)]
+    ds.save_as(path)
+    config = CacheConfig(dicom_dirs=("dicoms",), downsampled_dicom_size=(2, 5, 4))
+    (cached,) = build_cache([path], config, base=tmp_path, progress=False).cached
+    example = open_example(cached, {"jaw": None})
+    np.testing.assert_allclose(example.read().image, 1200, rtol=1e-6)
+    assert example.content_hash == hash_content(open_labelled_dicom(path))
 
 
 def test_a_converted_series_keeps_what_is_stored_and_its_rescale(tmp_path):

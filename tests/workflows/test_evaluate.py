@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import mlflow
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK
 import torch
 
 import jawloc.inference.evaluate_scan as scan_module
@@ -22,6 +24,7 @@ from jawloc.inference.locator import Locator, load_locator
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.manifest import MANIFEST
+from jawloc.scans.reading import read_scan
 from jawloc.workflows.evaluate import folder_name
 from tests.lab import (
     SCAN_IDS,
@@ -32,6 +35,7 @@ from tests.lab import (
     write_lab_dicom,
     write_model,
 )
+from tests.scans.test_placement import write_series
 
 OPTIONS = ("--crop-size", "20", "--pictures", "1", "--output-dir", "out")
 LAB = Path("dicoms/labelled")
@@ -96,6 +100,90 @@ def client():
 
 def champion():
     return client().get_model_version_by_alias("jaw_locator", "champion")
+
+
+# --- images and labels in files of their own -----------------------------------------------
+
+
+def write_pair(name: str, images: Path, labels: Path, *, ending: str = ".nrrd") -> None:
+    """Write one of the lab's scans anew, its image and its mask in two volumes."""
+    scan = read_scan(LAB / f"{name}.dcm")
+    for folder, voxels, end in ((images, scan.image, ending), (labels, scan.mask, "_mask.nii")):
+        folder.mkdir(exist_ok=True)
+        volume = SimpleITK.GetImageFromArray(voxels)
+        volume.SetSpacing(scan.grid.spacing_mm_zyx[::-1])
+        SimpleITK.WriteImage(volume, folder / f"{name}{end}")
+
+
+def test_images_and_labels_by_name_have_the_errors_of_their_labelled_dicoms(jawloc, lab):
+    write_model(lab / "m.pth")
+    names = ["phantom_001", "phantom_003"]
+    for name in names:
+        write_pair(name, Path("images"), Path("masks"))
+    result = jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    paired = {row["scan"]: row for row in content()["rows"]}
+    assert set(paired) == set(names)
+    files = [LAB / f"{name}.dcm" for name in names]
+    assert jawloc("evaluate", "m.pth", *files, *OPTIONS).exit_code == 0
+    for row in content()["rows"]:
+        other = paired[row["scan"]]
+        assert other["path"].endswith(f"images/{row['scan']}.nrrd")
+        for key in ("true_z_voxels", "labelled_voxels_inside_crop", "share_inside_crop"):
+            assert row[key] == other[key]
+        assert row["error_mm"] == pytest.approx(other["error_mm"], rel=1e-6)
+
+
+def test_two_files_are_a_pair_and_what_lacks_a_label_fails_alone(jawloc, lab):
+    write_model(lab / "m.pth")
+    for name in ("phantom_001", "phantom_003"):
+        write_pair(name, Path("images"), Path("masks"))
+    one = ("images/phantom_001.nrrd", "masks/phantom_001_mask.nii")
+    assert jawloc("evaluate", "m.pth", *one, *OPTIONS).exit_code == 0
+    assert content()["scans"] == {"evaluated": 1, "failed": 0}
+    Path("masks/phantom_003_mask.nii").rename("masks/other.nii")
+    result = jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS)
+    assert result.exit_code == 1
+    assert "other.nii: there is no image for this label" in result.stderr
+    assert "phantom_003.nrrd: one label must fit the image's name; none does" in result.stderr
+    assert content()["scans"] == {"evaluated": 1, "failed": 1}
+
+
+def test_a_mask_of_another_shape_fails_one_scan(jawloc, lab):
+    write_model(lab / "m.pth")
+    write_pair("phantom_001", Path("images"), Path("masks"))
+    image = SimpleITK.ReadImage("masks/phantom_001_mask.nii")
+    SimpleITK.WriteImage(image[:, :, :-1], "masks/phantom_001_mask.nii")
+    result = jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS)
+    assert result.exit_code == 1
+    assert "a label must have its image's shape (z, y, x), (48, 24, 24)" in result.stderr
+
+
+def test_folders_of_which_no_names_fit_are_refused(jawloc, lab):
+    write_model(lab / "m.pth")
+    write_pair("phantom_001", Path("images"), Path("masks"))
+    Path("masks/phantom_001_mask.nii").rename("masks/other.nii")
+    said = only_sentence(jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS))
+    assert said.startswith("masks: a label must be named like its image")
+
+
+def test_a_named_series_is_evaluated_and_drawn(jawloc, lab):
+    write_model(lab / "m.pth")
+    write_pair("phantom_001", Path("images"), Path("masks"))
+    folder = Path("images/phantom_001")
+    folder.mkdir()
+    for number in (1, 3):
+        series = Path(f"series_{number}")
+        image = SimpleITK.GetImageFromArray(read_scan(LAB / f"phantom_00{number}.dcm").image)
+        write_series(series, image)
+        for path in series.iterdir():
+            ds = pydicom.dcmread(path)
+            ds.SeriesInstanceUID = f"1.2.{number}"
+            ds.save_as(folder / f"{number}_{path.name}")
+    Path("images/phantom_001.nrrd").unlink()
+    result = jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS, "--series", "1.2.1")
+    assert result.exit_code == 0, result.output
+    assert list(Path("out").glob("worst_01_phantom_001*.png"))
 
 
 # --- what is written ----------------------------------------------------------------------

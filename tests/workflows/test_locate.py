@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 import tifffile
@@ -221,6 +222,36 @@ def test_files_series_slices_folders_and_lists_are_all_scans(locate, here):
     assert all(p == pytest.approx(points[0], abs=1e-3) for p in points)
 
 
+def test_of_a_folder_of_several_series_the_named_one_is_located(locate, here):
+    """A folder that isn't clear is one row; naming a series is another request to --resume."""
+    (here / "both").mkdir()
+    for name, seed in (("one", 3), ("two", 4)):
+        image = SimpleITK.GetImageFromArray(make_phantom(seed, SCAN_SHAPE).image)
+        write_series(here / name, image)
+        for path in (here / name).iterdir():
+            ds = pydicom.dcmread(path)
+            ds.SeriesInstanceUID = f"1.2.{seed}"
+            ds.save_as(here / "both" / f"{name}_{path.name}")
+    result = locate("both")
+    assert result.exit_code == 1
+    (row,) = table()
+    assert row["status"] == "failed"
+    assert "1.2.3 (no description, 48 slices), 1.2.4 (no description, 48 sl" in row["reason"]
+    for uid, alone in (("1.2.3", "one"), ("1.2.4", "two")):
+        options = ("--series", uid, *RESUME)
+        assert "1 scan located" in locate("both", options=options).stdout
+        assert "1 done before" in locate("both", options=options).stdout
+        (found,) = load_locator(here / "m.pth").locate(here / alone)
+        assert point(table()[0]) == pytest.approx(found.point_voxels, abs=1e-6)
+
+
+def test_a_model_that_is_not_there_is_named_before_old_results_are(locate, here):
+    """Regression: who mistyped a model was sent to look at an old folder first."""
+    assert locate("c.nii.gz").exit_code == 0
+    said = only_sentence(locate("c.nii.gz", model="nosuch"))
+    assert said.startswith("nosuch: no model of this name")
+
+
 def test_scans_of_one_name_do_not_overwrite_each_other(locate):
     assert locate("a", "b").exit_code == 0
     assert [row["scan"] for row in table()] == ["a_fish", "b_fish"]
@@ -268,10 +299,10 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
 def test_an_error_that_nobody_thought_of_fails_one_scan(locate, monkeypatch):
     read = driver.open_scan
 
-    def broken(path):
+    def broken(path, **how):
         if path.parent.name == "a":
             raise ZeroDivisionError("by zero")
-        return read(path)
+        return read(path, **how)
 
     monkeypatch.setattr(driver, "open_scan", broken)
     assert locate("a", "b").exit_code == 1
@@ -480,10 +511,10 @@ def test_memory_is_not_spent_on_the_scan(locate, here, monkeypatch):
     """Slabs and the crop's slices are read, never the whole."""
     read, most = driver.open_scan, []
 
-    def watched(path):
+    def watched(path, **how):
         from dataclasses import replace
 
-        scan = read(path)
+        scan = read(path, **how)
 
         def slices(start, stop):
             most.append(stop - start)

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
+from jawloc.geometry import Shape
 from jawloc.scans.atomic import make_writable
 from jawloc.scans.cache.examples import Example as Example
 from jawloc.scans.cache.examples import ExampleFile as ExampleFile
@@ -29,7 +31,7 @@ from jawloc.scans.cache.layout import CacheConfig as CacheConfig
 from jawloc.scans.cache.layout import absolute, cache_folder, cached_paths, leftovers, lock_path
 from jawloc.scans.cache.workers import locked, worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
-from jawloc.scans.downsample import check_target, downsample
+from jawloc.scans.downsample import TargetTooLargeError, check_target, downsample
 from jawloc.scans.labels import (
     objects_shown,
     point_labels,
@@ -70,9 +72,10 @@ def build_cache(
     Raises
     ------
     InputError
-        With one line for each scan that can't be used: unreadable, smaller than the target, an
-        empty mask, no label of any object, two points of one. Errors in headers, labels and cached
-        files are raised before any scan is downsampled and before anything is written.
+        With one line for each scan that can't be used: unreadable, smaller than the target (with
+        the largest one that fits all), an empty mask, no label of any object, two points of one.
+        Errors in headers, labels and cached files are raised before any scan is downsampled and
+        before anything is written.
     """
     cached = cached_paths(scans, config, base)
     folder = cache_folder(config, base)
@@ -83,7 +86,7 @@ def build_cache(
     with worker_threads(config.n_workers, len(jobs)) as pool:
         records = list(pool.map(_usable_record, jobs))
         found = list(pool.map(_labels_found, jobs, records))
-        _refuse([str(error) for error in found if isinstance(error, InputError)])
+        _refuse(_complaints([e for e in found if isinstance(e, InputError)], jobs))
         check([objects_shown(v, config.objects) for v in found if isinstance(v, frozenset)])
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
         made = _build_all(pool, to_do, folder, progress) if to_do else Counter()
@@ -103,8 +106,8 @@ class _Job:
     folder: Path
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.config.downsampled_dicom_size
+    def shape(self) -> Shape:
+        return self.config.shape_zyx
 
 
 class _Stopped(Exception):
@@ -142,6 +145,32 @@ def _labels_found(job: _Job, record: CacheRecord | None) -> frozenset[int | str]
     except InputError as error:
         return error
     return frozenset(found)
+
+
+def largest_size(scans: Sequence[Path], wanted: Shape) -> Shape:
+    """Return the largest downsampled size, no larger than another, that fits all scans.
+
+    Reads headers only; scans that can't be opened are left out, as building the cache refuses them.
+    """
+    shapes = [wanted]
+    for path in scans:
+        with suppress(InputError, OSError):
+            shapes.append(open_labelled_dicom(path).grid.shape_zyx)
+    z, y, x = (min(sizes) for sizes in zip(*shapes, strict=True))
+    return z, y, x
+
+
+def _complaints(errors: Sequence[InputError], jobs: Sequence[_Job]) -> list[str]:
+    """Return the errors' sentences, those of small scans with the size that would fit all scans."""
+    if not any(isinstance(error, TargetTooLargeError) for error in errors):
+        return [str(error) for error in errors]
+    size = largest_size([job.source for job in jobs], jobs[0].shape)
+    name = "x".join(map(str, size))
+    hint = f"{name} fits all scans: set downsampled_dicom_size to {list(size)}, or to auto"
+    return [
+        f"{error}; {hint}" if isinstance(error, TargetTooLargeError) else str(error)
+        for error in errors
+    ]
 
 
 def _refuse(complaints: Sequence[str]) -> None:

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from jawloc.errors import InputError
+from jawloc.geometry import Shape
 from jawloc.scans.atomic import target_of_temporary
 
 LOCKS_FOLDER = ".locks"
@@ -35,12 +36,16 @@ _LabelValues = Annotated[
 ]
 
 
+DEFAULT_SIZE: Shape = (512, 128, 128)
+
+
 @dataclass(frozen=True)
 class CacheConfig:
     """Settings of the cache of downsampled scans."""
 
     dicom_dirs: tuple[str, ...] = ()  # folders of full-size labelled DICOMs
-    downsampled_dicom_size: tuple[_Size, _Size, _Size] = (512, 128, 128)  # (z, y, x) in voxels
+    # (z, y, x) in voxels; "auto": the default, on each axis no longer than the shortest scan
+    downsampled_dicom_size: tuple[_Size, _Size, _Size] | Literal["auto"] = DEFAULT_SIZE
     cache_dir: Annotated[str, Field(min_length=1)] = "dicoms/downsampled_dicoms"
     n_workers: Annotated[int, Field(gt=0)] = 10  # scans downsampled at once; at most one a core
     # Names of the objects to locate and their label values; null stands for every non-zero voxel.
@@ -48,6 +53,13 @@ class CacheConfig:
     objects: Annotated[Mapping[str, _LabelValues | None], Field(min_length=1)] = field(
         default_factory=lambda: {"jaw": None}
     )
+
+    @property
+    def shape_zyx(self) -> Shape:
+        """Return the downsampled size; ValueError if it is still to be decided."""
+        if self.downsampled_dicom_size == "auto":
+            raise ValueError("downsampled_dicom_size depends on the scans; decide it first")
+        return self.downsampled_dicom_size
 
 
 def cache_folder(config: CacheConfig, base: Path) -> Path:
@@ -60,7 +72,7 @@ def cached_paths(scans: Sequence[Path], config: CacheConfig, base: Path) -> list
 
     Raise InputError if two scans would share one cached file.
     """
-    folder = cache_folder(config, base) / _size_name(config.downsampled_dicom_size)
+    folder = cache_folder(config, base) / _size_name(config.shape_zyx)
     paths = [folder / _mirrored(scan, config, base) for scan in scans]
     owners: dict[Path, Path] = {}
     for scan, path in zip(scans, paths, strict=True):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,22 @@ from pydicom.dataset import Dataset
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.dicom import attributes
+from jawloc.scans.dicom.folder import DICOM_ENDINGS as DICOM_ENDINGS
+from jawloc.scans.dicom.folder import tell
 from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
-from jawloc.scans.dicom.header import PixelLayout, byte_range, pixel_layout, read_header
+from jawloc.scans.dicom.header import (
+    BoundedFile,
+    PixelLayout,
+    byte_range,
+    pixel_layout,
+    read_header,
+)
 from jawloc.scans.dicom.points import read_points
 from jawloc.scans.dicom.rescale import rescales, with_rescale
 from jawloc.scans.dicom.writing import write_labelled_dicom as write_labelled_dicom
 from jawloc.scans.dicom.writing import write_labelled_dicom_slabs as write_labelled_dicom_slabs
 from jawloc.scans.raw import read_raw
 from jawloc.scans.scan import ScanFile
-
-DICOM_ENDINGS = (".dcm", ".dicom")
 
 
 def open_labelled_dicom(path: Path) -> ScanFile:
@@ -52,11 +59,14 @@ def open_labelled_dicom(path: Path) -> ScanFile:
     return scan
 
 
-def open_dicom(path: Path) -> ScanFile:
-    """Open a multi-frame DICOM with or without labels; otherwise as `open_labelled_dicom`."""
+def open_dicom(path: Path, *, is_label: bool = False) -> ScanFile:
+    """Open a multi-frame DICOM with or without labels; otherwise as `open_labelled_dicom`.
+
+    Grey values of MONOCHROME1 are inverted, unless they are label values.
+    """
     path = Path(path)
     header = read_header(path)
-    layout = pixel_layout(header, path)
+    layout = upright(pixel_layout(header, path), path, is_label=is_label)
     frames = layout.shape_zyx[0] - _padded_frames(header, path)
     if frames < 2:
         raise InputError(f"{path.name}: a scan needs at least two slices; the file has {frames}")
@@ -68,6 +78,18 @@ def open_dicom(path: Path) -> ScanFile:
     points = read_points(header, grid.shape_zyx, path)
     scan = ScanFile(path.stem, path, grid, layout.dtype, read, read_mask, place, points=points)
     return with_rescale(scan, rescales(header, frames, path))
+
+
+def upright(layout: PixelLayout, path: Path, *, is_label: bool) -> PixelLayout:
+    """Return a layout whose values are inverted where black is the largest, and warn of it.
+
+    Label values stay as they are stored. `path` is the scan's, for the warning.
+    """
+    if layout.inverted and is_label:
+        return replace(layout, inverted=False)
+    if layout.inverted:
+        tell(f"{path.name}: black is stored as the largest value (MONOCHROME1); it is inverted")
+    return layout
 
 
 def _mask_offset(header: Dataset, layout: PixelLayout) -> int:
@@ -86,14 +108,24 @@ def read_slices(layout: PixelLayout, frames: int, start: int, stop: int) -> np.n
     """Read the slices start ... stop - 1, as stored, of a file with so many unpadded frames."""
     _refuse_outside(start, stop, frames)
     if layout.offset is None:
-        return _decode_slices(layout, start, stop)
+        return _inverted(_decode_slices(layout, start, stop), layout)
     shape = (stop - start, *layout.shape_zyx[1:])
     offset = layout.offset + start * math.prod(shape[1:]) * layout.dtype.itemsize
     slab = read_raw(layout.path, offset, shape, layout.dtype.newbyteorder("<"))
     if layout.unused_bits:
         # Shifting up and back clears the unused bits, and carries the sign of signed values.
         slab = (slab << layout.unused_bits) >> layout.unused_bits
-    return slab
+    return _inverted(slab, layout)
+
+
+def _inverted(slab: np.ndarray, layout: PixelLayout) -> np.ndarray:
+    """Swap the ends of the range of stored values where the largest is black."""
+    if not layout.inverted:
+        return slab
+    if layout.dtype.kind == "i":
+        return ~slab  # -1 - value
+    largest = (1 << (8 * layout.dtype.itemsize - layout.unused_bits)) - 1
+    return np.subtract(layout.dtype.type(largest), slab)
 
 
 def _decode_slices(layout: PixelLayout, start: int, stop: int) -> np.ndarray:
@@ -101,8 +133,9 @@ def _decode_slices(layout: PixelLayout, start: int, stop: int) -> np.ndarray:
 
     slab = np.empty((stop - start, *layout.shape_zyx[1:]), layout.dtype)
     # each decoder raises its own types for damaged data
-    with as_input_error(f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded"):
-        frames = iter_pixels(layout.path, indices=range(start, stop), raw=True)
+    damaged = as_input_error(f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded")
+    with damaged, BoundedFile(layout.path) as file:
+        frames = iter_pixels(file, indices=range(start, stop), raw=True)
         for number, frame in enumerate(frames):
             slab[number] = frame
     return slab

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from jawloc.scans.dicom.header import first_item, functional_group, header_value
 
 # Cosine of the angle between the slices' normal and the direction from slice to slice, at least.
 LEAST_COSINE = 0.9999
+# By how much of itself a step from slice to slice may differ from the others.
+UNEVEN_SHARE = 0.01
+# By how much of a step rounding in the header may move a slice; half a step could be a gap.
+MOST_ROUNDING_SHARE = 0.25
 
 
 def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
@@ -60,7 +65,8 @@ def _frame_distance_mm(header: Dataset, path: Path) -> float | None:
         return None
     plane = functional_group(header, "PlaneOrientationSequence", path)
     axes = header_value(plane, "ImageOrientationPatient", path)
-    return even_distance_mm(depths_along_normal(points, axes, path), path)
+    names = [f"frame {number}" for number in range(1, len(points) + 1)]
+    return even_distance_mm(depths_along_normal(points, axes, path), points, names, path)
 
 
 def _float_arrays(points: Sequence[Any], axes: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -80,16 +86,52 @@ def depths_along_normal(points: Sequence[Any], axes: Any, path: Path) -> np.ndar
     return positions @ np.cross(plane[:3], plane[3:])
 
 
-def even_distance_mm(depths: np.ndarray, path: Path) -> float:
-    """Return the step between depths, which must be even within 1 %; InputError otherwise."""
-    steps = np.abs(np.diff(depths))
-    typical = float(np.median(steps))
-    if not np.isfinite(typical) or typical <= 0 or np.ptp(steps) > 0.02 * typical:
-        raise InputError(
-            f"{path.name}: slices must be evenly spaced; their distances are "
-            f"{steps.min():.4g} to {steps.max():.4g} mm"
-        )
-    return float(np.mean(steps))
+def even_distance_mm(
+    depths: np.ndarray, points: Sequence[Any], names: Sequence[str], path: Path
+) -> float:
+    """Return the step between slices in their order.
+
+    The steps may differ by 1 % of their median, or the positions from even ones by the last digit
+    that they are written with, up to a quarter of a step; a missing slice exceeds both.
+
+    Parameters
+    ----------
+    depths : of the slices along their normal, in mm
+    points, names : of the slices: positions as they are written, and what errors call them
+
+    Raises
+    ------
+    InputError
+        If the steps differ by more: names the largest gap.
+    """
+    steps = np.diff(depths)
+    typical = float(np.median(np.abs(steps)))
+    in_order = np.isfinite(typical) and typical > 0 and abs(np.sign(steps).sum()) == len(steps)
+    if in_order and np.ptp(np.abs(steps)) <= 2 * UNEVEN_SHARE * typical:
+        return float(np.mean(np.abs(steps)))
+    if in_order:
+        uneven = np.abs(depths - np.linspace(depths[0], depths[-1], len(depths))).max()
+        if uneven <= min(_last_digit_mm(points), MOST_ROUNDING_SHARE * typical):
+            return float(np.mean(np.abs(steps)))
+    raise InputError(f"{path.name}: slices must be evenly spaced; {_gap(steps, typical, names)}")
+
+
+def _gap(steps: np.ndarray, typical: float, names: Sequence[str]) -> str:
+    """Describe the step that differs most from the others."""
+    worst = int(np.argmax(np.abs(steps - np.copysign(typical, np.median(steps)))))
+    between = f"from {names[worst]} to {names[worst + 1]}"
+    missing = abs(steps[worst]) / typical - 1 if typical > 0 else 0.0
+    several = round(missing) if np.isfinite(missing) else 0
+    said = ""
+    if several >= 1 and abs(missing - several) < 2 * MOST_ROUNDING_SHARE:
+        said = f" ({several} slice{'s' if several > 1 else ''} missing)"
+    return f"{between} it is {steps[worst]:.4g} mm, between most others {typical:.4g} mm{said}"
+
+
+def _last_digit_mm(points: Sequence[Any]) -> float:
+    """Return the worth of the last decimal place with which positions are written."""
+    places = [Decimal(str(value)).as_tuple().exponent for point in points for value in point]
+    return 10.0 ** min(place for place in places if isinstance(place, int))
 
 
 def frames_placement(path: Path) -> Placement | None:

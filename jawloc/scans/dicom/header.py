@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import math
+import mmap
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -21,8 +26,15 @@ from jawloc.scans.dicom.attributes import PIXELS_TAG
 
 # Values longer than this stay in the file: headers come into memory, pixels and masks do not.
 _DEFER_BYTES = 16 * 1024
+_META_BYTES = 4096  # the elements before the transfer syntax are shorter
+# Of a compressed frame, which has to be in memory as a whole: 16,384 x 16,384 voxels of 16 bits.
+_LARGEST_DECODED = 2**29
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _RAW_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
+
+
+# What pydicom logs of damaged files, with tracebacks, is in an InputError where it matters.
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -34,25 +46,82 @@ class PixelLayout:
     dtype: np.dtype  # uint8, int8, uint16 or int16
     unused_bits: int  # BitsAllocated - BitsStored: meaningless high bits, cleared on reading
     offset: int | None  # of uncompressed little-endian values; None: pydicom decodes the frames
+    inverted: bool = False  # MONOCHROME1: the largest value is black
 
 
-def read_header(path: Path) -> Dataset:
+def read_header(path: Path, *, whole: bool = True) -> Dataset:
     """Read everything but the large values of a DICOM file.
 
-    Raise InputError if there is no such file, it is not DICOM, or it ends before its elements do.
+    Raise InputError if there is no such file, it is not DICOM, or it ends before its elements do;
+    the pixels' end matters only with `whole`.
     """
     if not path.is_file():
         raise InputError(f"{path.name}: a scan must be an existing file; there is none at {path}")
     # pydicom raises a dozen types for damaged files
     with as_input_error(f"{path.name}: the DICOM header can't be read"):
+        _refuse_deflated(path)
         try:
-            header = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
+            with BoundedFile(path) as file:
+                header = pydicom.dcmread(file, defer_size=_DEFER_BYTES)
         except InvalidDicomError as error:
             rule = "a .dcm file must be DICOM; it has no DICOM file header"
             raise InputError(f"{path.name}: {rule}") from error
-        places = {tag: byte_range(header, tag) for tag in header.keys()}  # noqa: SIM118
-    if _syntax(header) == uid.DeflatedExplicitVRLittleEndian:
+    refuse_truncated_elements(header, path, besides=None if whole else PIXELS_TAG)
+    return header
+
+
+class BoundedFile(io.BufferedReader):
+    """A file of which no more is asked than is left: Python allocates what a header promises."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path)))
+        self._bytes = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or those that are left."""
+        left = max(0, self._bytes - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _refuse_deflated(path: Path) -> None:
+    """Refuse a deflated file by its first bytes: pydicom would inflate it whole, however large."""
+    with path.open("rb") as file:
+        start = file.read(_META_BYTES)
+    value = start.partition(b"\x02\x00\x10\x00")[2][4:68]  # after type and length
+    if value.startswith(uid.DeflatedExplicitVRLittleEndian.encode()):
         raise InputError(f"{path.name}: deflated DICOM isn't read; store it without deflation")
+
+
+def frames_of(path: Path) -> int | None:
+    """Return how many frames a DICOM file has; None if it can't be read or has no image.
+
+    Neither the file's end nor its pixels matter.
+    """
+    wanted: list[Any] = ["NumberOfFrames", "Rows", "Columns"]
+    try:
+        _refuse_deflated(path)
+        with BoundedFile(path) as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted)
+        return frames_stated(header) if "Rows" in header or "Columns" in header else None
+    except Exception:  # pydicom raises a dozen types for damaged files
+        return None
+
+
+def frames_stated(header: Dataset) -> int:
+    """Return the number of frames, 1 where it isn't stated or is no number."""
+    try:
+        return int(header.get("NumberOfFrames") or 1)
+    except Exception:  # opening the file names the mistake
+        return 1
+
+
+def refuse_truncated_elements(header: Dataset, path: Path, *, besides: int | None = None) -> None:
+    """Raise InputError if an element that is still in the file ends after the file does.
+
+    `besides` is the tag of one that may.
+    """
+    with as_input_error(f"{path.name}: the DICOM header can't be read"):
+        places = {tag: byte_range(header, tag) for tag in header.keys() if tag != besides}  # noqa: SIM118
     size = path.stat().st_size
     for tag, (offset, length) in ((tag, place) for tag, place in places.items() if place):
         if offset + length > size:
@@ -60,7 +129,6 @@ def read_header(path: Path) -> Dataset:
                 f"{path.name}: the file is truncated; element {tag} ends at byte "
                 f"{offset + length}, the file at byte {size}"
             )
-    return header
 
 
 def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:
@@ -74,6 +142,11 @@ def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:
         raise InputError(
             f"{path.name}: the DICOM element {keyword} can't be read; {one_line(error)}"
         ) from error
+
+
+def shown(value: Any) -> str:
+    """Return a value as text on one line, whatever a damaged header has in it."""
+    return " ".join(str(value).split())
 
 
 def first_item(header: Dataset | None, keyword: str, path: Path) -> Dataset | None:
@@ -102,6 +175,17 @@ def byte_range(header: Dataset, tag: int) -> tuple[int, int] | None:
     return element.value_tell, element.length
 
 
+def may_hold(header: Dataset, sequence: str, keyword: str, path: Path) -> bool:
+    """Return False where a sequence's bytes can't hold an element; much faster than parsing it."""
+    place = byte_range(header, tag_for_keyword(sequence) or 0)
+    if place is None or not header.original_encoding[1]:  # parsed already, or big-endian
+        return sequence in header
+    tag = tag_for_keyword(keyword) or 0
+    wanted, (start, length) = struct.pack("<HH", tag >> 16, tag & 0xFFFF), place
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(wanted, start, start + length) >= 0
+
+
 def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     """Describe the pixels of an opened file, which may be a single slice.
 
@@ -112,10 +196,10 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
         raise InputError(f"{path.name}: a scan needs pixel data; the file has none (truncated?)")
     samples = _integer(header, "SamplesPerPixel", path, 1)
     colours = header_value(header, "PhotometricInterpretation", path) or "MONOCHROME2"
-    if samples != 1 or colours != "MONOCHROME2":
+    if samples != 1 or colours not in ("MONOCHROME2", "MONOCHROME1"):
         raise InputError(
-            f"{path.name}: pixels must be one grey value each (MONOCHROME2); "
-            f"they are {colours} with {samples} per pixel"
+            f"{path.name}: pixels must be one grey value each (MONOCHROME2 or MONOCHROME1); "
+            f"they are {shown(colours)} with {samples} per pixel"
         )
     frames = _integer(header, "NumberOfFrames", path, 1)
     shape = (frames, _integer(header, "Rows", path), _integer(header, "Columns", path))
@@ -130,16 +214,22 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     kind = "i" if _integer(header, "PixelRepresentation", path, 0) else "u"
     dtype = np.dtype(f"{kind}{bits // 8}")
     offset = _pixels_offset(header, path, shape, dtype)
-    return PixelLayout(path, shape, dtype, bits - stored, offset)
+    return PixelLayout(path, shape, dtype, bits - stored, offset, colours == "MONOCHROME1")
 
 
 def _pixels_offset(header: Dataset, path: Path, shape: Shape, dtype: np.dtype) -> int | None:
     pixels = byte_range(header, PIXELS_TAG)
     syntax = _syntax(header)
+    needed, frame = math.prod(shape) * dtype.itemsize, shape[1] * shape[2] * dtype.itemsize
     if pixels is None or _is_compressed(syntax, path):
         _refuse_undecodable(syntax, path)
+        size = path.stat().st_size
+        if frame > _LARGEST_DECODED or shape[0] > size:
+            raise InputError(
+                f"{path.name}: pixel data must hold frames x rows x columns = {shape} values; a "
+                f"compressed file of {size} bytes can't"
+            )
         return None
-    needed, frame = math.prod(shape) * dtype.itemsize, shape[1] * shape[2] * dtype.itemsize
     # One pad byte is DICOM's rule; some scanners pad with more, but never with a whole frame.
     offset, length = pixels
     if not needed <= length < needed + max(frame, 2):
@@ -160,7 +250,7 @@ def _refuse_undecodable(syntax: Any, path: Path) -> None:
     with suppress(NotImplementedError, ValueError, TypeError, AttributeError):
         if get_decoder(syntax).is_available:
             return
-    name = getattr(syntax, "name", syntax)
+    name = shown(getattr(syntax, "name", syntax))
     raise InputError(f"{path.name}: pixel data in this transfer syntax can't be decoded; {name}")
 
 
@@ -184,5 +274,5 @@ def _is_compressed(syntax: Any, path: Path) -> bool:
         return bool(getattr(syntax, "is_compressed", False))
     except ValueError:  # a UID of something else, as in a damaged header
         raise InputError(
-            f"{path.name}: the transfer syntax must be one of DICOM's; it is {syntax}"
+            f"{path.name}: the transfer syntax must be one of DICOM's; it is {shown(syntax)}"
         ) from None

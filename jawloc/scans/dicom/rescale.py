@@ -13,19 +13,21 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom.header import first_item, header_value
+from jawloc.scans.dicom.header import first_item, header_value, may_hold, shown
 from jawloc.scans.scan import ScanFile, Slices
 
 Rescale = tuple[float, float]  # slope, intercept
 
 _TRANSFORMATION = "PixelValueTransformationSequence"
+_PER_FRAME = "PerFrameFunctionalGroupsSequence"
 
 
 def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
     """Return the slope and intercept of each of the first frames; 1 and 0 where there are none.
 
-    They come from the functional groups that all frames share, else from the top level, else from
-    each frame's own group (a quarter of a second to parse for 2000 frames).
+    They come from each frame's own functional group (a quarter of a second to parse for 2000
+    frames, so only where there is a rescale in one), else from the group that all frames share,
+    else from the top level.
     Raise InputError if one is not a finite number, or a slope is 0, or the file has a table.
     """
     if header_value(header, "ModalityLUTSequence", path):
@@ -36,10 +38,9 @@ def rescales(header: Dataset, frames: int, path: Path) -> list[Rescale]:
     shared_groups = first_item(header, "SharedFunctionalGroupsSequence", path)
     shared = first_item(shared_groups, _TRANSFORMATION, path)
     every = [_rescale(header if shared is None else shared, path)] * frames
-    if shared is not None or "RescaleSlope" in header or "RescaleIntercept" in header:
+    if not may_hold(header, _PER_FRAME, _TRANSFORMATION, path):
         return every
-    groups = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
-    for number, group in enumerate(groups[:frames]):
+    for number, group in enumerate((header_value(header, _PER_FRAME, path) or [])[:frames]):
         own = first_item(group, _TRANSFORMATION, path)
         if own is not None:
             every[number] = _rescale(own, path)
@@ -71,7 +72,8 @@ def _rescale(place: Dataset, path: Path) -> Rescale:
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
         raise InputError(
             f"{path.name}: RescaleSlope and RescaleIntercept must be one finite number each, the "
-            f"slope not 0; they are {place.get('RescaleSlope')} and {place.get('RescaleIntercept')}"
+            f"slope not 0; they are {shown(place.get('RescaleSlope'))} and "
+            f"{shown(place.get('RescaleIntercept'))}"
         )
     return slope, intercept
 

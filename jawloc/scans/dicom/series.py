@@ -2,120 +2,107 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.misc import is_dicom
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple
-from jawloc.scans.dicom import DICOM_ENDINGS, geometry, read_slices
-from jawloc.scans.dicom.header import PixelLayout, header_value, pixel_layout, read_header
-from jawloc.scans.dicom.rescale import rescales, with_rescale
+from jawloc.scans.dicom import geometry, open_dicom, read_slices, upright
+from jawloc.scans.dicom.folder import (
+    DicomFile,
+    choose_series,
+    names_shown,
+    tell,
+    without_localisers,
+)
+from jawloc.scans.dicom.header import PixelLayout, pixel_layout, refuse_truncated_elements
+from jawloc.scans.dicom.rescale import Rescale, rescales, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of, unplaced
+
+# Two slices are at one position if they are nearer than this share of the mean distance.
+_ONE_POSITION = 0.01
+# Largest difference of a value that all slices must share.
+_TOLERANCES = {"ImageOrientationPatient": 1e-3, "PixelSpacing": 1e-4}
 
 
 @dataclass(frozen=True)
-class _Slice:
+class _Slice(DicomFile):
     layout: PixelLayout
-    header: Dataset
-
-    @property
-    def path(self) -> Path:
-        return self.layout.path
-
-    def value(self, keyword: str) -> Any:
-        return header_value(self.header, keyword, self.path)
-
-    def numbers(self, keyword: str) -> np.ndarray | None:
-        value = self.value(keyword)
-        if value is None:
-            return None
-        try:
-            return np.atleast_1d(np.asarray(value, dtype=float))
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{self.path.name}: {keyword} must be numbers; it is {value}"
-            ) from error
+    rescale: Rescale
 
 
-def dicom_slices(paths: Sequence[Path]) -> list[Path]:
-    """Return the DICOM files: those with its ending, or, if there is none, those that are DICOM."""
-    named = [path for path in paths if path.suffix.lower() in DICOM_ENDINGS]
-    return named or [path for path in paths if path.name != "DICOMDIR" and is_dicom(path)]
-
-
-def open_dicom_series(folder: Path, paths: Sequence[Path]) -> ScanFile:
+def open_dicom_series(
+    folder: Path, paths: Sequence[Path], *, named: Sequence[str] = (), is_label: bool = False
+) -> ScanFile:
     """Open DICOM slices as one scan, sorted by position along their normal.
 
     Without positions they are sorted by InstanceNumber. The spacing along z is the distance
     between the positions, never the slice thickness alone. A rescale that differs from slice to
-    slice is applied in reading, and the image is float32.
+    slice is applied in reading, and the image is float32. Other series, localisers and exact
+    copies of slices are left out, which warnings say.
 
-    Raise InputError if the files belong to several series, differ in shape, type, orientation or
-    in-plane spacing, are unevenly spaced, or one is not a readable grey slice.
+    Parameters
+    ----------
+    named : SeriesInstanceUIDs, of which the folder must hold exactly one; none: the folder must
+        have one series, or only one that may be a volume
+    is_label : whether the values are labels, which MONOCHROME1 doesn't invert
+
+    Raises
+    ------
+    InputError
+        If it isn't clear which series is meant, or its slices differ in shape, type, orientation
+        or in-plane spacing, are unevenly spaced, or one is not a readable grey slice.
     """
-    slices = [_open_slice(folder, path) for path in sorted(paths)]
-    _refuse_several_series(folder, slices)
-    if len(slices) < 2:
-        raise InputError(f"{folder.name}: a scan needs at least two slices; it has {len(slices)}")
-    for keyword in ("ImageOrientationPatient", "PixelSpacing"):
-        _refuse_differing(folder, slices, keyword)
+    series = choose_series(folder, paths, named, is_label=is_label)
+    if series.is_multi_frame:
+        scan = open_dicom(series.files[0].path, is_label=is_label)
+        return replace(scan, scan_id=scan_id_of(folder))
+    slices = [_slice(file) for file in without_localisers(folder, series.files)]
+    for keyword, tolerance in _TOLERANCES.items():
+        _refuse_differing(folder, slices, keyword, tolerance)
     first = slices[0].layout
     for own in (item.layout for item in slices):
-        if (own.shape_zyx, own.dtype) != (first.shape_zyx, first.dtype):
-            raise InputError(
-                f"{folder.name}: slices must be alike; {first.path.name} is {first.dtype} "
-                f"{first.shape_zyx[1:]}, {own.path.name} is {own.dtype} {own.shape_zyx[1:]}"
-            )
+        if (own.shape_zyx, own.dtype, own.inverted) != (
+            first.shape_zyx,
+            first.dtype,
+            first.inverted,
+        ):
+            raise InputError(f"{folder.name}: slices must be alike; {_kind(first)}, {_kind(own)}")
     ordered, spacing = _in_order(folder, slices)
     grid = Grid((len(ordered), *first.shape_zyx[1:]), spacing)
-    read = partial(_read_series, [item.layout for item in ordered])
+    upright(first, folder, is_label=is_label)
+    layouts = [replace(s.layout, inverted=first.inverted and not is_label) for s in ordered]
     place = unplaced if spacing is None else partial(_placement, ordered[0], ordered[-1], folder)
+    read = partial(_read_series, layouts)
     scan = ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None, place)
-    return with_rescale(scan, [rescales(item.header, 1, item.path)[0] for item in ordered])
+    return with_rescale(scan, [item.rescale for item in ordered])
 
 
-def _open_slice(folder: Path, path: Path) -> _Slice:
-    header = read_header(path)
-    layout = pixel_layout(header, path)
-    if layout.shape_zyx[0] != 1:
-        raise InputError(
-            f"{folder.name}: a series has one slice a file; {path.name} has "
-            f"{layout.shape_zyx[0]} (open that file instead)"
-        )
-    return _Slice(layout, header)
+def _slice(file: DicomFile) -> _Slice:
+    refuse_truncated_elements(file.header, file.path)
+    layout = pixel_layout(file.header, file.path)
+    return _Slice(file.path, file.header, layout, rescales(file.header, 1, file.path)[0])
 
 
-def _refuse_several_series(folder: Path, slices: Sequence[_Slice]) -> None:
-    series = Counter(
-        (
-            str(item.value("SeriesInstanceUID")),
-            str(item.value("SeriesDescription") or "no name"),
-        )
-        for item in slices
-    )
-    if len({uid for uid, _ in series}) > 1:
-        names = ", ".join(
-            f"{name} ({uid}, {count} slices)" for (uid, name), count in sorted(series.items())
-        )
-        raise InputError(f"{folder.name}: a folder must hold one DICOM series; it holds {names}")
+def _kind(layout: PixelLayout) -> str:
+    colours = " MONOCHROME1" if layout.inverted else ""
+    return f"{layout.path.name} is {layout.dtype}{colours} {layout.shape_zyx[1:]}"
 
 
-def _refuse_differing(folder: Path, slices: Sequence[_Slice], keyword: str) -> None:
+def _refuse_differing(
+    folder: Path, slices: Sequence[_Slice], keyword: str, tolerance: float
+) -> None:
     first, *others = [item.numbers(keyword) for item in slices]
     for item, value in zip(slices[1:], others, strict=True):
         if value is None or first is None:
             alike = value is first
         else:  # NaN is refused with the spacing
             alike = value.shape == first.shape and np.allclose(
-                value, first, atol=1e-4, equal_nan=True
+                value, first, atol=tolerance, equal_nan=True
             )
         if not alike:
             was, now = (None if v is None else v.tolist() for v in (first, value))
@@ -125,28 +112,69 @@ def _refuse_differing(folder: Path, slices: Sequence[_Slice], keyword: str) -> N
             )
 
 
-def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], Triple | None]:
+def _in_order(folder: Path, slices: Sequence[_Slice]) -> tuple[list[_Slice], Triple | None]:
+    """Return the slices sorted, without copies, and their spacing; None without positions."""
     points = [item.value("ImagePositionPatient") for item in slices]
-    if any(point is None for point in points):
+    unknown = [item.path.name for item, point in zip(slices, points, strict=True) if point is None]
+    if len(unknown) == len(slices):
         return _by_number(folder, slices), None
-    depths = geometry.depths_along_normal(
-        points, slices[0].value("ImageOrientationPatient"), folder
-    )
+    if unknown:
+        raise InputError(
+            f"{folder.name}: all slices or none must have an ImagePositionPatient; "
+            f"{names_shown(unknown)} of {len(slices)} have none"
+        )
+    axes = slices[0].value("ImageOrientationPatient")
+    depths = geometry.depths_along_normal(points, axes, folder)
     order = np.argsort(depths, kind="stable")
-    step = geometry.even_distance_mm(depths[order], folder)
+    least = _ONE_POSITION * float(np.ptp(depths)) / max(1, len(slices) - 1)
+    kept = _without_copies(folder, slices, order.tolist(), depths, least)
     in_plane = slices[0].numbers("PixelSpacing")
+    step = geometry.even_distance_mm(
+        depths[kept], [points[n] for n in kept], [slices[n].path.name for n in kept], folder
+    )
     spacing = None if in_plane is None else geometry.checked_spacing([step, *in_plane], folder)
-    return [slices[n] for n in order], spacing
+    return [slices[n] for n in kept], spacing
 
 
-def _by_number(folder: Path, slices: list[_Slice]) -> list[_Slice]:
-    numbers = [item.value("InstanceNumber") for item in slices]
-    if None in numbers or len(set(numbers)) != len(numbers):
+def _by_number(folder: Path, slices: Sequence[_Slice]) -> list[_Slice]:
+    found = [item.numbers("InstanceNumber") for item in slices]
+    given = [number.item() for number in found if number is not None and number.size == 1]
+    if len(given) != len(slices) or not np.isfinite(given).all():
         raise InputError(
             f"{folder.name}: slices without positions need an InstanceNumber each to be sorted; "
-            f"they have {len(set(numbers) - {None})} for {len(numbers)} slices"
+            f"they have {len(given)} for {len(slices)} slices"
         )
-    return [slices[n] for n in np.argsort(np.asarray(numbers, dtype=float), kind="stable")]
+    order = np.argsort(given, kind="stable")
+    kept = _without_copies(folder, slices, order.tolist(), np.asarray(given), 0.0)
+    return [slices[n] for n in kept]
+
+
+def _without_copies(
+    folder: Path, slices: Sequence[_Slice], order: Sequence[int], places: np.ndarray, least: float
+) -> list[int]:
+    """Return which slices, in order, are no exact copies; at least two, each at its own place."""
+    kept, copies = list(order[:1]), []
+    for number in order[1:]:
+        if abs(places[number] - places[kept[-1]]) > least:
+            kept.append(number)
+        elif _is_copy(slices[number], slices[kept[-1]]):
+            copies.append(slices[number].path.name)
+        else:
+            both = sorted(slices[n].path.name for n in (kept[-1], number))
+            raise InputError(
+                f"{folder.name}: slices must be evenly spaced, each with a position (or an "
+                f"InstanceNumber each) of its own; {both[0]} and {both[1]} share one and differ"
+            )
+    if copies:
+        tell(f"{folder.name}: exact copies of slices are left out: {names_shown(copies)}")
+    if len(kept) < 2:
+        raise InputError(f"{folder.name}: a scan needs at least two slices; it has {len(kept)}")
+    return kept
+
+
+def _is_copy(one: _Slice, other: _Slice) -> bool:
+    own, others = (read_slices(item.layout, 1, 0, 1) for item in (one, other))
+    return one.rescale == other.rescale and np.array_equal(own, others)
 
 
 def _placement(first: _Slice, last: _Slice, folder: Path) -> Placement | None:

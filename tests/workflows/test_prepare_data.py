@@ -1,0 +1,33 @@
+"""Settings that depend on the scans, decided before anything is trained."""
+
+from __future__ import annotations
+
+from jawloc.config import load_config
+from jawloc.scans.cache import build_cache
+from jawloc.workflows.prepare_data import decide_size, find_scans
+from tests.lab import SCAN_SHAPE, write_config
+
+
+def test_auto_is_the_default_size_no_longer_than_any_scan(lab, capsys):
+    """Network and sigmas are decided with it, as if the user had set it."""
+    path = write_config(lab, downsampled_dicom_size="auto")
+    config = load_config(path)
+    assert config.cache.downsampled_dicom_size == "auto"
+    decided = decide_size(config)
+    assert decided.cache.downsampled_dicom_size == SCAN_SHAPE
+    assert capsys.readouterr().err == f"downsampled_dicom_size: auto is {list(SCAN_SHAPE)}\n"
+    by_hand = load_config(write_config(lab, downsampled_dicom_size=list(SCAN_SHAPE)))
+    assert decided == by_hand
+    assert decided.as_params() == by_hand.as_params()
+    assert decide_size(decided) is decided
+
+
+def test_auto_finds_the_cache_of_the_size_it_stands_for(lab, jawloc):
+    write_config(lab, downsampled_dicom_size="auto")
+    result = jawloc("cache", "build")
+    assert result.exit_code == 0, result.output
+    assert "5 built" in result.stdout
+    assert "5 already there" in jawloc("cache", "build").stdout
+    config = load_config(write_config(lab, downsampled_dicom_size=list(SCAN_SHAPE)))
+    assert build_cache(find_scans(config), config.cache, base=config.base).reused == 5
+    assert jawloc("cache", "verify").exit_code == 0
