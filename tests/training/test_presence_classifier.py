@@ -286,6 +286,7 @@ def test_without_a_radius_scans_with_points_are_left_out():
     assert mixed == pytest.approx(alone)
 
 
+@pytest.mark.slow
 def test_from_points_and_a_radius_it_learns_what_shows_the_object():
     files = [clicked(seed) for seed in range(8)]
     config = PresenceClassifierConfig(120, object_radius_mm=0.9)

@@ -83,6 +83,7 @@ def test_points_teach_what_their_masks_would(lab, jawloc, table, no_pictures):
     assert "no training scan has a mask" not in mixed["stderr"]
 
 
+@pytest.mark.slow
 def test_from_points_to_a_report_with_all_pictures(lab, jawloc, table):
     convert(jawloc, table)
     settings = {
@@ -125,6 +126,7 @@ def test_from_points_to_a_report_with_all_pictures(lab, jawloc, table):
     assert result.output.count("is 'not found' in locations.csv") == len(lost)
 
 
+@pytest.mark.slow
 def test_folds_of_scans_with_points(lab, jawloc, table, no_pictures):
     convert(jawloc, table)
     write_config(lab, objects=OBJECTS, num_epochs=1, dicom_dirs=["dicoms/clicked"])

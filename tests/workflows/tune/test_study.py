@@ -158,6 +158,7 @@ def test_the_trial_of_a_living_worker_is_left_alone(opened, config):
         assert opened.trials[trial.number].state == TrialState.RUNNING
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_queued_again(opened, config):
     folder = STUDY.folder(config.base)
     receive, send = FORKS.Pipe(duplex=False)
