@@ -26,7 +26,7 @@ def are_images(place: Path, *, series: Sequence[str] = ()) -> bool:
         return False
     for scan in listed:
         try:
-            return open_scan(scan.path, series=series).read_mask is None
+            return not open_scan(scan.path, series=series).is_labelled
         except InputError:
             continue
     return False
