@@ -180,7 +180,7 @@ def _slices_in(files: Sequence[Path]) -> Collection[Path] | None:
     """
     pictures = picture_slices(files)
     dicoms = dicom_slices(files)
-    if pictures and (not dicoms or pictures[0].suffix.lower() in TIFF_ENDINGS):
+    if pictures and (not dicoms or any(p.suffix.lower() in TIFF_ENDINGS for p in pictures)):
         found = {_is_2d(path) for path in (pictures[0], pictures[-1])}
         return None if True in found and False not in found else ()
     frames = {path: frames_of(path) for path in dicoms[:1] + dicoms[-1:]}

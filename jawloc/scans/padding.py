@@ -32,14 +32,15 @@ def sample_values(scan: ScanFile) -> np.ndarray:
     return np.concatenate([read(i, i + 1)[0, ::step_y, ::step_x].ravel() for i in chosen])
 
 
-def without_padding(scan: ScanFile) -> ScanFile:
+def without_padding(scan: ScanFile, *, is_label: bool = False) -> ScanFile:
     """Return the scan with every voxel that has no grey value read as the lowest grey value.
 
     Such are NaN, infinity, magnitudes of 1e30 and more, and an extreme value that at least a
     thousandth of sampled voxels have and that lies 100 times the range of all others away from
     them. The scan is searched for its lowest grey value only when the first such voxel is met;
     then a warning says how many there are. 8- and 16-bit images are returned as they are: they
-    hold no NaN, and their padding is within what their grey values may be.
+    hold no NaN, and their padding is within what their grey values may be. With `is_label`, a
+    finite value is never padding: a label may be any number.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def without_padding(scan: ScanFile) -> ScanFile:
     """
     if scan.dtype.itemsize <= 2 and scan.dtype.kind != "f":
         return scan
-    return replace(scan, read_image=_Cleaned(scan).read)
+    return replace(scan, read_image=_Cleaned(scan, is_label).read)
 
 
 @dataclass
@@ -56,6 +57,7 @@ class _Cleaned:
     """Reads a scan's stored values without those that are no grey values."""
 
     scan: ScanFile
+    is_label: bool
 
     def read(self, start: int, stop: int) -> np.ndarray:
         slab = self.scan.read_image(start, stop)
@@ -73,10 +75,12 @@ class _Cleaned:
     @cached_property
     def _limits(self) -> tuple[float, float]:
         """Return the lowest and highest stored value that may be a grey value."""
+        low, high = -np.nextafter(UNREAL, 0), np.nextafter(UNREAL, 0)
+        if self.is_label:
+            return low, high
         with np.errstate(invalid="ignore"):
             sample = sample_values(self.scan).astype(np.float64)
             values, counts = np.unique(sample[np.abs(sample) < UNREAL], return_counts=True)
-        low, high = -np.nextafter(UNREAL, 0), np.nextafter(UNREAL, 0)
         repeated = counts >= max(2, _REPEATED * sample.size)
         if len(values) > _DISTINCT:
             if repeated[0] and values[1] - values[0] > _FAR * (values[-1] - values[1]):

@@ -36,7 +36,7 @@ def open_scan(path: Path, *, series: Sequence[str] = (), is_label: bool = False)
         If there is nothing at `path`, its ending is not supported, or it is damaged, not 3-D,
         of one slice, coloured, or of a spacing that is not positive and finite.
     """
-    return without_padding(_open(Path(path), series, is_label))
+    return without_padding(_open(Path(path), series, is_label), is_label=is_label)
 
 
 def _open(path: Path, series: Sequence[str], is_label: bool) -> ScanFile:
@@ -58,10 +58,11 @@ def _open_folder(folder: Path, series: Sequence[str], is_label: bool) -> ScanFil
     """Open a folder of slices, all pictures of one kind or all one DICOM series, as one scan."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     pictures, dicoms = picture_slices(files), dicom_slices(files)
-    if dicoms and pictures and pictures[0].suffix.lower() in TIFF_ENDINGS:
+    tiffs = [path for path in pictures if path.suffix.lower() in TIFF_ENDINGS]
+    if dicoms and tiffs:
         raise InputError(
             f"{folder.name}: the slices of a folder must be TIFF or DICOM, not both; "
-            f"it has {len(pictures)} and {len(dicoms)}"
+            f"it has {len(tiffs)} and {len(dicoms)}"
         )
     if dicoms:
         return open_dicom_series(folder, dicoms, named=series, is_label=is_label)
@@ -70,7 +71,7 @@ def _open_folder(folder: Path, series: Sequence[str], is_label: bool) -> ScanFil
             f"{folder.name}: a folder that is one scan must hold 2-D TIFFs, BMPs, PNGs or a DICOM "
             f"series; none of its {len(files)} files is one"
         )
-    return open_slice_folder(folder, pictures)
+    return open_slice_folder(folder, pictures, is_label=is_label)
 
 
 def read_scan(path: Path) -> Scan:

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ SLICE_ENDINGS = (*TIFF_ENDINGS, *PICTURE_ENDINGS)
 _RECONSTRUCTED = re.compile(r".*_rec_?\d{4,}\.(?:tiff?|bmp|png)", re.IGNORECASE)
 _PIXEL_SIZE = re.compile(r"^\s*Image Pixel Size \(um\)\s*=\s*(\S+)", re.IGNORECASE | re.MULTILINE)
 _LARGEST_LOG = 2**20  # bytes
+_DTYPES = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.uint16}
 _SAME = 1e-3  # relative difference of two voxel sizes that count as one
 
 
@@ -31,7 +33,11 @@ class _Slice(NamedTuple):
     path: Path
     shape: tuple[int, ...]  # (y, x), or more of a TIFF that is no slice
     dtype: np.dtype  # in native byte order
-    layout: TiffLayout | None  # None of a BMP or PNG
+    layout: TiffLayout | None = None  # None of a BMP or PNG
+    # of a BMP or PNG: what its values are multiplied by as Pillow reads them, and whether they are
+    # read as numbers in its palette
+    factor: int = 1
+    indexed: bool = False
 
     @property
     def rescale(self) -> Rescale:
@@ -39,40 +45,36 @@ class _Slice(NamedTuple):
 
 
 def picture_slices(files: Sequence[Path]) -> list[Path]:
-    """Return the slices among a folder's files: TIFFs, else BMPs, else PNGs.
+    """Return the TIFFs, BMPs and PNGs among a folder's files.
 
     Where SkyScan's reconstructed slices (`*_rec0001.tif`) are there, only those.
     """
     found = [path for path in files if path.suffix.lower() in SLICE_ENDINGS]
-    found = [path for path in found if _RECONSTRUCTED.fullmatch(path.name)] or found
-    for endings in (TIFF_ENDINGS, *((ending,) for ending in PICTURE_ENDINGS)):
-        alike = [path for path in found if path.suffix.lower() in endings]
-        if alike:
-            return alike
-    return []
+    return [path for path in found if _RECONSTRUCTED.fullmatch(path.name)] or found
 
 
 def is_slice(path: Path) -> bool:
     """Return whether a TIFF, BMP or PNG is 2-D; InputError where it isn't a readable one."""
-    return len(_read_header(path).shape) == 2
+    return len(_read_header(path, is_label=False).shape) == 2
 
 
-def open_slice_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
-    """Open 2-D slices as one scan, in the natural order of their names (2 before 10).
+def open_slice_folder(folder: Path, slices: Sequence[Path], *, is_label: bool = False) -> ScanFile:
+    """Open 2-D slices as one scan, in the order of the numbers in their names (2 before 10).
 
-    The voxel size is that of SkyScan's log beside them (`Image Pixel Size (um)`), else of the
+    With `is_label`, values are label values: of a palette, the numbers and not the colours. The
+    voxel size is that of SkyScan's log beside them (`Image Pixel Size (um)`), else of the
     slices' own metadata where these give all three sizes.
 
     Raises
     ------
     InputError
         If there is only one slice, or one that is not 2-D, of one grey value a pixel, and like
-        the first; or if a size is not positive and finite.
+        the first; if the names are not those of one row of slices without a gap; or if a size is
+        not positive and finite.
     """
-    paths = sorted(slices, key=_natural_order)
-    if len(paths) < 2:
-        raise InputError(f"{folder.name}: a scan needs at least two slices; it has {len(paths)}")
-    every = [_read_header(path) for path in paths]
+    if len(slices) < 2:
+        raise InputError(f"{folder.name}: a scan needs at least two slices; it has {len(slices)}")
+    every = [_read_header(path, is_label=is_label) for path in _in_order(folder, slices)]
     first = every[0]
     if len(first.shape) != 2:
         raise InputError(
@@ -89,29 +91,77 @@ def open_slice_folder(folder: Path, slices: Sequence[Path]) -> ScanFile:
             f"{folder.name}: 0 is white (photometric MINISWHITE); the grey values are inverted",
             stacklevel=1,
         )
-    grid = Grid((len(paths), first.shape[0], first.shape[1]), _voxel_size(folder, first))
+    grid = Grid((len(every), first.shape[0], first.shape[1]), _voxel_size(folder, first))
     read = partial(_read, every)
     scan = ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None)
     return with_rescale(scan, [one.rescale for one in every])
 
 
-def _natural_order(path: Path) -> tuple[list[Any], str]:
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [int(part) if n % 2 else part for n, part in enumerate(parts)], path.name
+def _in_order(folder: Path, slices: Sequence[Path]) -> list[Path]:
+    """Return slices in the order of their numbers; InputError unless these rise in even steps."""
+    endings = sorted({_kind(path) for path in slices})
+    if len(endings) > 1:
+        raise InputError(
+            f"{folder.name}: the slices of a folder must be files of one kind; it has "
+            f"{' and '.join(endings)} files"
+        )
+    paths = sorted(slices, key=lambda path: (_name_parts(path), path.name))
+    texts, numbers = zip(*map(_split_name, paths), strict=True)
+    for path, text in zip(paths, texts, strict=True):
+        if text != texts[0]:
+            raise InputError(
+                f"{folder.name}: the names of slices must differ only in their numbers; it has "
+                f"{paths[0].name} and {path.name}"
+            )
+    steps = np.diff(np.array(numbers, dtype=float), axis=0)
+    even = steps.shape[1] > 0 and (steps[0] > 0) & (steps == steps[0]).all(axis=0)
+    if np.any(even):  # others, such as the time of day, may be anything
+        return paths
+    column = int(np.argmax((steps != 0).sum(axis=0))) if steps.shape[1] else 0
+    at = int(np.argmax(steps[:, column] != np.median(steps[:, column]))) if steps.shape[1] else 0
+    raise InputError(
+        f"{folder.name}: the numbers of slices must rise in even steps, or one is missing; "
+        f"{paths[at].name} is followed by {paths[at + 1].name}"
+    )
 
 
-def _read_header(path: Path) -> _Slice:
+def _kind(path: Path) -> str:
+    ending = path.suffix.lower()
+    return "TIFF" if ending in TIFF_ENDINGS else ending[1:].upper()
+
+
+def _split_name(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the texts between the numbers of a file's name without its ending, and these."""
+    parts = re.split(r"(\d+)", path.stem.lower())
+    return tuple(parts[::2]), tuple(map(int, parts[1::2]))
+
+
+def _name_parts(path: Path) -> list[Any]:
+    texts, numbers = _split_name(path)
+    return [part for pair in zip_longest(texts, numbers, fillvalue=-1) for part in pair]
+
+
+def _read_header(path: Path, *, is_label: bool) -> _Slice:
     if path.suffix.lower() in TIFF_ENDINGS:
         layout = read_layout(path)
         return _Slice(path, layout.shape, layout.dtype.newbyteorder("="), layout)
     with as_input_error(f"{path.name}: the picture can't be read"), _picture(path) as picture:
-        dtypes = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16}
-        if picture.mode not in dtypes and not _is_grey_palette(picture):
+        indexed = is_label and picture.mode == "P"
+        if picture.mode not in _DTYPES and not indexed and not _is_grey_palette(picture):
             raise InputError(
                 f"{path.name}: pixels must be one grey value each; the picture's are {picture.mode}"
             )
-        dtype = np.dtype(dtypes.get(picture.mode, np.uint8))
-        return _Slice(path, (picture.height, picture.width), dtype, None)
+        dtype = np.dtype(_DTYPES.get(picture.mode, np.uint8))
+        factor = _png_factor(path) if picture.mode == "L" else 1
+        return _Slice(path, (picture.height, picture.width), dtype, None, factor, indexed)
+
+
+def _png_factor(path: Path) -> int:
+    """Return by what Pillow multiplies the grey values of a PNG of 2 or 4 bits, to fill 8."""
+    with path.open("rb") as file:
+        start = file.read(25)  # the 25th byte of a PNG is its number of bits
+    bits = start[24] if path.suffix.lower() == ".png" else 8
+    return 255 // (2**bits - 1) if bits in (2, 4) else 1
 
 
 def _picture(path: Path) -> Any:
@@ -135,8 +185,9 @@ def _read_slice(one: _Slice) -> np.ndarray:
     else:
         problem = f"{one.path.name}: the picture can't be decoded"
         with as_input_error(problem), _picture(one.path) as picture:
-            grey = picture.convert("L") if picture.mode == "P" else picture
-            values = np.asarray(grey).astype(one.dtype)
+            grey = picture.mode == "P" and not one.indexed
+            values = np.asarray(picture.convert("L") if grey else picture).astype(one.dtype)
+            values = values // one.dtype.type(one.factor) if one.factor > 1 else values
     if (values.shape, values.dtype) != (one.shape, one.dtype):
         raise InputError(
             f"{one.path.name}: the file changed while it was read; it was {one.dtype} {one.shape}, "

@@ -165,3 +165,12 @@ def test_bright_voxels_within_reach_keep_their_grey_values(tmp_path):
     got, notes = converted(tmp_path, image)
     assert got[2, 2, 2] == pytest.approx(35.0, rel=1e-6)
     assert "clipped" not in notes
+
+
+def test_a_label_far_from_the_others_is_no_padding(tmp_path):
+    """Regression: of a labelmap with many labels, one of a large number was read as the lowest."""
+    labels = np.arange(1200, dtype=np.float32).reshape(SHAPE) % 20
+    labels[2, 3:5, 4:9] = 90_000
+    path = write(tmp_path / "labels.nii.gz", labels)
+    scan = open_scan(path, is_label=True)
+    np.testing.assert_array_equal(scan.read_image(0, SHAPE[0]), labels)
