@@ -121,4 +121,9 @@ def _list(scans: tuple[Path, ...], series: tuple[str, ...], folder: Path) -> lis
 
     if len(scans) == 2 and are_images(scans[0], series=series):
         return list_pairs(*scans, series=series)
+    if series:
+        raise InputError(
+            "--series: only images that are folders of DICOM slices have several series, and an "
+            f"evaluation takes such with IMAGES and LABELS; received {series[0]}"
+        )
     return list_labelled(scans, exclude=folder)

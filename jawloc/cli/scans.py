@@ -23,7 +23,7 @@ from jawloc.cli.options import (
 from jawloc.errors import InputError
 
 if TYPE_CHECKING:
-    from jawloc.scans.conversion import Conversion
+    from jawloc.scans.convert.conversion import Conversion
 
 MAX_NOTES = 5  # of a conversion that are printed
 conversion = option_under("Conversion")
@@ -73,7 +73,7 @@ def dicoms(
     from tqdm import tqdm
 
     from jawloc.scans.convert import convert, plan_conversion
-    from jawloc.scans.convert_points import convert_points, holds_points, plan_point_conversion
+    from jawloc.scans.convert.points import convert_points, holds_points, plan_point_conversion
 
     values = None if label_values is None else _parse_label_values(label_values)
     rule = "--spacing: one positive number or three (z,y,x), in mm"

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from jawloc.errors import InputError
-from jawloc.scans.dicom.folder import dicom_slices, names_shown, tell
+from jawloc.scans.dicom.folder import dicom_slices
 from jawloc.scans.dicom.header import frames_of
+from jawloc.scans.messages import names_shown, tell
 from jawloc.scans.scan import scan_ending, scan_id_of
 from jawloc.scans.slice_folder import is_slice, picture_slices
 from jawloc.scans.tiff import TIFF_ENDINGS

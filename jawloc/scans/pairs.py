@@ -1,9 +1,14 @@
-"""Images and their masks in files of their own, paired by name, as scans to evaluate a model on."""
+"""Images and their labels in files of their own, paired by name.
+
+An image and a label belong together if they have the same scan id (file name without its ending,
+or folder name), or if the label's is the image's followed by ``_mask``, ``_label``, ``_labels``
+or ``_seg``.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +17,118 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
-from jawloc.scans.convert import label_mask, open_pair, pair_scans
+from jawloc.scans.labels import object_voxels
 from jawloc.scans.listing import ListedScan, list_scans
 from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile
+from jawloc.scans.scan import ScanFile, scan_ending, scan_id_of
+
+LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
+
+Pairs = tuple[dict[str, Path], dict[str, list[Path]], list[Path]]
+
+_SAME_SPACING, _SAME_AXES = 1e-3, 1e-3  # relative to the spacing; of direction cosines
+
+
+def pair_scans(images: Path, labels: Path) -> Pairs:
+    """Return images by scan id, the labels that fit each by the same id, and those that fit none.
+
+    None is opened. InputError as for `plan_conversion`.
+    """
+    by_id, found_labels = _images_and_labels(images, labels)
+    partners = {scan_id: _labels_of(scan_id, found_labels, by_id) for scan_id in by_id}
+    if not (used := {path for paths in partners.values() for path in paths}):
+        raise InputError(
+            f"{labels}: a label must be named like its image, or end in one of "
+            f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
+            f"of the {len(by_id)} in {images}"
+        )
+    return by_id, partners, [path for path in found_labels if path not in used]
+
+
+def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], list[Path]]:
+    """List the scans in two folders (or two files): images by scan id, and labels.
+
+    In one folder for both, the scans whose names end like a label are the labels. Raise InputError
+    if a folder does not exist or holds no scan, or two images have one scan id.
+    """
+    found_images, found_labels = find_scans_in(images, "images"), find_scans_in(labels, "labels")
+    if images.resolve() == labels.resolve():
+        found_labels = [p for p in found_labels if scan_id_of(p).endswith(LABEL_SUFFIXES[1:])]
+        found_images = [path for path in found_images if path not in found_labels]
+    return images_by_id(found_images), found_labels
+
+
+def images_by_id(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return images by scan id; raise InputError if two have one id."""
+    by_id: dict[str, Path] = {}
+    for path in paths:
+        other = by_id.setdefault(scan_id_of(path), path)
+        if other != path:
+            raise InputError(
+                f"{scan_id_of(path)}: two images must not share a scan id (file name); "
+                f"{other.name} and {path.name}"
+            )
+    return by_id
+
+
+def find_scans_in(place: Path, what: str) -> list[Path]:
+    """Return a file, or the scans in a folder; InputError, with what they are, if it has none."""
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise InputError(f"{place}: the {what} must be in an existing folder; there is none")
+    paths = [
+        path
+        for path in sorted(place.iterdir())
+        if not path.name.startswith(".") and (path.is_dir() or scan_ending(path))
+    ]
+    if not paths:
+        raise InputError(f"{place}: the folder of {what} must hold scans; it has none")
+    return paths
+
+
+def _labels_of(scan_id: str, labels: Sequence[Path], images: Collection[str]) -> list[Path]:
+    """Return the labels that fit an image by name.
+
+    A label named like the image plus a suffix is left to the image of that very name, if any.
+    """
+    wanted = {scan_id + suffix for suffix in LABEL_SUFFIXES}
+    return [
+        path
+        for path in labels
+        if (name := scan_id_of(path)) in wanted and (name == scan_id or name not in images)
+    ]
+
+
+def open_pair(
+    image_path: Path, label_path: Path, series: Sequence[str] = ()
+) -> tuple[ScanFile, ScanFile]:
+    """Open an image and its label; InputError if one is unreadable or their shapes differ."""
+    image = open_scan(image_path, series=series)
+    label = open_scan(label_path, series=series, is_label=True)
+    if image.grid.shape_zyx != label.grid.shape_zyx:
+        raise InputError(
+            f"{label_path.name}: a label must have its image's shape (z, y, x), "
+            f"{image.grid.shape_zyx}; it has {label.grid.shape_zyx}"
+        )
+    return image, label
+
+
+def pair_notes(image: ScanFile, label: ScanFile) -> tuple[str, ...]:
+    """Return what the user should check of a pair, whose voxels belong together by index.
+
+    They may not where the label was stored in another orientation or with another voxel size.
+    """
+    notes = list[str]()
+    place, other = image.read_placement(), label.read_placement()
+    if place and other and not np.allclose(place.axes_zyx, other.axes_zyx, atol=_SAME_AXES):
+        notes.append("another orientation than")
+    spacing, own = image.grid.spacing_mm_zyx, label.grid.spacing_mm_zyx
+    if spacing and own and not np.allclose(own, spacing, rtol=_SAME_SPACING):
+        notes.append(f"another spacing, {own} mm, than the {spacing} mm of")
+    return tuple(
+        f"{label.path.name} has {note} {image.path.name}: check that they match" for note in notes
+    )
 
 
 def are_images(place: Path, *, series: Sequence[str] = ()) -> bool:
@@ -61,9 +174,24 @@ def open_paired(listed: ListedScan) -> ScanFile:
         found = ", ".join(path.name for path in labels) or "none"
         raise InputError(f"{listed.path.name}: one label must fit the image's name; {found} does")
     image, label = open_pair(listed.path, labels[0], listed.series)
+    for note in pair_notes(image, label):
+        warnings.warn(note, stacklevel=1)  # from here, so that each is shown once
     spacing = image.grid.spacing_mm_zyx or label.grid.spacing_mm_zyx
     grid = Grid(image.grid.shape_zyx, spacing)
     return replace(image, grid=grid, read_mask=partial(_read_label, label))
+
+
+def label_mask(label: ScanFile, values: np.ndarray, keep: Sequence[int] | None) -> np.ndarray:
+    """Return a label's values as uint8, only those to keep; InputError if others don't fit."""
+    if keep is not None:
+        values = np.where(object_voxels(values, keep), values, 0)
+    mask = values.astype(np.uint8)
+    if not np.array_equal(mask, values):
+        wrong = values[mask != values].flat[0]
+        raise InputError(
+            f"{label.path.name}: label values must be whole numbers 0 to 255; one is {wrong}"
+        )
+    return mask
 
 
 def _read_label(label: ScanFile, start: int, stop: int) -> np.ndarray:

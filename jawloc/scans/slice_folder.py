@@ -14,9 +14,9 @@ import numpy as np
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.dicom.geometry import checked_spacing
-from jawloc.scans.dicom.rescale import Rescale, with_rescale
+from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of
+from jawloc.scans.spacing import checked_spacing
 from jawloc.scans.tiff import TIFF_ENDINGS, TiffLayout, decode, read_layout
 
 PICTURE_ENDINGS = (".bmp", ".png")
@@ -74,7 +74,8 @@ def open_slice_folder(folder: Path, slices: Sequence[Path], *, is_label: bool = 
     """
     if len(slices) < 2:
         raise InputError(f"{folder.name}: a scan needs at least two slices; it has {len(slices)}")
-    every = [_read_header(path, is_label=is_label) for path in _in_order(folder, slices)]
+    paths = sorted(slices, key=lambda path: (_name_parts(path), path.name))
+    every = [_read_header(path, is_label=is_label) for path in paths]
     first = every[0]
     if len(first.shape) != 2:
         raise InputError(
@@ -86,6 +87,7 @@ def open_slice_folder(folder: Path, slices: Sequence[Path], *, is_label: bool = 
                 f"{folder.name}: slices must be alike; {first.path.name} is {first.dtype} "
                 f"{first.shape}, {other.path.name} is {other.dtype} {other.shape}"
             )
+    _refuse_gaps(folder, paths)
     if first.layout is not None and first.layout.white is not None:
         warnings.warn(
             f"{folder.name}: 0 is white (photometric MINISWHITE); the grey values are inverted",
@@ -97,15 +99,14 @@ def open_slice_folder(folder: Path, slices: Sequence[Path], *, is_label: bool = 
     return with_rescale(scan, [one.rescale for one in every])
 
 
-def _in_order(folder: Path, slices: Sequence[Path]) -> list[Path]:
-    """Return slices in the order of their numbers; InputError unless these rise in even steps."""
-    endings = sorted({_kind(path) for path in slices})
+def _refuse_gaps(folder: Path, paths: Sequence[Path]) -> None:
+    """Raise InputError unless files are of one kind and their numbers rise in even steps."""
+    endings = sorted({_kind(path) for path in paths})
     if len(endings) > 1:
         raise InputError(
             f"{folder.name}: the slices of a folder must be files of one kind; it has "
             f"{' and '.join(endings)} files"
         )
-    paths = sorted(slices, key=lambda path: (_name_parts(path), path.name))
     texts, numbers = zip(*map(_split_name, paths), strict=True)
     for path, text in zip(paths, texts, strict=True):
         if text != texts[0]:
@@ -116,7 +117,7 @@ def _in_order(folder: Path, slices: Sequence[Path]) -> list[Path]:
     steps = np.diff(np.array(numbers, dtype=float), axis=0)
     even = steps.shape[1] > 0 and (steps[0] > 0) & (steps == steps[0]).all(axis=0)
     if np.any(even):  # others, such as the time of day, may be anything
-        return paths
+        return
     column = int(np.argmax((steps != 0).sum(axis=0))) if steps.shape[1] else 0
     at = int(np.argmax(steps[:, column] != np.median(steps[:, column]))) if steps.shape[1] else 0
     raise InputError(

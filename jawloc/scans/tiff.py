@@ -16,8 +16,8 @@ import numpy as np
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.dicom.rescale import Rescale, with_rescale
 from jawloc.scans.raw import read_raw, refuse_truncated
+from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole
 from jawloc.scans.tiff_metadata import voxel_size
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.errors import InputError
-from jawloc.scans.units import millimetres
+from jawloc.scans.spacing import millimetres
 
 Size = tuple[float | None, float, float]  # (z, y, x) in mm; z is None where no field has it
 

@@ -17,7 +17,7 @@ from jawloc.scans.downsample import downsample_image
 from jawloc.scans.padding import without_padding
 from jawloc.scans.reading import open_scan, read_scan
 from jawloc.scans.scan import scan_in_memory
-from tests.scans.test_convert import save
+from tests.scans.convert.test_convert import save
 
 SHAPE = (6, 5, 40)
 IMAGE = np.random.default_rng(0).uniform(2, 7, SHAPE).astype(np.float32)

@@ -134,8 +134,8 @@ def test_other_files_beside_slices_are_left_out(tmp_path):
 
 def test_tiff_folder_with_unlike_slices_is_refused(tmp_path):
     write_slices(tmp_path / "fish", volume(), [f"{n}.tif" for n in range(6)])
-    tifffile.imwrite(tmp_path / "fish" / "9.tif", volume()[0, :4])
-    with pytest.raises(InputError, match=r"^fish: slices must be alike; 0\.tif .*9\.tif"):
+    tifffile.imwrite(tmp_path / "fish" / "6.tif", volume()[0, :4])
+    with pytest.raises(InputError, match=r"^fish: slices must be alike; 0\.tif .*6\.tif"):
         open_scan(tmp_path / "fish")
 
 
@@ -241,6 +241,10 @@ def test_series_without_positions_goes_by_number_without_spacing(tmp_path, image
             "slices must be alike; .*MONOCHROME1",
         ),
         ({"ImagePositionPatient": None, "InstanceNumber": 1}, "InstanceNumber each"),
+        (
+            {"ImagePositionPatient": None, "InstanceNumber": lambda n: n + (n > 2)},
+            r"must rise in even steps; \d+\.dcm has 2, the next, \d+\.dcm, 4",
+        ),
     ],
 )
 def test_series_that_is_not_one_volume_is_refused(tmp_path, image, change, rule):

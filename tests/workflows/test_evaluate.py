@@ -159,6 +159,25 @@ def test_a_mask_of_another_shape_fails_one_scan(jawloc, lab):
     assert "a label must have its image's shape (z, y, x), (48, 24, 24)" in result.stderr
 
 
+def test_a_mask_in_another_orientation_or_spacing_is_warned_of(jawloc, lab):
+    """Regression: only `jawloc dicoms` said so; such a mask gives wrong errors in silence."""
+    write_model(lab / "m.pth")
+    write_pair("phantom_001", Path("images"), Path("masks"))
+    image = SimpleITK.ReadImage("masks/phantom_001_mask.nii")
+    image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
+    image.SetSpacing([2 * mm for mm in image.GetSpacing()])
+    SimpleITK.WriteImage(image, "masks/phantom_001_mask.nii")
+    said = jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS).stderr
+    for what in ("another orientation than", "another spacing, "):
+        assert f"phantom_001_mask.nii has {what}" in said
+
+
+def test_a_series_is_not_named_for_labelled_dicoms(jawloc, lab):
+    write_model(lab / "m.pth")
+    said = only_sentence(jawloc("evaluate", "m.pth", LAB, *OPTIONS, "--series", "1.2"))
+    assert said.startswith("--series: ")
+
+
 def test_folders_of_which_no_names_fit_are_refused(jawloc, lab):
     write_model(lab / "m.pth")
     write_pair("phantom_001", Path("images"), Path("masks"))

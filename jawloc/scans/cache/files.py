@@ -21,10 +21,10 @@ from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape, map_points
 from jawloc.scans.cache.layout import absolute, mirrors, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
-from jawloc.scans.dicom.rescale import with_rescale
 from jawloc.scans.downsample import Downsampled
 from jawloc.scans.labels import Label
 from jawloc.scans.quantisation import choose_quantisation
+from jawloc.scans.rescale import with_rescale
 from jawloc.scans.scan import ScanFile, ScanPoint, scan_in_memory
 
 # Raise it whenever the same source would give other voxels, centroids or another content hash.

@@ -10,7 +10,6 @@ creator at (00BB,00B0), spacing in the functional groups, metadata as JSON in (0
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -24,20 +23,22 @@ from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.dicom import attributes
 from jawloc.scans.dicom.folder import DICOM_ENDINGS as DICOM_ENDINGS
-from jawloc.scans.dicom.folder import tell
 from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
 from jawloc.scans.dicom.header import (
     BoundedFile,
     PixelLayout,
     byte_range,
+    json_value,
     pixel_layout,
     read_header,
 )
 from jawloc.scans.dicom.points import read_points
-from jawloc.scans.dicom.rescale import rescales, with_rescale
+from jawloc.scans.dicom.rescale import rescales
 from jawloc.scans.dicom.writing import write_labelled_dicom as write_labelled_dicom
 from jawloc.scans.dicom.writing import write_labelled_dicom_slabs as write_labelled_dicom_slabs
+from jawloc.scans.messages import tell
 from jawloc.scans.raw import read_raw
+from jawloc.scans.rescale import with_rescale
 from jawloc.scans.scan import ScanFile
 
 
@@ -161,9 +162,8 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 def _metadata(header: Dataset, path: Path) -> dict[str, Any] | None:
     if attributes.METADATA_TAG not in header or not attributes.has_creator(header):
         return None
-    text = header[attributes.METADATA_TAG].value
-    with as_input_error(f"{path.name}: its metadata must be JSON", TypeError, ValueError):
-        notes = json.loads(text if isinstance(text, str) else bytes(text).rstrip(b"\0 "))
+    rule = f"{path.name}: its metadata must be JSON"
+    notes = json_value(header, attributes.METADATA_TAG, rule)
     if not isinstance(notes, dict):
         raise InputError(f"{path.name}: its metadata must be a JSON object; got {notes!r}")
     return notes

@@ -6,7 +6,6 @@ which a scan is planned), reports, a DICOMDIR, and files that aren't DICOM.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydicom.misc import is_dicom
 
 from jawloc.errors import InputError
 from jawloc.scans.dicom.header import frames_stated, header_value, read_header, shown
+from jawloc.scans.messages import names_shown, tell
 from jawloc.scans.scan import scan_ending
 
 DICOM_ENDINGS = (".dcm", ".dicom")
@@ -27,7 +27,6 @@ _LOCALISER = "LOCALIZER"  # in ImageType, as DICOM spells it
 _SAME_ORIENTATION = 0.01
 # Slices of another orientation are localisers if they are at most so large a part of a series.
 _LOCALISERS_SHARE = 0.1
-_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -203,14 +202,3 @@ def _by_orientation(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
         else:
             groups.append((own, [file]))
     return sorted((group for _, group in groups), key=len, reverse=True) or [[]]
-
-
-def names_shown(names: Sequence[str]) -> str:
-    """Return a few of the names, and how many more there are."""
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def tell(sentence: str) -> None:
-    """Warn of what is read otherwise than it lies there; Python shows the same warning once."""
-    warnings.warn(sentence, stacklevel=2)

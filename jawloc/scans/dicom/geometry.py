@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from pydicom.dataset import Dataset
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Placement, Triple, placement_from_xyz
 from jawloc.scans.dicom.header import first_item, functional_group, header_value, read_header
+from jawloc.scans.spacing import checked_spacing
 
 # Cosine of the angle between the slices' normal and the direction from slice to slice, at least.
 LEAST_COSINE = 0.9999
@@ -42,18 +41,6 @@ def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
     if z is None:
         return None
     return checked_spacing([z, *np.atleast_1d(np.asarray(in_plane, dtype=object))], path)
-
-
-def checked_spacing(values: Iterable[Any], path: Path) -> Triple:
-    """Return three values as a spacing in mm; InputError if they aren't positive and finite."""
-    given = tuple(values)
-    with suppress(TypeError, ValueError):
-        given = z, y, x = tuple(float(value) for value in given)
-        if all(math.isfinite(value) and value > 0 for value in given):
-            return z, y, x
-    raise InputError(
-        f"{path.name}: the spacing (z, y, x) in mm must be positive and finite; it is {given}"
-    )
 
 
 def _frame_distance_mm(header: Dataset, path: Path) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import math
 import mmap
@@ -142,6 +143,13 @@ def header_value(header: Dataset | None, keyword: str, path: Path) -> Any:
         raise InputError(
             f"{path.name}: the DICOM element {keyword} can't be read; {one_line(error)}"
         ) from error
+
+
+def json_value(header: Dataset, tag: int, rule: str) -> Any:
+    """Return what the JSON in an element means; InputError, with the rule, if it can't be read."""
+    with as_input_error(rule):  # whatever pydicom raises for a malformed value
+        text = header[tag].value
+        return json.loads(text if isinstance(text, str) else bytes(text).rstrip(b"\0 "))
 
 
 def shown(value: Any) -> str:

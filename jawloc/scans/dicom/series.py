@@ -12,16 +12,13 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple
 from jawloc.scans.dicom import geometry, open_dicom, read_slices, upright
-from jawloc.scans.dicom.folder import (
-    DicomFile,
-    choose_series,
-    names_shown,
-    tell,
-    without_localisers,
-)
+from jawloc.scans.dicom.folder import DicomFile, choose_series, without_localisers
 from jawloc.scans.dicom.header import PixelLayout, pixel_layout, refuse_truncated_elements
-from jawloc.scans.dicom.rescale import Rescale, rescales, with_rescale
+from jawloc.scans.dicom.rescale import rescales
+from jawloc.scans.messages import names_shown, tell
+from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of, unplaced
+from jawloc.scans.spacing import checked_spacing
 
 # Two slices are at one position if they are nearer than this share of the mean distance.
 _ONE_POSITION = 0.01
@@ -132,7 +129,7 @@ def _in_order(folder: Path, slices: Sequence[_Slice]) -> tuple[list[_Slice], Tri
     step = geometry.even_distance_mm(
         depths[kept], [points[n] for n in kept], [slices[n].path.name for n in kept], folder
     )
-    spacing = None if in_plane is None else geometry.checked_spacing([step, *in_plane], folder)
+    spacing = None if in_plane is None else checked_spacing([step, *in_plane], folder)
     return [slices[n] for n in kept], spacing
 
 
@@ -146,6 +143,14 @@ def _by_number(folder: Path, slices: Sequence[_Slice]) -> list[_Slice]:
         )
     order = np.argsort(given, kind="stable")
     kept = _without_copies(folder, slices, order.tolist(), np.asarray(given), 0.0)
+    steps = np.diff(np.asarray(given)[kept])
+    if (uneven := steps != np.median(steps)).any():
+        before, after = (slices[kept[int(uneven.argmax()) + n]] for n in (0, 1))
+        raise InputError(
+            f"{folder.name}: InstanceNumbers of slices without positions must rise in even steps; "
+            f"{before.path.name} has {before.value('InstanceNumber')}, the next, "
+            f"{after.path.name}, {after.value('InstanceNumber')}"
+        )
     return [slices[n] for n in kept]
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from jawloc.errors import InputError, as_input_error
-from jawloc.geometry import Grid, Placement, placement_to_xyz
-from jawloc.scans.dicom.rescale import with_rescale
+from jawloc.geometry import Grid, Placement
+from jawloc.scans.rescale import with_rescale
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, unplaced
 from jawloc.scans.volumes.header import VolumeHeader
 from jawloc.scans.volumes.metaimage import METAIMAGE_ENDINGS, read_metaimage_header
@@ -44,11 +44,6 @@ def open_volume(path: Path) -> ScanFile:
     grid = Grid(header.voxels.shape, spacing)
     read = voxel_slices(header.voxels)
     return _rescaled(ScanFile(scan_id_of(path), path, grid, dtype, read, None, place), header)
-
-
-def volume_direction(path: Path) -> tuple[float, ...]:
-    """Return the nine direction cosines of a NIfTI, NRRD or MetaImage volume (x, y, z)."""
-    return tuple(placement_to_xyz(_read_header(path).placement or Placement())[1])
 
 
 def _read_header(path: Path) -> VolumeHeader:

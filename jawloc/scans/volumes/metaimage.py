@@ -10,8 +10,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Placement, Shape, Triple
-from jawloc.scans.dicom.geometry import checked_spacing
-from jawloc.scans.units import millimetres
+from jawloc.scans.spacing import checked_spacing, millimetres
 from jawloc.scans.volumes.header import VolumeHeader, checked_shape, orthonormal_placement
 from jawloc.scans.volumes.text_header import (
     choice,
@@ -129,7 +128,8 @@ def _spacing(fields: Fields, scale: float, path: Path) -> Triple | None:
     text = _first(fields, _SPACING)
     if text is None:
         return None
-    x, y, z = checked_spacing(numbers(text, None, "ElementSpacing", path)[:3], path)
+    given = numbers(text, None, "ElementSpacing", path)[:3]
+    z, y, x = checked_spacing(given[::-1], path)
     return z * scale, y * scale, x * scale
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple, voxels_to_lps_mm
-from jawloc.scans.dicom.geometry import checked_spacing
+from jawloc.scans.spacing import checked_spacing
 from jawloc.scans.volumes.encodings import inflated_start, is_gzip
 from jawloc.scans.volumes.header import VolumeHeader, checked_shape, orthonormal_placement
 from jawloc.scans.volumes.voxels import StoredVoxels
@@ -189,10 +189,10 @@ def _placement(
     """Return where the volume lies: as ITK 5.4 does where that reads a file at all.
 
     The sform counts if there is no qform, if it leads to the scanner's coordinates, or if both
-    agree; but only without shear. Otherwise the qform does. Without both, the axes are LPS's.
+    agree; but only without shear. Otherwise the qform does. Without both, the place is unknown.
     """
     if qform is None and sform is None:
-        return Placement()
+        return None
     if qform is None:
         return _of(sform)
     if sform is None or not _is_orthogonal(sform):

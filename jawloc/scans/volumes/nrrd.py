@@ -12,8 +12,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Placement, Shape, Triple
-from jawloc.scans.dicom.geometry import checked_spacing
-from jawloc.scans.units import millimetres
+from jawloc.scans.spacing import checked_spacing, millimetres
 from jawloc.scans.volumes.header import VolumeHeader, checked_shape, orthonormal_placement
 from jawloc.scans.volumes.text_header import (
     choice,
@@ -214,7 +213,7 @@ def _spacing(fields: Fields, units: Sequence[float], path: Path) -> Triple | Non
     values = numbers(fields["spacings"], None, "spacings", path)[:3]
     if any(math.isnan(value) for value in values):
         return None
-    x, y, z = checked_spacing(values, path)
+    z, y, x = checked_spacing(values[::-1], path)
     return z * units[2], y * units[1], x * units[0]
 
 

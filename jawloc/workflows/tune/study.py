@@ -7,7 +7,7 @@ import random
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -180,13 +180,21 @@ def _storage(study: StudyConfig, base: Path) -> BaseStorage:
     if sqlalchemy.make_url(url).get_backend_name() == "sqlite":
         # there are no heartbeats while another process holds the file locked
         grace, connect = grace + int(LOCK_SECONDS), CONNECT_ARGUMENTS
-    return RDBStorage(
+    return _Database(
         url,
         engine_kwargs={"connect_args": connect},
         heartbeat_interval=HEARTBEAT_SECONDS,
         grace_period=grace,
         heartbeat_stale_trial_callback=queue_again,
     )
+
+
+class _Database(RDBStorage):
+    def record_heartbeat(self, trial_id: int) -> None:
+        # In a thread of Optuna's, where an error would end the heartbeats with a traceback. If the
+        # database stays away, the trial says so; if it comes back, the next heartbeat gets through.
+        with suppress(optuna.exceptions.StorageInternalError):
+            super().record_heartbeat(trial_id)
 
 
 def _url(storage: str) -> str:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.pool import NullPool
 
-SECONDS = 600  # a test's patience; other tests may run beside it
+SECONDS = 300  # a test's patience; other tests may run beside it
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["jawloc.cli", "jawloc.workflows.tune", "mlflow.cli"])
 
@@ -48,15 +49,17 @@ class Machine:
         self.process.kill()
         self.process.join()
 
-    def wait_for_trials(self, trials, number=1):
-        """Wait until the study has `number` trials that are in the middle, and return them."""
-        until = time.monotonic() + SECONDS
+    def wait_for_trials(self, trials, number=1, beside=()):
+        """Wait until the study has `number` trials that are in the middle, and return them.
+
+        `beside` are machines that work on the same study.
+        """
+        until, known = time.monotonic() + SECONDS, []
         while time.monotonic() < until:
-            assert self.process.is_alive(), self.said.read_text()
-            try:
+            for machine in (self, *beside):
+                assert machine.process.is_alive(), machine.said.read_text()
+            with suppress(Exception):  # the tables, or the study, are not there yet
                 known = trials()
-            except Exception:  # the tables, or the study, are not there yet
-                known = []
             begun = [
                 trial
                 for trial in known
@@ -66,7 +69,8 @@ class Machine:
             if len(begun) >= number:
                 return begun
             time.sleep(0.3)
-        raise AssertionError(self.said.read_text())
+        states = [(trial.state.name, len(trial.intermediate_values)) for trial in known]
+        raise AssertionError([states, *(m.said.read_text() for m in (self, *beside))])
 
 
 def pid_of(trial):

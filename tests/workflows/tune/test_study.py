@@ -1,9 +1,11 @@
 """Studies: what may be gone on with, which trials count, and what becomes of a dead worker's."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import optuna
@@ -14,6 +16,7 @@ from optuna.trial import TrialState
 
 from jawloc.config import load_config
 from jawloc.errors import InputError
+from jawloc.workflows.tune import study as study_module
 from jawloc.workflows.tune import waiting_sqlite
 from jawloc.workflows.tune.lost_trials import (
     finished,
@@ -275,3 +278,35 @@ def test_a_trial_is_not_lost_while_its_sqlite_file_is_locked(config, tmp_path):
     study = replace(STUDY, storage=f"sqlite:///{tmp_path / 'study.db'}")
     storage = load(study, config)._storage
     assert storage._backend.grace_period > waiting_sqlite.LOCK_SECONDS
+
+
+def test_a_heartbeat_that_fails_leaves_the_trial_to_say_so(config, tmp_path, monkeypatch):
+    """Regression: Optuna's thread ended with a traceback, and the trial had no heartbeats left."""
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    monkeypatch.setattr(study_module, "HEARTBEAT_SECONDS", 1)
+    path = tmp_path / "study.db"
+    study = load(replace(STUDY, storage=f"sqlite:///{path}"), config)
+
+    def beats():
+        with closing(sqlite3.connect(path)) as database:
+            return database.execute("SELECT heartbeat FROM trial_heartbeats").fetchall()
+
+    def rename(old, new):
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    def objective(_):
+        while not beats():
+            time.sleep(0.05)
+        rename("trial_heartbeats", "away")
+        time.sleep(2.5)
+        rename("away", "trial_heartbeats")
+        before, until = beats(), time.monotonic() + 60
+        while beats() == before and time.monotonic() < until:
+            time.sleep(0.05)
+        return float(beats() > before)
+
+    study.optimize(objective, n_trials=1)
+    assert ended == []
+    assert study.best_value == 1  # the heartbeats went on

@@ -15,12 +15,12 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.cache import CacheConfig, ExampleFile, build_cache, open_example
 from jawloc.scans.cache.upkeep import verify_cache
-from jawloc.scans.convert_points import convert_points, holds_points, plan_point_conversion
+from jawloc.scans.convert.points import convert_points, holds_points, plan_point_conversion
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.dicom.writing import write_labelled_dicom_slabs
 from jawloc.scans.labelled import open_labelled
 from jawloc.scans.scan import ScanPoint
-from tests.scans.test_convert import save
+from tests.scans.convert.test_convert import save
 
 SHAPE, SMALL = (12, 10, 9), (6, 4, 3)
 SPACING = (0.06, 0.04, 0.02)
@@ -202,6 +202,8 @@ POINT = {"object": "jaw", "z": 1, "y": 2, "x": 3}
         ([POINT | {"object": ""}], "a name or a label value 1 to 255 under object"),
         ([POINT | {"z": "1"}], "numbers under z, y and x; got "),
         ([POINT | {"z": float("nan")}], "numbers under z, y and x; got "),
+        ([POINT | {"z": 10**400}], "numbers under z, y and x; got "),
+        ("[" * 100_000, "its points must be JSON"),
         ([POINT | {"z": 13}], "a point must lie in its scan"),
         ([POINT, POINT], "an object has one point in a scan; 'jaw' has (1, 2, 3) and (1, 2, 3)"),
     ],
@@ -215,6 +217,17 @@ def test_an_element_that_is_refused(tmp_path, text, said):
         open_labelled_dicom(path)
     assert str(error.value).startswith("a.dcm: ")
     assert said in str(error.value)
+
+
+def test_an_element_whose_text_is_damaged_is_refused(tmp_path):
+    """Regression: pydicom raised while the value was taken, outside of what turns its errors."""
+    path = write_points(tmp_path / "a.dcm", ScanPoint("jaw", (1, 2, 3)))
+    content = path.read_bytes()
+    element = bytes.fromhex("bb0002b0") + b"UT"
+    assert content.count(element) == 1
+    path.write_bytes(content.replace(element, element[:4] + b"FD"))
+    with pytest.raises(InputError, match=r"^a\.dcm: "):
+        open_labelled_dicom(path)
 
 
 def test_a_mask_and_points_are_refused_and_anothers_element_is_left_alone(tmp_path):

@@ -1,31 +1,20 @@
-"""Images and label volumes of any format -> labelled DICOMs.
-
-An image and a label belong together if they have the same scan id (file name without its ending,
-or folder name), or if the label's is the image's followed by ``_mask``, ``_label``, ``_labels``
-or ``_seg``.
-"""
+"""Images and label volumes of any format, paired by name -> labelled DICOMs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.conversion import Conversion as Conversion
-from jawloc.scans.conversion import carry_out, quantise, refuse_bad_spacing
+from jawloc.scans.convert.conversion import Conversion as Conversion
+from jawloc.scans.convert.conversion import carry_out, quantise, refuse_bad_spacing
 from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
-from jawloc.scans.labels import object_voxels
+from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans
 from jawloc.scans.quantisation import Quantisation
-from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile, scan_ending, scan_id_of
-from jawloc.scans.volumes import VOLUME_ENDINGS, volume_direction
-
-LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
-
-Pairs = tuple[dict[str, Path], dict[str, list[Path]], list[Path]]
+from jawloc.scans.scan import ScanFile, scan_id_of
 
 
 def plan_conversion(
@@ -60,77 +49,6 @@ def plan_conversion(
     return sorted(plan, key=lambda item: item.scan_id)
 
 
-def pair_scans(images: Path, labels: Path) -> Pairs:
-    """Return images by scan id, the labels that fit each by the same id, and those that fit none.
-
-    None is opened. InputError as for `plan_conversion`.
-    """
-    by_id, found_labels = _images_and_labels(images, labels)
-    partners = {scan_id: _labels_of(scan_id, found_labels, by_id) for scan_id in by_id}
-    if not (used := {path for paths in partners.values() for path in paths}):
-        raise InputError(
-            f"{labels}: a label must be named like its image, or end in one of "
-            f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
-            f"of the {len(by_id)} in {images}"
-        )
-    return by_id, partners, [path for path in found_labels if path not in used]
-
-
-def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], list[Path]]:
-    """List the scans in two folders (or two files): images by scan id, and labels.
-
-    In one folder for both, the scans whose names end like a label are the labels. Raise InputError
-    if a folder does not exist or holds no scan, or two images have one scan id.
-    """
-    found_images, found_labels = find_scans_in(images, "images"), find_scans_in(labels, "labels")
-    if images.resolve() == labels.resolve():
-        found_labels = [p for p in found_labels if scan_id_of(p).endswith(LABEL_SUFFIXES[1:])]
-        found_images = [path for path in found_images if path not in found_labels]
-    return images_by_id(found_images), found_labels
-
-
-def images_by_id(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return images by scan id; raise InputError if two have one id."""
-    by_id: dict[str, Path] = {}
-    for path in paths:
-        other = by_id.setdefault(scan_id_of(path), path)
-        if other != path:
-            raise InputError(
-                f"{scan_id_of(path)}: two images must not share a scan id (file name); "
-                f"{other.name} and {path.name}"
-            )
-    return by_id
-
-
-def find_scans_in(place: Path, what: str) -> list[Path]:
-    """Return a file, or the scans in a folder; InputError, with what they are, if it has none."""
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise InputError(f"{place}: the {what} must be in an existing folder; there is none")
-    paths = [
-        path
-        for path in sorted(place.iterdir())
-        if not path.name.startswith(".") and (path.is_dir() or scan_ending(path))
-    ]
-    if not paths:
-        raise InputError(f"{place}: the folder of {what} must hold scans; it has none")
-    return paths
-
-
-def _labels_of(scan_id: str, labels: Sequence[Path], images: Collection[str]) -> list[Path]:
-    """Return the labels that fit an image by name.
-
-    A label named like the image plus a suffix is left to the image of that very name, if any.
-    """
-    wanted = {scan_id + suffix for suffix in LABEL_SUFFIXES}
-    return [
-        path
-        for path in labels
-        if (name := scan_id_of(path)) in wanted and (name == scan_id or name not in images)
-    ]
-
-
 def _planned(
     scan_id: str, image: Path, labels: Sequence[Path], target: Path, series: Sequence[str]
 ) -> Conversion:
@@ -148,20 +66,6 @@ def _planned(
         except InputError as error:
             reason = str(error)
     return Conversion(scan_id, image, label, target, reason)
-
-
-def open_pair(
-    image_path: Path, label_path: Path, series: Sequence[str] = ()
-) -> tuple[ScanFile, ScanFile]:
-    """Open an image and its label; InputError if one is unreadable or their shapes differ."""
-    image = open_scan(image_path, series=series)
-    label = open_scan(label_path, series=series, is_label=True)
-    if image.grid.shape_zyx != label.grid.shape_zyx:
-        raise InputError(
-            f"{label_path.name}: a label must have its image's shape (z, y, x), "
-            f"{image.grid.shape_zyx}; it has {label.grid.shape_zyx}"
-        )
-    return image, label
 
 
 def convert(
@@ -215,7 +119,7 @@ def _write(
 ) -> tuple[str, ...]:
     """Write the file and return the notes."""
     spacing, notes = choose_spacing(image, label, given_spacing)
-    notes += _orientation_note(image.path, label.path)
+    notes += pair_notes(image, label)
     quantisation, more = quantise(image)
     metadata = {
         "image": image.path.name,
@@ -247,14 +151,6 @@ def choose_spacing(
     return known, ()
 
 
-def _orientation_note(image: Path, label: Path) -> tuple[str, ...]:
-    """Voxels are paired by index, so a label stored in another orientation would be wrong."""
-    both = [path.name.lower().endswith(VOLUME_ENDINGS) for path in (image, label)]
-    if not all(both) or np.allclose(volume_direction(image), volume_direction(label), atol=1e-3):
-        return ()
-    return (f"{label.name} has another orientation than {image.name}: check that they match",)
-
-
 def _slabs(
     image: ScanFile, label: ScanFile, quantisation: Quantisation, label_values: Sequence[int] | None
 ) -> Iterator[Slab]:
@@ -268,16 +164,3 @@ def _slabs(
         raise InputError(
             f"{label.path.name}: the mask is empty{kept}; a scan needs at least one labelled voxel"
         )
-
-
-def label_mask(label: ScanFile, values: np.ndarray, keep: Sequence[int] | None) -> np.ndarray:
-    """Return a label's values as uint8, only those to keep; InputError if others don't fit."""
-    if keep is not None:
-        values = np.where(object_voxels(values, keep), values, 0)
-    mask = values.astype(np.uint8)
-    if not np.array_equal(mask, values):
-        wrong = values[mask != values].flat[0]
-        raise InputError(
-            f"{label.path.name}: label values must be whole numbers 0 to 255; one is {wrong}"
-        )
-    return mask

@@ -12,8 +12,8 @@ from typing import Any
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Triple
 from jawloc.scans.points import GivenPoint, PointFile, parse_object, parse_position, point_name
+from jawloc.scans.spacing import length_in_mm
 
-MM = {"mm": 1.0, "um": 1e-3, "µm": 1e-3, "cm": 10.0, "m": 1e3}
 # .fcsv files of before 2020 give the coordinate system as a number
 SYSTEMS = {"LPS": "LPS", "RAS": "RAS", "0": "RAS", "1": "LPS"}
 FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
@@ -92,7 +92,8 @@ def read_fcsv(path: Path, own_scan: str) -> PointFile:
         if line[:1] == "#" or not line.strip():
             continue
         source = f"{path.name}, line {number}"
-        cells = next(csv.reader([line]))
+        with as_input_error(f"{source}: a line must be cells separated by commas", csv.Error):
+            cells = next(csv.reader([line]))
         row = dict(zip(columns, cells, strict=False))
         label = row.get("label", "")
         key = parse_object("" if _is_automatic(label, own_scan) else label, source)
@@ -114,11 +115,13 @@ def _system(given: str, path: Path) -> str:
 def _scale(given: object, path: Path) -> float:
     """Return the mm in the unit of a markups file, which is one text or one for each axis."""
     units = given if isinstance(given, list) else [given]
-    if len(set(map(str, units))) != 1 or units[0] not in MM:
+    scale = length_in_mm(str(units[0])) if len(set(map(str, units))) == 1 else None
+    if scale is None:
         raise InputError(
-            f"{path.name}: its coordinateUnits must be one of {', '.join(MM)}; they are {given!r}"
+            f"{path.name}: its coordinateUnits must be one unit of length (nm, um, mm, cm, m, "
+            f"inch); they are {given!r}"
         )
-    return MM[units[0]]
+    return scale
 
 
 def _lps(position_zyx: Triple, system: str) -> Triple:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid, Placement, Triple, lps_mm_to_voxels
-from jawloc.scans.dicom.points import point_mistakes
+from jawloc.geometry import Grid, Placement, Shape, Triple, lps_mm_to_voxels
 from jawloc.scans.scan import ScanFile, ScanPoint, scan_ending
 
 # voxels of the scan; mm in patient space (LPS); the same as 3D Slicer has it, where a file without
@@ -94,8 +93,8 @@ def place_points(
     """Return the points of one scan in its voxels, and notes for the user to check.
 
     Points in mm are mapped by the scan's own spacing and place in patient space. Without a place
-    they are voxels times the spacing, as in the files that jawloc writes; `spacing_mm_zyx` is used
-    if the scan has no spacing.
+    they are voxels times the spacing, as in the files that jawloc writes. If the scan has no
+    spacing, 3D Slicer's points were measured in voxels of 1 mm, others in `spacing_mm_zyx`.
 
     Raises
     ------
@@ -103,42 +102,46 @@ def place_points(
         If a point lies outside the scan, two are of one object, or points are in mm and the voxel
         size is unknown.
     """
-    placement, grid, notes = None, scan.grid, list[str]()
-    if any(point.space != "voxels" for point in given):
-        placement, grid, notes = _patient_space(given, scan, spacing_mm_zyx)
+    spaces = {}
+    for point in given:
+        if point.space != "voxels" and point.space not in spaces:
+            spaces[point.space] = _patient_space(point, scan, spacing_mm_zyx)
     points = []
     for point in given:
         position = np.array(point.position_zyx)
         if point.space != "voxels":
-            position = _to_voxels(position, grid, placement or Placement(), scan.path.name)
+            placement, grid, _ = spaces[point.space]
+            position = _to_voxels(position, grid, placement, scan.path.name)
         z, y, x = position.tolist()
         points.append(ScanPoint(point.object, (z, y, x)))
     for number, mistake in point_mistakes(points, scan.grid.shape_zyx):
         raise InputError(f"{given[number].source}: {mistake}")
-    return tuple(points), tuple(notes)
+    return tuple(points), tuple(note for _, _, note in spaces.values() if note)
 
 
 def _patient_space(
-    given: Sequence[GivenPoint], scan: ScanFile, spacing_mm_zyx: Triple | None
-) -> tuple[Placement | None, Grid, list[str]]:
-    placement, spacing = scan.read_placement(), scan.grid.spacing_mm_zyx or spacing_mm_zyx
+    point: GivenPoint, scan: ScanFile, given_spacing: Triple | None
+) -> tuple[Placement, Grid, str]:
+    """Return the place and grid in which a point's mm were measured, and a note or nothing."""
     name, shape = scan.path.name, scan.grid.shape_zyx
-    in_mm = [point for point in given if point.space == "lps_mm"]
-    if spacing is None and in_mm:
+    spacing = scan.grid.spacing_mm_zyx
+    if spacing is None and point.space == "slicer_mm":
+        note = f"{name} states no voxel size: the points' mm were taken for voxels"
+        return Placement(), Grid(shape, (1.0, 1.0, 1.0)), note
+    spacing = spacing or given_spacing
+    if spacing is None:
         raise InputError(
-            f"{in_mm[0].source}: points in mm need a scan whose voxel size is known; {name} states "
+            f"{point.source}: points in mm need a scan whose voxel size is known; {name} states "
             f"none (--spacing gives it)"
         )
-    if spacing is None:
-        note = f"{name} states no voxel size: the points' mm were taken for voxels"
-        return None, Grid(shape, (1.0, 1.0, 1.0)), [note]
+    placement = scan.read_placement()
     if placement is None:
         note = (
             f"{name} states no place in patient space: the points' mm were taken for voxels times "
             f"{spacing} (z, y, x)"
         )
-        return None, Grid(shape, spacing), [note]
-    return placement, Grid(shape, spacing), []
+        return Placement(), Grid(shape, spacing), note
+    return placement, Grid(shape, spacing), ""
 
 
 def _to_voxels(position: np.ndarray, grid: Grid, placement: Placement, name: str) -> np.ndarray:
@@ -149,3 +152,36 @@ def _to_voxels(position: np.ndarray, grid: Grid, placement: Placement, name: str
             f"{name}: a scan's axes must point in three directions; they are "
             f"{placement.axes_zyx} (z, y, x)"
         ) from None
+
+
+def point_mistakes(points: Sequence[ScanPoint], shape_zyx: Shape) -> Iterator[tuple[int, str]]:
+    """Yield the number of each point outside a scan, or that is an object's second, and why."""
+    seen: dict[int | str, Triple] = {}
+    for number, point in enumerate(points):
+        at = np.asarray(point.voxels_zyx)
+        if not np.all((at >= -0.5) & (at <= np.asarray(shape_zyx) - 0.5)):
+            yield (
+                number,
+                f"a point must lie in its scan, which has {shape_zyx} voxels (z, y, x), numbered "
+                f"from 0; {_name(point)} is at {_shown(point.voxels_zyx)}",
+            )
+        if point.object in seen:
+            yield (
+                number,
+                f"an object has one point in a scan; {_name(point)} has "
+                f"{_shown(seen[point.object])} and {_shown(point.voxels_zyx)}",
+            )
+        seen.setdefault(point.object, point.voxels_zyx)
+
+
+def _name(point: ScanPoint) -> str:
+    return repr(point.object) if isinstance(point.object, str) else f"label value {point.object}"
+
+
+def _shown(voxels_zyx: Triple) -> str:
+    return f"({', '.join(f'{value:g}' for value in voxels_zyx)})"
+
+
+def is_object_key(given: Any) -> bool:
+    """Return whether this tells which object a point is of: a name, or a label value 1 ... 255."""
+    return (isinstance(given, str) and given != "") or (type(given) is int and 1 <= given <= 255)

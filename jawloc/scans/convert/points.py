@@ -9,14 +9,15 @@ from pathlib import Path
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.conversion import Conversion, carry_out, quantise, refuse_bad_spacing
-from jawloc.scans.convert import LABEL_SUFFIXES, choose_spacing, find_scans_in, images_by_id
+from jawloc.scans.convert import choose_spacing
+from jawloc.scans.convert.conversion import Conversion, carry_out, quantise, refuse_bad_spacing
 from jawloc.scans.dicom.writing import write_labelled_dicom_slabs
-from jawloc.scans.point_tables import read_table
+from jawloc.scans.pairs import LABEL_SUFFIXES, find_scans_in, images_by_id
 from jawloc.scans.points import GivenPoint, PointFile, place_points, scan_name
+from jawloc.scans.points.slicer import read_fcsv, read_markups
+from jawloc.scans.points.tables import read_table
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import scan_ending
-from jawloc.scans.slicer_points import read_fcsv, read_markups
 
 READERS = {".mrk.json": read_markups, ".fcsv": read_fcsv, ".csv": read_table}
 POINT_SUFFIXES = (*LABEL_SUFFIXES, "_points")  # of a name, after the image's

@@ -366,6 +366,19 @@ def test_label_in_another_orientation_is_noted(folders, turned):
     assert any("another orientation" in note for note in convert(item).notes) is turned
 
 
+@pytest.mark.parametrize("differs", [False, True])
+def test_a_label_of_another_spacing_is_noted(folders, differs):
+    """Regression: the label's spacing was not looked at where the image has one."""
+    images, label_folder, out = folders
+    for folder, voxels, mm in ((images, quantisation(), 0.05), (label_folder, labels(), 0.06)):
+        itk = SimpleITK.GetImageFromArray(voxels)
+        itk.SetSpacing((0.05, 0.05, mm if differs else 0.05))
+        SimpleITK.WriteImage(itk, str(folder / "a.mha"))
+    (item,) = plan_conversion(images, label_folder, out)
+    notes = convert(item).notes
+    assert any("another spacing, (0.06, 0.05, 0.05) mm" in note for note in notes) is differs
+
+
 # --- skips while converting; nothing half-made --------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from jawloc.errors import InputError
 from jawloc.inference.crop import CropBox
 from jawloc.inference.exports import csv_text, failed_row, located_row, napari_text, slicer_text
 from jawloc.inference.locator import Localisation
-from jawloc.scans.convert_points import read_points
+from jawloc.scans.convert.points import read_points
 from jawloc.scans.points import place_points
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanPoint
@@ -202,13 +202,20 @@ def test_a_point_that_was_not_placed_is_skipped_and_named(tmp_path):
         ("a.mrk.json", '{"markups": [{}]}', "must have a list of controlPoints; got None"),
         ("a.mrk.json", markups(type="Line"), r"must be points \(type Fiducial\); one is 'Line'"),
         ("a.mrk.json", markups(coordinateSystem="IJK"), "must be LPS or RAS; it is 'IJK'"),
-        ("a.mrk.json", markups(coordinateUnits="inch"), "one of mm, .*; they are 'inch'"),
+        ("a.mrk.json", markups(coordinateUnits="ell"), "one unit of length .*; they are 'ell'"),
+        ("a.mrk.json", markups(coordinateUnits=[["mm"], "mm", {}]), "one unit of length .*; they"),
+        ("a.mrk.json", markups(coordinateUnits=[]), r"one unit of length .*; they are \[\]"),
         ("a.mrk.json", markups(), "must hold at least one; there is none"),
         ("a.mrk.json", markups(("jaw", [1, 2])), "point 'jaw': a position must be three numbers"),
         ("a.mrk.json", markups(("jaw", [1, 2, "x"])), "z must be a number; it is 'x'"),
         ("a.fcsv", FCSV.format(system="2", label="jaw"), "must be LPS or RAS; it is '2'"),
         ("a.fcsv", "# columns = id,x,y,z,label\n0,1,2,3,jaw\n", "CoordinateSystem, .* has none"),
         ("a.fcsv", "# CoordinateSystem = LPS\n# columns = x,y\n1,2\n", "x, y, z and label; it has"),
+        (
+            "a.fcsv",
+            f"# CoordinateSystem = LPS\n0,1,2,3,{'n' * 200_000}\n",
+            "line 2: a line must be cells separated by commas; field larger",
+        ),
         ("a.fcsv", "# CoordinateSystem = LPS\n0,1,2\n", "line 2: a point needs all of z, y, x; z"),
     ],
 )
@@ -266,12 +273,14 @@ def test_without_a_place_in_space_mm_are_voxels_times_the_spacing(tmp_path):
     points, (note,) = place_points(slicer, scan)
     assert points == (ScanPoint("jaw", (3, 2, 1)),)
     assert note == "fish.tif states no voxel size: the points' mm were taken for voxels"
-    points, (note,) = place_points(slicer, scan, (1.5, 0.5, 0.5))
-    assert points == (ScanPoint("jaw", (2, 4, 2)),)
-    assert note.startswith("fish.tif states no place in patient space: ")
+    assert place_points(slicer, scan, (1.5, 0.5, 0.5)) == (points, (note,))  # what Slicer showed
 
     table = read_points(written(tmp_path, "t.csv", "scan,x_mm,y_mm,z_mm\nfish,1,2,3\n")).points
-    assert place_points(table, scan, (1.5, 0.5, 0.5))[0] == (ScanPoint(1, (2, 4, 2)),)
+    placed, (note,) = place_points(table, scan, (1.5, 0.5, 0.5))
+    assert placed == (ScanPoint(1, (2, 4, 2)),)
+    assert note.startswith("fish.tif states no place in patient space: ")
+    both = place_points([*slicer, *table], scan, (1.5, 0.5, 0.5))[0]
+    assert both == (ScanPoint("jaw", (3, 2, 1)), ScanPoint(1, (2, 4, 2)))
     with pytest.raises(InputError, match=r"t.csv, line 2: points in mm need .* fish.tif states no"):
         place_points(table, scan)
 

@@ -1,0 +1,19 @@
+"""What readers say of a scan that they read otherwise than it lies there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+_NAMES_SHOWN = 3
+
+
+def names_shown(names: Sequence[str]) -> str:
+    """Return a few of the names, and how many more there are."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def tell(sentence: str) -> None:
+    """Warn of what is read otherwise than it lies there; Python shows the same warning once."""
+    warnings.warn(sentence, stacklevel=2)
