@@ -220,12 +220,12 @@ def test_an_element_that_is_refused(tmp_path, text, said):
 
 
 def test_an_element_whose_text_is_damaged_is_refused(tmp_path):
-    """Regression: pydicom raised while the value was taken, outside of what turns its errors."""
+    """Regression: pydicom raised while the value was taken, where nothing turned its errors."""
     path = write_points(tmp_path / "a.dcm", ScanPoint("jaw", (1, 2, 3)))
     content = path.read_bytes()
     element = bytes.fromhex("bb0002b0") + b"UT"
     assert content.count(element) == 1
-    path.write_bytes(content.replace(element, element[:4] + b"FD"))
+    path.write_bytes(content.replace(element, element[:4] + b"SV"))
     with pytest.raises(InputError, match=r"^a\.dcm: "):
         open_labelled_dicom(path)
 
