@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions
 from jawloc.scans.atomic import make_writable
 from jawloc.scans.manifest import forget_files, written_files
+from jawloc.scans.volumes import VOLUME_ENDINGS, voxel_files
 
 TABLE = "locations.csv"
 TABLES = (TABLE, "locations.json", "napari_points.csv")
@@ -152,9 +152,9 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
     try:
         if path.is_dir():
             files = sorted(path.iterdir())
-        elif path.suffix.lower() in (".mhd", ".nhdr"):  # headers of voxels in files beside them
-            files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+        elif path.name.lower().endswith(VOLUME_ENDINGS):
+            files = sorted({path, *voxel_files(path)})
         states = [(file.name, file.stat()) for file in files if file.exists()]
-    except OSError:  # opening the scan names the reason
+    except (OSError, InputError):  # opening the scan names the reason
         return []
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jawloc.errors import InputError, as_input_error
-from jawloc.geometry import Grid, Triple
+from jawloc.geometry import Grid
 from jawloc.scans.raw import read_raw, refuse_truncated
 from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole
@@ -68,9 +69,9 @@ def open_tiff(path: Path) -> ScanFile:
             f"{path.name}: a TIFF scan must be one volume (z, y, x) of at least two slices; "
             f"its shape is {layout.shape} (axes {layout.axes})"
         )
-    spacing = layout.spacing_mm_zyx
-    known = spacing if spacing is not None and spacing[0] is not None else None
-    grid = Grid((layout.shape[0], layout.shape[1], layout.shape[2]), _triple(known))
+    z, y, x = layout.spacing_mm_zyx or (None, 1.0, 1.0)
+    spacing = None if z is None else (z, y, x)
+    grid = Grid((layout.shape[0], layout.shape[1], layout.shape[2]), spacing)
     if layout.white is not None:
         warnings.warn(
             f"{path.name}: 0 is white (photometric MINISWHITE); the grey values are inverted",
@@ -79,12 +80,6 @@ def open_tiff(path: Path) -> ScanFile:
     dtype = layout.dtype.newbyteorder("=")
     scan = ScanFile(scan_id_of(path), path, grid, dtype, _slices(path, layout), None)
     return with_rescale(scan, [layout.rescale])
-
-
-def _triple(spacing: tuple[float | None, float, float] | None) -> Triple | None:
-    if spacing is None or spacing[0] is None:
-        return None
-    return spacing[0], spacing[1], spacing[2]
 
 
 def read_layout(path: Path) -> TiffLayout:
@@ -229,23 +224,41 @@ def _calibration(metadata: Mapping[str, Any], dtype: np.dtype, path: Path) -> Re
     return float(slope), float(intercept)
 
 
+class _Messages(logging.Filter):
+    """Keeps what tifffile logs while scans are read, each thread's for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of_threads: dict[int, list[str]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        own = self._of_threads.get(threading.get_ident())
+        if own is not None:
+            own.append(record.getMessage())
+        return not self._of_threads  # tifffile decodes in threads of its own, too
+
+    @contextmanager
+    def collected(self) -> Iterator[list[str]]:
+        """Yield the list of this thread's messages; not to be nested."""
+        own = self._of_threads[threading.get_ident()] = []
+        try:
+            yield own
+        finally:
+            del self._of_threads[threading.get_ident()]
+
+
+_MESSAGES = _Messages()
+logging.getLogger("tifffile").addFilter(_MESSAGES)
+
+
 @contextmanager
 def _refusing_broken_chain(path: Path) -> Iterator[None]:
     """Raise where tifffile only logs that the chain of pages breaks off, and reads fewer.
 
     What else it logs, of tags that it leaves out, is not printed.
     """
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(handler)
-    propagate, logger.propagate = logger.propagate, False
-    try:
+    with _MESSAGES.collected() as messages:
         yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
     broken = [message for message in messages if "page offset" in message]
     if broken:
         raise InputError(f"{path.name}: the file is truncated; {broken[0]}")

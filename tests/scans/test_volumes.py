@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import re
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from jawloc.errors import InputError
+from jawloc.scans import tiff
 from jawloc.scans.reading import open_scan, read_scan
 
 SHAPE = (6, 5, 4)
@@ -106,6 +109,25 @@ def test_tiff_that_lost_its_last_pages_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=r"^a\.tif: .*truncated"):
         open_scan(path)
+
+
+def test_what_tifffile_logs_in_one_thread_is_no_other_threads(tmp_path, caplog):
+    """Regression: while two were read at once, a sound file was refused for the broken one."""
+    log = logging.getLogger("tifffile")
+    with tiff._MESSAGES.collected() as own:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(collect_one, log).result()
+        log.warning("mine")
+    assert own == ["mine"]
+    assert caplog.messages == []
+    log.warning("nobody reads a scan")
+    assert caplog.messages == ["nobody reads a scan"]
+
+
+def collect_one(log: logging.Logger) -> None:
+    with tiff._MESSAGES.collected() as messages:
+        log.warning("other's page offset")
+    assert messages == ["other's page offset"]
 
 
 def write_slices(folder: Path, image: np.ndarray, names: list[str]) -> None:

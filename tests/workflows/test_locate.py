@@ -595,6 +595,25 @@ def test_a_scan_that_fails_later_loses_jawlocs_files_only(locate, here):
     assert "holds imgs/c.tif, which" in only_sentence(locate("c.nii.gz", options=words))
 
 
+@pytest.mark.parametrize("header", ["c.mhd", "c.nhdr"])
+def test_resume_sees_that_voxels_in_another_file_changed(locate, here, header):
+    """Regression: only files that are called like the header were looked at."""
+    voxels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage("c.nii.gz")).astype("<u2")
+    Path("other.raw").write_bytes(voxels.tobytes())
+    z, y, x = voxels.shape
+    texts = {
+        "c.mhd": f"NDims = 3\nDimSize = {x} {y} {z}\nElementType = MET_USHORT\n"
+        "ElementDataFile = other.raw\n",
+        "c.nhdr": f"NRRD0004\ntype: uint16\ndimension: 3\nsizes: {x} {y} {z}\nendian: little\n"
+        "encoding: raw\ndata file: other.raw\n",
+    }
+    Path(header).write_text(texts[header])
+    assert locate(header).exit_code == 0
+    assert "1 done before" in locate(header, options=RESUME).stdout
+    Path("other.raw").write_bytes(voxels[::-1].tobytes())
+    assert "done before" not in locate(header, options=RESUME).stdout
+
+
 @pytest.mark.parametrize("way", ["--resume", "--overwrite"])
 def test_results_of_0_1_0_are_gone_on_with_and_replaced(locate, here, way):
     assert locate("a", "c.nii.gz").exit_code == 0

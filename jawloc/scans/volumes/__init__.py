@@ -46,6 +46,11 @@ def open_volume(path: Path) -> ScanFile:
     return _rescaled(ScanFile(scan_id_of(path), path, grid, dtype, read, None, place), header)
 
 
+def voxel_files(path: Path) -> tuple[Path, ...]:
+    """Return the files with a volume's voxels, of which its header may be one; as `open_volume`."""
+    return _read_header(path).voxels.files
+
+
 def _read_header(path: Path) -> VolumeHeader:
     name = path.name.lower()
     with as_input_error(f"{path.name}: the file can't be read", OSError):
