@@ -49,18 +49,7 @@ def choose_quantisation(image: ScanFile) -> Quantisation:
     exact = exact_dtype(image.dtype, 0, 0, whole=False)
     if exact is not None:
         return Quantisation(exact, (image.rescale_slope, image.rescale_intercept))
-    low, high, whole = np.inf, -np.inf, True
-    for start, stop in image.slab_ranges():
-        slab = image.read_image(start, stop)
-        lowest, highest = float(slab.min()), float(slab.max())
-        # Each slab by itself: min and max of two numbers may drop a NaN, those of an array don't.
-        if not (np.isfinite(lowest) and np.isfinite(highest)):
-            raise InputError(
-                f"{image.path.name}: grey values must be finite; slices {start} to {stop - 1} "
-                f"have {lowest} to {highest}"
-            )
-        low, high = min(low, lowest), max(high, highest)
-        whole = whole and (slab.dtype.kind != "f" or bool(np.all(slab == np.rint(slab))))
+    low, high, whole = _range(image)
     exact = exact_dtype(image.dtype, low, high, whole=whole)
     if exact is not None:
         return Quantisation(exact)
@@ -78,6 +67,23 @@ def choose_quantisation(image: ScanFile) -> Quantisation:
         for value in ((high - low) / max(largest, 1) or 1.0, low)
     )
     return Quantisation(np.dtype(np.uint16), (slope, intercept), True, largest, clipped)
+
+
+def _range(image: ScanFile) -> tuple[float, float, bool]:
+    """Return the lowest and highest value, and whether all are whole numbers."""
+    low, high, whole = np.inf, -np.inf, True
+    for start, stop in image.slab_ranges():
+        slab = image.read_image(start, stop)
+        lowest, highest = float(slab.min()), float(slab.max())
+        # Each slab by itself: min and max of two numbers may drop a NaN, those of an array don't.
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            raise InputError(
+                f"{image.path.name}: grey values must be finite; slices {start} to {stop - 1} "
+                f"have {lowest} to {highest}"
+            )
+        low, high = min(low, lowest), max(high, highest)
+        whole = whole and (slab.dtype.kind != "f" or bool(np.all(slab == np.rint(slab))))
+    return low, high, whole
 
 
 def _reach(image: ScanFile) -> tuple[float, float]:

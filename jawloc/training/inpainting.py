@@ -39,8 +39,8 @@ class ObjectRegion:
         return cls((z, y, x), torch.from_numpy(box.copy()))
 
 
-def ball(shape_zyx: Shape, centre: np.ndarray, radii_voxels: np.ndarray) -> np.ndarray:
-    """Return which voxels (bool) of a volume lie in a ball, at least the one at its centre.
+def sphere(shape_zyx: Shape, centre: np.ndarray, radii_voxels: np.ndarray) -> np.ndarray:
+    """Return which voxels (bool) of a volume lie in a sphere, at least the one at its centre.
 
     Centre and radii are three numbers each, in voxels, since voxels needn't be cubes.
     """

@@ -25,7 +25,7 @@ from jawloc.training.augmentation import (
     transform_intensities,
 )
 from jawloc.training.dataset import voxel_proportions
-from jawloc.training.inpainting import ObjectRegion, ball, inpaint
+from jawloc.training.inpainting import ObjectRegion, inpaint, sphere
 from jawloc.training.intensity import normalise
 from jawloc.training.presence_classifier import (
     INTENSITY,
@@ -53,7 +53,7 @@ class PresenceClassifierConfig:
     """How long the presence classifier is trained."""
 
     steps: Annotated[int, Field(ge=0)] = 600  # of 16 patches each; 0: there is no classifier
-    # Of the ball that stands in for the mask of a scan that has points, in mm or, if the scan has
+    # Of the sphere that stands in for the mask of a scan that has points, in mm or, if the scan has
     # no spacing, in voxels of the full-size scan. None: such scans are left out.
     object_radius_mm: Annotated[float, Field(gt=0)] | None = None
     object_radius_voxels: Annotated[float, Field(gt=0)] | None = None
@@ -73,7 +73,7 @@ def train_presence_classifier(
 
     The memory budget (of 10^9 bytes) limits the pooled scans and masks that are held; at least one
     scan that shows each object is used. Returns None without steps, or if no scan has a labelled
-    voxel in its downsampled mask, nor a point and the radius of a ball round it.
+    voxel in its downsampled mask, nor a point and the radius of a sphere round it.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(files), generator=generator)[:MOST_SCANS].sort().values
@@ -113,7 +113,7 @@ def _radius(scan: Example | ExampleFile, config: PresenceClassifierConfig) -> fl
 def _masks(
     example: Example, objects: Objects, config: PresenceClassifierConfig
 ) -> list[np.ndarray]:
-    """Return the voxels of each object (bool), in place of a mask those of balls round the points.
+    """Return the voxels of each object (bool), or of spheres round points.
 
     No voxel is true for an object that the scan lacks, or of which only the centre is known.
     """
@@ -123,7 +123,7 @@ def _masks(
     return [
         np.zeros(shape, bool)
         if radius is None or np.isnan(point).any()
-        else ball(shape, point, radius / voxel_proportions(example))
+        else sphere(shape, point, radius / voxel_proportions(example))
         for point in example.points_voxels
     ]
 

@@ -46,16 +46,8 @@ def run_demo(
 ) -> TrainResult | None:
     """Make phantom scans in `dicoms/demo` (once) and train on them.
 
-    Without a name, the demo replaces the outputs of the last demo.
-
-    Parameters
-    ----------
-    folds : of a cross-validation; None: a single training
-
-    Raises
-    ------
-    InputError
-        As `run_training`.
+    Without a name, the demo replaces the outputs of the last demo. `folds` are those of a
+    cross-validation; None: a single training. Raise InputError as `run_training`.
     """
     settings = {**DEMO_SETTINGS, "dicom_dirs": [str(base / DEMO_FOLDER)]}
     config = check_config(settings, base=base, source="--demo", overrides=overrides)

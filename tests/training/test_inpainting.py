@@ -80,8 +80,8 @@ def test_the_ring_is_as_wide_as_it_says():
 
 
 def test_a_ball_is_round_in_mm_and_never_empty():
-    inside = inpainting.ball((9, 9, 9), np.array([4.0, 4.0, 4.0]), np.array([2.0, 1.0, 0.5]))
+    inside = inpainting.sphere((9, 9, 9), np.array([4.0, 4.0, 4.0]), np.array([2.0, 1.0, 0.5]))
     expected = {(z, 4, 4) for z in (2, 3, 4, 5, 6)} | {(4, 3, 4), (4, 5, 4)}
     assert {tuple(place) for place in np.argwhere(inside).tolist()} == expected
-    tiny = inpainting.ball((9, 9, 9), np.array([8.4, -0.4, 3.6]), np.full(3, 0.1))
+    tiny = inpainting.sphere((9, 9, 9), np.array([8.4, -0.4, 3.6]), np.full(3, 0.1))
     assert np.argwhere(tiny).tolist() == [[8, 0, 4]]

@@ -77,8 +77,7 @@ def build_cache(
         Errors in headers, labels and cached files are raised before any scan is downsampled and
         before anything is written.
     """
-    cached = cached_paths(scans, config, base)
-    folder = cache_folder(config, base)
+    cached, folder = cached_paths(scans, config, base), cache_folder(config, base)
     jobs = [
         _Job(absolute(scan, base), path, lock_path(path, folder), config, folder)
         for scan, path in zip(scans, cached, strict=True)
@@ -90,9 +89,9 @@ def build_cache(
         check([objects_shown(v, config.objects) for v in found if isinstance(v, frozenset)])
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
         made = _build_all(pool, to_do, folder, progress) if to_do else Counter()
-    built, refreshed = made["built"], made["refreshed"]
-    reused = len(jobs) - built - refreshed
-    return CacheReport(tuple(cached), built, refreshed, reused, built + refreshed)
+    written = made["built"] + made["refreshed"]
+    reused = len(jobs) - written
+    return CacheReport(tuple(cached), made["built"], made["refreshed"], reused, written)
 
 
 @dataclass(frozen=True, eq=False)

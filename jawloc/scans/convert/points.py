@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,18 +84,7 @@ def plan_point_conversion(
         raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
     by_id = images_by_id(find_scans_in(images, "images"))
     given = read_points(points)
-    owners = {name + suffix: name for suffix in reversed(POINT_SUFFIXES) for name in by_id}
-    own, without, strangers = defaultdict(list), defaultdict(list), dict[str, str]()
-    for point in given.points:
-        if point.scan in owners:
-            own[owners[point.scan]].append(point)
-        else:
-            strangers.setdefault(point.scan, point.source)
-    for name, why in given.skipped:
-        if name in owners:
-            without[owners[name]].append(why)
-        else:
-            strangers.setdefault(name, why)
+    own, without, strangers = _by_image(given, by_id)
     if not own and not without:
         raise InputError(
             f"{points}: points must name their scan, in a column or as the file's name; none of "
@@ -108,6 +97,25 @@ def plan_point_conversion(
             Conversion(name, None, points, out / f"{name}.dcm", f"no image for {name} ({where})")
         )
     return sorted(plan, key=lambda item: item.scan_id)
+
+
+def _by_image(
+    given: PointFile, images: Iterable[str]
+) -> tuple[dict[str, list[GivenPoint]], dict[str, list[str]], dict[str, str]]:
+    """Return each image's points, why others are none, and where names of no image are."""
+    owners = {name + suffix: name for suffix in reversed(POINT_SUFFIXES) for name in images}
+    own, without, strangers = defaultdict(list), defaultdict(list), dict[str, str]()
+    for point in given.points:
+        if point.scan in owners:
+            own[owners[point.scan]].append(point)
+        else:
+            strangers.setdefault(point.scan, point.source)
+    for name, why in given.skipped:
+        if name in owners:
+            without[owners[name]].append(why)
+        else:
+            strangers.setdefault(name, why)
+    return own, without, strangers
 
 
 def _planned(

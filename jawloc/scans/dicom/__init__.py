@@ -67,7 +67,7 @@ def open_dicom(path: Path, *, is_label: bool = False) -> ScanFile:
     """
     path = Path(path)
     header = read_header(path)
-    layout = upright(pixel_layout(header, path), path, is_label=is_label)
+    layout = resolve_inversion(pixel_layout(header, path), path, is_label=is_label)
     frames = layout.shape_zyx[0] - _padded_frames(header, path)
     if frames < 2:
         raise InputError(f"{path.name}: a scan needs at least two slices; the file has {frames}")
@@ -81,10 +81,10 @@ def open_dicom(path: Path, *, is_label: bool = False) -> ScanFile:
     return with_rescale(scan, rescales(header, frames, path))
 
 
-def upright(layout: PixelLayout, path: Path, *, is_label: bool) -> PixelLayout:
-    """Return a layout whose values are inverted where black is the largest, and warn of it.
+def resolve_inversion(layout: PixelLayout, path: Path, *, is_label: bool) -> PixelLayout:
+    """Return the layout with which values are read: inverted where black is the largest.
 
-    Label values stay as they are stored. `path` is the scan's, for the warning.
+    A warning says so, with the scan's `path`. Label values stay as they are stored.
     """
     if layout.inverted and is_label:
         return replace(layout, inverted=False)

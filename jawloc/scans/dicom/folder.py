@@ -127,14 +127,12 @@ def choose_series(
     Raises
     ------
     InputError
-        If a file's header can't be read, or there isn't exactly one such series: names all of
-        them with their descriptions and numbers of slices.
+        If a header can't be read, or there isn't exactly one such series: lists all of them.
     """
-    files = [DicomFile(path, read_header(path, whole=False)) for path in sorted(paths)]
-    every = _all_series(files)
+    every = _all_series([DicomFile(p, read_header(p, whole=False)) for p in sorted(paths)])
     if not every:
         raise InputError(
-            f"{folder.name}: a scan needs pixel data; none of the {len(files)} DICOM files has any"
+            f"{folder.name}: a scan needs pixel data; none of the {len(paths)} DICOM files has any"
         )
     listed = ", ".join(sorted(map(str, every)))
     chosen = [series for series in every if series.uid in named]

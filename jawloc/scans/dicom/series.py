@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid, Placement, Triple
-from jawloc.scans.dicom import geometry, open_dicom, read_slices, upright
+from jawloc.geometry import Grid, Placement, Shape, Triple
+from jawloc.scans.dicom import geometry, open_dicom, read_slices, resolve_inversion
 from jawloc.scans.dicom.folder import DicomFile, choose_series, without_localisers
 from jawloc.scans.dicom.header import PixelLayout, pixel_layout, refuse_truncated_elements
 from jawloc.scans.dicom.rescale import rescales
@@ -61,18 +61,11 @@ def open_dicom_series(
     slices = [_slice(file) for file in without_localisers(folder, series.files)]
     for keyword, tolerance in _TOLERANCES.items():
         _refuse_differing(folder, slices, keyword, tolerance)
-    first = slices[0].layout
-    for own in (item.layout for item in slices):
-        if (own.shape_zyx, own.dtype, own.inverted) != (
-            first.shape_zyx,
-            first.dtype,
-            first.inverted,
-        ):
-            raise InputError(f"{folder.name}: slices must be alike; {_kind(first)}, {_kind(own)}")
+    _refuse_unlike(folder, slices)
     ordered, spacing = _in_order(folder, slices)
+    first = resolve_inversion(ordered[0].layout, folder, is_label=is_label)
     grid = Grid((len(ordered), *first.shape_zyx[1:]), spacing)
-    upright(first, folder, is_label=is_label)
-    layouts = [replace(s.layout, inverted=first.inverted and not is_label) for s in ordered]
+    layouts = [replace(item.layout, inverted=first.inverted) for item in ordered]
     place = unplaced if spacing is None else partial(_placement, ordered[0], ordered[-1], folder)
     read = partial(_read_series, layouts)
     scan = ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None, place)
@@ -83,6 +76,17 @@ def _slice(file: DicomFile) -> _Slice:
     refuse_truncated_elements(file.header, file.path)
     layout = pixel_layout(file.header, file.path)
     return _Slice(file.path, file.header, layout, rescales(file.header, 1, file.path)[0])
+
+
+def _refuse_unlike(folder: Path, slices: Sequence[_Slice]) -> None:
+    first = slices[0].layout
+    for own in (item.layout for item in slices):
+        if _form(own) != _form(first):
+            raise InputError(f"{folder.name}: slices must be alike; {_kind(first)}, {_kind(own)}")
+
+
+def _form(layout: PixelLayout) -> tuple[Shape, np.dtype, bool]:
+    return layout.shape_zyx, layout.dtype, layout.inverted
 
 
 def _kind(layout: PixelLayout) -> str:
