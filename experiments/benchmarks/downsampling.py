@@ -63,18 +63,22 @@ def by_scipy_zoom(
     With `same_space`, source and target span the same space instead of sharing the centres of
     their corner voxels, so that the error is the sampling's alone.
     """
+    from scipy import ndimage  # noqa: F401 (imported before the time counts)
+
+    return _with_error(lambda: zoomed(*_read_whole(path), shape, same_space=same_space), truth)
+
+
+def zoomed(
+    image: np.ndarray, mask: np.ndarray, shape: Shape, *, same_space: bool = False
+) -> np.ndarray:
+    """Zoom an image and its mask in memory, as `by_scipy_zoom`; return the image."""
     from scipy import ndimage
 
     where = {"grid_mode": True, "mode": "nearest"} if same_space else {}
-
-    def shrink() -> np.ndarray:
-        image, mask = _read_whole(path)
-        factors = [target / source for target, source in zip(shape, image.shape, strict=True)]
-        result: np.ndarray = ndimage.zoom(image, factors, order=3, **where)
-        ndimage.zoom(mask, factors, order=0, **where)
-        return result
-
-    return _with_error(shrink, truth)
+    factors = [target / source for target, source in zip(shape, image.shape, strict=True)]
+    result: np.ndarray = ndimage.zoom(image, factors, order=3, **where)
+    ndimage.zoom(mask, factors, order=0, **where)
+    return result
 
 
 def by_simpleitk(path: Path, shape: Shape, truth: Path | None = None) -> Work:
