@@ -167,7 +167,7 @@ def _sform(header: Any, scale: float) -> np.ndarray | None:
 
 def _qform(header: Any, scale: float) -> np.ndarray | None:
     """Return the qform (3, 4) in mm and LPS, with axes of length 1; None where there is none."""
-    from scipy.spatial.transform import Rotation
+    from nibabel.quaternions import quat2mat
 
     if header["qform_code"] <= 0:
         return None
@@ -177,7 +177,7 @@ def _qform(header: Any, scale: float) -> np.ndarray | None:
         return None
     # the quaternion has length 1, and its first number is left out
     first = math.sqrt(max(1 - float(vector @ vector), 0.0))
-    axes = Rotation.from_quat([*vector, first]).as_matrix()
+    axes = quat2mat([first, *vector])
     if header["pixdim"][0] < 0:
         axes[:, 2] *= -1
     return np.column_stack([axes, offset]) * [[-1], [-1], [1]]
