@@ -1,14 +1,16 @@
 """Locate the objects in many scans: from their files to positions, crops and pictures.
 
 A scan that can't be read is a row of the table that says why. A result that can't be written ends
-the work, with everything written so far in order.
+the work, with everything written so far in order. While the objects of one scan are found and
+written, a thread reads the next scan.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,6 +76,15 @@ class LocateResult:
 
 
 @dataclass(frozen=True)
+class ReadScan:
+    """A scan as the locator needs it, and how long reading took."""
+
+    scan: ScanFile
+    image: np.ndarray  # downsampled
+    seconds: float
+
+
+@dataclass(frozen=True)
 class LocatedScan:
     """What was read and found in a scan, with the crop box of each object."""
 
@@ -106,18 +117,25 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
     with (
         _locked_folder(request, scans),
         _with_resume_hint(request.folder, count, len(scans)),
-        tqdm(scans, desc="locate", unit="scan", disable=None) as bar,
+        tqdm(total=len(scans), desc="locate", unit="scan", disable=None) as bar,
     ):
-        for scan in bar:
-            key = request.key(scan.path, scan.series)
-            if is_done(request, table.get(scan.name, []), key):
-                count["skipped"] += 1
-                continue
-            rows = table[scan.name] = locate_one(request, scan, key)
+
+        def to_do() -> Iterator[tuple[ListedScan, str]]:
+            for scan in scans:
+                key = request.key(scan.path, scan.series)
+                if is_done(request, table.get(scan.name, []), key):
+                    count["skipped"] += 1
+                    bar.update()
+                else:
+                    yield scan, key
+
+        for (scan, key), reading in read_ahead(request, to_do()):
+            rows = table[scan.name] = locate_one(request, scan, key, reading.result)
             write_tables(request.folder, table)
             failed = rows[0].status == FAILED
             count["failed" if failed else "located"] += 1
             count["flagged"] += not failed and any(row.status != "ok" for row in rows)
+            bar.update()
             if failed:
                 bar.write(describe_failure(scan, rows[0].reason or ""), file=sys.stderr)
     return LocateResult(**count, table=request.folder / TABLE)
@@ -135,12 +153,33 @@ def _locked_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Itera
         yield
 
 
-def locate_one(request: LocateRequest, listed: ListedScan, key: str) -> list[Row]:
-    """Locate one scan, write the files of its own, and return its rows."""
-    started = time.perf_counter()
-    about: dict[str, Any] = {"path": str(listed.path), "model": request.model, "key": key}
+def read_ahead(
+    request: LocateRequest, scans: Iterable[tuple[ListedScan, str]]
+) -> Iterator[tuple[tuple[ListedScan, str], Future[ReadScan]]]:
+    """Yield scans, with their keys, and what is read of each: the next one's while one is used."""
+    reader, before = ThreadPoolExecutor(1, "reader"), None
     try:
-        located = read_and_locate(request, listed)
+        for scan in scans:
+            reading = scan, reader.submit(read_downsampled, request, scan[0])
+            if before is not None:
+                yield before
+            before = reading
+        if before is not None:
+            yield before
+    finally:  # at an interruption too, at the end of the scan that is being read
+        reader.shutdown(cancel_futures=True)
+
+
+def locate_one(
+    request: LocateRequest, listed: ListedScan, key: str, read: Callable[[], ReadScan]
+) -> list[Row]:
+    """Locate the objects in one scan, write the files of its own, and return its rows."""
+    about: dict[str, Any] = {"path": str(listed.path), "model": request.model, "key": key}
+    started = time.perf_counter()
+    try:
+        scan = read()
+        started = time.perf_counter() - scan.seconds  # as if it had not waited for other scans
+        located = find_objects(request, listed, scan)
         files = [request.outputs(listed.name, one.object_name) for one in located.found]
         for index, names in enumerate(files):
             write_object(request, located, index, names)
@@ -158,12 +197,19 @@ def locate_one(request: LocateRequest, listed: ListedScan, key: str) -> list[Row
         return [failed_row(listed.name, reason_of(error, listed.path.name), about)]
 
 
-def read_and_locate(request: LocateRequest, listed: ListedScan) -> LocatedScan:
-    """Read a scan, slab by slab, find the objects in it, and read the crops round them."""
+def read_downsampled(request: LocateRequest, listed: ListedScan) -> ReadScan:
+    """Read a scan slab by slab, and average it onto the locator's grid."""
+    started = time.perf_counter()
     scan = open_scan(listed.path, series=listed.series)
     placement = scan.read_placement()  # once, and where an error is the scan's
     scan = replace(scan, read_placement=lambda: placement)
     image = downsample_image(scan, request.locator.downsampled_size)
+    return ReadScan(scan, image, time.perf_counter() - started)
+
+
+def find_objects(request: LocateRequest, listed: ListedScan, read: ReadScan) -> LocatedScan:
+    """Find the objects in a scan, and read the crops round them."""
+    scan, image = read.scan, read.image
     prediction = request.locator.predict(image)
     found = request.model_options.select(
         request.locator.localise(listed.name, prediction, scan.grid)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -339,26 +340,44 @@ def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypat
 def located(monkeypatch):
     """Return the list of the scans that are looked at from now on."""
     seen = []
-    look = driver.read_and_locate
+    read = driver.read_downsampled
 
     def watched(search, scan):
         seen.append(scan.name)
-        return look(search, scan)
+        return read(search, scan)
 
-    monkeypatch.setattr(driver, "read_and_locate", watched)
+    monkeypatch.setattr(driver, "read_downsampled", watched)
     return seen
+
+
+def test_the_next_scan_is_read_while_this_one_is_worked_on(locate, monkeypatch, located):
+    seen = []
+    find = driver.find_objects
+
+    def watched(search, scan, read):
+        until = time.monotonic() + 60
+        while len(located) < min(len(seen) + 2, 3) and time.monotonic() < until:
+            time.sleep(0.01)
+        seen.append((scan.name, list(located)))
+        return find(search, scan, read)
+
+    monkeypatch.setattr(driver, "find_objects", watched)
+    assert locate("a", "c.nii.gz", "b").exit_code == 0
+    every = ["a_fish", "c", "b_fish"]
+    assert seen == [("a_fish", every[:2]), ("c", every), ("b_fish", every)]
+    assert [row["scan"] for row in table()] == every
 
 
 def test_ctrl_c_loses_nothing_and_resume_goes_on(locate, monkeypatch, located):
     with monkeypatch.context() as patch:
 
-        def interrupted(search, scan):
+        def interrupted(search, scan, read):
             if scan.name == "c":
                 raise KeyboardInterrupt
-            return look(search, scan)
+            return look(search, scan, read)
 
-        look = driver.read_and_locate
-        patch.setattr(driver, "read_and_locate", interrupted)
+        look = driver.find_objects
+        patch.setattr(driver, "find_objects", interrupted)
         result = locate("a", "c.nii.gz", "b")
     assert result.exit_code == 130
     assert result.stderr == (
@@ -427,7 +446,7 @@ class Bomb:
 @pytest.fixture
 def refused(jawloc, here, monkeypatch):
     """Return a function that sees that a command is refused in a sentence and leaves no trace."""
-    monkeypatch.setattr(driver, "read_and_locate", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(driver, "read_downsampled", lambda *_: pytest.fail("the work began"))
 
     def run(*arguments):
         before = files_below(here)
