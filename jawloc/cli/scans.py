@@ -115,7 +115,8 @@ def _report(plan: Sequence[Conversion], out: Path, dry_run: bool) -> None:
         for point in item.left_out:
             click.echo(f"skipped a point of {item.scan_id}: {point}")
         if item.skip_reason is not None:
-            click.echo(f"skipped {item.scan_id}: {item.skip_reason}")
+            reason = item.skip_reason.removeprefix(f"{item.scan_id}: ")  # of a folder: its name
+            click.echo(f"skipped {item.scan_id}: {reason}")
     written = sum(item.skip_reason is None for item in plan)
     verb = "would be written" if dry_run else "written"
     click.echo(f"{written} labelled DICOMs {verb} to {out}, {len(plan) - written} skipped")

@@ -437,3 +437,13 @@ def test_dicoms_ends_with_1_if_no_labelled_dicom_comes_of_it(volumes, jawloc):
     result = jawloc("dicoms", "images", "labels", "out")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1].startswith("0 labelled DICOMs written to out")
+
+
+def test_dicoms_names_a_folder_of_slices_once(volumes, jawloc):
+    """Regression: `skipped fish: fish: the numbers ...`."""
+    for folder in ("pictures", "masks"):
+        Path(folder, "fish").mkdir(parents=True)
+        for number in (1, 2, 4):
+            tifffile.imwrite(Path(folder, "fish", f"{number}.tif"), IMAGE[0])
+    result = jawloc("dicoms", "pictures", "masks", "out")
+    assert "skipped fish: the numbers of slices must rise in even steps" in result.stdout
