@@ -55,9 +55,12 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
-    # The weights of the best validation error are kept, of all epochs or of the cooldown's: with
-    # few validation scans, an early epoch may be best by luck. Without a cooldown, of all.
-    best_epoch_from: Literal["start", "cooldown"] = "start"
+    # Kept are the weights of the best validation error, of all epochs or of the cooldown's, where
+    # there is one; or the last ones: with few validation scans, others may be best by luck.
+    best_epoch_from: Literal["start", "cooldown", "last"] = "start"
+    # Before so many steps, an error that no longer falls doesn't end training: with few scans an
+    # epoch has few steps, and `curriculum.stop_patience` is soon over.
+    least_steps: Annotated[int, Field(ge=0)] = 0
     loss: LossName = "kl"
     device: str = "auto"
     # Cores that a training on the CPU uses; 0: all. Rounding depends on it, and differences grow.
@@ -123,7 +126,8 @@ def fit(
     yielded; every process yields the same records. Raises TrainingError for a loss or gradient that
     is not finite, with the epoch and the scans of the batch.
     """
-    while not is_finished(state, config):
+    steps = math.ceil(len(train.ids) / config.batch_size)
+    while not is_finished(state, config, steps):
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
         scores = _train_epoch(state, train, config, augmentation, stages, sigmas, processes)
@@ -140,11 +144,11 @@ def fit(
             seconds=time.perf_counter() - started,
             earlier_stages=tuple(earlier),
         )
-        _keep_best(state, record)
+        _keep_best(state, record, config)
         state.records.append(record)
         losses = [mean_loss(scores, number, processes) for number in range(len(stages))]
         _advance_curricula(state, curriculum, losses)
-        _begin_cooldown_if_due(state, config)
+        _begin_cooldown_if_due(state, config, steps)
         yield record
 
 
@@ -229,9 +233,9 @@ def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch
             average.copy_(present)
 
 
-def _keep_best(state: TrainingState, record: EpochRecord) -> None:
-    """Copy the weights if this epoch's validation error is the lowest so far."""
-    if record.val.error_voxels < state.best_error_voxels:
+def _keep_best(state: TrainingState, record: EpochRecord, config: TrainingConfig) -> None:
+    """Copy the weights if the validation error is the lowest so far, or if the last ones count."""
+    if config.best_epoch_from == "last" or record.val.error_voxels < state.best_error_voxels:
         state.best_error_voxels = record.val.error_voxels
         state.best_epoch = record.epoch
         weights = state.average.state_dict()
@@ -262,13 +266,13 @@ def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: flo
     return config.learning_rate * warm * max(1 - cooled, 0.01)  # the last step isn't 0
 
 
-def is_finished(state: TrainingState, config: TrainingConfig) -> bool:
+def is_finished(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> bool:
     """Return whether the epochs are used up, or the error settled and the cooldown is over."""
     done = len(state.records)
     if done >= config.num_epochs:
         return True
     if config.learning_rate_schedule == "constant":
-        return state.curricula[-1].settled
+        return _has_settled(state, config, steps_an_epoch)
     end = state.last_epoch(config)
     return end is not None and done >= end
 
@@ -279,10 +283,18 @@ def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
     return max(1, math.ceil(cooldown_from * share / (1 - share))) if share else 0
 
 
-def _begin_cooldown_if_due(state: TrainingState, config: TrainingConfig) -> None:
+def _has_settled(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> bool:
+    enough = len(state.records) * steps_an_epoch >= config.least_steps
+    return enough and state.curricula[-1].settled
+
+
+def _begin_cooldown_if_due(
+    state: TrainingState, config: TrainingConfig, steps_an_epoch: int
+) -> None:
     done = len(state.records)
-    due = state.curricula[-1].settled or done + _cooldown_epochs(config, done) >= config.num_epochs
+    at_the_end = done + _cooldown_epochs(config, done) >= config.num_epochs
+    due = at_the_end or _has_settled(state, config, steps_an_epoch)
     if state.cooldown_from is None and due:
         state.cooldown_from = done
-        if config.best_epoch_from == "cooldown" and not is_finished(state, config):
+        if config.best_epoch_from == "cooldown" and not is_finished(state, config, steps_an_epoch):
             state.best_error_voxels = math.inf  # the next epoch replaces the best one so far

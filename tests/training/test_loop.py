@@ -278,6 +278,8 @@ def test_the_weights_of_the_lowest_validation_error_are_kept(monkeypatch, errors
         ("cooldown", 0.5, [5, 1, 4, 3, 2, 6], 5),  # the cooldown is epochs 4, 5 and 6
         ("cooldown", 0.0, [5, 1, 4], 2),  # there is none, so that all epochs count
         ("cooldown", 0.5, [5], 1),  # too short for a cooldown: something is kept all the same
+        ("last", 0.5, [5, 1, 4, 3, 2, 6], 6),
+        ("last", 0.0, [1, 2], 2),
     ],
 )
 def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, share, errors, best):
@@ -443,6 +445,23 @@ def test_training_ends_once_the_error_has_settled(schedule, patience, epochs):
         assert records[-1].learning_rate == config.learning_rate
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cooldown"])
+@pytest.mark.parametrize(("least", "epochs"), [(0, 4), (16, 4), (17, 5)])  # 4 steps an epoch
+def test_training_does_not_end_before_its_least_steps(schedule, least, epochs):
+    """With few scans an epoch has few steps, and the patience in epochs is soon over."""
+    early = dataclasses.replace(CURRICULUM, shrink_factor=1.0, stop_patience=3)
+    config = training_config(
+        num_epochs=20,
+        learning_rate_schedule=schedule,
+        cooldown_share=0.0,
+        batch_size=2,
+        least_steps=least,
+    )
+    state = fresh_state(config, curriculum=early)
+    state.network, state.average = Unchanging(), Unchanging()
+    assert len(list(fit(state, TRAIN, VAL, config, early, STILL, FINE))) == epochs
+
+
 def test_the_learning_rate_falls_to_nothing_from_where_the_error_settled():
     early = dataclasses.replace(CURRICULUM, shrink_factor=1.0, stop_patience=3)
     config = training_config(num_epochs=20, cooldown_share=0.5, batch_size=8, warmup_epochs=0)
@@ -528,7 +547,7 @@ def test_is_finished(done, cooldown_from, settled, schedule, expected):
     config = training_config(num_epochs=10, cooldown_share=0.5, learning_rate_schedule=schedule)
     state = state_after(done, cooldown_from)
     state.curricula = (dataclasses.replace(state.curricula[0], settled=settled),)
-    assert is_finished(state, config) is expected
+    assert is_finished(state, config, 1) is expected
 
 
 def test_a_finished_state_trains_no_further():

@@ -66,8 +66,8 @@ PERCENTILE = Condition("intensity.rule percentile", lambda c: c.intensity.rule =
 
 _KEYS = {
     ALWAYS: f"""{INITIAL_SIGMA} batch_size learning_rate learning_rate_schedule weight_decay
-        weight_average_epochs loss seed curriculum.stop_patience network.name augmentation.enabled
-        intensity.rule""",
+        weight_average_epochs loss seed curriculum.stop_patience least_steps network.name
+        augmentation.enabled intensity.rule""",
     COOLDOWN: "warmup_epochs cooldown_share",
     SHRINKING: """curriculum.minimum_sigma curriculum.shrink_factor curriculum.trigger
         curriculum.threshold curriculum.patience""",

@@ -47,6 +47,7 @@ OTHERS = {
     "curriculum.threshold": 0.01,
     "curriculum.patience": 3,
     "curriculum.stop_patience": 0,
+    "least_steps": 1000,
     "curriculum.coarse_initial_sigma": 5.0,
     "curriculum.coarse_minimum_sigma": 6.5,
     "curriculum.fine_initial_sigma": 2.0,
@@ -74,8 +75,11 @@ BESIDE = {
     | {"augmentation.noise": 0.0},
     "network.name": {"network.coarse": 1},
     # so that an epoch is worse than the last, and only what the cooldown gives is compared
-    "curriculum.stop_patience": {"initial_kernel_size": 1.0, "learning_rate": 0.05}
-    | {"best_epoch_from": "cooldown", "num_epochs": 12},
+    **dict.fromkeys(
+        ("curriculum.stop_patience", "least_steps"),
+        {"initial_kernel_size": 1.0, "learning_rate": 0.05}
+        | {"best_epoch_from": "cooldown", "num_epochs": 12},
+    ),
 }
 
 
