@@ -1,6 +1,7 @@
 """Locating: a full-size scan file in, the position of the jaw out, by jawloc and the lab's way.
 
-    python experiments/benchmarks/locate.py    # minutes; the lab's way takes 12 GB
+    python experiments/benchmarks/locate.py              # minutes; the lab's way takes 12 GB
+    python experiments/benchmarks/locate.py --scans 20   # only several scans, with all files
 
 Networks are untrained, as it is only the time that counts. Every contender runs in a process of
 its own; the file is read once before each run, so that all find it in the page cache.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,6 +27,7 @@ SCAN, GRID = (2000, 600, 600), (512, 128, 128)  # (z, y, x)
 QUICK_SCAN, QUICK_GRID = (288, 96, 96), (96, 48, 48)
 CHUNK = 2**23  # bytes
 READ, LOCATE, LAB = "reading the bytes", "jawloc's locate", "the lab's way"
+AVERAGE = "reading and averaging alone"
 SHRINK = "downsampling alone"  # of the image, as locating begins with it
 SHRINK_ALL = "downsampling for the cache"  # of image and mask, with centroids and hash
 IMPORTS = "importing torch, a whole process"
@@ -42,6 +45,10 @@ NOTE = (
     "but for the whole processes, which import everything anew. Goals: locating at most 1.25 "
     "times the downsampling alone, at most 1000 MB, and the lab's way at least 15 times as long."
 )
+NOTE_SEVERAL = (
+    "All scans are one file under several names, in the page cache. Goal: locating takes at most "
+    "1.25 times as long as reading and averaging alone, and at most 1000 MB."
+)
 
 
 def main() -> None:
@@ -53,20 +60,30 @@ def main() -> None:
     scan = options.work / f"phantom_{'x'.join(map(str, shape))}.dcm"
     model = options.work / f"untrained_{'x'.join(map(str, grid))}.pth"
     _prepare(scan, shape, model, grid)
-    rows = _measure(scan, model, grid, options.repeats)
-    table = Table(
-        "locate",
-        f"A scan of {'x'.join(map(str, shape))} ({scan.stat().st_size / 1e9:.2f} GB) at "
-        f"{'x'.join(map(str, grid))}: from the file to the position",
-        rows,
-        Bars("seconds", "wall time (s), median and range", log=True),
+    about = (
+        f"{'x'.join(map(str, shape))} ({scan.stat().st_size / 1e9:.2f} GB) at "
+        f"{'x'.join(map(str, grid))}"
     )
+    if options.scans:
+        table = Table(
+            "several",
+            f"{options.scans} scans of {about}: from the files to tables, crops and pictures",
+            _measure_several(scan, model, grid, options.scans, options.repeats),
+            Bars("seconds", "wall time (s), median and range"),
+        )
+    else:
+        table = Table(
+            "locate",
+            f"A scan of {about}: from the file to the position",
+            _measure(scan, model, grid, options.repeats),
+            Bars("seconds", "wall time (s), median and range", log=True),
+        )
     quick = {"results": options.work / "results", "root": options.work}
     report(
-        "locate",
+        "locate_several" if options.scans else "locate",
         [table],
         params={"shape_zyx": shape, "grid_zyx": grid, "repeats": options.repeats},
-        note=NOTE,
+        note=NOTE_SEVERAL if options.scans else NOTE,
         **(quick if options.quick else {"results": RESULTS, "root": ROOT}),
     )
 
@@ -74,6 +91,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5, help="of all but the lab's (once)")
+    parser.add_argument("--scans", type=int, default=0, help="locate so many scans, nothing else")
     parser.add_argument("--work", type=Path, default=WORK, help="where the phantom is kept")
     parser.add_argument(
         "--quick", action="store_true", help="a small scan; results stay in the work folder"
@@ -145,6 +163,25 @@ def _measure(scan: Path, model: Path, grid: Sequence[int], repeats: int) -> list
     return [{**row, "times_jawloc": _times_jawloc(rows, row)} for row in rows]
 
 
+def _measure_several(
+    scan: Path, model: Path, grid: Sequence[int], count: int, repeats: int
+) -> list[dict[str, object]]:
+    names = [scan.with_name(f"{number:02d}_{scan.name}") for number in range(count)]
+    for name in names:
+        name.unlink(missing_ok=True)
+        name.hardlink_to(scan)
+    contenders = {
+        AVERAGE: partial(averaging_several, names, grid),
+        LOCATE: partial(locating_several, names, model, scan.with_name("located")),
+    }
+    try:
+        runs = measure(contenders, repeats, before=lambda _: _read_through(scan))
+    finally:
+        for name in names:
+            name.unlink()
+    return with_ratios(summarise(runs), times_averaging=AVERAGE)
+
+
 def _times_jawloc(rows: Sequence[Mapping[str, object]], row: Mapping[str, object]) -> float:
     """Hold a whole process against jawloc's whole process, and work alone against locating."""
     ours = JAWLOC_PROCESS if "process" in str(row["contender"]) else LOCATE
@@ -193,6 +230,38 @@ def locating(scan: Path, model: Path) -> Work:
 
     def work() -> None:
         locator.locate(scan)
+
+    return work
+
+
+def averaging_several(scans: Sequence[Path], grid: Sequence[int]) -> Work:
+    from jawloc.scans.downsample import downsample_image
+    from jawloc.scans.reading import open_scan
+
+    def work() -> None:
+        for scan in scans:
+            downsample_image(open_scan(scan), grid)
+
+    return work
+
+
+def locating_several(scans: Sequence[Path], model: Path, folder: Path) -> Work:
+    """Write what `jawloc locate` writes: tables, crops of the default size, pictures."""
+    from jawloc.inference.locator import load_locator
+    from jawloc.inference.models import ModelOptions
+    from jawloc.reporting.location_files import LocateRequest
+    from jawloc.scans.listing import list_scans
+    from jawloc.workflows.locate import locate_scans
+
+    locator = load_locator(model)
+    crop = locator.crop_size or (192, 192, 192)
+    request = LocateRequest(locator, str(model), "", ModelOptions(), folder, crop)
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def work() -> None:
+        result = locate_scans(request, list_scans(scans), {})
+        if result.located != len(scans):
+            raise RuntimeError(f"{result.located} of {len(scans)} scans were located")
 
     return work
 
