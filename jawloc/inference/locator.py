@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,6 +118,11 @@ class Locator:
         z, y, x = image.shape
         estimates = (found.points, found.spread, found.width, found.probability)
         return Prediction(*estimates, (z, y, x), tuple(scores), image_features(image))
+
+    def warm_up(self) -> None:
+        """Predict once for nothing: what PyTorch prepares at its first call is then ready."""
+        ramp = np.linspace(0, 1, math.prod(self.downsampled_size), dtype=np.float32)
+        self.predict(ramp.reshape(self.downsampled_size))
 
     def locate(self, path: Path) -> list[Localisation]:
         """Find the objects in a full-size scan; InputError if it can't be read or is too small."""

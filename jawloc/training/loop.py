@@ -37,6 +37,7 @@ from jawloc.training.scoring import (
     validate,
 )
 from jawloc.training.stages import Stage
+from jawloc.training.steps import move_average, one_cycle
 
 GRADIENT_NORM = 1.0  # larger gradients are scaled down to it
 
@@ -48,8 +49,9 @@ class TrainingConfig:
     batch_size: Annotated[int, Field(ge=1)] = 2  # scans a step
     num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the curriculum may stop earlier
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest; AdamW
-    # warm up, hold, and fall to zero over the last share of the epochs; or hold all the time
-    learning_rate_schedule: Literal["cooldown", "constant"] = "cooldown"
+    # warm up, hold, and fall to zero over the last share of the epochs; or hold all the time; or
+    # rise over a quarter of `num_epochs` and fall over the others, as half-waves of a cosine
+    learning_rate_schedule: Literal["cooldown", "constant", "one-cycle"] = "cooldown"
     warmup_epochs: Annotated[int, Field(ge=0)] = 2
     cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3  # 0: the rate never falls
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -188,7 +190,9 @@ def _train_epoch(
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
         finite.add(batch, loss.detach(), norm)
         state.optimizer.step()
-        _update_average(state, config, len(batches))
+        # while few epochs are done, over as few, so that the random start is soon forgotten
+        epochs = min(config.weight_average_epochs, len(state.records) / 4)
+        move_average(state.average, state.network, 1 / (1 + epochs * len(batches)))
     finite.check()
     processes.average_statistics(state.network, state.average)
     return every
@@ -213,24 +217,6 @@ def _draw_batch(
     if any(stage.window is not None for stage in stages):
         jitter = (torch.rand(points.shape, generator=state.generator) * 2 - 1)[shard]
     return points[shard], augmentation, jitter
-
-
-@torch.no_grad()
-def _update_average(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> None:
-    """Move the averaged weights towards the present ones (exponential moving average).
-
-    BatchNorm's statistics are averaged too: those of the last step alone belong to other weights.
-    """
-    # while few epochs are done, average over as few, so that the random start is soon forgotten
-    steps, done = config.weight_average_epochs * steps_an_epoch, len(state.records) * steps_an_epoch
-    weight = 1 / (1 + min(steps, done / 4))
-    averages = (*state.average.parameters(), *state.average.buffers())
-    tensors = (*state.network.parameters(), *state.network.buffers())
-    for average, present in zip(averages, tensors, strict=True):
-        if average.is_floating_point():
-            average.lerp_(present, weight)
-        else:  # counters
-            average.copy_(present)
 
 
 def _keep_best(state: TrainingState, record: EpochRecord, config: TrainingConfig) -> None:
@@ -259,6 +245,8 @@ def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: flo
     epochs = len(state.records) + epoch_share
     if config.learning_rate_schedule == "constant":
         return config.learning_rate
+    if config.learning_rate_schedule == "one-cycle":
+        return config.learning_rate * one_cycle(epochs / config.num_epochs)
     warm = min(1.0, epochs / config.warmup_epochs) if config.warmup_epochs else 1.0
     if state.cooldown_from is None or not config.cooldown_share:
         return config.learning_rate * warm
@@ -284,6 +272,8 @@ def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
 
 
 def _has_settled(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> bool:
+    if config.learning_rate_schedule == "one-cycle":  # its length is fixed
+        return False
     enough = len(state.records) * steps_an_epoch >= config.least_steps
     return enough and state.curricula[-1].settled
 

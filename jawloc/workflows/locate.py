@@ -129,7 +129,9 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
                 else:
                     yield scan, key
 
-        for (scan, key), reading in read_ahead(request, to_do()):
+        for number, ((scan, key), reading) in enumerate(read_ahead(request, to_do())):
+            if number == 0 and not reading.done():
+                request.locator.warm_up()  # while the first scan is read
             rows = table[scan.name] = locate_one(request, scan, key, reading.result)
             write_tables(request.folder, table)
             failed = rows[0].status == FAILED

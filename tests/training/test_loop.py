@@ -29,6 +29,7 @@ from jawloc.training.loop import (
 from jawloc.training.network import build_network
 from jawloc.training.records import EpochRecord
 from jawloc.training.stages import NetworkConfig
+from jawloc.training.steps import one_cycle
 from tests.training.blobs import (
     CURRICULUM,
     MOVED,
@@ -429,6 +430,7 @@ class Unchanging(nn.Module):
         ("cooldown", 3, 8),  # as many epochs again, a share of one half, to cool down
         ("none", 3, 4),  # nothing to cool down for
         ("constant", 0, 20),  # never
+        ("one-cycle", 3, 20),  # its length is fixed
         ("cooldown", 0, 20),
     ],
 )
@@ -441,6 +443,9 @@ def test_training_ends_once_the_error_has_settled(schedule, patience, epochs):
     state.network, state.average = Unchanging(), Unchanging()
     records = list(fit(state, TRAIN, VAL, config, early, STILL, FINE))
     assert len(records) == epochs
+    if schedule == "one-cycle":
+        rates = [record.learning_rate / config.learning_rate for record in records]
+        assert rates == pytest.approx([one_cycle((n + 1) / 20) for n in range(20)])
     if share == 0:
         assert records[-1].learning_rate == config.learning_rate
 
