@@ -43,6 +43,7 @@ SHAPE, SIZE = (48, 24, 24), (24, 12, 12)
 PERCENTILE = IntensityConfig(rule="percentile", low=1.0, high=99.5)
 NETWORKS = {
     "unet": NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=2),
+    "unet, upsampled": NetworkConfig(coarse=1, channels=(4, 8), stride=2, upsampling="trilinear"),
     "attention-unet": NetworkConfig(name="attention-unet"),
 }
 OBJECTS = {"upper jaw": (1, 3), "lower jaw": None}
