@@ -256,6 +256,7 @@ def test_the_file_loads_with_weights_only_and_holds_what_its_weights_need(tmp_pa
             "stride": 2,
             "coarse": 1,
             "window": "auto",
+            "upsampling": "nearest",
         },
         "downsampled_dicom_size": SIZE,
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},
