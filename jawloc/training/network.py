@@ -1,7 +1,7 @@
 """The network: a strided U-Net (the default, one a stage) or the lab's attention U-Net.
 
-Both map images (batch, 1, z, y, x) of any size to heatmap logits (batch, object, z, y, x), the
-U-Net on a grid that is `stride` times coarser, or interpolated from there.
+Both map images (batch, 1, z, y, x) of any size to heatmap logits (batch, object, z, y, x) on a
+grid that is `stride` times coarser.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ def build_network(config: NetworkConfig, n_objects: int) -> nn.Module:
     """Return the network with fresh weights, drawn from torch's current random state."""
     if config.name == "attention-unet":
         return LabNetwork(n_objects)
-    stages, upsampled = config.stages(), config.upsampling == "trilinear"
-    parts = [UNet(config.channels, s.stride, n_objects, upsampled=upsampled) for s in stages]
+    parts = [UNet(config.channels, stage.stride, n_objects) for stage in config.stages()]
     return parts[0] if len(parts) == 1 else CoarseToFine(parts)
 
 
@@ -45,11 +44,9 @@ class UNet(nn.Module):
     U-Net: Ronneberger et al. 2015, arXiv 1505.04597.
     """
 
-    def __init__(
-        self, channels: Sequence[int], stride: int, n_objects: int, *, upsampled: bool = False
-    ) -> None:
+    def __init__(self, channels: Sequence[int], stride: int, n_objects: int) -> None:
         super().__init__()
-        self.stride, self.upsampled = stride, upsampled
+        self.stride = stride
         self.total_stride = stride * 2 ** (len(channels) - 1)
         self.stem = _stem(channels[0], stride)
         self.down = nn.ModuleList(
@@ -63,25 +60,18 @@ class UNet(nn.Module):
         self.head = nn.Conv3d(channels[0], n_objects, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images (batch, 1, z, y, x) to logits (batch, object, *heatmap_shape).
-
-        If upsampled, they are as large as the images.
-        """
-        z, y, x = heatmap_shape(image.shape[2:], 1 if self.upsampled else self.stride)
-        mode = "trilinear" if self.upsampled else "nearest"
+        """Map images (batch, 1, z, y, x) to logits (batch, object, *heatmap_shape)."""
+        z, y, x = heatmap_shape(image.shape[2:], self.stride)
         features = self.stem(pad_to_multiple(image, self.total_stride))
         skips = []
         for block in self.down:
             features = block(features)
             skips.append(features)
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            features = F.interpolate(features, scale_factor=2, mode=mode)
+            features = F.interpolate(features, scale_factor=2, mode="nearest")
             features = block(torch.cat([features, skip], dim=1))
         with torch.autocast(image.device.type, enabled=False):  # the position is read from these
-            logits = self.head(features.float())
-            if self.upsampled and self.stride > 1:  # the blocks' centres stay where they are
-                logits = F.interpolate(logits, scale_factor=self.stride, mode=mode)
-            return logits[:, :, :z, :y, :x]
+            return self.head(features.float())[:, :, :z, :y, :x]
 
 
 def _stem(channels: int, stride: int) -> nn.Module:

@@ -29,12 +29,11 @@ class Stage:
     pool: int = 1  # image voxels averaged into one input voxel along each axis
     window: Shape | None = None  # the part of the image that is its input; None: the whole image
     name: str = ""  # "coarse" or "fine"; empty for the only stage
-    upsampled: bool = False  # whether the heatmap is interpolated to the input's voxels
 
     @property
     def heatmap_stride(self) -> int:
         """Image voxels per heatmap voxel along each axis."""
-        return self.pool if self.upsampled else self.pool * self.stride
+        return self.pool * self.stride
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,7 @@ class NetworkConfig:
 
     name: Literal["unet", "attention-unet"] = "unet"
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)  # one number a level
-    stride: Literal["auto", 1, 2, 4] = "auto"  # input voxels per voxel of the first level
-    # How levels come back to the stride's grid. With "trilinear" the heatmap does not stay there:
-    # its logits are interpolated to the input's own voxels.
-    upsampling: Literal["nearest", "trilinear"] = "nearest"
+    stride: Literal["auto", 1, 2, 4] = "auto"  # input voxels per heatmap voxel
     # Image voxels that the coarse stage averages into one along each axis; 1: no coarse stage.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
     # (z, y, x) image voxels of the fine stage's window round the coarse stage's point
@@ -63,7 +59,7 @@ class NetworkConfig:
             return 1
         if self.stride == "auto":
             raise ValueError("network.stride depends on the grid; call for_grid() first")
-        return 1 if self.upsampling == "trilinear" else self.stride
+        return self.stride
 
     def for_grid(self, shape_zyx: Sequence[int]) -> NetworkConfig:
         """Return the configuration with every "auto" replaced for this downsampled size.
@@ -85,18 +81,14 @@ class NetworkConfig:
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages in order, the last gives the position; ValueError if one is "auto"."""
-        if self.name != "unet":
-            return (Stage(1),)
-        if self.stride == "auto":
-            raise ValueError("the stages depend on the grid; call for_grid() first")
-        stage = Stage(self.stride, upsampled=self.upsampling == "trilinear")
-        if self.coarse == 1:
-            return (stage,)
+        stride = self.heatmap_stride
+        if self.name != "unet" or self.coarse == 1:
+            return (Stage(stride),)
         if self.coarse == "auto" or self.window == "auto":
             raise ValueError("the stages depend on the grid; call for_grid() first")
         return (
-            replace(stage, pool=self.coarse, name="coarse"),
-            replace(stage, window=self.window, name="fine"),
+            Stage(stride, pool=self.coarse, name="coarse"),
+            Stage(stride, window=self.window, name="fine"),
         )
 
 

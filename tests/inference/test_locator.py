@@ -43,7 +43,6 @@ SHAPE, SIZE = (48, 24, 24), (24, 12, 12)
 PERCENTILE = IntensityConfig(rule="percentile", low=1.0, high=99.5)
 NETWORKS = {
     "unet": NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=2),
-    "unet, upsampled": NetworkConfig(coarse=1, channels=(4, 8), stride=2, upsampling="trilinear"),
     "attention-unet": NetworkConfig(name="attention-unet"),
 }
 OBJECTS = {"upper jaw": (1, 3), "lower jaw": None}
@@ -256,7 +255,6 @@ def test_the_file_loads_with_weights_only_and_holds_what_its_weights_need(tmp_pa
             "stride": 2,
             "coarse": 1,
             "window": "auto",
-            "upsampling": "nearest",
         },
         "downsampled_dicom_size": SIZE,
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},

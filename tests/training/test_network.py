@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import replace
 
 import pytest
 import torch
@@ -20,10 +19,6 @@ SMALL_UNETS = {
         name="unet", coarse=1, channels=(4, 8, 8), stride=stride
     )
     for stride in (1, 2, 4)
-}
-SMALL_UNETS |= {
-    f"{name}, upsampled": replace(config, upsampling="trilinear")
-    for name, config in SMALL_UNETS.items()
 }
 LAB = NetworkConfig(name="attention-unet")
 ALL = SMALL_UNETS | {"attention-unet": LAB}
@@ -63,33 +58,10 @@ def test_any_size_gives_a_heatmap_per_object_of_the_stated_shape(networks, name,
 
 @pytest.mark.parametrize(
     ("config", "stride"),
-    [
-        (SMALL_UNETS["unet, stride 4"], 4),
-        (SMALL_UNETS["unet, stride 2"], 2),
-        (SMALL_UNETS["unet, stride 4, upsampled"], 1),
-        (LAB, 1),
-    ],
+    [(SMALL_UNETS["unet, stride 4"], 4), (SMALL_UNETS["unet, stride 2"], 2), (LAB, 1)],
 )
 def test_the_heatmap_is_so_many_times_coarser(config, stride):
     assert config.heatmap_stride == stride
-
-
-class Ramp(torch.nn.Module):
-    """Logits that are the index along z on the grid of the stride."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        index = torch.arange(float(features.shape[2]))
-        return index.view(1, 1, -1, 1, 1).expand(1, 2, *features.shape[2:])
-
-
-@pytest.mark.parametrize("stride", [1, 2, 4])
-def test_upsampled_logits_stay_in_the_middle_of_the_voxels_that_they_cover(stride):
-    network = build_network(SMALL_UNETS[f"unet, stride {stride}, upsampled"], n_objects=2)
-    network.head = Ramp()
-    found = network(torch.zeros(1, 1, 30, 16, 16))[0, 0, :, 8, 8]
-    expected = (torch.arange(30) + 0.5) / stride - 0.5
-    inner = slice(stride // 2, None)  # before it there is nothing to interpolate with
-    torch.testing.assert_close(found[inner], expected[inner])
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ _KEYS = {
     COOLDOWN: "warmup_epochs cooldown_share",
     SHRINKING: """curriculum.minimum_sigma curriculum.shrink_factor curriculum.trigger
         curriculum.threshold curriculum.patience""",
-    UNET: "network.channels network.stride network.coarse network.upsampling",
+    UNET: "network.channels network.stride network.coarse",
     TWO_STAGES: """curriculum.coarse_initial_sigma curriculum.coarse_minimum_sigma
         curriculum.fine_initial_sigma network.window""",
     AUGMENTED: """augmentation.flip_axes augmentation.rotation_degrees_zyx augmentation.scale

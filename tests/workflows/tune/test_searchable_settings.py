@@ -54,7 +54,6 @@ OTHERS = {
     "network.name": "attention-unet",
     "network.channels": [4, 4],
     "network.stride": 2,
-    "network.upsampling": "trilinear",
     "network.coarse": 1,
     "network.window": [16, 16, 20],
     "augmentation.enabled": False,
