@@ -53,9 +53,8 @@ def plot_slices(
 ) -> Figure:
     """Show three orthogonal slices through the voxel at `centre`, with what is known about them.
 
-    Points, (z, y, x) in voxels, are crosses where "predict" is in their name, else rings; a mask is
-    red; a heatmap's voxels cover `heatmap_stride` image voxels; the window (start, stop) is a
-    dashed box. Without spacing, voxels are cubes and there is no scale bar.
+    Points, (z, y, x) in voxels, are crosses where "predict" is in their name, else rings; heatmap
+    voxels cover `heatmap_stride` image voxels. Without spacing, voxels are cubes, without a scale.
     """
     base, stride = _as_planes(image, centre), np.broadcast_to(heatmap_stride, 3).astype(float)
     heat = None if heatmap is None else _as_planes(heatmap, (np.add(centre, 0.5) / stride) - 0.5)
