@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from jawloc.config.keys import OBJECTS, Sections
+from jawloc.config.keys import MASK_SUPERVISION, OBJECTS, Sections
 from jawloc.config.sigmas import Mistake, sigma_mistakes
 from jawloc.heatmaps.curriculum import CurriculumConfig
 
@@ -38,6 +38,18 @@ def combined_mistakes(config: Sections) -> Iterator[Mistake]:
             ("network.coarse",),
             f"network.coarse must be 1 (or auto) with network.name {network.name}, which has one "
             f"stage; received {network.coarse}",
+        )
+    if network.mask_supervision is True and len(network.stages()) > 1:
+        yield (
+            (MASK_SUPERVISION, "network.coarse"),
+            f"{MASK_SUPERVISION} true needs network.coarse 1: a fine stage sees a window, not the "
+            f"whole mask; received {network.coarse}",
+        )
+    if network.mask_supervision is True and network.name != "unet":
+        yield (
+            (MASK_SUPERVISION, "network.name"),
+            f"{MASK_SUPERVISION} must be false (or auto) with network.name {network.name}, whose "
+            f"only outputs are heatmaps; received true",
         )
     if not network.channels:
         yield ("network.channels",), "network.channels must name at least one level; received []"

@@ -41,6 +41,7 @@ class Sections:
 
 SECTION = "jaw_loc_config"
 INITIAL_SIGMA = "initial_kernel_size"  # the lab's name for curriculum.initial_sigma
+MASK_SUPERVISION = "mask_supervision"  # a setting of the training, too
 OBJECTS = "objects"  # below it the keys are the user's own
 # Keys of earlier versions, sections or settings in them, that are still accepted.
 RENAMED = {"presence": "presence_classifier"}
@@ -61,6 +62,7 @@ KEYS = {
     for name in settings
 }
 KEYS[INITIAL_SIGMA] = KEYS.pop("curriculum.initial_sigma")
+KEYS[MASK_SUPERVISION] = KEYS.pop(f"network.{MASK_SUPERVISION}")
 
 
 def known_keys() -> frozenset[str]:

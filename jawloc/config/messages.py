@@ -29,6 +29,8 @@ RULES = {
     "network.channels": "a list of whole numbers, each at least 1, one a level",
     "network.stride": "auto, 1, 2 or 4",
     "network.coarse": "auto, 1, 2, 4 or 8",
+    "network.skip_connections": "concatenate or add",
+    "mask_supervision": "auto, true or false",
     "network.window": "auto, or three whole numbers of voxels (z, y, x), each at least 16",
     "presence_classifier.object_radius_mm": "null, or a number of mm greater than 0",
     "presence_classifier.object_radius_voxels": "null, or a number of full-size voxels greater "

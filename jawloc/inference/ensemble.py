@@ -28,6 +28,7 @@ class NetworkPrediction:
     contrast: np.ndarray  # highest minus mean logit of the first stage, nats
     fine_contrast: np.ndarray  # likewise, of the last stage
     probability: np.ndarray  # (object, z, y, x), of the image itself, on the heatmap's own grid
+    mask_volume: np.ndarray | None = None  # of the predicted masks; None without mask supervision
 
 
 def combine_copies(
@@ -40,6 +41,7 @@ def combine_copies(
     found = last.decode().points  # (copy, object, 3)
     points = torch.stack([copy.map_back(p) for copy, p in zip(copies, found, strict=True)])
     width, spread = _width_and_spread(predictions, points)
+    volumes = last.mask_volume_voxels()
     return NetworkPrediction(
         points=_array(points.mean(dim=0)),
         width=_array(width),
@@ -48,6 +50,7 @@ def combine_copies(
         contrast=_array(_contrast(first).mean(dim=0)),
         fine_contrast=_array(_contrast(last).mean(dim=0)),
         probability=last.probability(shape_zyx)[0].cpu().numpy(),
+        mask_volume=None if volumes is None else _array(volumes.mean(dim=0)),
     )
 
 

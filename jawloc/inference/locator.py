@@ -225,7 +225,8 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
 def _from_content(content: Mapping[str, Any]) -> Locator:
     content = {RENAMED.get(key, key): value for key, value in content.items()}
     # the first files of jawloc 0.1.0 had no coarse stage, and one network instead of a list
-    config = NetworkConfig(**{"coarse": 1, **content["network"]})
+    of_0_1_0 = {"coarse": 1, "skip_connections": "concatenate", "mask_supervision": False}
+    config = NetworkConfig(**{**of_0_1_0, **content["network"]})
     state_dicts = content.get("state_dicts") or [content["state_dict"]]
     sigmas = content["sigma_voxels"]
     if content["format"] == OLD_FORMAT:

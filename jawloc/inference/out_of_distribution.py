@@ -38,6 +38,7 @@ EXPLANATIONS = {
     "spread": "heatmap is wider than in the training scans",
     "elsewhere": "heatmap shows a second likely position",
     "contrast": "heatmap has no distinct peak",
+    "volume": "predicted outline is larger or smaller than in the training scans",
     "presence": "object does not appear to be at this position",
     "disagreement": "networks of the ensemble disagree on the position",
 }
@@ -160,12 +161,16 @@ def position_ood_scores(
     share = float(found.distant_probability[index])
     share = min(max(share, LOWEST_SHARE), 1 - LOWEST_SHARE)
     places = (found.points[index] + 0.5) / np.asarray(shape_zyx, float)
+    volume = {}
+    if found.mask_volume is not None:
+        volume["volume"] = math.log(max(float(found.mask_volume[index]), LEAST_VOXELS))
     return {
         "spread": math.log(max(float(found.width[index]), LEAST_VOXELS)),
         "elsewhere": math.log(share / (1 - share)),
         "contrast": float(found.contrast[index]),
         "contrast_close": float(found.fine_contrast[index]),
         **{f"position_{axis}": float(place) for axis, place in zip(AXES, places, strict=True)},
+        **volume,
     }
 
 

@@ -189,7 +189,8 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         for key in summary
         if key.endswith("_error")
     }
-    return flatten({**numbers, **errors})
+    shares = {"mask_share": summary.get("mask_share", {})}
+    return flatten({**numbers, **errors, **shares})
 
 
 def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "jawloc ui") -> str:

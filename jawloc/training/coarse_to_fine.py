@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from jawloc.geometry import Shape
 from jawloc.heatmaps.decode import Decoded, decode
 from jawloc.heatmaps.losses import HeatmapScores, score_heatmaps
+from jawloc.heatmaps.mask import mask_centroids, mask_volumes
 from jawloc.heatmaps.target import gaussian_factors, rendered_spread, with_stand_ins
 from jawloc.training.augmentation import Augmentation, transform_images, transform_intensities
-from jawloc.training.network import CoarseToFine, pad_to_multiple
+from jawloc.training.network import CoarseToFine, UNet, pad_to_multiple
 from jawloc.training.stages import Stage, heatmap_shape, to_heatmap_grid, to_image_grid
 
 JITTER = 0.375  # share of a window by which training moves it off the object's point
@@ -39,6 +40,9 @@ class StagePrediction:
     stride: int  # image voxels per heatmap voxel along each axis
     sigma_voxels: float  # of the target heatmaps, in image voxels
     shape_zyx: tuple[int, ...]  # of the image
+    # With mask supervision: logits like those above, and the centroid's weight, (object,)
+    mask_logits: Tensor | None = None
+    mask_share: Tensor | None = None
 
     @property
     def _heatmap_sigma(self) -> float:
@@ -56,11 +60,38 @@ class StagePrediction:
         return score_heatmaps(self.logits, targets)
 
     def decode(self) -> Decoded:
-        """Return points, inside the image, and spread, both in image voxels."""
-        points = to_image_grid(self._decoded.points, self.stride) + self.start
+        """Return points, inside the image, and spread, both in image voxels.
+
+        With mask supervision, each point lies between the heatmap's and the mask's centroid.
+        """
+        points = self.heatmap_points()
+        centroids = self.mask_points()
+        if centroids is not None and self.mask_share is not None:
+            moved = points + self.mask_share[:, None] * (centroids - points)
+            points = torch.where(centroids.isnan(), points, moved)
         # heatmap voxels may reach beyond the border
         highest = points.new_tensor(self.shape_zyx) - 0.5
         return Decoded(torch.minimum(points, highest), self._decoded.spread * self.stride)
+
+    def heatmap_points(self) -> Tensor:
+        """Return the points of the heatmaps alone, (batch, object, 3), image voxels."""
+        return to_image_grid(self._decoded.points, self.stride) + self.start
+
+    def mask_points(self) -> Tensor | None:
+        """Return the predicted masks' centroids likewise, NaN for an empty mask.
+
+        None without mask supervision.
+        """
+        if self.mask_logits is None:
+            return None
+        centroids = mask_centroids(self.mask_logits.detach())
+        return to_image_grid(centroids, self.stride) + self.start
+
+    def mask_volume_voxels(self) -> Tensor | None:
+        """Return the predicted masks' volumes in image voxels, (batch, object), or None."""
+        if self.mask_logits is None:
+            return None
+        return mask_volumes(self.mask_logits.detach()) * self.stride**3
 
     def spread_beyond_target(self) -> Tensor:
         """Return by how much the heatmaps are wider than targets at the decoded points.
@@ -131,8 +162,11 @@ def forward_stage(
     augmentation : applied to the images first
     """
     part = network.parts[number] if isinstance(network, CoarseToFine) else network
+    mask_logits, mask_share = None, part.mask_share if isinstance(part, UNet) else None
     if near is None or stage.window is None:
         logits = _forward(part, _stage_input(images, stage, augmentation))
+        if mask_share is not None:
+            logits, mask_logits = logits.split(len(mask_share), dim=1)
         start = logits.new_zeros(*logits.shape[:2], 3)
     else:
         start = window_start(near, stage.window, stage.heatmap_stride, images.shape[2:])
@@ -142,7 +176,18 @@ def forward_stage(
         every = _forward(part, torch.cat(inputs)).unflatten(0, (len(objects), -1))
         logits = torch.stack([every[k, :, k] for k in objects], dim=1)
     shape = tuple(images.shape[2:])
-    return StagePrediction(logits, start, stage.heatmap_stride, sigma_voxels, shape)
+    return StagePrediction(
+        logits, start, stage.heatmap_stride, sigma_voxels, shape, mask_logits, mask_share
+    )
+
+
+def mask_targets(masks: Tensor, stage: Stage, augmentation: Augmentation | None) -> Tensor:
+    """Return the share of each heatmap voxel that masks (batch, object, z, y, x) take up."""
+    if augmentation is not None:
+        masks = transform_images(masks, augmentation)
+    if stage.heatmap_stride == 1:
+        return masks
+    return F.avg_pool3d(pad_to_multiple(masks, stage.heatmap_stride), stage.heatmap_stride)
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:

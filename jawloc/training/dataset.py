@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,9 +16,11 @@ from torch import Tensor
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.cores import usable_cores
+from jawloc.scans.labels import object_voxels
 from jawloc.training.intensity import IntensityConfig, normalise
 
 ReadImage = Callable[[int], Tensor]  # number of a scan -> its image
+Objects = Mapping[str, Sequence[int] | None]  # label values by name; None: every non-zero one
 READERS = 2  # threads that read scans from the cache
 BATCHES_AHEAD = 2
 DEVICE_SHARE = 0.5  # of a GPU's free memory for the scans; the rest is for training
@@ -29,12 +31,15 @@ class ScanTensors:
     """Scans ready for the network, in memory or read from the cache batch by batch."""
 
     ids: tuple[str, ...]
-    images: Tensor | ReadImage  # (row, 1, z, y, x), or reads one row's scan, (1, z, y, x)
+    # (row, 1, z, y, x), or reads one row's scan, (1, z, y, x). With masks, a channel more for each
+    # object: 1 in its mask, 0 outside; NaN where the scan has no mask.
+    images: Tensor | ReadImage
     points: Tensor  # (scan, object, 3), downsampled voxels; NaN where a scan lacks an object
     voxel_sizes: Tensor  # (scan, 3), proportions of a voxel's edges along (z, y, x)
     grids: tuple[Grid, ...]  # downsampled
     object_names: tuple[str, ...] = ("jaw",)
     rows: tuple[int, ...] | None = None  # of each scan in the images, if others share these
+    has_mask: tuple[bool, ...] = ()  # of each scan; empty: the images have no channels of masks
 
     @property
     def shape_zyx(self) -> Shape:
@@ -46,7 +51,7 @@ class ScanTensors:
         return range(len(self.ids)) if self.rows is None else self.rows
 
     def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield the images of each batch of scan numbers, shape (batch, 1, z, y, x).
+        """Yield the images of each batch of scan numbers, shape (batch, channel, z, y, x).
 
         Scans that are not in memory are read ahead in other threads.
         """
@@ -63,9 +68,15 @@ class ScanTensors:
                     ahead.append([pool.submit(self.images, i) for i in batch.tolist()])
                     if step >= BATCHES_AHEAD:
                         images = [future.result() for future in ahead.popleft()]
-                        yield torch.stack(images) if images else torch.empty(0, 1, *self.shape_zyx)
+                        channels = 1 + len(self.object_names) * bool(self.has_mask)
+                        empty = torch.empty(0, channels, *self.shape_zyx)
+                        yield torch.stack(images) if images else empty
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def count_masks(self, batch: Tensor) -> int:
+        """Return how many masks of objects a batch of scan numbers has."""
+        return len(self.object_names) * sum(self.has_mask[i] for i in batch.tolist())
 
     def select(self, ids: Sequence[str]) -> ScanTensors:
         """Return the scans of these ids, in this order; the images are shared, not copied."""
@@ -77,6 +88,7 @@ class ScanTensors:
             voxel_sizes=self.voxel_sizes[numbers],
             grids=tuple(self.grids[i] for i in numbers),
             rows=tuple(self._rows[i] for i in numbers),
+            has_mask=tuple(self.has_mask[i] for i in numbers) if self.has_mask else (),
         )
 
     def on(self, device: torch.device) -> ScanTensors:
@@ -95,21 +107,27 @@ class ScanTensors:
 
 
 def load_scans(
-    examples: Sequence[ExampleFile], intensity: IntensityConfig, memory_budget_gb: float
+    examples: Sequence[ExampleFile],
+    intensity: IntensityConfig,
+    memory_budget_gb: float,
+    objects: Objects | None = None,
 ) -> ScanTensors:
     """Make examples of one downsampled size ready for the network.
 
     Scans that together need more memory than the budget (4 bytes a voxel; 1 GB is 10^9 bytes) stay
-    in the cache and are read batch by batch.
+    in the cache and are read batch by batch. `objects` are those whose masks are wanted, too.
     """
     shape = examples[0].grid.shape_zyx
+    channels = 1 + len(objects or ())
 
     def read(number: int) -> Tensor:
-        return torch.from_numpy(normalise(examples[number].read().image, intensity))[None]
+        example = examples[number].read()
+        image = torch.from_numpy(normalise(example.image, intensity))[None]
+        return image if objects is None else torch.cat([image, _masks(example, objects)])
 
     images: Tensor | ReadImage = read
-    if 4 * math.prod(shape) * len(examples) <= memory_budget_gb * 1e9:
-        images = torch.empty(len(examples), 1, *shape)
+    if 4 * math.prod(shape) * channels * len(examples) <= memory_budget_gb * 1e9:
+        images = torch.empty(len(examples), channels, *shape)
         with ThreadPoolExecutor(usable_cores()) as pool:
             # each thread fills its own part: stacking a list at the end would hold it twice
             deque(pool.map(lambda i, image: image.copy_(read(i)), range(len(images)), images), 0)
@@ -122,7 +140,16 @@ def load_scans(
         voxel_sizes=torch.from_numpy(sizes).float(),
         grids=tuple(e.grid for e in examples),
         object_names=examples[0].object_names,
+        has_mask=() if objects is None else tuple(e.has_mask for e in examples),
     )
+
+
+def _masks(example: Example, objects: Objects) -> Tensor:
+    """Return a scan's masks, (object, z, y, x): 1 or 0, or NaN where it has points only."""
+    if example.mask is None:
+        return torch.full((len(objects), *example.grid.shape_zyx), math.nan)
+    masks = [object_voxels(example.mask, values) for values in objects.values()]
+    return torch.from_numpy(np.stack(masks).astype(np.float32))
 
 
 def voxel_proportions(example: Example | ExampleFile) -> np.ndarray:

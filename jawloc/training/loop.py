@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance, start
 from jawloc.heatmaps.losses import LossName
+from jawloc.heatmaps.mask import mask_loss
 from jawloc.heatmaps.target import are_present
 from jawloc.training.augmentation import (
     Augmentation,
@@ -22,11 +23,11 @@ from jawloc.training.augmentation import (
     draw_augmentation,
     transform_points,
 )
-from jawloc.training.coarse_to_fine import forward_training_batch
+from jawloc.training.coarse_to_fine import forward_training_batch, mask_targets
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.finite_check import FiniteCheck
-from jawloc.training.network import CoarseToFine
+from jawloc.training.network import CoarseToFine, UNet
 from jawloc.training.records import EpochRecord, StageRecord
 from jawloc.training.scoring import (
     BatchScores,
@@ -129,6 +130,10 @@ def fit(
     is not finite, with the epoch and the scans of the batch.
     """
     steps = math.ceil(len(train.ids) / config.batch_size)
+    if not any(train.has_mask):  # the masks that the network predicts mean nothing
+        for network in (state.network, state.average):
+            if isinstance(network, UNet) and network.mask_share is not None:
+                network.mask_share.zero_()
     while not is_finished(state, config, steps):
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
@@ -179,11 +184,14 @@ def _train_epoch(
         if len(images):  # the last batch may leave a process without scans
             images, points = images.to(device), points.to(device)
             predictions = forward_training_batch(
-                state.network, stages, images, points, sigmas, drawn, jitter
+                state.network, stages, images[:, :1], points, sigmas, drawn, jitter
             )
             scores = score(predictions, points, shards[step], config.loss)
             # divided by the objects of the whole batch: the sum over the processes is the mean
             loss = scores.loss.sum() / max(1, int(are_present(scans.points[batch]).sum()))
+            if (logits := predictions[-1].mask_logits) is not None:
+                targets = mask_targets(images[:, 1:], stages[-1], drawn)
+                loss = loss + mask_loss(logits, targets).sum() / max(1, scans.count_masks(batch))
             loss.backward()
             every.append(scores.detached())
         processes.all_reduce_gradients(state.network.parameters())

@@ -51,6 +51,12 @@ class NetworkConfig:
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
     # (z, y, x) image voxels of the fine stage's window round the coarse stage's point
     window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
+    # How the decoder joins its features with the encoder's; "add" takes little more than half the
+    # time.
+    skip_connections: Literal["concatenate", "add"] = "concatenate"
+    # Whether the network also learns the objects' masks, whose centroids then share in the
+    # position; auto: where one stage sees the whole scan.
+    mask_supervision: Literal["auto"] | bool = "auto"
 
     @property
     def heatmap_stride(self) -> int:
@@ -71,13 +77,16 @@ class NetworkConfig:
             if min(shape_zyx) >= larger * LEAST_POOLED_SIZE:
                 factor = larger
         coarse, stride, window = self.coarse, self.stride, self.window
+        masks = self.mask_supervision
         if coarse == "auto":
             coarse = factor if self.name == "unet" else 1
         if stride == "auto":
             stride = 2 if factor <= 2 else 4
         if window == "auto":
             window = (WINDOW_SIZE * stride,) * 3
-        return replace(self, coarse=coarse, stride=stride, window=window)
+        if masks == "auto":
+            masks = self.name == "unet" and coarse == 1
+        return replace(self, coarse=coarse, stride=stride, window=window, mask_supervision=masks)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages in order, the last gives the position; ValueError if one is "auto"."""

@@ -18,6 +18,7 @@ from jawloc.config.sigmas import tell_sigmas
 from jawloc.inference.calibrate import calibrate
 from jawloc.inference.evaluate_scan import PointFinder, evaluate_positions, mean_position
 from jawloc.inference.locator import Locator, save_locator
+from jawloc.inference.mask_share import choose_mask_shares, shares_of
 from jawloc.inference.metrics import PositionErrors
 from jawloc.inference.predict import predict_stages
 from jawloc.reporting.folders.run_folder import (
@@ -215,10 +216,13 @@ def _load_parts(
     device, split = next(state.network.parameters()).device, data.split
     if loaded is not None:
         return loaded.select(split.train_ids).on(device), loaded.select(split.val_ids).on(device)
-    budget = config.training.memory_budget_gb
+    budget, masks = config.training.memory_budget_gb, config.network.mask_supervision is True
     train_scans, val_scans = (
-        load_scans(data.select(ids), config.intensity, budget).on(device)
-        for ids in (split.train_ids, split.val_ids)
+        load_scans(data.select(ids), config.intensity, budget, objects).on(device)
+        for ids, objects in (
+            (split.train_ids, config.cache.objects if masks else None),
+            (split.val_ids, None),
+        )
     )
     return train_scans, val_scans
 
@@ -227,10 +231,11 @@ def finish_locator(
     folder: Path, state: TrainingState, config: Config, data: Data, run_id: str
 ) -> Locator:
     """Build, calibrate and save the locator with the best weights."""
-    split, locator = data.split, best_locator(state, config)
+    split = data.split
     tested, chosen_by, trained_on = (
         data.select(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)
     )
+    locator = choose_mask_shares(best_locator(state, config), chosen_by)
     learned = train_presence_classifier(
         trained_on,
         config.cache.objects,
@@ -287,4 +292,6 @@ def summarise(
     """Return what summary.json says of a training."""
     specimens = specimens_of(job.data.examples, job.config.split.specimen_pattern)
     split, calibration = job.data.split, locator.calibration
-    return summarise_run(job.name, split, state, evaluations, seconds, specimens, calibration)
+    summary = summarise_run(job.name, split, state, evaluations, seconds, specimens, calibration)
+    shares = shares_of(locator)
+    return {**summary, "mask_share": shares} if shares else summary

@@ -566,6 +566,11 @@ def test_settings_made_by_code_are_checked_alike(tmp_path):
             {"network": {"name": "attention-unet", "coarse": 4}},
             r"network.coarse must be 1 \(or auto\) with network.name attention-unet",
         ),
+        (
+            {"network": {"name": "attention-unet"}, "mask_supervision": True},
+            r"mask_supervision must be false \(or auto\) with network.name attention-unet",
+        ),
+        ({"mask_supervision": True}, "mask_supervision true needs network.coarse 1"),
     ],
 )
 def test_settings_that_spoil_each_other_are_refused(written, settings, sentence):
@@ -595,6 +600,18 @@ def test_the_stages_of_the_network_are_decided_and_logged_with_the_settings(
     params = config.as_params()
     logged = tuple(params[f"network.{key}"] for key in ("coarse", "stride", "window"))
     assert logged == (coarse, stride, [window] * 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "decided"),
+    [({}, False), ({"coarse": 1}, True), ({"name": "attention-unet"}, False)],
+)
+def test_masks_are_learned_where_one_stage_sees_the_whole_scan(written, network, decided):
+    config = load_config(written({"network": network}))
+    assert config.network.mask_supervision is decided
+    assert config.as_params()["mask_supervision"] is decided
+    off = load_config(written({"network": network, "mask_supervision": False}))
+    assert off.network.mask_supervision is False
 
 
 def test_raw_values_are_fine_without_changes_of_the_grey_range(written):

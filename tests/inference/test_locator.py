@@ -255,6 +255,8 @@ def test_the_file_loads_with_weights_only_and_holds_what_its_weights_need(tmp_pa
             "stride": 2,
             "coarse": 1,
             "window": "auto",
+            "skip_connections": "concatenate",
+            "mask_supervision": "auto",
         },
         "downsampled_dicom_size": SIZE,
         "intensity": {"rule": "percentile", "low": 1.0, "high": 99.5},

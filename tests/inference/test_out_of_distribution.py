@@ -1,5 +1,7 @@
 """Scans that are flipped, cut off or of other grey values have other scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -133,5 +135,17 @@ def test_which_direction_is_suspect(score_name, low, high):
 def test_every_score_has_an_explanation():
     image = upright_scan(0)
     found = prediction_of((0, 0, 0), 1.0, 0.1, 1.0, 1.0)
+    found = replace(found, mask_volume=np.array([30.0]))
     names = {*scores_of(image), *position_ood_scores(found, 0, SHAPE), "presence", "disagreement"}
     assert {explain_score(name) for name in names} == set(EXPLANATIONS.values())
+
+
+def test_the_predicted_volume_is_a_score_where_masks_were_learned():
+    found = prediction_of((3, 3, 3), 1.0, 0.1, 1.0, 1.0)
+    assert "volume" not in position_ood_scores(found, 0, SHAPE)
+    volumes = [
+        position_ood_scores(replace(found, mask_volume=np.array([value])), 0, SHAPE)["volume"]
+        for value in (100.0, 200.0, 0.0)
+    ]
+    assert volumes[1] - volumes[0] == pytest.approx(math.log(2))
+    assert volumes[2] < volumes[0] - 5

@@ -67,7 +67,7 @@ def test_a_coarse_stage_is_used_where_enough_voxels_are_left_for_it(size, coarse
 
 
 def test_what_the_settings_say_is_not_decided_anew():
-    said = NetworkConfig(coarse=2, stride=1, window=(24, 24, 24))
+    said = NetworkConfig(coarse=2, stride=1, window=(24, 24, 24), mask_supervision=False)
     assert said.for_grid((512, 128, 128)) == said
     assert NetworkConfig(name="attention-unet").for_grid((512, 128, 128)).coarse == 1
 

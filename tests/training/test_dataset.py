@@ -154,3 +154,24 @@ def lacking(scan_id: str) -> SimpleNamespace:
     one.points_voxels[1] = np.nan
     one.object_names = ("upper", "lower")
     return one
+
+
+def test_masks_are_channels_of_their_own_and_nan_where_there_are_points_only():
+    mask = np.zeros((12, 11, 10), np.uint8)
+    mask[2:4, 3, 3], mask[7, 7, 7] = 1, 2
+    files = []
+    for name, own in (("masked", mask), ("clicked", None)):
+        file = example(name, (24, 22, 20))
+        held = replace(file.read(), mask=own)
+        about = vars(file) | {"has_mask": own is not None, "read": lambda held=held: held}
+        files.append(SimpleNamespace(**about))
+    objects = {"jaw": [1], "all": None}
+    for budget in (4.0, 0.0):
+        scans = load_scans(files, RAW, budget, objects)
+        assert scans.has_mask == (True, False)
+        (images,) = scans.batches([torch.tensor([1, 0])])
+        assert tuple(images.shape) == (2, 3, 12, 11, 10)
+        assert images[0, 1:].isnan().all()
+        np.testing.assert_array_equal(images[1, 1], mask == 1)
+        np.testing.assert_array_equal(images[1, 2], mask > 0)
+        assert scans.select(["clicked"]).has_mask == (False,)

@@ -74,6 +74,72 @@ def record(epoch: int, error: float = 5.0) -> EpochRecord:
     return EpochRecord(epoch, 8.0, 0.1, metrics, metrics, 0.0)
 
 
+# --- masks -------------------------------------------------------------------------------
+
+
+def with_masks(scans, known=True):
+    """Return scans whose images have a channel more: the blob, or NaN where it isn't known."""
+    z, y, x = gaussian_factors(scans.points, SHAPE, 1.2)
+    blobs = z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
+    masks = (blobs > 0.1 * blobs.amax((2, 3, 4), keepdim=True)).float()
+    masks = masks if known else torch.full_like(masks, math.nan)
+    images = torch.cat([scans.images, masks], dim=1)
+    return dataclasses.replace(scans, images=images, has_mask=(known,) * len(scans.ids))
+
+
+def masked_state(config, seed=3):
+    torch.manual_seed(seed)
+    network = build_network(dataclasses.replace(NETWORK, mask_supervision=True), 1)
+    return start_training(network, config, CURRICULUM)
+
+
+@pytest.mark.parametrize("augmentation", [STILL, MOVED], ids=["as they are", "augmented"])
+def test_masks_are_learned_beside_the_heatmaps(augmentation):
+    config = training_config(num_epochs=90)
+    state, scans = masked_state(config), with_masks(TRAIN)
+    for _ in fit(state, scans, VAL, config, CURRICULUM, augmentation, ONE_STAGE):
+        pass
+    (last,) = predict_stages(state.network.eval(), ONE_STAGE, TRAIN.images, (1.5,))
+    errors = (last.mask_points() - TRAIN.points).norm(dim=-1)
+    assert errors.mean() < 1.5
+    assert state.network.mask_share.tolist() == [0.5]
+    between = (last.heatmap_points() + last.mask_points()) / 2
+    torch.testing.assert_close(last.decode().points, between)
+
+
+def test_without_any_mask_the_position_is_the_heatmaps():
+    config = training_config(num_epochs=2)
+    state = masked_state(config)
+    before = state.network.head.weight[1].clone()
+    for _ in fit(state, with_masks(TRAIN, False), VAL, config, CURRICULUM, STILL, ONE_STAGE):
+        pass
+    assert state.network.mask_share.tolist() == state.average.mask_share.tolist() == [0.0]
+    assert state.best_weights["mask_share"].tolist() == [0.0]
+    (last,) = predict_stages(state.network.eval(), ONE_STAGE, VAL.images, (1.5,))
+    torch.testing.assert_close(last.decode().points, last.heatmap_points())
+    # nothing but weight decay reached the channel of the masks
+    assert torch.nn.functional.cosine_similarity(
+        state.network.head.weight[1].detach().flatten(), before.detach().flatten(), dim=0
+    ) == pytest.approx(1)
+
+
+def test_scans_with_points_only_leave_the_masks_of_the_others_their_weight():
+    """The loss of a batch is the mean over its masks, not over its scans."""
+    config = training_config(num_epochs=1, batch_size=8)
+    masked, clicked = with_masks(TRAIN), with_masks(TRAIN, False)
+    half = torch.cat([masked.images[:4], clicked.images[4:]])
+    mixed = dataclasses.replace(masked, images=half, has_mask=(True,) * 4 + (False,) * 4)
+    assert mixed.count_masks(torch.arange(8)) == 4
+    gradients = []
+    for scans in (mixed, masked.select(masked.ids[:4])):
+        state = masked_state(config)
+        for _ in fit(state, scans, VAL, config, CURRICULUM, STILL, ONE_STAGE):
+            pass
+        gradients.append(state.network.head.weight.grad[1])
+    cosine = torch.nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0)
+    assert cosine == pytest.approx(1, abs=1e-4)
+
+
 # --- learning ------------------------------------------------------------------------
 
 

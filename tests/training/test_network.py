@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -182,3 +183,26 @@ def test_any_other_device_is_refused_by_name(name):
     with pytest.raises(InputError, match=r"device: .*received") as caught:
         choose_device(name)
     assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(32, 16, 16), (9, 8, 7), (20, 12, 12)])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_a_network_whose_features_are_added_has_fewer_weights_and_the_same_heatmap(size, stride):
+    torch.manual_seed(0)
+    config = NetworkConfig(coarse=1, channels=(4, 8, 12), stride=stride)
+    joined = build_network(config, 2)
+    added = build_network(replace(config, skip_connections="add"), 2)
+    image = torch.randn(1, 1, *size)
+    assert added(image).shape == joined(image).shape == (1, 2, *heatmap_shape(size, stride))
+    count = [sum(p.numel() for p in network.parameters()) for network in (added, joined)]
+    assert count[0] < count[1]
+    # every level reaches the heatmap
+    added(image).square().sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in added.parameters() if p.ndim > 1)
+
+
+def test_mask_supervision_adds_a_channel_an_object():
+    config = NetworkConfig(coarse=1, channels=(4, 8), stride=2, mask_supervision=True)
+    network = build_network(config, 2)
+    assert tuple(network(torch.randn(3, 1, 16, 8, 8)).shape) == (3, 4, 8, 4, 4)
+    assert network.mask_share.tolist() == [0.5, 0.5]

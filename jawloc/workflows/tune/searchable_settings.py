@@ -53,6 +53,10 @@ TWO_STAGES = Condition(
     "network.name unet and a network.coarse above 1",
     lambda c: c.network.name == "unet" and c.network.coarse != 1,
 )
+ONE_STAGE = Condition(
+    "network.name unet and network.coarse 1",
+    lambda c: c.network.name == "unet" and c.network.coarse == 1,
+)
 COOLDOWN = Condition(
     "learning_rate_schedule cooldown", lambda c: c.training.learning_rate_schedule == "cooldown"
 )
@@ -71,7 +75,8 @@ _KEYS = {
     COOLDOWN: "warmup_epochs cooldown_share",
     SHRINKING: """curriculum.minimum_sigma curriculum.shrink_factor curriculum.trigger
         curriculum.threshold curriculum.patience""",
-    UNET: "network.channels network.stride network.coarse",
+    UNET: "network.channels network.stride network.coarse network.skip_connections",
+    ONE_STAGE: "mask_supervision",
     TWO_STAGES: """curriculum.coarse_initial_sigma curriculum.coarse_minimum_sigma
         curriculum.fine_initial_sigma network.window""",
     AUGMENTED: """augmentation.flip_axes augmentation.rotation_degrees_zyx augmentation.scale

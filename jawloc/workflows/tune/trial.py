@@ -56,18 +56,23 @@ class Worker:
     full_size_scans_read: int
     token: str
     tell: Callable[[str], object]  # called with the current activity
-    loaded: tuple[IntensityConfig, ScanTensors] | None = None
+    loaded: tuple[tuple[IntensityConfig, bool], ScanTensors] | None = None
 
-    def scans(self, intensity: IntensityConfig) -> ScanTensors:
-        """Return all scans that trials use, loaded again where the intensity is another one."""
-        if self.loaded is None or self.loaded[0] != intensity:
+    def scans(self, config: Config) -> ScanTensors:
+        """Return all scans that trials use, loaded again if intensity or mask supervision differ.
+
+        The setting of all trials that share them is `config`'s.
+        """
+        wanted = config.intensity, config.network.mask_supervision is True
+        if self.loaded is None or self.loaded[0] != wanted:
             # free the memory first; the exception of a pruned or failed trial holds it in a cycle
             self.loaded = None
             gc.collect()
             split, training = self.data.split, self.task.config.training
             examples = self.data.select(sorted((*split.train_ids, *split.val_ids)))
-            scans = load_scans(examples, intensity, training.memory_budget_gb)
-            self.loaded = intensity, scans
+            objects = config.cache.objects if wanted[1] else None
+            scans = load_scans(examples, config.intensity, training.memory_budget_gb, objects)
+            self.loaded = wanted, scans
         return self.loaded[1]
 
 
@@ -75,7 +80,7 @@ def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Worker:
     """Find the examples in the cache and load all scans that trials use."""
     data = prepare_data(task.config, folds=task.study.folds, warn=False)
     worker = Worker(task, data, data.full_size_scans_read, token, tell)
-    worker.scans(task.config.intensity)  # an error here is no trial's fault
+    worker.scans(task.config)  # an error here is no trial's fault
     return worker
 
 
@@ -179,7 +184,7 @@ def _train(
     earlier = trial.user_attrs.get("epochs", 0)
     with TemporaryDirectory() as folder:
         log_inputs(run, Path(folder), config, data)
-        scans = worker.scans(config.intensity)
+        scans = worker.scans(config)
         for record in train(state, config, data, loaded=scans, progress=False):
             log_epoch(run, Path(folder), config, data, state)
             trial.set_user_attr("epochs", earlier + record.epoch)

@@ -56,6 +56,8 @@ OTHERS = {
     "network.stride": 2,
     "network.coarse": 1,
     "network.window": [16, 16, 20],
+    "network.skip_connections": "add",
+    "mask_supervision": False,
     "augmentation.enabled": False,
     "augmentation.flip_axes": ["y"],
     "augmentation.rotation_degrees_zyx": [10.0, 0.0, 0.0],
@@ -74,6 +76,8 @@ BESIDE = {
     "intensity.rule": {"augmentation.gamma": 0.0, "augmentation.offset": 0.0}
     | {"augmentation.noise": 0.0},
     "network.name": {"network.coarse": 1},
+    "mask_supervision": {"network.coarse": 1, "curriculum.coarse_initial_sigma": "auto"}
+    | {"curriculum.coarse_minimum_sigma": "auto", "curriculum.fine_initial_sigma": "auto"},
     # so that an epoch is worse than the last, and only what the cooldown gives is compared
     **dict.fromkeys(
         ("curriculum.stop_patience", "least_steps"),
@@ -131,9 +135,9 @@ def test_another_intensity_is_loaded_once_the_last_one_is_gone(bench, monkeypatc
     """Even where the last trial was pruned, whose exception holds what it worked on."""
     load, live, calls = module.load_scans, [], []
 
-    def watched(examples, intensity, budget):
+    def watched(examples, intensity, budget, objects):
         assert all(reference() is None for reference in live)
-        scans = load(examples, intensity, budget)
+        scans = load(examples, intensity, budget, objects)
         live.append(weakref.ref(scans.images))
         calls.append(intensity.low)
         return scans
@@ -144,7 +148,7 @@ def test_another_intensity_is_loaded_once_the_last_one_is_gone(bench, monkeypatc
 
     def pruned(_):
         config = change_config(bench.task.config, {"intensity.low": 12.0}, source="s")
-        scans = bench.scans(config.intensity).select(bench.data.split.train_ids)
+        scans = bench.scans(config).select(bench.data.split.train_ids)
         assert len(scans.ids) == 3
         raise TrialPruned
 
@@ -168,7 +172,9 @@ def test_a_worker_holds_its_scans_once(bench, monkeypatch):
 
     monkeypatch.setattr(experiment, "fit", fit)
     error_of(bench, {"num_epochs": 1})
-    assert seen == [4 * 4 * 24 * 12 * 12]  # bytes a voxel, scans (three train, one validates)
+    # bytes a voxel, scans (three train, one validates), and the image alone or its mask, too
+    channels = 1 + (bench.task.config.network.mask_supervision is True)
+    assert seen == [4 * 4 * 24 * 12 * 12 * channels]
 
 
 # --- what may be searched ------------------------------------------------------------------------

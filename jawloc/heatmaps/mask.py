@@ -1,0 +1,58 @@
+"""The mask as a second target: its loss, and the centroid and volume of a predicted one.
+
+Logits are (batch, object, z, y, x); a voxel is in the predicted mask where its probability, the
+logit's sigmoid, exceeds one half. Centroid and volume count voxels by their probability, so that
+they change smoothly where the outline is fuzzy.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LEAST_PROBABILITY = 0.05  # what lies below, everywhere in the scan, would move the centroid
+SMOOTHING = 1e-3  # voxels; of a mask without any, Dice is 1 where none is predicted either
+
+
+def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return cross-entropy, the mean over voxels, plus 1 - Dice; shape (batch, object).
+
+    Targets are the mask's share of each voxel. A mask that isn't known is NaN: its loss is 0 and
+    has no gradient. Soft Dice: Milletari et al. 2016, arXiv 1606.04797.
+    """
+    known = targets.isfinite().flatten(2).all(-1)
+    targets = targets.nan_to_num(0.0)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    probability = torch.sigmoid(logits)
+    overlap = 2 * (probability * targets).sum((2, 3, 4)) + SMOOTHING
+    dice = overlap / ((probability + targets).sum((2, 3, 4)) + SMOOTHING)
+    return torch.where(known, entropy.mean((2, 3, 4)) + 1 - dice, 0.0)
+
+
+def mask_centroids(logits: Tensor) -> Tensor:
+    """Return the centroid of each predicted mask in heatmap voxels, (batch, object, 3).
+
+    NaN where no voxel is in the mask.
+    """
+    weights = _weights(logits)
+    total = weights.sum((2, 3, 4))
+    total = torch.where(logits.amax((2, 3, 4)) > 0, total, math.nan)
+    axes = []
+    for axis, size in enumerate(logits.shape[2:]):
+        others = [other + 2 for other in range(3) if other != axis]
+        places = torch.arange(size, device=logits.device, dtype=weights.dtype)
+        axes.append((weights.sum(others) * places).sum(-1) / total)
+    return torch.stack(axes, dim=-1)
+
+
+def mask_volumes(logits: Tensor) -> Tensor:
+    """Return the volume of each predicted mask in heatmap voxels, (batch, object)."""
+    return _weights(logits).sum((2, 3, 4))
+
+
+def _weights(logits: Tensor) -> Tensor:
+    probability = torch.sigmoid(logits.float())
+    return torch.where(probability > LEAST_PROBABILITY, probability, 0.0)
