@@ -58,7 +58,8 @@ def dicoms(
     """Pair IMAGES with LABELS, and write labelled DICOMs into OUT.
 
     They are paired by file name. Both are folders (or single files) of NIfTI, NRRD, MHA, 3-D
-    TIFF, folders of 2-D TIFFs, or DICOM series. Files that exist already are skipped.
+    TIFF, folders of 2-D TIFFs, or DICOM series. Files that exist already are skipped. The exit code
+    is 1 if nothing is there at the end, and 0 if at least one labelled DICOM is.
 
     In place of masks, LABELS may be points: a CSV table with the columns scan, z, y, x (voxels) or
     scan, x_mm, y_mm, z_mm (LPS) and, for several objects, object; jawloc's locations.csv; napari's
@@ -119,7 +120,8 @@ def _report(plan: Sequence[Conversion], out: Path, dry_run: bool) -> None:
             click.echo(f"skipped {item.scan_id}: {reason}")
     written = sum(item.skip_reason is None for item in plan)
     verb = "would be written" if dry_run else "written"
-    click.echo(f"{written} labelled DICOMs {verb} to {out}, {len(plan) - written} skipped")
+    files = f"{written} labelled DICOM{'' if written == 1 else 's'}"
+    click.echo(f"{files} {verb} to {out}, {len(plan) - written} skipped")
 
 
 def _parse_label_values(text: str) -> tuple[int, ...]:

@@ -218,7 +218,8 @@ def provenance_notes(evaluation: ModelEvaluation) -> list[str]:
             f"of these {every} scans the model has used {' and '.join(learned)}: its errors there "
             f"are optimistic"
         )
-    if "calibration" in used:
+    has_radius = any(s.found.radius_voxels is not None for s in evaluation.evaluated)
+    if "calibration" in used and has_radius:
         notes.append(
             f"on {len(used['calibration'])} of these {every} scans (or others of their specimens) "
             f"the radius was calibrated: how often it holds the truth there says nothing new, the "

@@ -139,6 +139,12 @@ def _is_folder(path: Path) -> bool:
     return _exists(path) and path.is_dir()
 
 
+def is_one_scan(folder: Path) -> bool:
+    """Return whether the files in a folder are the slices of one scan."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return bool(files) and _slices_in(files) is None
+
+
 def _expanded(path: Path, exclude: Path | None) -> list[Path]:
     return list(_walk(path, exclude, set(), stacks=True)) if _is_folder(path) else [path]
 

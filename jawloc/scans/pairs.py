@@ -18,7 +18,7 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.labels import object_voxels
-from jawloc.scans.listing import ListedScan, list_scans
+from jawloc.scans.listing import ListedScan, is_one_scan, list_scans
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, scan_ending, scan_id_of
 
@@ -72,11 +72,16 @@ def images_by_id(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def find_scans_in(place: Path, what: str) -> list[Path]:
-    """Return a file, or the scans in a folder; InputError, with what they are, if it has none."""
+    """Return a file, a folder of slices, or the scans in a folder.
+
+    InputError, with what they are, if it has none.
+    """
     if place.is_file():
         return [place]
     if not place.is_dir():
-        raise InputError(f"{place}: the {what} must be in an existing folder; there is none")
+        raise InputError(f"{place}: the {what} must be in an existing folder; it does not exist")
+    if is_one_scan(place):
+        return [place]
     paths = [
         path
         for path in sorted(place.iterdir())

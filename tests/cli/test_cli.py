@@ -259,7 +259,7 @@ def test_dicoms_keeps_the_label_values_that_are_asked_for(volumes, jawloc):
 def test_dicoms_takes_the_spacing_that_a_format_loses(volumes, jawloc, given, spacing):
     options = [] if given is None else ["--spacing", given]
     result = jawloc("dicoms", "tiffs", "tiffs", "out", *options)
-    assert "1 labelled DICOMs written" in result.stdout, result.output
+    assert "1 labelled DICOM written" in result.stdout, result.output
     found = open_labelled_dicom(volumes / "out" / "t.dcm").grid.spacing_mm_zyx
     assert found == (spacing if spacing is None else pytest.approx(spacing))
 
@@ -267,8 +267,14 @@ def test_dicoms_takes_the_spacing_that_a_format_loses(volumes, jawloc, given, sp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["missing", "labels"], "missing: the images must be in an existing folder; there is none"),
-        (["images", "missing"], "missing: the labels must be in an existing folder; there is none"),
+        (
+            ["missing", "labels"],
+            "missing: the images must be in an existing folder; it does not exist",
+        ),
+        (
+            ["images", "missing"],
+            "missing: the labels must be in an existing folder; it does not exist",
+        ),
         (
             ["images", "labels", "--label-values", "1,x"],
             "--label-values: whole numbers from 1 to 255, separated by commas; received '1,x'",

@@ -1,5 +1,6 @@
 """Scans that are flipped, cut off or of other grey values have other scores."""
 
+import math
 from dataclasses import replace
 
 import numpy as np

@@ -16,6 +16,8 @@ from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans
 from jawloc.scans.quantisation import Quantisation
 from jawloc.scans.scan import ScanFile, scan_id_of
 
+MANY_LABEL_VALUES = 8  # fewer are no sign that image and mask were confused
+
 
 def plan_conversion(
     images: Path, labels: Path, out: Path, *, series: Sequence[str] = ()
@@ -155,10 +157,20 @@ def _slabs(
     image: ScanFile, label: ScanFile, quantisation: Quantisation, label_values: Sequence[int] | None
 ) -> Iterator[Slab]:
     labelled, read_label = False, label.read_mask or label.read_grey_values
+    grey_values, values_of_mask = set[float](), set[float]()  # of a slice a slab
     for start, stop in image.slab_ranges():
-        mask = label_mask(label, read_label(start, stop), label_values)
+        given, grey = read_label(start, stop), image.read_image(start, stop)
+        values_of_mask.update(np.unique(given[0]).tolist())
+        grey_values.update(np.unique(grey[0]).tolist())
+        mask = label_mask(label, given, label_values)
         labelled = labelled or bool(mask.any())
-        yield quantisation.stored(image.read_image(start, stop)), mask
+        yield quantisation.stored(grey), mask
+    if len(values_of_mask) > max(MANY_LABEL_VALUES, len(grey_values)):
+        raise InputError(
+            f"{label.path.name}: a mask has fewer values than its image; it has "
+            f"{len(values_of_mask)}, and {image.path.name} has {len(grey_values)}: images come "
+            f"first, then labels"
+        )
     if not labelled:
         kept = "" if label_values is None else f" with the label values {list(label_values)}"
         raise InputError(

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 import SimpleITK
 import tifffile
+from PIL import Image
 
 from jawloc.errors import InputError
 from jawloc.scans.convert import convert, plan_conversion
@@ -458,3 +459,55 @@ def test_real_pairs_convert(tmp_path):
         scan = read_scan(item.target)
         np.testing.assert_array_equal(scan.mask, read_scan(item.label).image)
         assert scan.grid == open_scan(item.image).grid
+
+
+# --- what people confuse ----------------------------------------------------------------------
+
+
+def test_labels_and_images_the_wrong_way_round_are_refused(folders):
+    """Regression: an 8-bit image was taken for a mask, and every voxel of it for the jaw."""
+    images, label_folder, out = folders
+    save(images / "a.nii", labels())
+    save(label_folder / "a.nii", quantisation("uint8"))
+    (item,) = plan_conversion(images, label_folder, out)
+    done = convert(item)
+    assert done.skip_reason is not None
+    assert done.skip_reason.startswith("a.nii: a mask has fewer values than its image; it has ")
+    assert done.skip_reason.endswith("images come first, then labels")
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_an_image_of_few_grey_values_still_has_its_mask(folders):
+    images, label_folder, out = folders
+    save(images / "a.nii", quantisation() // 60)
+    save(label_folder / "a.nii", np.arange(120, dtype=np.uint8).reshape(SHAPE) % 7)
+    assert convert(*plan_conversion(images, label_folder, out)).skip_reason is None
+
+
+@pytest.mark.parametrize("kind", ["png", "dcm"])
+def test_a_folder_of_slices_given_by_itself_is_one_scan(folders, kind):
+    """Regression: only the folder above it was accepted."""
+    images, label_folder, out = folders
+    folder = images / "fish"
+    image = quantisation()
+    folder.mkdir()
+    if kind == "png":
+        for number, plane in enumerate(image):
+            Image.fromarray(plane.astype(np.uint8)).save(folder / f"s{number:03}.png")
+    else:
+        itk = SimpleITK.GetImageFromArray(image)
+        for number in range(len(image)):
+            plane = itk[:, :, number]
+            tags = {"0020|000e": "1.2.3", "0020|0013": str(number + 1), "0008|0060": "CT"}
+            tags["0020|0032"] = f"0\\0\\{number}"
+            for key, value in tags.items():
+                plane.SetMetaData(key, value)
+            writer = SimpleITK.ImageFileWriter()
+            writer.KeepOriginalImageUIDOn()
+            writer.SetFileName(str(folder / f"s{number:03}.dcm"))
+            writer.Execute(plane)
+    save(label_folder / "fish.nii", labels())
+    (item,) = plan_conversion(folder, label_folder, out)
+    assert (item.scan_id, item.image, item.skip_reason) == ("fish", folder, None)
+    assert convert(item).skip_reason is None
+    assert (out / "fish.dcm").is_file()
