@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from jawloc.config.keys import KEYS
 
 # The whole rule of each setting that is not just a number or a word.
+_SIZE = "three whole numbers of voxels [z, y, x], in brackets, each at least"
 RULES = {
     "dicom_dirs": "a list of folders, such as [dicoms/labelled]",
-    "downsampled_dicom_size": "auto, or three whole numbers of voxels (z, y, x), each at least 2",
-    "crop_size": "three whole numbers of voxels (z, y, x), each at least 1",
+    "downsampled_dicom_size": f"auto, or {_SIZE} 2",
+    "crop_size": f"{_SIZE} 1",
     "validation_scans": "a number of scans, at least 1, or a list of scan ids",
     "test_scans": "a number of scans, at least 1, or a list of scan ids",
     "specimen_pattern": "a regular expression with exactly one group, the specimen's name, such as "
@@ -31,7 +32,7 @@ RULES = {
     "network.coarse": "auto, 1, 2, 4 or 8",
     "network.skip_connections": "concatenate or add",
     "mask_supervision": "auto, true or false",
-    "network.window": "auto, or three whole numbers of voxels (z, y, x), each at least 16",
+    "network.window": f"auto, or {_SIZE} 16",
     "presence_classifier.object_radius_mm": "null, or a number of mm greater than 0",
     "presence_classifier.object_radius_voxels": "null, or a number of full-size voxels greater "
     "than 0",

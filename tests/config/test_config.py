@@ -156,7 +156,7 @@ def test_a_mistake_below_an_old_name_is_named_by_the_new_one(written):
 
 # --- wrong types and values ----------------------------------------------------------------------
 
-SIZE = "three whole numbers of voxels (z, y, x), each at least"
+SIZE = "three whole numbers of voxels [z, y, x], in brackets, each at least"
 SCANS = "a number of scans, at least 1, or a list of scan ids"
 OBJECTS = (
     "a mapping from each object's name to its label value (1 to 255) or a list of them, "
@@ -235,8 +235,8 @@ WRONG = [
     ("network: {coarse: 3}", "network.coarse must be auto, 1, 2, 4 or 8; received 3"),
     (
         "network: {window: [64, 64]}",
-        "network.window must be auto, or three whole numbers of voxels (z, y, x), each at least "
-        "16; received [64, 64]",
+        "network.window must be auto, or three whole numbers of voxels [z, y, x], in brackets, "
+        "each at least 16; received [64, 64]",
     ),
     ("memory_budget_gb: -1", "memory_budget_gb must be at least 0; received -1"),
     ("loss: bce", "loss must be 'kl', 'dice' or 'mse'; received 'bce'"),

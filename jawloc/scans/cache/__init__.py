@@ -160,16 +160,21 @@ def largest_size(scans: Sequence[Path], wanted: Shape) -> Shape:
 
 
 def _complaints(errors: Sequence[InputError], jobs: Sequence[_Job]) -> list[str]:
-    """Return the errors' sentences, those of small scans with the size that would fit all scans."""
+    """Return the errors' sentences, the first of a small scan with the size that would fit all."""
     if not any(isinstance(error, TargetTooLargeError) for error in errors):
         return [str(error) for error in errors]
     size = largest_size([job.source for job in jobs], jobs[0].shape)
     name = "x".join(map(str, size))
     hint = f"{name} fits all scans: set downsampled_dicom_size to {list(size)}, or to auto"
-    return [
-        f"{error}; {hint}" if isinstance(error, TargetTooLargeError) else str(error)
-        for error in errors
-    ]
+    complaints, told = list[str](), False
+    for error in errors:
+        sentence = str(error)
+        if isinstance(error, TargetTooLargeError):
+            name = sentence.partition(": ")[0]
+            sentence = f"{name}: too small likewise" if told else f"{sentence}; {hint}"
+            told = True
+        complaints.append(sentence)
+    return complaints
 
 
 def _refuse(complaints: Sequence[str]) -> None:
