@@ -14,7 +14,7 @@ heatmap voxels are too long for narrow Gaussians, the fine stage's window too sm
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -122,3 +122,19 @@ def advance(
         return replace(state, epochs_below=epochs_below)
     narrower = max(state.sigma_voxels * config.shrink_factor, config.minimum_sigma_voxels)
     return replace(state, sigma_voxels=narrower, epochs_below=0)
+
+
+def advance_stages(
+    config: CurriculumConfig,
+    states: Sequence[CurriculumState],
+    train_losses: Sequence[float],
+    val_errors_voxels: Sequence[float],
+) -> tuple[CurriculumState, ...]:
+    """Return the next state of each stage's schedule, each from the stage's own numbers."""
+    stages = zip(
+        config.per_stage(len(states)), states, train_losses, val_errors_voxels, strict=True
+    )
+    return tuple(
+        advance(own, before, train_loss=loss, val_error_voxels=error)
+        for own, before, loss, error in stages
+    )

@@ -6,14 +6,14 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance, start
+from jawloc.heatmaps.curriculum import CurriculumConfig, CurriculumState, advance_stages, start
 from jawloc.heatmaps.losses import LossName
 from jawloc.heatmaps.mask import mask_loss
 from jawloc.heatmaps.target import are_present
@@ -27,7 +27,7 @@ from jawloc.training.coarse_to_fine import forward_training_batch, mask_targets
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.finite_check import FiniteCheck
-from jawloc.training.network import CoarseToFine, UNet
+from jawloc.training.network import CoarseToFine, ignore_masks
 from jawloc.training.records import EpochRecord, StageRecord
 from jawloc.training.scoring import (
     BatchScores,
@@ -51,8 +51,11 @@ class TrainingConfig:
     num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the curriculum may stop earlier
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest; AdamW
     # warm up, hold, and fall to zero over the last share of the epochs; or hold all the time; or
-    # rise over a quarter of `num_epochs` and fall over the others, as half-waves of a cosine
+    # rise over a quarter of all steps and fall over the others, as half-waves of a cosine
     learning_rate_schedule: Literal["cooldown", "constant", "one-cycle"] = "cooldown"
+    # The length of one-cycle in steps, rounded up to epochs, of which there are at most
+    # `num_epochs`; 0: just as many. The fewer scans, the more epochs.
+    cycle_steps: Annotated[int, Field(ge=0)] = 600
     warmup_epochs: Annotated[int, Field(ge=0)] = 2
     cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3  # 0: the rate never falls
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -72,6 +75,14 @@ class TrainingConfig:
     # from the cache batch by batch; on an SSD that costs little.
     memory_budget_gb: Annotated[float, Field(ge=0)] = 4.0
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+def planned_training(config: TrainingConfig, scans: int) -> TrainingConfig:
+    """Return the training with the number of epochs that it has with so many training scans."""
+    if config.learning_rate_schedule != "one-cycle" or not config.cycle_steps:
+        return config
+    epochs = math.ceil(config.cycle_steps / math.ceil(scans / config.batch_size))
+    return replace(config, num_epochs=min(config.num_epochs, epochs))
 
 
 @dataclass
@@ -130,10 +141,9 @@ def fit(
     is not finite, with the epoch and the scans of the batch.
     """
     steps = math.ceil(len(train.ids) / config.batch_size)
-    if not any(train.has_mask):  # the masks that the network predicts mean nothing
-        for network in (state.network, state.average):
-            if isinstance(network, UNet) and network.mask_share is not None:
-                network.mask_share.zero_()
+    if not any(train.has_mask):
+        ignore_masks(state.network)
+        ignore_masks(state.average)
     while not is_finished(state, config, steps):
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
@@ -154,7 +164,8 @@ def fit(
         _keep_best(state, record, config)
         state.records.append(record)
         losses = [mean_loss(scores, number, processes) for number in range(len(stages))]
-        _advance_curricula(state, curriculum, losses)
+        errors = [stage.val.error_voxels for stage in record.stages]
+        state.curricula = advance_stages(curriculum, state.curricula, losses, errors)
         _begin_cooldown_if_due(state, config, steps)
         yield record
 
@@ -190,8 +201,8 @@ def _train_epoch(
             # divided by the objects of the whole batch: the sum over the processes is the mean
             loss = scores.loss.sum() / max(1, int(are_present(scans.points[batch]).sum()))
             if (logits := predictions[-1].mask_logits) is not None:
-                targets = mask_targets(images[:, 1:], stages[-1], drawn)
-                loss = loss + mask_loss(logits, targets).sum() / max(1, scans.count_masks(batch))
+                masks = mask_targets(images[:, 1:], stages[-1], drawn)
+                loss = loss + mask_loss(logits, masks).sum() / max(1, scans.count_masks(batch))
             loss.backward()
             every.append(scores.detached())
         processes.all_reduce_gradients(state.network.parameters())
@@ -234,18 +245,6 @@ def _keep_best(state: TrainingState, record: EpochRecord, config: TrainingConfig
         state.best_epoch = record.epoch
         weights = state.average.state_dict()
         state.best_weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
-
-
-def _advance_curricula(
-    state: TrainingState, curriculum: CurriculumConfig, losses: Sequence[float]
-) -> None:
-    schedules, validated = curriculum.per_stage(len(losses)), state.records[-1].stages
-    state.curricula = tuple(
-        advance(schedule, before, train_loss=loss, val_error_voxels=stage.val.error_voxels)
-        for schedule, before, loss, stage in zip(
-            schedules, state.curricula, losses, validated, strict=True
-        )
-    )
 
 
 def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: float) -> float:

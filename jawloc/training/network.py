@@ -102,6 +102,12 @@ class UNet(nn.Module):
             return self.head(features.float()).contiguous()[:, :, :z, :y, :x]
 
 
+def ignore_masks(network: nn.Module) -> None:
+    """Let positions be the heatmaps' alone: masks that were not learned mean nothing."""
+    if isinstance(network, UNet) and network.mask_share is not None:
+        network.mask_share.zero_()
+
+
 def _stem(channels: int, stride: int) -> nn.Module:
     """Halve the resolution step by step: fine detail passes a convolution before it is averaged.
 

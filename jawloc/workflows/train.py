@@ -33,7 +33,7 @@ from jawloc.training.checkpoint import check_settings, load_checkpoint, save_che
 from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.device import choose_rank_device
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
-from jawloc.training.loop import TrainingState, fit, start_training
+from jawloc.training.loop import TrainingState, fit, planned_training, start_training
 from jawloc.training.network import build_network
 from jawloc.training.presence_training import train_presence_classifier
 from jawloc.training.provenance import record_network
@@ -188,21 +188,22 @@ def train(
     ----------
     loaded : the scans as tensors, where several trainings share them; else they are loaded
     """
+    training = planned_training(config.training, len(data.split.train_ids))
     epochs = fit(
         state,
         *_load_parts(state, config, data, loaded),
-        config.training,
+        training,
         config.curriculum,
         config.augmentation,
         config.network.stages(),
         predict_stages,
         processes,
     )
-    done, total = len(state.records), config.training.num_epochs
+    done, total = len(state.records), training.num_epochs
     hidden = None if processes.is_main and progress else True  # None: shown on a terminal
     with tqdm(total=total, initial=done, unit="epoch", desc=label, disable=hidden) as bar:
         for record in epochs:
-            if (end := state.last_epoch(config.training)) is not None:
+            if (end := state.last_epoch(training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
             bar.set_postfix_str(str(record))
             bar.update()

@@ -24,6 +24,7 @@ from jawloc.training.loop import (
     TrainingState,
     is_finished,
     learning_rate,
+    planned_training,
     start_training,
 )
 from jawloc.training.network import build_network
@@ -581,6 +582,26 @@ def test_the_cooldown_schedule(done, share, cooldown_from, expected):
 def test_the_constant_schedule(done, share):
     config = training_config(learning_rate=1e-4, learning_rate_schedule="constant")
     assert learning_rate(config, state_after(done, None), share) == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("scans", "batch", "steps", "most", "epochs"),
+    [
+        (12, 4, 540, 250, 180),
+        (13, 4, 540, 250, 135),
+        (4, 4, 600, 250, 250),
+        (5, 2, 7, 9, 3),
+        (12, 4, 0, 70, 70),
+    ],
+)
+def test_one_cycle_has_so_many_steps_whatever_the_number_of_scans(
+    scans, batch, steps, most, epochs
+):
+    schedule = {"learning_rate_schedule": "one-cycle", "cycle_steps": steps}
+    config = training_config(batch_size=batch, num_epochs=most, **schedule)
+    assert planned_training(config, scans).num_epochs == epochs
+    other = dataclasses.replace(config, learning_rate_schedule="cooldown")
+    assert planned_training(other, scans) == other
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate():

@@ -60,6 +60,10 @@ ONE_STAGE = Condition(
 COOLDOWN = Condition(
     "learning_rate_schedule cooldown", lambda c: c.training.learning_rate_schedule == "cooldown"
 )
+ONE_CYCLE = Condition(
+    "learning_rate_schedule one-cycle",
+    lambda c: c.training.learning_rate_schedule == "one-cycle",
+)
 SHRINKING = Condition(
     f"a sigma that shrinks (curriculum.shrink_factor below 1, {INITIAL_SIGMA} above "
     "curriculum.minimum_sigma)",
@@ -72,6 +76,7 @@ _KEYS = {
     ALWAYS: f"""{INITIAL_SIGMA} batch_size learning_rate learning_rate_schedule weight_decay
         weight_average_epochs loss seed curriculum.stop_patience least_steps network.name
         augmentation.enabled intensity.rule""",
+    ONE_CYCLE: "cycle_steps",
     COOLDOWN: "warmup_epochs cooldown_share",
     SHRINKING: """curriculum.minimum_sigma curriculum.shrink_factor curriculum.trigger
         curriculum.threshold curriculum.patience""",

@@ -20,7 +20,7 @@ from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.device import choose_device
 from jawloc.training.intensity import IntensityConfig
-from jawloc.training.loop import TrainingState
+from jawloc.training.loop import TrainingState, planned_training
 from jawloc.training.splits import choose_folds
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train import log_epoch, log_inputs, start_state, train
@@ -188,17 +188,17 @@ def _train(
         for record in train(state, config, data, loaded=scans, progress=False):
             log_epoch(run, Path(folder), config, data, state)
             trial.set_user_attr("epochs", earlier + record.epoch)
-            epochs = config.training.num_epochs
+            epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs
             worker.tell(f"trial {trial.number}: epoch {record.epoch} of {epochs}")
             if compare_epochs:  # by the best error until now, as in the end
                 trial.report(min(r.val.error_voxels for r in state.records), record.epoch)
-                if _may_be_compared(state, config) and trial.should_prune():
+                if _may_be_compared(state, config, epochs) and trial.should_prune():
                     raise TrialPruned
     run.log_summary({"validation_error_downsampled_voxels": state.best_error_voxels})
     return state.best_error_voxels
 
 
-def _may_be_compared(state: TrainingState, config: Config) -> bool:
-    done = len(state.records) / config.training.num_epochs
+def _may_be_compared(state: TrainingState, config: Config, epochs: int) -> bool:
+    done = len(state.records) / epochs
     position = config.curriculum.per_stage(len(state.curricula))[-1]
     return done >= PRUNE_AFTER or at_the_end(position, state.records[-1].sigma_voxels)

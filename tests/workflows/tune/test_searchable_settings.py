@@ -36,6 +36,7 @@ OTHERS = {
     "learning_rate": 0.002,
     "learning_rate_schedule": "constant",
     "warmup_epochs": 3,
+    "cycle_steps": 1,
     "cooldown_share": 0.8,
     "weight_decay": 0.5,
     "weight_average_epochs": 0.0,
@@ -76,6 +77,7 @@ BESIDE = {
     "intensity.rule": {"augmentation.gamma": 0.0, "augmentation.offset": 0.0}
     | {"augmentation.noise": 0.0},
     "network.name": {"network.coarse": 1},
+    "cycle_steps": {"learning_rate_schedule": "one-cycle"},
     "mask_supervision": {"network.coarse": 1, "curriculum.coarse_initial_sigma": "auto"}
     | {"curriculum.coarse_minimum_sigma": "auto", "curriculum.fine_initial_sigma": "auto"},
     # so that an epoch is worse than the last, and only what the cooldown gives is compared
