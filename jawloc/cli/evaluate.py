@@ -116,10 +116,16 @@ def evaluate(
 
 def _list(scans: tuple[Path, ...], series: tuple[str, ...], folder: Path) -> list[ListedScan]:
     """List labelled DICOMs, or images with their labels where two places of such are named."""
+    from jawloc.scans.convert.points import holds_points
     from jawloc.scans.labelled import list_labelled
     from jawloc.scans.pairs import are_images, list_pairs
 
     if len(scans) == 2 and are_images(scans[0], series=series):
+        if scans[1].exists() and holds_points(*scans):
+            raise InputError(
+                f"{scans[1]}: points must be brought together with their images first: jawloc "
+                f"dicoms {scans[0]} {scans[1]} OUT, then jawloc evaluate MODEL OUT"
+            )
         return list_pairs(*scans, series=series)
     if series:
         raise InputError(

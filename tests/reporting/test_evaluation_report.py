@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -108,6 +109,16 @@ def test_errors_are_fair_where_only_the_radius_was_calibrated_and_coverage_is_no
         "on 1 of these 3 scans (or others of their specimens) the radius was calibrated" in second
     )
     assert evaluation({"far": "calibration"}).fair_metrics() == {}  # all errors are fair
+
+
+def test_without_a_radius_none_was_calibrated():
+    """Regression: the note was shown for a model that states no radius."""
+    known = evaluation({"far": "calibration"})
+    assert len(provenance_notes(known)) == 1
+    without = tuple(
+        replace(one, found=replace(one.found, radius_voxels=None)) for one in known.evaluated
+    )
+    assert provenance_notes(replace(known, evaluated=without)) == []
 
 
 def test_the_metrics_of_the_run():

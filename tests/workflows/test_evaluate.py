@@ -178,6 +178,18 @@ def test_a_series_is_not_named_for_labelled_dicoms(jawloc, lab):
     assert said.startswith("--series: ")
 
 
+def test_points_in_place_of_labels_are_refused_with_what_to_do(jawloc, lab):
+    """Regression: the message was about a file that is no labelled DICOM."""
+    write_model(lab / "m.pth")
+    write_pair("phantom_001", Path("images"), Path("masks"))
+    Path("points.csv").write_text("scan,z,y,x\nphantom_001,3,4,5\n")
+    said = only_sentence(jawloc("evaluate", "m.pth", "images", "points.csv", *OPTIONS))
+    assert said == (
+        "points.csv: points must be brought together with their images first: jawloc dicoms images "
+        "points.csv OUT, then jawloc evaluate MODEL OUT"
+    )
+
+
 def test_folders_of_which_no_names_fit_are_refused(jawloc, lab):
     write_model(lab / "m.pth")
     write_pair("phantom_001", Path("images"), Path("masks"))
