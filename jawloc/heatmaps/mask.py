@@ -1,8 +1,8 @@
 """The mask as a second target: its loss, and the centroid and volume of a predicted one.
 
-Logits are (batch, object, z, y, x); a voxel is in the predicted mask where its probability, the
-logit's sigmoid, exceeds one half. Centroid and volume count voxels by their probability, so that
-they change smoothly where the outline is fuzzy.
+Logits are (batch, object, z, y, x). Centroid and volume count voxels by their probability, the
+logit's sigmoid, so that they change smoothly where the outline is fuzzy, and an object that is
+thinner than a voxel, whose probability stays low everywhere, has both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEAST_PROBABILITY = 0.05  # what lies below, everywhere in the scan, would move the centroid
+SURE = 0.2  # where no voxel's probability is above, there is no mask
 SMOOTHING = 1e-3  # voxels; of a mask without any, Dice is 1 where none is predicted either
 
 
@@ -35,11 +36,11 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def mask_centroids(logits: Tensor) -> Tensor:
     """Return the centroid of each predicted mask in heatmap voxels, (batch, object, 3).
 
-    NaN where no voxel is in the mask.
+    NaN where there is no mask.
     """
     weights = _weights(logits)
     total = weights.sum((2, 3, 4))
-    total = torch.where(logits.amax((2, 3, 4)) > 0, total, math.nan)
+    total = torch.where(torch.sigmoid(logits.amax((2, 3, 4))) > SURE, total, math.nan)
     axes = []
     for axis, size in enumerate(logits.shape[2:]):
         others = [other + 2 for other in range(3) if other != axis]

@@ -65,4 +65,11 @@ def test_voxels_that_are_half_sure_count_half():
 
 
 def test_where_nothing_is_in_the_mask_there_is_no_centroid():
-    assert mask_centroids(torch.full((1, 1, *SHAPE), -1.0)).isnan().all()
+    assert mask_centroids(torch.full((1, 1, *SHAPE), -3.0)).isnan().all()
+
+
+def test_an_object_thinner_than_a_voxel_has_a_centroid():
+    """Regression: a probability of one half was asked for, which thin bones never have."""
+    logits = torch.full((1, 1, *SHAPE), -20.0)
+    logits[0, 0, 2:5, 3, 1] = -1.0
+    torch.testing.assert_close(mask_centroids(logits), torch.tensor([[[3.0, 3.0, 1.0]]]))
