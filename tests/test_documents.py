@@ -118,5 +118,5 @@ def test_the_readmes_settings_table_is_complete_and_has_the_defaults(tmp_path):
         *("dicom_dirs", "specimen_pattern", "device"),
         *(f"network.{name}" for name in ("stride", "coarse", "window")),
         *(f"curriculum.{name}" for name in ("coarse_initial_sigma", "coarse_minimum_sigma")),
-        "curriculum.fine_initial_sigma",
+        *("curriculum.fine_initial_sigma", "mask_supervision"),
     }

@@ -19,16 +19,20 @@ from jawloc.training.dataset import voxel_proportions
 from jawloc.training.intensity import normalise
 from jawloc.training.network import UNet
 
-EVEN_SCANS = 5.0  # as many scans as this speak for the middle, so that few scans decide little
+DOUBT_SCANS = 5.0  # as many scans as this speak for the heatmap alone: few scans decide little
 
 
-def choose_mask_shares(locator: Locator, held_out: Sequence[ExampleFile]) -> Locator:
+def choose_mask_shares(
+    locator: Locator, held_out: Sequence[ExampleFile], trained_on: Sequence[ExampleFile]
+) -> Locator:
     """Return a locator of one network with the shares that fit the held-out scans best.
 
     Without mask supervision, or where no training scan had a mask, nothing changes.
     """
     (network,), (sigmas,) = locator.networks, locator.sigma_voxels
-    if not isinstance(network, UNet) or network.mask_share is None or not network.mask_share.any():
+    if not isinstance(network, UNet) or network.mask_share is None:
+        return locator
+    if not any(file.has_mask for file in trained_on):
         return locator
     stages, device = locator.network_config.stages(), network.mask_share.device
     heatmap, mask, truth = [], [], []
@@ -53,16 +57,15 @@ def choose_mask_shares(locator: Locator, held_out: Sequence[ExampleFile]) -> Loc
 def best_share(heatmap: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> float:
     """Return the share of the mask's centroid with the least squared error, from 0 to 1.
 
-    Points are (scan, 3), in one unit; scans with a NaN don't count. `EVEN_SCANS` more scans are
-    taken to say one half (ridge regression towards it).
+    Points are (scan, 3), in one unit; scans with a NaN don't count. `DOUBT_SCANS` more scans are
+    taken to say 0 (ridge regression).
     """
     known = ~np.isnan(np.stack([heatmap, mask, truth])).any(axis=(0, 2))
     apart, wanted = (mask - heatmap)[known], (truth - heatmap)[known]
     squared = float((apart**2).sum())
     if squared == 0:
-        return 0.5
-    even = EVEN_SCANS * squared / known.sum()
-    share = (float((apart * wanted).sum()) + 0.5 * even) / (squared + even)
+        return 0.0
+    share = float((apart * wanted).sum()) / (squared * (1 + DOUBT_SCANS / known.sum()))
     return min(1.0, max(0.0, share))
 
 

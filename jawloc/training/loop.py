@@ -27,7 +27,7 @@ from jawloc.training.coarse_to_fine import forward_training_batch, mask_targets
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.finite_check import FiniteCheck
-from jawloc.training.network import CoarseToFine, ignore_masks
+from jawloc.training.network import CoarseToFine
 from jawloc.training.records import EpochRecord, StageRecord
 from jawloc.training.scoring import (
     BatchScores,
@@ -141,9 +141,6 @@ def fit(
     is not finite, with the epoch and the scans of the batch.
     """
     steps = math.ceil(len(train.ids) / config.batch_size)
-    if not any(train.has_mask):
-        ignore_masks(state.network)
-        ignore_masks(state.average)
     while not is_finished(state, config, steps):
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)

@@ -47,7 +47,7 @@ class UNet(nn.Module):
     ----------
     mask_share : tensor, shape (object,)
         With mask supervision: the weight of the mask's centroid in the position, from 0 to 1. It
-        is no parameter that is trained, but chosen afterwards.
+        is 0 while training, and chosen afterwards.
     """
 
     mask_share: Tensor | None
@@ -70,7 +70,7 @@ class UNet(nn.Module):
             _block(skip if self.add else deep + skip, skip, stride=1) for deep, skip in pairs
         )
         masks = config.mask_supervision is True
-        self.register_buffer("mask_share", torch.full((n_objects,), 0.5) if masks else None)
+        self.register_buffer("mask_share", torch.zeros(n_objects) if masks else None)
         self.head = nn.Conv3d(channels[0], n_objects * (2 if masks else 1), 1)
         if self.add:  # weight gradients take half as long with channels last
             nn.Module.to(self, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -100,12 +100,6 @@ class UNet(nn.Module):
                 features = block(torch.cat([features, skip], dim=1))
         with torch.autocast(image.device.type, enabled=False):  # the position is read from these
             return self.head(features.float()).contiguous()[:, :, :z, :y, :x]
-
-
-def ignore_masks(network: nn.Module) -> None:
-    """Let positions be the heatmaps' alone: masks that were not learned mean nothing."""
-    if isinstance(network, UNet) and network.mask_share is not None:
-        network.mask_share.zero_()
 
 
 def _stem(channels: int, stride: int) -> nn.Module:

@@ -236,7 +236,7 @@ def finish_locator(
     tested, chosen_by, trained_on = (
         data.select(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)
     )
-    locator = choose_mask_shares(best_locator(state, config), chosen_by)
+    locator = choose_mask_shares(best_locator(state, config), chosen_by, trained_on)
     learned = train_presence_classifier(
         trained_on,
         config.cache.objects,

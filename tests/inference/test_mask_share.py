@@ -31,21 +31,21 @@ def test_with_many_scans_errors_are_weighed_by_their_inverse_variances(heatmap, 
 
 def test_one_scan_decides_little():
     truth = np.zeros((1, 3))
-    assert best_share(truth, truth + 1, truth) == pytest.approx(0.5 * 5 / 6)
-    assert best_share(truth + 1, truth, truth) == pytest.approx((1 + 0.5 * 5) / 6)
+    assert best_share(truth, truth + 1, truth) == 0
+    assert best_share(truth + 1, truth, truth) == pytest.approx(1 / 6)
 
 
-def test_without_a_scan_that_shows_both_the_share_is_one_half():
+def test_without_a_scan_that_shows_both_the_position_is_the_heatmaps():
     nan = np.full((2, 3), np.nan)
-    assert best_share(nan, np.zeros((2, 3)), np.zeros((2, 3))) == 0.5
-    assert best_share(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3))) == 0.5
+    assert best_share(nan, np.zeros((2, 3)), np.zeros((2, 3))) == 0
+    assert best_share(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3))) == 0
 
 
-def held_out(seed, point):
+def held_out(seed, point, masked=True):
     image = np.random.default_rng(seed).integers(0, 999, SIZE).astype(np.uint16)
     grid = Grid(SIZE, (0.2, 0.1, 0.1))
     own = {"points_voxels": np.array([point, point]), "grid": grid, "source_grid": grid}
-    return SimpleNamespace(**own, read=lambda: SimpleNamespace(image=image))
+    return SimpleNamespace(**own, has_mask=masked, read=lambda: SimpleNamespace(image=image))
 
 
 def test_the_shares_of_a_network_are_chosen_kept_in_its_file_and_used(tmp_path):
@@ -53,12 +53,12 @@ def test_the_shares_of_a_network_are_chosen_kept_in_its_file_and_used(tmp_path):
     network = locator.networks[0]
     with torch.no_grad():
         network.head.bias[2:] = 1  # masks that are not empty
-    assert shares_of(locator) == dict.fromkeys(OBJECTS, 0.5)
-    files = [held_out(seed, (3.0, 4.0, 5.0)) for seed in range(6)]
-    chosen = choose_mask_shares(locator, files)
+    assert shares_of(locator) == dict.fromkeys(OBJECTS, 0.0)
+    # the masks' centroid lies in the middle of the grid, and so do the objects
+    files = [held_out(seed, (11.5, 5.5, 5.5)) for seed in range(6)]
+    chosen = choose_mask_shares(locator, files, files)
     shares = shares_of(chosen)
-    assert all(0 <= share <= 1 for share in shares.values())
-    assert set(shares.values()) != {0.5}
+    assert all(0.3 < share <= 1 for share in shares.values())
     save_locator(chosen, tmp_path / "m.pth")
     loaded = load_locator(tmp_path / "m.pth")
     assert shares_of(loaded) == shares
@@ -70,13 +70,12 @@ def test_the_shares_of_a_network_are_chosen_kept_in_its_file_and_used(tmp_path):
 
 
 def test_a_network_that_saw_no_mask_goes_by_its_heatmap_alone():
-    locator = make_locator(CONFIG)
-    locator.networks[0].mask_share.zero_()
-    chosen = choose_mask_shares(locator, [held_out(0, (3.0, 4.0, 5.0))])
-    assert shares_of(chosen) == dict.fromkeys(OBJECTS, 0.0)
+    locator, files = make_locator(CONFIG), [held_out(0, (11.5, 5.5, 5.5), masked=False)]
+    assert choose_mask_shares(locator, files, files) is locator
+    assert shares_of(locator) == dict.fromkeys(OBJECTS, 0.0)
 
 
 def test_without_mask_supervision_nothing_changes():
     locator = make_locator()
-    assert choose_mask_shares(locator, []) is locator
+    assert choose_mask_shares(locator, [], []) is locator
     assert shares_of(locator) == {}

@@ -205,4 +205,4 @@ def test_mask_supervision_adds_a_channel_an_object():
     config = NetworkConfig(coarse=1, channels=(4, 8), stride=2, mask_supervision=True)
     network = build_network(config, 2)
     assert tuple(network(torch.randn(3, 1, 16, 8, 8)).shape) == (3, 4, 8, 4, 4)
-    assert network.mask_share.tolist() == [0.5, 0.5]
+    assert network.mask_share.tolist() == [0.0, 0.0]

@@ -44,7 +44,8 @@ def convert(jawloc, table: Path, out: str = "dicoms/clicked") -> None:
 
 def train(jawloc, lab: Path, name: str, **settings) -> tuple[dict, list[dict]]:
     """Train; return summary.json and the rows of metrics.csv."""
-    write_config(lab, objects=OBJECTS, num_epochs=2, **settings)
+    # points don't teach outlines
+    write_config(lab, objects=OBJECTS, num_epochs=2, mask_supervision=False, **settings)
     result = jawloc("train", "--model-name", name)
     assert result.exit_code == 0, result.output
     folder = lab / "script_output" / "jaw_location" / name

@@ -76,6 +76,7 @@ SUMMARY_METRICS = {
     "total_seconds",
     "validation_error_downsampled_voxels",
     "validation_error_mm",
+    "mask_share_jaw",
 } | {f"{way}_error_{unit}" for way in ("test", "mean_position") for unit in UNITS}
 
 
@@ -173,9 +174,11 @@ def test_the_summary_says_how_good_the_locator_is(smoke):
         "mean_position_error",
         "radius",
         "test_scans",
+        "mask_share",
         "run_id",
     ]
     assert said["name"] == "locator"
+    assert 0 <= said["mask_share"]["jaw"] <= 1
     # all but the last two train, the last but one validates, the last tests
     split = {"train": SCAN_IDS[:3], "validation": SCAN_IDS[3:4], "test": SCAN_IDS[4:]}
     assert said["scans"] == split
@@ -586,7 +589,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_failed(
         monkeypatch.setattr(
             module, "build_network", lambda *given: Breaking(build(*given), good_steps)
         )
-    result = jawloc("train")
+    result = jawloc("train", "--set", "mask_supervision=false")
     assert result.exit_code == 1
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith(f"Error: epoch {epoch}: the loss must stay a finite number, but is nan")
