@@ -69,7 +69,9 @@ def test_paths_and_names_in_contributing_exist():
     paths = set(re.findall(r"`((?:jawloc|tests|experiments|\.ci)/[\w./-]+)`", text))
     assert len(paths) > 10
     assert [path for path in sorted(paths) if not (CHECKOUT / path).exists()] == []
-    source = "\n".join(path.read_text() for path in (CHECKOUT / "jawloc").rglob("*.py"))
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for path in (CHECKOUT / "jawloc").rglob("*.py")
+    )
     for name in re.findall(r"`([A-Za-z_]+)`", text):
         assert re.search(rf"\b{name}\b", source), name
 

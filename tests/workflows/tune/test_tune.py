@@ -128,7 +128,7 @@ def test_pictures_of_a_study(lab, no_pictures, jawloc):
     for path in folder(lab).glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 300
-    page = (folder(lab) / "study.html").read_text()
+    page = (folder(lab) / "study.html").read_text(encoding="utf-8")
     assert page.count("Plotly.newPlot") == len(names)
     parent, _ = runs(lab)
     client = MlflowClient(tracking_uri(lab))
