@@ -172,7 +172,7 @@ def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from
     whole = report["objects"]["jaw"]["crops"]["whole"]
     assert said["crops"]["jaw"]["whole"] == whole
     assert f"crops that hold all of it: {whole} of 5" in result.stdout
-    assert "<img" in (folder / "evaluation.html").read_text()
+    assert "<img" in (folder / "evaluation.html").read_text(encoding="utf-8")
     client, known = runs(lab)
     assert known["locator"].data.metrics["evaluation_crops_whole"] == whole
     logged = {f.path for f in client.list_artifacts(known["locator"].info.run_id, "outputs")}

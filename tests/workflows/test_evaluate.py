@@ -263,7 +263,7 @@ class Links(HTMLParser):
 def test_the_report_is_one_file_that_needs_no_other(jawloc, lab):
     write_model(lab / "m.pth")
     assert jawloc("evaluate", "m.pth", LAB, *OPTIONS).exit_code == 0
-    page = Path("out/evaluation.html").read_text()
+    page = Path("out/evaluation.html").read_text(encoding="utf-8")
     links = Links()
     links.feed(page)
     assert len(links.found) == 4  # three figures and the worst scan
@@ -285,7 +285,7 @@ def test_names_are_escaped_in_the_report(jawloc, lab):
     write_model(lab / "m.pth")
     shutil.move(LAB / "phantom_000.dcm", LAB / "<b>&.dcm")
     assert jawloc("evaluate", "m.pth", LAB / "<b>&.dcm", *OPTIONS).exit_code == 0
-    page = Path("out/evaluation.html").read_text()
+    page = Path("out/evaluation.html").read_text(encoding="utf-8")
     assert "<b>" not in page
     assert "&lt;b&gt;&amp;" in page
 
@@ -341,7 +341,7 @@ def test_scans_that_fail_are_named_and_the_others_evaluated(jawloc, lab):
     assert said["scans"] == {"evaluated": 5, "failed": 4}
     reasons = {f["scan"]: f["reason"] for f in said["failed"]}
     assert set(reasons) == {"unlabelled", "empty", "junk", "gone"}
-    page = Path("out/evaluation.html").read_text()
+    page = Path("out/evaluation.html").read_text(encoding="utf-8")
     assert all(f">{name}<" in page for name in reasons)
     assert "4 scans failed" in result.stdout
 
@@ -502,7 +502,7 @@ def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
         "weights chosen by": SCAN_IDS[3:4],
         "radius calibrated on": SCAN_IDS[4:],
     }
-    assert "trained on" in Path(folder, "evaluation.html").read_text()
+    assert "trained on" in Path(folder, "evaluation.html").read_text(encoding="utf-8")
     assert said["objects"]["jaw"]["coverage"] is None  # one test scan supports no radius
     assert "give more test scans" in said["rows"][0]["radius_note"]
     run = client().get_run(made)
@@ -548,7 +548,7 @@ def test_a_champion_is_beaten_only_by_a_better_model(jawloc, more_scans, known_e
     assert float(tags["evaluation.p_value"]) == pytest.approx(
         better.comparison["p_value"], rel=1e-4
     )
-    assert "Wilcoxon" in Path("out/evaluation.html").read_text()
+    assert "Wilcoxon" in Path("out/evaluation.html").read_text(encoding="utf-8")
     again, said = attempt(2)
     assert (again.version, again.promoted) == ("3", False)
     assert "it is the champion already" in said
