@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from jawloc.config.keys import KEYS
 
-# The whole rule of each setting that is not just a number or a word.
 _SIZE = "three whole numbers of voxels [z, y, x], in brackets, each at least"
+# The whole rule of each setting that is not just a number or a word.
 RULES = {
     "dicom_dirs": "a list of folders, such as [dicoms/labelled]",
     "downsampled_dicom_size": f"auto, or {_SIZE} 2",
@@ -30,7 +30,6 @@ RULES = {
     "network.channels": "a list of whole numbers, each at least 1, one a level",
     "network.stride": "auto, 1, 2 or 4",
     "network.coarse": "auto, 1, 2, 4 or 8",
-    "network.skip_connections": "concatenate or add",
     "mask_supervision": "auto, true or false",
     "network.window": f"auto, or {_SIZE} 16",
     "presence_classifier.object_radius_mm": "null, or a number of mm greater than 0",

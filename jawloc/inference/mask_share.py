@@ -6,6 +6,7 @@ either. Where between is learned from scans that the network was not trained on.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -50,8 +51,9 @@ def choose_mask_shares(
         best_share(*(np.stack(points)[:, k] for points in (heatmap, mask, truth)))
         for k in range(len(locator.objects))
     ]
-    network.mask_share.copy_(torch.tensor(shares))
-    return replace(locator, networks=(network,))
+    chosen = copy.deepcopy(network)
+    chosen.mask_share = torch.tensor(shares, dtype=torch.float32, device=device)
+    return replace(locator, networks=(chosen,))
 
 
 def best_share(heatmap: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> float:

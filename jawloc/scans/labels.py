@@ -16,6 +16,8 @@ from jawloc.geometry import Shape, Triple
 from jawloc.scans.averaging import PlaneAverage, rows_reached
 from jawloc.scans.scan import ScanFile, ScanPoint, slab_ranges
 
+Objects = Mapping[str, Sequence[int] | None]  # label values by name; None: every non-zero one
+
 HALF = 0.5 - 1e-5  # of a voxel, less what single precision may lose in a sum of shares
 
 
@@ -39,6 +41,11 @@ def point_labels(points: Iterable[ScanPoint]) -> tuple[Label, ...]:
 def object_voxels(mask: np.ndarray, label_values: Collection[int] | None) -> np.ndarray:
     """Return which voxels of a mask belong to an object (bool); None: every non-zero voxel."""
     return mask != 0 if label_values is None else np.isin(mask, list(label_values))
+
+
+def voxels_by_object(mask: np.ndarray, objects: Objects) -> list[np.ndarray]:
+    """Return which voxels of a mask belong to each object (bool), in the objects' order."""
+    return [object_voxels(mask, values) for values in objects.values()]
 
 
 def object_values(found: Iterable[int], label_values: Collection[int] | None) -> set[int]:

@@ -187,6 +187,9 @@ def _slices_in(files: Sequence[Path]) -> Collection[Path] | None:
     """
     pictures = picture_slices(files)
     dicoms = dicom_slices(files)
+    volumes = [p for p in files if scan_ending(p) and p not in pictures and p not in dicoms]
+    if len(pictures) <= len(volumes):  # previews of these
+        pictures = []
     if pictures and (not dicoms or any(p.suffix.lower() in TIFF_ENDINGS for p in pictures)):
         found = {_is_2d(path) for path in (pictures[0], pictures[-1])}
         return None if True in found and False not in found else ()
@@ -196,10 +199,10 @@ def _slices_in(files: Sequence[Path]) -> Collection[Path] | None:
     if 1 in frames.values() or None in frames.values():
         frames = {path: frames_of(path) for path in dicoms}
     slices = {path for path, number in frames.items() if number == 1}
-    volumes = [path for path, number in frames.items() if number is not None and number > 1]
-    if not volumes:
+    whole = [path for path, number in frames.items() if number is not None and number > 1]
+    if not whole:
         return None if slices else ()
-    if len(volumes) == 1 and (len(slices) > 1 or scan_ending(volumes[0]) is None):
+    if len(whole) == 1 and (len(slices) > 1 or scan_ending(whole[0]) is None):
         return None
     if slices:
         tell(

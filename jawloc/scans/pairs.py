@@ -80,8 +80,8 @@ def find_scans_in(place: Path, what: str) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise InputError(f"{place}: the {what} must be in an existing folder; it does not exist")
-    if is_one_scan(place):
-        return [place]
+    if is_one_scan(place):  # its id is the folder's name, which "." and ".." don't say
+        return [place.resolve() if place.name in ("", "..") else place]
     paths = [
         path
         for path in sorted(place.iterdir())

@@ -185,9 +185,7 @@ def mask_targets(masks: Tensor, stage: Stage, augmentation: Augmentation | None)
     """Return the share of each heatmap voxel that masks (batch, object, z, y, x) take up."""
     if augmentation is not None:
         masks = transform_images(masks, augmentation)
-    if stage.heatmap_stride == 1:
-        return masks
-    return F.avg_pool3d(pad_to_multiple(masks, stage.heatmap_stride), stage.heatmap_stride)
+    return F.avg_pool3d(masks, stage.heatmap_stride, ceil_mode=True)
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -16,11 +16,10 @@ from torch import Tensor
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.cores import usable_cores
-from jawloc.scans.labels import object_voxels
+from jawloc.scans.labels import Objects, voxels_by_object
 from jawloc.training.intensity import IntensityConfig, normalise
 
 ReadImage = Callable[[int], Tensor]  # number of a scan -> its image
-Objects = Mapping[str, Sequence[int] | None]  # label values by name; None: every non-zero one
 READERS = 2  # threads that read scans from the cache
 BATCHES_AHEAD = 2
 DEVICE_SHARE = 0.5  # of a GPU's free memory for the scans; the rest is for training
@@ -148,7 +147,7 @@ def _masks(example: Example, objects: Objects) -> Tensor:
     """Return a scan's masks, (object, z, y, x): 1 or 0, or NaN where it has points only."""
     if example.mask is None:
         return torch.full((len(objects), *example.grid.shape_zyx), math.nan)
-    masks = [object_voxels(example.mask, values) for values in objects.values()]
+    masks = voxels_by_object(example.mask, objects)
     return torch.from_numpy(np.stack(masks).astype(np.float32))
 
 

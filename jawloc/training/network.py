@@ -72,7 +72,7 @@ class UNet(nn.Module):
         masks = config.mask_supervision is True
         self.register_buffer("mask_share", torch.zeros(n_objects) if masks else None)
         self.head = nn.Conv3d(channels[0], n_objects * (2 if masks else 1), 1)
-        if self.add:  # weight gradients take half as long with channels last
+        if self.add:  # a third faster to get the gradients of weights with channels last
             nn.Module.to(self, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:

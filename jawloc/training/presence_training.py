@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from jawloc.geometry import Shape
 from jawloc.scans.cache import Example, ExampleFile
-from jawloc.scans.labels import object_voxels
+from jawloc.scans.labels import Objects, voxels_by_object
 from jawloc.training.augmentation import (
     AugmentationConfig,
     draw_augmentation,
@@ -43,7 +43,6 @@ ABSENT, ELSEWHERE = 0.5, 0.25  # share of patches without the object; of these, 
 JITTER = 1.5  # samples between a patch's centre and the object's, as predictions are off too
 FAR = 0.5  # of a patch's edge: the least distance from the object of a patch from elsewhere
 
-Objects = Mapping[str, Sequence[int] | None]  # label values by name; None: every non-zero value
 ReadMasks = Callable[[Example], list[np.ndarray]]  # the voxels of each object, z, y, x
 Extent = tuple[int, ...]  # an object's lengths along (z, y, x), voxels of the downsampled grid
 
@@ -118,7 +117,7 @@ def _masks(
     No voxel is true for an object that the scan lacks, or of which only the centre is known.
     """
     if example.mask is not None:
-        return [object_voxels(example.mask, values) for values in objects.values()]
+        return voxels_by_object(example.mask, objects)
     shape, radius = example.grid.shape_zyx, _radius(example, config)
     return [
         np.zeros(shape, bool)

@@ -59,9 +59,9 @@ class Worker:
     loaded: tuple[tuple[IntensityConfig, bool], ScanTensors] | None = None
 
     def scans(self, config: Config) -> ScanTensors:
-        """Return all scans that trials use, loaded again if intensity or mask supervision differ.
+        """Return all scans that trials use, as one of this config needs them.
 
-        The setting of all trials that share them is `config`'s.
+        They are loaded again if its intensity or mask supervision is not the last trial's.
         """
         wanted = config.intensity, config.network.mask_supervision is True
         if self.loaded is None or self.loaded[0] != wanted:
@@ -185,10 +185,10 @@ def _train(
     with TemporaryDirectory() as folder:
         log_inputs(run, Path(folder), config, data)
         scans = worker.scans(config)
+        epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs
         for record in train(state, config, data, loaded=scans, progress=False):
             log_epoch(run, Path(folder), config, data, state)
             trial.set_user_attr("epochs", earlier + record.epoch)
-            epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs
             worker.tell(f"trial {trial.number}: epoch {record.epoch} of {epochs}")
             if compare_epochs:  # by the best error until now, as in the end
                 trial.report(min(r.val.error_voxels for r in state.records), record.epoch)

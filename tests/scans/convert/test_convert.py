@@ -16,6 +16,7 @@ from PIL import Image
 from jawloc.errors import InputError
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
+from jawloc.scans.listing import list_scans
 from jawloc.scans.reading import open_scan, read_scan
 
 SHAPE = (6, 5, 4)
@@ -511,3 +512,26 @@ def test_a_folder_of_slices_given_by_itself_is_one_scan(folders, kind):
     assert (item.scan_id, item.image, item.skip_reason) == ("fish", folder, None)
     assert convert(item).skip_reason is None
     assert (out / "fish.dcm").is_file()
+
+
+def test_a_folder_of_slices_is_named_after_itself_where_it_is_the_current_one(folders, monkeypatch):
+    images, label_folder, out = folders
+    folder = images / "fish"
+    folder.mkdir()
+    for number, plane in enumerate(quantisation("uint8")):
+        Image.fromarray(plane).save(folder / f"s{number:03}.png")
+    save(label_folder / "fish.nii", labels())
+    monkeypatch.chdir(folder)
+    (item,) = plan_conversion(Path(), label_folder, out)
+    assert (item.scan_id, item.skip_reason) == ("fish", None)
+
+
+def test_previews_beside_volumes_are_no_scan(folders):
+    """Regression: the folder was taken for a stack of slices, and its volumes were not found."""
+    images, label_folder, out = folders
+    for name in "ab":
+        save(images / f"{name}.nii", quantisation())
+        save(label_folder / f"{name}.nii", labels())
+        Image.fromarray(quantisation("uint8")[0]).save(images / f"{name}.png")
+    assert reasons(plan_conversion(images, label_folder, out)) == {"a": None, "b": None}
+    assert [scan.name for scan in list_scans([images])] == ["a", "b"]
