@@ -294,7 +294,7 @@ def test_unknown_keys(lab, sentence):
 
 
 def test_a_number_that_yaml_reads_as_text(lab, sentence):
-    text = (lab / "userconf.yml").read_text()
+    text = (lab / "userconf.yml").read_text(encoding="utf-8")
     (lab / "userconf.yml").write_text(text.replace("learning_rate: 0.003", "learning_rate: 1e-3"))
     assert sentence() == (
         "userconf.yml: learning_rate must be a number; received '1e-3', "

@@ -39,7 +39,9 @@ def process(*arguments, cwd, code=None, **settings):
 
 
 def test_jawloc_train_is_jawloc_train():
-    scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "scripts"
+    ]
     assert scripts["jawloc"] == "jawloc.cli:jawloc"
     assert scripts["jawloc-train"] == "jawloc.cli:train"
     assert cli.jawloc.commands["train"] is cli.train

@@ -659,7 +659,9 @@ def test_the_sigmas_of_two_stages_are_decided_and_logged(written, size, initial,
 @pytest.mark.parametrize("size", [[512, 128, 128], [96, 48, 48]])
 def test_the_default_search_space_is_valid_and_moves_what_gives_the_position(written, size):
     space = yaml.safe_load(
-        (Path(__file__).parents[2] / "jawloc/workflows/tune/curriculum.yml").read_text()
+        (Path(__file__).parents[2] / "jawloc/workflows/tune/curriculum.yml").read_text(
+            encoding="utf-8"
+        )
     )
     limits = space["search"]["curriculum.minimum_sigma"]
     path = written({"downsampled_dicom_size": size})

@@ -52,7 +52,7 @@ def evaluation(use=(("between", "train"),), **changes) -> ModelEvaluation:
 
 def test_rows_are_ranked_by_error_and_failures_come_last(tmp_path):
     _, table_file, _ = write_report(tmp_path, evaluation(), {})
-    table = list(csv.DictReader(io.StringIO(table_file.read_text())))
+    table = list(csv.DictReader(io.StringIO(table_file.read_text(encoding="utf-8"))))
     assert [row["scan"] for row in table] == ["far", "between", "near", "bad"]
     assert [row["rank"] for row in table] == ["1", "2", "3", ""]
     far, between, near, bad = table
@@ -163,9 +163,9 @@ def test_without_any_scan_there_is_still_a_report(tmp_path):
     assert [path.name for path in files] == [
         f"evaluation.{kind}" for kind in ("json", "csv", "html")
     ]
-    assert "Scans that failed: 1" in files[2].read_text()
-    assert "bad.dcm" in files[1].read_text()
-    assert json.loads(files[0].read_text())["objects"] == {}
+    assert "Scans that failed: 1" in files[2].read_text(encoding="utf-8")
+    assert "bad.dcm" in files[1].read_text(encoding="utf-8")
+    assert json.loads(files[0].read_text(encoding="utf-8"))["objects"] == {}
 
 
 @pytest.mark.parametrize("inside", [(None, None), (100, None)])

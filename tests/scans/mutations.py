@@ -141,7 +141,7 @@ def _no_larger_than(limit: int, name: str) -> Iterator[None]:
 
 
 def _peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 

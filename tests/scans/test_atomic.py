@@ -12,11 +12,11 @@ def test_a_file_is_replaced_once_it_is_complete(tmp_path):
     path.write_text("old")
     with atomic_path(path) as temporary:
         temporary.write_text("new")
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert temporary.parent == path.parent
         assert temporary.name.endswith(".nii.gz") and temporary.name.startswith(".")
         assert target_of_temporary(temporary) == path
-    assert path.read_text() == "new"
+    assert path.read_text(encoding="utf-8") == "new"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -26,7 +26,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

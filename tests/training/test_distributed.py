@@ -124,7 +124,7 @@ def _follower_of(parent: int) -> int:
     """Return the process of rank 1 among torchrun's own."""
     for folder in Path("/proc").iterdir():
         try:
-            is_child = f"PPid:\t{parent}\n" in (folder / "status").read_text()
+            is_child = f"PPid:\t{parent}\n" in (folder / "status").read_text(encoding="utf-8")
             if is_child and b"\0RANK=1\0" in (folder / "environ").read_bytes():
                 return int(folder.name)
         except OSError:

@@ -27,7 +27,7 @@ def outputs(lab, name="locator"):
 
 
 def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
 def runs(lab):
@@ -158,7 +158,7 @@ def test_the_locator_has_the_networks_of_all_folds_and_fair_errors(done):
 def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from_it(done):
     lab, result = done
     folder, said = outputs(lab), summary(outputs(lab))
-    report = json.loads((folder / "evaluation.json").read_text())
+    report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert (report["scans"], report["seen_scans"]) == ({"evaluated": 5, "failed": 0}, {})
     errors = {row["scan"]: row["error_mm"] for row in report["rows"]}
     assert errors == {
@@ -194,7 +194,7 @@ def test_the_runs_are_nested_and_the_parent_has_the_model(done):
     assert {"out_of_fold.csv", "summary.json", "locator.pth", "test_centroid.png"} <= {
         path.name for path in (folder / "outputs").iterdir()
     }
-    assert json.loads((folder / "folds.json").read_text()) == {
+    assert json.loads((folder / "folds.json").read_text(encoding="utf-8")) == {
         "fold 1": TESTED[0],
         "fold 2": TESTED[1],
     }

@@ -37,7 +37,9 @@ def test_the_demo_makes_phantoms_and_says_what_needs_no_network(tiny_demo, jawlo
     scans = sorted((tiny_demo / "dicoms" / "demo").iterdir())
     assert [path.name for path in scans] == [f"phantom_{n:03d}.dcm" for n in range(5)]
     summary = json.loads(
-        (tiny_demo / "script_output" / "jaw_location" / "demo" / "summary.json").read_text()
+        (tiny_demo / "script_output" / "jaw_location" / "demo" / "summary.json").read_text(
+            encoding="utf-8"
+        )
     )
     for name in ("jawloc", "mean position", "brightest spot"):
         (line,) = [line for line in result.stdout.splitlines() if f"  {name}  " in line]
@@ -79,7 +81,7 @@ def test_a_shortened_demo_finds_the_jaw(lab, jawloc, no_pictures, monkeypatch):
     result = jawloc("train", "--demo")
     assert result.exit_code == 0, result.output
     folder = lab / "script_output" / "jaw_location" / "demo"
-    said = json.loads((folder / "summary.json").read_text())
+    said = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     ways = ("test", "mean_position", "brightest_spot")
     found, mean, brightest = (said[f"{way}_error"]["downsampled_voxels"] for way in ways)
     assert found < 2.0

@@ -91,7 +91,7 @@ def more_scans(lab, further_phantoms):
 
 
 def content(folder="out"):
-    return json.loads(Path(folder, "evaluation.json").read_text())
+    return json.loads(Path(folder, "evaluation.json").read_text(encoding="utf-8"))
 
 
 def client():
@@ -400,7 +400,9 @@ def test_a_users_own_pictures_survive_evaluations_and_earlier_ones_of_jawloc_go(
         result = jawloc("evaluate", "m.pth", LAB / f"{scan}.dcm", *OPTIONS)
         assert result.exit_code == 0, result.output
         made.append({path.name for path in Path("out").iterdir()} - {*USERS, MANIFEST})
-        assert [Path("out", name).read_text() for name in USERS] == ["mine"] * len(USERS)
+        assert [Path("out", name).read_text(encoding="utf-8") for name in USERS] == ["mine"] * len(
+            USERS
+        )
     usual = {f"evaluation.{kind}" for kind in ("json", "csv", "html")}
     usual |= {"success.png", "trust.png", "bias.png"}
     assert made == [{*usual, f"worst_01_{scan}.png"} for scan in SCAN_IDS[:2]]
@@ -451,7 +453,7 @@ def test_the_names_to_be_written_carry_the_object_where_there_are_several(jawloc
     Path("out", "trust_lower.png").unlink()
     # these phantoms have labels of both objects, any value of which counts here
     assert jawloc("evaluate", "m.pth", LAB, *OPTIONS).exit_code == 0
-    assert Path("out", "trust.png").read_text() == "mine"
+    assert Path("out", "trust.png").read_text(encoding="utf-8") == "mine"
     assert Path("out", "trust_lower.png").is_file()
 
 
@@ -494,7 +496,9 @@ def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
     assert result.exit_code == 0, result.output
     folder = "script_output/evaluations/mine"
     said = content(folder)
-    made = json.loads(Path("script_output/jaw_location/mine/summary.json").read_text())["run_id"]
+    made = json.loads(
+        Path("script_output/jaw_location/mine/summary.json").read_text(encoding="utf-8")
+    )["run_id"]
     assert said["run_id"] == made
     assert said["crop_size_voxels_zyx"] == [20, 20, 20]
     assert {k: sorted(v) for k, v in said["seen_scans"].items()} == {
@@ -657,7 +661,7 @@ def test_a_fold_knows_what_it_was_trained_on(jawloc, lab, no_pictures):
     words = ("train", "--model-name", "m", "--folds", 2, "--set", "num_epochs=1")
     assert jawloc(*words).exit_code == 0
     folder = Path("script_output/jaw_location/m")
-    own = json.loads((folder / "fold_1" / "summary.json").read_text())
+    own = json.loads((folder / "fold_1" / "summary.json").read_text(encoding="utf-8"))
     shutil.copy(folder / "fold_1" / "fold_1.pth", lab / "elsewhere.pth")
     for model in (folder / "fold_1" / "fold_1.pth", "elsewhere.pth"):
         result = jawloc("evaluate", model, LAB, *OPTIONS)
@@ -672,7 +676,7 @@ def test_a_fold_knows_what_it_was_trained_on(jawloc, lab, no_pictures):
         assert "its errors there are optimistic" in result.stdout
     # of two folds' networks, each was trained on or chosen by every scan that the other tested
     assert jawloc("evaluate", "m", LAB, *OPTIONS).exit_code == 0
-    both = json.loads((folder / "fold_2" / "summary.json").read_text())["scans"]
+    both = json.loads((folder / "fold_2" / "summary.json").read_text(encoding="utf-8"))["scans"]
     trained = sorted({*own["scans"]["train"], *both["train"]})
     chosen_by = sorted({*own["scans"]["validation"], *both["validation"]} - {*trained})
     assert {k: sorted(v) for k, v in content()["seen_scans"].items()} == {

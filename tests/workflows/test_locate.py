@@ -93,7 +93,7 @@ def test_positions_are_the_locators_in_every_table(locate, here):
         assert numbers(row, "spread_voxels") == pytest.approx([found.spread_voxels], abs=1e-6)
         assert (row["object"], row["status"], row["path"]) == ("jaw", "uncertain", str(here / path))
         assert float(row["seconds"]) > 0
-    as_json = json.loads(Path("out/locations.json").read_text())
+    as_json = json.loads(Path("out/locations.json").read_text(encoding="utf-8"))
     assert [row["scan"] for row in as_json] == ["fish", "c"]
     assert [row["z_voxels"] for row in as_json] == [point(fish)[0], point(c)[0]]
     assert as_json[0]["radius_mm"] is None
@@ -108,7 +108,7 @@ def test_the_place_in_patient_space_is_simpleitks(locate, here):
     image = SimpleITK.ReadImage(here / "c.nii.gz")
     expected = image.TransformContinuousIndexToPhysicalPoint(point(row)[::-1])
     assert numbers(row, "x_lps_mm", "y_lps_mm", "z_lps_mm") == pytest.approx(expected, abs=1e-5)
-    markups = json.loads(Path("out/markups/c.mrk.json").read_text())["markups"][0]
+    markups = json.loads(Path("out/markups/c.mrk.json").read_text(encoding="utf-8"))["markups"][0]
     assert markups["controlPoints"][0]["position"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_every_object_has_a_row_and_files_of_its_own(locate, here):
     assert locate("c.nii.gz", model="two.pth").exit_code == 0
     assert [row["object"] for row in table()] == ["upper jaw", "otolith"]
     assert [row["crop_file"] for row in table()] == ["imgs/c_upper jaw.tif", "imgs/c_otolith.tif"]
-    markups = json.loads(Path("out/markups/c.mrk.json").read_text())["markups"][0]
+    markups = json.loads(Path("out/markups/c.mrk.json").read_text(encoding="utf-8"))["markups"][0]
     assert [p["label"] for p in markups["controlPoints"]] == ["upper jaw", "otolith"]
 
 
@@ -292,7 +292,7 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
         assert row["reason"].startswith(f"{path}: ")
         assert said in row["reason"]
         assert f"failed: {row['reason']}\n" in result.stderr  # which names the file
-    assert len(json.loads(Path("out/locations.json").read_text())) == 8
+    assert len(json.loads(Path("out/locations.json").read_text(encoding="utf-8"))) == 8
     assert {p.name for p in Path("out/imgs").iterdir()} == {"fish.tif", "c.tif"}
     assert {p.name for p in Path("out/markups").iterdir()} == {"fish.mrk.json", "c.mrk.json"}
 

@@ -53,7 +53,7 @@ def train(jawloc, lab: Path, name: str, **settings) -> tuple[dict, list[dict]]:
         rows = [
             {k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)
         ]
-    said = json.loads((folder / "summary.json").read_text())
+    said = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     numbers = [{k: float(v) for k, v in row.items() if k != "seconds"} for row in rows]
     return said | {"stderr": result.stderr}, numbers
 
@@ -102,12 +102,12 @@ def test_from_points_to_a_report_with_all_pictures(lab, jawloc, table):
     assert result.exit_code == 0, result.output
     # for each object, in all scans and in those that the model did not learn from
     assert result.stdout.count("unknown, without masks, how many crops hold all of it") == 4
-    report = json.loads((lab / "out" / "evaluation.json").read_text())
+    report = json.loads((lab / "out" / "evaluation.json").read_text(encoding="utf-8"))
     assert report["objects"]["left"]["crops"] is None
     assert len(report["rows"]) == 2 * len(SCAN_IDS)
     of_masks = jawloc("evaluate", "clicked", "dicoms/labelled", "--output-dir", "masks")
     assert of_masks.exit_code == 0, of_masks.output
-    masked = json.loads((lab / "masks" / "evaluation.json").read_text())
+    masked = json.loads((lab / "masks" / "evaluation.json").read_text(encoding="utf-8"))
     for row, other in zip(report["rows"], masked["rows"], strict=True):
         assert row["scan"] == other["scan"]
         assert row["error_mm"] == pytest.approx(other["error_mm"], abs=1e-5)
@@ -135,7 +135,7 @@ def test_folds_of_scans_with_points(lab, jawloc, table, no_pictures):
     assert result.exit_code == 0, result.output
     assert "crops that hold all of the left: unknown, as no scan has a mask" in result.stdout
     summary = lab / "script_output" / "jaw_location" / "m" / "summary.json"
-    assert json.loads(summary.read_text())["crops"] == {"left": None, "right": None}
+    assert json.loads(summary.read_text(encoding="utf-8"))["crops"] == {"left": None, "right": None}
 
 
 def test_points_that_can_not_be_used_are_refused_in_a_sentence(lab, jawloc, table):

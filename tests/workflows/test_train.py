@@ -92,7 +92,7 @@ def rows(lab, name="locator"):
 
 
 def summary(lab, name="locator"):
-    return json.loads((outputs(lab, name) / "summary.json").read_text())
+    return json.loads((outputs(lab, name) / "summary.json").read_text(encoding="utf-8"))
 
 
 def runs(lab):
@@ -230,7 +230,7 @@ def test_the_terminal_says_how_good_beside_the_mean_position_and_where_to_look(s
 
 def test_the_kept_config_says_what_the_run_did(smoke):
     lab, _ = smoke
-    kept = yaml.safe_load((outputs(lab) / "config.yml").read_text())
+    kept = yaml.safe_load((outputs(lab) / "config.yml").read_text(encoding="utf-8"))
     config = load_config(lab / "userconf.yml")
     assert kept == yaml.safe_load(config.as_yaml())
 
@@ -322,12 +322,12 @@ def test_every_file_is_an_artifact(smoke, record):
     kept = files_below(outputs(lab))
     del kept[MANIFEST]
     assert files_below(record.folder / "outputs") == kept
-    split = json.loads((record.folder / "split.json").read_text())
+    split = json.loads((record.folder / "split.json").read_text(encoding="utf-8"))
     assert split == {"train": SCAN_IDS[:3], "val": SCAN_IDS[3:4], "test": SCAN_IDS[4:]}
 
 
 def test_the_data_are_recorded_by_id_and_cache_key(record):
-    content = json.loads((record.folder / "dataset.json").read_text())
+    content = json.loads((record.folder / "dataset.json").read_text(encoding="utf-8"))
     assert {name: list(keys) for name, keys in content.items()} == {
         "train": SCAN_IDS[:3],
         "val": SCAN_IDS[3:4],
@@ -703,7 +703,7 @@ def test_only_what_a_run_wrote_is_logged_as_its_outputs(copied, jawloc, no_pictu
     (outputs(copied) / "notes.txt").write_text("mine")
     (outputs(copied) / "bias_notes.png").write_text("mine")
     assert jawloc("train", "--overwrite", "--set", "num_epochs=1").exit_code == 0
-    assert (outputs(copied) / "notes.txt").read_text() == "mine"
+    assert (outputs(copied) / "notes.txt").read_text(encoding="utf-8") == "mine"
     client, (run, _) = runs(copied)
     logged = {file.path for file in client.list_artifacts(run.info.run_id, "outputs")}
     assert "outputs/locator.pth" in logged
@@ -892,7 +892,9 @@ def test_a_sigma_that_a_stage_begins_at_instead_is_said_once(lab, jawloc, no_pic
         "note: sigmas, in downsampled voxels: curriculum.fine_initial_sigma is 1.5 instead of "
         "initial_kernel_size 4 (the fine stage's window is 16 long)"
     ]
-    kept = yaml.safe_load((outputs(lab) / "config.yml").read_text())["jaw_loc_config"]
+    kept = yaml.safe_load((outputs(lab) / "config.yml").read_text(encoding="utf-8"))[
+        "jaw_loc_config"
+    ]
     assert kept["curriculum"]["fine_initial_sigma"] == 1.5
     for fold in summary(lab)["fold_results"]:
         assert (fold["best_sigma_voxels"], fold["best_sigma_coarse_voxels"]) == (1.5, 4)

@@ -164,7 +164,9 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(place
         first.kill()
         first.wait()
         lease = place.with_name("x.lease")
-        lease.write_text(lease.read_text().replace(f"pid={first.pid}", f"pid={other.pid}"))
+        lease.write_text(
+            lease.read_text(encoding="utf-8").replace(f"pid={first.pid}", f"pid={other.pid}")
+        )
         assert holder_of(place) == other.pid
         with exclusive_lock(place, "x"):
             assert holder_of(place) == os.getpid()

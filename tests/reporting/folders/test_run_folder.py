@@ -87,7 +87,7 @@ def test_what_was_to_be_overwritten_comes_back_if_no_epoch_is_finished(tmp_path,
         write(folder, "config.yml")
         raise error
     assert [path.name for path in folder.iterdir()] == ["x.pth"]
-    assert (folder / "x.pth").read_text() == "old model"
+    assert (folder / "x.pth").read_text(encoding="utf-8") == "old model"
 
 
 def test_a_name_that_another_run_took_meanwhile_is_refused_and_left_alone(tmp_path):
@@ -123,13 +123,17 @@ def test_the_folders_of_folds_are_replaced_and_brought_back_as_well(tmp_path):
             (folder / f"fold_{number}" / name).write_text(name)
     (folder / "fold_2" / "notes.txt").write_text("mine")
     (folder / "fold_3").write_text("no folder")
-    before = {path: path.is_file() and path.read_text() for path in folder.rglob("*")}
+    before = {
+        path: path.is_file() and path.read_text(encoding="utf-8") for path in folder.rglob("*")
+    }
     with pytest.raises(RuntimeError), run_folder(folder, overwrite=True, resume=False):
         assert visible(folder) == {"fold_2", "fold_3"}
         with run_folder(folder / "fold_4", overwrite=True, resume=False):
             write(folder / "fold_4", CHECKPOINT)
         raise RuntimeError
-    assert {path: path.is_file() and path.read_text() for path in folder.rglob("*")} == before
+    assert {
+        path: path.is_file() and path.read_text(encoding="utf-8") for path in folder.rglob("*")
+    } == before
     with run_folder(folder, overwrite=True, resume=False):
         pass
     assert {p.name for p in folder.rglob("*")} == {MANIFEST, "fold_2", "notes.txt", "fold_3"}

@@ -199,7 +199,7 @@ def test_files_and_mappings_become_artifacts(root, tmp_path):
         run.log_dict({"train": ["a"]}, "split.json")
     folder = artifacts(root, run.run_id)
     assert (folder / "outputs" / "losses.png").read_bytes() == b"picture"
-    assert json.loads((folder / "split.json").read_text()) == {"train": ["a"]}
+    assert json.loads((folder / "split.json").read_text(encoding="utf-8")) == {"train": ["a"]}
 
 
 def test_dataset_names_every_scan_and_changes_with_its_cache_key(root):
@@ -212,7 +212,9 @@ def test_dataset_names_every_scan_and_changes_with_its_cache_key(root):
         digests.append({i.dataset.name: i.dataset.digest for i in inputs})
         contexts = {i.dataset.name: i.tags[0].value for i in inputs}
         assert contexts == {"train scans": "train", "val scans": "val"}
-        content = json.loads((artifacts(root, run.run_id) / "dataset.json").read_text())
+        content = json.loads(
+            (artifacts(root, run.run_id) / "dataset.json").read_text(encoding="utf-8")
+        )
         assert content == {"train": {"a": "k1", "b": key}, "val": {"c": "k3"}}
     assert digests[0] == digests[1]
     assert digests[0]["train scans"] != digests[2]["train scans"]
@@ -332,7 +334,7 @@ def test_logged_locator_predicts_from_paths_without_a_pickle(root, small_locator
 
     files = root / "mlruns" / "artifacts" / "models" / logged.model_id / "artifacts"
     assert (files / "code" / "jawloc" / "reporting" / "tracking" / "served_model.py").is_file()
-    pinned = (files / "requirements.txt").read_text().split()
+    pinned = (files / "requirements.txt").read_text(encoding="utf-8").split()
     assert all("==" in line and "+" not in line for line in pinned)
     (weights,) = files.rglob("*.pth")
     assert zipfile.is_zipfile(weights)

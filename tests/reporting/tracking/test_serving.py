@@ -66,7 +66,7 @@ def served(logged, **variables):
         deadline = time.monotonic() + LONGEST_START
         while not answers(f"{address}/ping"):
             running = server.poll() is None and time.monotonic() < deadline
-            assert running, f"the server did not start:\n{log.read_text()[-3000:]}"
+            assert running, f"the server did not start:\n{log.read_text(encoding='utf-8')[-3000:]}"
             time.sleep(0.2)
         yield address
     finally:

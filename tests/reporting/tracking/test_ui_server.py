@@ -69,7 +69,9 @@ def test_says_where_the_pages_are_once_they_answer_and_ends_the_server(monkeypat
     known = MlflowClient(tracking_uri(root)).get_experiment_by_name("jaw_location")
     assert f"http://127.0.0.1:{port}/#/experiments/{known.experiment_id}" in said[-1]
     assert not answers(port)
-    asked = (root / "asked for").read_text()  # it runs in the project folder, on its own store
+    asked = (root / "asked for").read_text(
+        encoding="utf-8"
+    )  # it runs in the project folder, on its own store
     artifacts = (root / "mlruns" / "artifacts").as_uri()
     stores = f"--backend-store-uri {tracking_uri(root)} --default-artifact-root {artifacts}"
     assert asked.startswith(f"server {stores} ")

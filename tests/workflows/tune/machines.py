@@ -42,8 +42,8 @@ class Machine:
         self.process.join(SECONDS)
         code = self.process.exitcode
         self.kill()
-        assert code == exit_code, self.said.read_text()
-        return self.said.read_text()
+        assert code == exit_code, self.said.read_text(encoding="utf-8")
+        return self.said.read_text(encoding="utf-8")
 
     def kill(self):
         self.process.kill()
@@ -57,7 +57,7 @@ class Machine:
         until, known = time.monotonic() + SECONDS, []
         while time.monotonic() < until:
             for machine in (self, *beside):
-                assert machine.process.is_alive(), machine.said.read_text()
+                assert machine.process.is_alive(), machine.said.read_text(encoding="utf-8")
             with suppress(Exception):  # the tables, or the study, are not there yet
                 known = trials()
             begun = [
@@ -70,7 +70,9 @@ class Machine:
                 return begun
             time.sleep(0.3)
         states = [(trial.state.name, len(trial.intermediate_values)) for trial in known]
-        raise AssertionError([states, *(m.said.read_text() for m in (self, *beside))])
+        raise AssertionError(
+            [states, *(m.said.read_text(encoding="utf-8") for m in (self, *beside))]
+        )
 
 
 def pid_of(trial):

@@ -99,8 +99,8 @@ def mlflow_server(store, folder, port):
     try:
         until = time.monotonic() + SECONDS
         while not answers(f"{address}/health"):
-            assert process.is_alive(), (folder / "said").read_text()
-            assert time.monotonic() < until, (folder / "said").read_text()
+            assert process.is_alive(), (folder / "said").read_text(encoding="utf-8")
+            assert time.monotonic() < until, (folder / "said").read_text(encoding="utf-8")
             time.sleep(0.2)
         yield address
     finally:

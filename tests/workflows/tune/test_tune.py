@@ -104,7 +104,9 @@ def test_a_study_from_its_first_trial_to_the_training_of_the_best(lab, words, ja
     # the best settings give the best trial's figure again, to the last bit
     result = jawloc("train", "--model-name", "best", "--experiment", folder(lab) / "best.yml")
     assert result.exit_code == 0, result.output
-    summary = json.loads((lab / "script_output/jaw_location/best/summary.json").read_text())
+    summary = json.loads(
+        (lab / "script_output/jaw_location/best/summary.json").read_text(encoding="utf-8")
+    )
     assert summary["validation_error"]["downsampled_voxels"] == best.value
 
 
@@ -112,9 +114,9 @@ def test_the_same_command_goes_on_and_a_finished_study_stays(lab, words, jawloc)
     assert jawloc(*words, "--trials", 1).exit_code == 0
     assert jawloc(*words, "--trials", 2).exit_code == 0
     assert [t.state.name for t in study(lab).trials] == ["COMPLETE"] * 2
-    before = (folder(lab) / "trials.csv").read_text()
+    before = (folder(lab) / "trials.csv").read_text(encoding="utf-8")
     assert jawloc(*words, "--trials", 2).exit_code == 0
-    assert (folder(lab) / "trials.csv").read_text() == before
+    assert (folder(lab) / "trials.csv").read_text(encoding="utf-8") == before
     parent, nested = runs(lab)
     assert len(nested) == 2
     assert parent.data.metrics["trials_complete"] == 2
