@@ -79,7 +79,8 @@ def draw_slice(
         aspect=spacing[view.rows] / spacing[view.columns] if spacing else 1.0,
     )
     axes.set_autoscale_on(False)
-    axes.set_title(f"{view.name}, {'zyx'[view.normal]} = {position}")
+    # at a fixed height: to look for free room takes a sixth of the time of drawing
+    axes.set_title(f"{view.name}, {'zyx'[view.normal]} = {position}", y=1.0)
     axes.set_xlabel(f"{'zyx'[view.columns]} (voxels)")
     axes.set_ylabel(f"{'zyx'[view.rows]} (voxels)", labelpad=2)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
