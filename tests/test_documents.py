@@ -122,3 +122,36 @@ def test_the_readmes_settings_table_is_complete_and_has_the_defaults(tmp_path):
         *(f"curriculum.{name}" for name in ("coarse_initial_sigma", "coarse_minimum_sigma")),
         *("curriculum.fine_initial_sigma", "mask_supervision"),
     }
+
+
+EXPERIMENTS = sorted(
+    path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "experiments").rglob("*.yml")
+)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_an_experiment_begins_with_its_command_its_duration_and_a_figure_of_the_log(path):
+    assert isinstance(yaml.safe_load(read(path)), dict)
+    head = re.match(r"(?:#.*\n)+", read(path))
+    assert head is not None
+    lines = [line.removeprefix("#").strip() for line in head[0].splitlines()]
+    assert any(path in line and re.match(r"(?:jawloc|python) ?", line) for line in lines) or (
+        path.endswith("phantoms.yml") and any("phantoms.py" in line for line in lines)
+    )
+    assert sum(line.startswith("Takes: ") for line in lines) == 1
+    text = " ".join(lines)
+    expected = text.split("Expect: ")[1]
+    if expected.startswith("nothing yet"):
+        assert Path(path).name not in read("experiments/log.md")
+        return
+    figures, date = re.match(r"(.*?)\(log of (\d{4}-\d\d-\d\d)\)", expected).groups()
+    entries = re.split(r"\n## ", read("experiments/log.md"))
+    of_the_day = " ".join(entry for entry in entries if entry.startswith(date))
+    numbers = re.findall(r"\d+\.\d+", figures)
+    assert numbers
+    assert [number for number in numbers if number not in of_the_day] == []
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_the_index_of_experiments_has_every_file(path):
+    assert f"]({path.removeprefix('experiments/')})" in read("experiments/README.md")
