@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+HIDDEN = "***"
+_SECRET_NAME = r"[\w.-]*(?:pass|pwd|token|secret|key|sig|cred|auth)[\w.-]*"
+_SECRETS = tuple(
+    (re.compile(pattern, re.IGNORECASE), shown)
+    for pattern, shown in (
+        # scheme://user:password@host; a database's password may hold slashes
+        (r"(\b[a-z][\w+.-]*://[^\s:/@]*:)[^\s/?#'\"]*@", rf"\1{HIDDEN}@"),
+        (r"(\b(?!https?:)[a-z][\w+.-]*://[^\s:/@]*:)[^\s'\"]*@", rf"\1{HIDDEN}@"),
+        (r"(\bhttps?://)[^\s:/@?#'\"]+@", rf"\1{HIDDEN}@"),  # a token without a user
+        (rf"([?&]{_SECRET_NAME}=)[^\s&#'\")]*", rf"\1{HIDDEN}"),
+        (r"(\b(?:password|passwd|pwd)=)[^\s&'\"]+", rf"\1{HIDDEN}"),  # in a driver's own form
+    )
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with the passwords, tokens and keys in its addresses replaced by `***`."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 class InputError(Exception):
@@ -11,12 +33,18 @@ class InputError(Exception):
 
     The message is one sentence with the file (or key), the rule and the value, for instance
     ``131.dcm: the mask is empty; an example needs at least one labelled voxel``. The command
-    line prints it without a traceback and exits with code 2.
+    line prints it without a traceback and exits with code 2. Secrets in addresses are hidden.
     """
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class TrainingError(Exception):
     """Training cannot go on (for instance a loss that is not finite); exit code 1."""
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 def one_line(error: BaseException) -> str:

@@ -7,15 +7,17 @@ import math
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from jawloc.errors import InputError, TrainingError
+from jawloc.errors import InputError, TrainingError, without_secrets
 
 if TYPE_CHECKING:
     from jawloc.config import Config
@@ -79,12 +81,16 @@ class Command(click.Command):
             super().invoke(ctx)
         except tuple(EXIT_CODES) as error:
             if debug:
+                sys.excepthook = show_traceback
                 raise
             code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
             # of torchrun's processes, only the first prints the error
             if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
-                click.echo(f"Error: {str(error) or 'interrupted'}", err=True)
+                click.echo(f"Error: {without_secrets(str(error)) or 'interrupted'}", err=True)
             sys.exit(code)
+        except Exception:
+            sys.excepthook = show_traceback
+            raise
 
 
 def _interrupt(signum: int, _frame: object) -> NoReturn:
@@ -92,7 +98,15 @@ def _interrupt(signum: int, _frame: object) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> None:
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {without_secrets(str(message))}", err=True)
+
+
+def show_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an error that ends the process as Python does, without the secrets in addresses."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    click.echo(without_secrets(text), err=True, nl=False)
 
 
 setting = option_under("Settings")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,36 @@ def test_options_that_contradict_each_other(lab, sentence):
     assert sentence("--resume", "--overwrite").startswith("--resume goes on with a run")
     for given in (("--experiment", "e.yml"), ("--config", "other.yml")):
         assert sentence("--demo", *given).startswith("--demo has settings of its own")
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+PASSWORD = "s3cret"
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, ValueError])
+def test_sentences_warnings_and_tracebacks_hide_secrets(monkeypatch, capsys, jawloc, kind):
+    """Regression: an error's sentence, and the traceback of --debug, had the store's password."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+
+    def fail(*_, **__):
+        warnings.warn(f"slow: http://me:{PASSWORD}@lab", stacklevel=1)
+        try:
+            raise OSError(f"no answer from postgresql://me:{PASSWORD}@lab/runs")
+        except OSError as error:
+            raise kind(f"https://me:{PASSWORD}@lab: gone") from error
+
+    monkeypatch.setattr("jawloc.reporting.tracking.ui_server.open_ui", fail)
+    said = jawloc("ui")
+    if kind is ConnectionError:
+        assert said.stderr.endswith("Error: https://me:***@lab: gone\n")
+    assert "warning: slow: http://me:***@lab" in said.stderr
+    error = jawloc("ui", "--debug").exception
+    sys.excepthook(type(error), error, error.__traceback__)
+    shown = capsys.readouterr().err
+    assert "postgresql://me:***@lab/runs" in shown
+    assert "https://me:***@lab: gone" in shown
+    assert PASSWORD not in shown
 
 
 # --- the same in a real process ------------------------------------------------------------------

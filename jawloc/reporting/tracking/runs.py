@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient, MlflowException, entities
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking import model_logging
 from jawloc.reporting.tracking.source import source_tags
 from jawloc.reporting.tracking.store import EXPERIMENT, connected, prepare_store, without_retries
@@ -133,6 +133,7 @@ def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def _shortened(text: str) -> str:
+    text = without_secrets(text)
     short = f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
     return text if len(text) <= LONGEST_VALUE else short
 
@@ -145,7 +146,7 @@ class TrackedRun:
     run_id: str
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log params as text, very long ones shortened; those that the run has stay."""
+        """Log params as text, without secrets, very long ones shortened; known ones stay."""
         known = self.client.get_run(self.run_id).data.params
         texts = {key: _shortened(str(value)) for key, value in params.items()}
         new = [entities.Param(key, text) for key, text in texts.items() if key not in known]
@@ -175,7 +176,7 @@ class TrackedRun:
         self.client.log_image(self.run_id, figure_to_array(figure), key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags, very long texts shortened."""
+        """Set tags, without secrets, very long texts shortened."""
         # in a batch, which the store tries again where several processes set the same tag
         every = [entities.RunTag(key, _shortened(text)) for key, text in tags.items()]
         self.client.log_batch(self.run_id, tags=every)
@@ -204,7 +205,7 @@ class TrackedRun:
                 name=f"{name} scans",
                 digest=hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:8],
                 source_type="local",
-                source=json.dumps({"uri": place}),
+                source=json.dumps({"uri": without_secrets(place)}),
                 profile=json.dumps({"num_scans": len(keys)}),
             )
             context = entities.InputTag("mlflow.data.context", name)

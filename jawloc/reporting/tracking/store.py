@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,11 +16,23 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking import MLFLOW_RETRIES
 
 EXPERIMENT = "jaw_location"
 STORE_FOLDER = "mlruns"
+
+
+class _Masked(logging.Filter):
+    """Hides the secrets in what MLflow logs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_secrets(record.getMessage()), None
+        return True
+
+
+for _handler in logging.getLogger("mlflow").handlers:
+    _handler.addFilter(_Masked())
 
 
 def tracking_uri(root: Path) -> str:
@@ -151,9 +164,8 @@ def reached(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise ConnectionError(
-            f"{uri}: the store of the runs can't be reached or used; {str(error).splitlines()[0]}"
-        ) from error
+        reason = f"the store of the runs can't be reached or used; {str(error).splitlines()[0]}"
+        raise ConnectionError(without_secrets(f"{uri}: {reason}")) from error
 
 
 @contextmanager

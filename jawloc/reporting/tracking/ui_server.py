@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking.store import EXPERIMENT, prepare_store, store_database
 
 HOST = "127.0.0.1"
@@ -32,19 +32,26 @@ def open_ui(
     known = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
     page = f"#/experiments/{known.experiment_id}"
     if uri.startswith("http"):
-        say(f"the runs are at {uri.rstrip('/')}/{page}")
+        say(without_secrets(f"the runs are at {uri.rstrip('/')}/{page}"))
         return
     artifacts = store_database(root).with_name("artifacts").as_uri()
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             raise InputError(f"--port: another program uses this port, choose another; {port}")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    # -P: a file of the project's folder that is called like a package is not run; the same goes for
+    # the server's own processes
+    command = [sys.executable, "-P", "-m", "mlflow", "server"]
+    # without the job execution, seven idle processes fewer
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    environment |= {"PYTHONSAFEPATH": "1"}
+    if without_secrets(uri) == uri:
+        command += ["--backend-store-uri", uri]
+    else:  # other users of the machine see a command, but not its environment
+        environment |= {"MLFLOW_BACKEND_STORE_URI": uri}
     command += ["--default-artifact-root", artifacts, "--host", HOST, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    # without the job execution, seven idle processes fewer
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     say("starting, this takes some seconds ...")
-    server = subprocess.Popen(command, cwd=root, env={**os.environ, **quiet})
+    server = subprocess.Popen(command, cwd=root, env={**os.environ, **environment})
     try:
         _wait_until_up(server, port)
         say(f"the runs are at http://{HOST}:{port}/{page} (Ctrl-C ends this)")

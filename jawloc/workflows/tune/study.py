@@ -163,6 +163,9 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
         )
     except Exception as error:  # each database's driver has types of its own
         reason = _reason(error)
+        if not study.is_in_a_database:
+            journal = _journal(study, config.base)
+            raise InputError(f"{journal}: the study's journal can't be read; {reason}") from error
         raise InputError(f"--storage: {study.storage} can't be reached; {reason}") from error
     # the machines that share a database must not all try the same values
     host = socket.gethostname() if study.is_in_a_database else ""
@@ -171,9 +174,13 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
     return opened
 
 
+def _journal(study: StudyConfig, base: Path) -> Path:
+    return Path(study.storage or study.folder(base) / "study.journal")
+
+
 def _storage(study: StudyConfig, base: Path) -> BaseStorage:
     if study.storage is None or not study.is_in_a_database:
-        path = Path(study.storage or study.folder(base) / "study.journal")
+        path = _journal(study, base)
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(path)))
     url, grace, connect = _url(study.storage), GRACE_SECONDS, {}

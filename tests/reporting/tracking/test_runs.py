@@ -1,6 +1,7 @@
 """What is logged can be read back from the store, and no run is left open."""
 
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -169,6 +170,32 @@ def test_params_tags_and_metrics_come_back_by_name_and_step(root):
     assert set(found.data.metrics) == set(record(1).flat()) - {"epoch"} | {"test_error_voxels"}
     history = run.client.get_metric_history(run.run_id, "sigma_voxels")
     assert [(m.step, m.value) for m in history] == [(1, 8.0), (2, 7.2)]
+
+
+def test_secrets_are_in_no_param_tag_or_source_of_a_run(root, monkeypatch):
+    """Regression: what a param or tag quotes of an address had the password in it."""
+    address = "https://me:s3cret@host/x"
+    with tracked_run(root, "r", params={"a": address}, tags={"b": f"gone: {address}"}) as run:
+        run.tag({"optuna.reason": address})
+    with tracked_run(root, "r", params={"a": f"{address}/y"}, run_id=run.run_id):
+        pass
+    found = read(root, run.run_id)
+    assert found.data.params["a"] == "https://me:***@host/x"
+    assert found.data.tags["b"] == "gone: https://me:***@host/x"
+    assert found.data.tags["resumed.a"] == "https://me:***@host/x/y"
+    assert "s3cret" not in str(found.to_dictionary())
+
+
+def test_a_store_that_fails_is_named_without_its_password(root, monkeypatch):
+    """Regression: the sentence and MLflow's log had the user's password."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
+    with pytest.raises(ConnectionError, match=r"^http://me:\*\*\*@127\.0\.0\.1:9: ") as caught:
+        prepare_store(root)
+    assert "s3cret" not in str(caught.value)
+    line = logging.LogRecord("mlflow.x", logging.ERROR, "", 0, "%s", ("http://a:s3cret@h/",), None)
+    for handler in logging.getLogger("mlflow").handlers:
+        assert handler.filter(line)
+    assert line.getMessage() == "http://a:***@h/"
 
 
 def test_unknown_spacing_leaves_mm_out(root):

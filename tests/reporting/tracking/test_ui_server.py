@@ -77,6 +77,34 @@ def test_says_where_the_pages_are_once_they_answer_and_ends_the_server(monkeypat
     assert asked.startswith(f"server {stores} ")
 
 
+def test_the_folders_own_files_are_not_run_and_secrets_stay_out_of_the_command(
+    monkeypatch, tmp_path, root
+):
+    """Regression: a mlflow.py in the project's folder was run; ps showed a database's password."""
+
+    class Known:
+        def __init__(self, tracking_uri):
+            assert tracking_uri == "postgresql://me:s3cret@lab/runs"
+
+        def get_experiment_by_name(self, name):
+            return mlflow.entities.Experiment("42", name, "", "active")
+
+    monkeypatch.setattr(ui_server, "prepare_store", lambda *_: "postgresql://me:s3cret@lab/runs")
+    monkeypatch.setattr(ui_server, "MlflowClient", Known)
+    (root / "mlflow.py").write_text("open('run', 'w')\nraise SystemExit(1)")
+    stand_in(monkeypatch, tmp_path, ANSWERING)
+
+    def say(text):
+        if "http" in text:
+            raise KeyboardInterrupt
+
+    open_ui(root, free_port(), say=say)
+    assert not (root / "run").exists()
+    asked = (root / "asked for").read_text(encoding="utf-8")
+    assert "s3cret" not in asked
+    assert "backend-store-uri" not in asked
+
+
 def test_a_server_that_ends_by_itself_is_an_error(monkeypatch, tmp_path, root):
     stand_in(monkeypatch, tmp_path, "raise SystemExit(1)")
     with pytest.raises(InputError, match="could not be started"):
@@ -94,17 +122,19 @@ def test_a_taken_port_is_refused_before_anything_starts(root):
             open_ui(root, port, say=str)
 
 
-def test_pages_of_a_remote_store_are_only_named(root, monkeypatch):
+@pytest.mark.parametrize("secret", ["", "me:s3cret@"])
+def test_pages_of_a_remote_store_are_only_named(root, monkeypatch, secret):
     class Remote:
         def __init__(self, tracking_uri):
-            assert tracking_uri == "http://lab:5000/"
+            assert tracking_uri == f"http://{secret}lab:5000/"
 
         def get_experiment_by_name(self, name):
             return mlflow.entities.Experiment("42", name, "", "active")
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000/")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{secret}lab:5000/")
     monkeypatch.setattr(store, "MlflowClient", Remote)
     monkeypatch.setattr(ui_server, "MlflowClient", Remote)
     said = []
     open_ui(root, say=said.append)
-    assert said == ["the runs are at http://lab:5000/#/experiments/42"]
+    shown = secret and "me:***@"
+    assert said == [f"the runs are at http://{shown}lab:5000/#/experiments/42"]
