@@ -85,7 +85,7 @@ def locate(
     """
     if resume and overwrite:
         raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
-    from jawloc.reporting.location_files import LocateRequest, earlier_rows
+    from jawloc.reporting.location_files import LocateRequest, earlier_rows, owners
     from jawloc.scans.listing import list_scans
     from jawloc.workflows.locate import locate_scans
 
@@ -103,6 +103,7 @@ def locate(
         crop_size=crop or locator.crop_size or config_crop_size(config_path),
         crop_format=None if no_crops else crop_format,
         pictures=not no_pictures,
+        earlier=owners(rows),
     )
     result = locate_scans(request, listed, rows)
     click.echo(str(result))

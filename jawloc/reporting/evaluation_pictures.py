@@ -16,7 +16,8 @@ from jawloc.inference.model_evaluation import ModelEvaluation
 from jawloc.reporting.figures import Figure, save_figure
 from jawloc.reporting.figures.errors import plot_bias, plot_success, plot_trust
 from jawloc.reporting.figures.location import location_picture
-from jawloc.reporting.folders.own_files import is_evaluation_picture, picture_endings
+from jawloc.reporting.file_names import object_endings
+from jawloc.reporting.folders.own_files import is_evaluation_picture
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.manifest import forget_files, written_files
 from jawloc.scans.reading import open_scan
@@ -35,7 +36,7 @@ def write_pictures(
     for name in earlier:
         (folder / name).unlink(missing_ok=True)
     forget_files(folder, earlier)
-    endings = picture_endings(evaluation.objects)
+    endings = object_endings(evaluation.objects)
     pictures: Pictures = {}
     for name, metrics in evaluation.metrics().items():
         own = evaluation.select(name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from math import prod
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from jawloc.inference.crop_files import CROP_ENDINGS
 from jawloc.inference.exports import Row, read_rows
 from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions
-from jawloc.scans.atomic import make_writable
+from jawloc.reporting.file_names import encoded, object_endings
+from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
 from jawloc.scans.manifest import forget_files, written_files
 from jawloc.scans.volumes import VOLUME_ENDINGS, voxel_files
 
@@ -25,6 +27,7 @@ CROPS, MARKUPS, PICTURES = "imgs", "markups", "pictures"
 LEAST_FREE_BYTES = 4_000_000  # beside a crop: a picture, the tables twice
 
 Table = dict[str, list[Row]]  # by the scan's name
+Owner = tuple[str, str | None]  # the scan and the object that a file is of
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class LocateRequest:
     crop_size: Shape  # (z, y, x) in voxels of the full-size scan
     crop_format: str | None = "tif"  # one of CROP_ENDINGS; None writes no crops
     pictures: bool = True
+    # Files that earlier commands made (see `owners`), perhaps of other objects of the model.
+    earlier: Mapping[str, Owner] = field(default_factory=dict)
 
     def objects(self) -> tuple[str, ...]:
         """Return the names of the objects to locate."""
@@ -46,11 +51,18 @@ class LocateRequest:
 
     def outputs(self, scan: str, object_name: str) -> dict[str, str | None]:
         """Return the names of an object's own files, relative to the folder, by their column."""
-        several = len(self.objects()) > 1
-        stem = f"{scan}_{object_name}".replace("/", "_") if several else scan
-        crop = self.crop_format and f"{CROPS}/{stem}{CROP_ENDINGS[self.crop_format]}"
-        picture = f"{PICTURES}/{stem}.png" if self.pictures else None
-        return {"crop_file": crop, "picture_file": picture}
+        for stem in self._stems(scan, object_name):
+            crop = self.crop_format and f"{CROPS}/{stem}{CROP_ENDINGS[self.crop_format]}"
+            files = {"crop_file": crop, "picture_file": f"{PICTURES}/{stem}.png"}
+            own = {None, (scan, object_name)}
+            if own.issuperset(self.earlier.get(f.casefold()) for f in files.values() if f):
+                break
+        return files if self.pictures else {**files, "picture_file": None}
+
+    def _stems(self, scan: str, object_name: str) -> Iterator[str]:
+        """Yield names for the files of an object of a scan, the best first."""
+        yield f"{scan}{object_endings(self.objects())[object_name]}"
+        yield from (f"{scan}{'@' * times}{encoded(object_name)}" for times in count(1))
 
     def markups(self, scan: str) -> Path:
         """Return the path of a scan's file for 3D Slicer."""
@@ -86,8 +98,38 @@ def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
             f"what is done, --overwrite replaces them, or choose another folder"
         )
     for row in read_rows(path):
+        _refuse_stray(row, path)
         table.setdefault(row.scan, []).append(row)
     return table
+
+
+def _refuse_stray(row: Row, path: Path) -> None:
+    """Raise InputError if a table names a scan or a file that would lie somewhere else."""
+    named = {
+        "scan": ("", row.scan),
+        "crop_file": (f"{CROPS}/", row.crop_file),
+        "picture_file": (f"{PICTURES}/", row.picture_file),
+    }
+    for column, (folder, text) in named.items():
+        inside = text is None or (
+            text.startswith(folder) and is_file_name(text.removeprefix(folder))
+        )
+        if not inside:
+            raise InputError(
+                f"{path}: --resume needs the table as jawloc wrote it, whose column {column} has "
+                f"{f'files in {folder}' if folder else 'names of files'}; one is {text!r}"
+            )
+
+
+def owners(table: Table) -> dict[str, Owner]:
+    """Return of which scan and object each file that a table names is, by its folded name."""
+    return {
+        file.casefold(): (row.scan, row.object)
+        for rows in table.values()
+        for row in rows
+        for file in (row.crop_file, row.picture_file)
+        if file is not None
+    }
 
 
 def make_folders(request: LocateRequest) -> None:
@@ -106,6 +148,7 @@ def make_folders(request: LocateRequest) -> None:
             f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
         )
     names = [(MARKUPS, True), (CROPS, request.crop_format), (PICTURES, request.pictures)]
+    refuse_links("--output-dir", *(folder / name for name, _ in names))
     rule = f"--output-dir: {folder} must be a folder that can be written to"
     for name in [name for name, wanted in names if wanted]:
         make_writable(folder / name, rule)
@@ -140,6 +183,8 @@ def files_of_0_1_0(folder: Path) -> set[str]:
     """Return the names of the table in a folder and of all files that it names, if there is one."""
     try:
         rows = read_rows(folder / TABLE)
+        for row in rows:
+            _refuse_stray(row, folder / TABLE)
     except (OSError, InputError):
         return set()
     files = {file for row in rows for file in (row.crop_file, row.picture_file) if file}

@@ -22,6 +22,7 @@ from jawloc.reporting.figures import Figure, save_figure
 from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
 from jawloc.reporting.figures.location import describe_error
 from jawloc.reporting.figures.slices import plot_crop, plot_slices
+from jawloc.reporting.file_names import object_endings
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import object_voxels
 from jawloc.scans.orthogonal_slices import read_orthogonal_slices, silhouettes
@@ -178,7 +179,7 @@ def write_test_pictures(
         figures.update(zip(names, drawn, strict=True))
     paths = []
     for picture, figure in figures.items():
-        paths.append(folder / (f"{picture}_{name}.png" if several else f"{picture}.png"))
+        paths.append(folder / f"{picture}{object_endings(example.object_names)[name]}.png")
         save_figure(figure, paths[-1])
     return paths
 

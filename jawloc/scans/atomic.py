@@ -1,4 +1,7 @@
-"""Writing a file atomically: to a temporary file beside it, which is renamed once complete."""
+"""Writing a file atomically: to a temporary file beside it, which is renamed once complete.
+
+And where: under a plain name, and through no link.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 
 from jawloc.errors import InputError
@@ -34,6 +37,22 @@ def target_of_temporary(path: Path) -> Path | None:
     """Return the file that a killed process was writing to `path`; None for any other file."""
     match = _TEMPORARY.fullmatch(path.name) or _TEMPORARY_0_1_0.fullmatch(path.name)
     return path.with_name(match[1]) if match else None
+
+
+def is_file_name(text: str) -> bool:
+    """Return whether a text is the name of a file in some folder, and of nothing else."""
+    plain = text not in ("", ".", "..") and "\0" not in text
+    return plain and "/" not in text and PurePath(text).name == text
+
+
+def refuse_links(option: str, *places: Path) -> None:
+    """Raise InputError if a folder in an output folder, or a file, is a link to somewhere else."""
+    for place in places:
+        if place.is_symlink():
+            raise InputError(
+                f"{option}: {place} is a link, and jawloc writes through none in its output "
+                f"folders; move it away first"
+            )
 
 
 def make_writable(folder: Path, rule: str) -> None:

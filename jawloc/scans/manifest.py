@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from jawloc.scans.atomic import atomic_path
 
 MANIFEST = ".jawloc-files"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link to another file is no list
 _HEADER = (
     "# the files that jawloc wrote here, a JSON text a line; it removes and replaces no others"
 )
@@ -38,8 +39,12 @@ def record_file(path: Path) -> None:
     for place, known_as in ((folder, name), (folder.parent, f"{folder.name}/{name}")):
         try:
             # without O_CREAT: a folder without a list has none afterwards either
-            file = os.open(place / MANIFEST, os.O_WRONLY | os.O_APPEND)
+            file = os.open(place / MANIFEST, os.O_WRONLY | os.O_APPEND | _NO_LINK)
         except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            if not (place / MANIFEST).is_symlink():
+                raise
             continue
         try:
             # a line that was torn, by a full disk, ends where the next begins
@@ -53,13 +58,18 @@ def written_files(folder: Path) -> set[str] | None:
     """Return the names of the files that jawloc wrote into a folder; None without a list.
 
     A name is relative to the folder: of a file in it, or (`imgs/a.tif`) in a folder in it. The
-    files may have been removed since.
+    files may have been removed since. What lies behind a link is not in the folder.
     """
+    if (folder / MANIFEST).is_symlink():
+        return None
     try:
         lines = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return {name for line in lines if (name := _name(line)) is not None}
+    names = {name for line in lines if (name := _name(line)) is not None}
+    below = {PurePosixPath(name).parent for name in names}
+    outside = {place for place in below if (folder / place).is_symlink() and place.name}
+    return {name for name in names if PurePosixPath(name).parent not in outside}
 
 
 def forget_files(folder: Path, names: Collection[str]) -> None:

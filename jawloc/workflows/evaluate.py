@@ -34,6 +34,7 @@ from jawloc.reporting.folders.own_files import evaluation_names, open_manifest
 from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.tracking import registry
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES, model_file
+from jawloc.scans.atomic import is_file_name
 from jawloc.scans.listing import ListedScan, describe_failure
 
 
@@ -113,9 +114,10 @@ def _sentence(metrics: ObjectMetrics) -> str:
 
 def folder_name(model: str) -> str:
     """Return a folder's name for a model's name, path or URI."""
+    name = Path(model).expanduser().absolute().name.removesuffix(".pth")
     if model.startswith(STORE_SCHEMES):
-        return re.sub(r"[^\w.@+=-]+", "_", model.partition(":/")[2].strip("/"))
-    return Path(model).expanduser().absolute().name.removesuffix(".pth") or "model"
+        name = re.sub(r"[^\w.@+=-]+", "_", model.partition(":/")[2].strip("/"))
+    return name if is_file_name(name) else "model"
 
 
 def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> EvaluateResult:

@@ -780,3 +780,30 @@ def test_a_target_larger_than_a_scan_names_the_largest_that_fits_all(tmp_path):
     assert largest_size(paths, (12, 10, 4)) == (9, 7, 4)
     with pytest.raises(ValueError, match="depends on the scans"):
         CacheConfig(downsampled_dicom_size="auto").shape_zyx  # noqa: B018
+
+
+@pytest.mark.parametrize("below", ["10x6x5", "10x6x5/fish", ".locks"])
+def test_a_link_in_the_cache_is_not_written_through(scans, tmp_path, below):
+    """Regression: cached files went wherever a link of a size folder's name led to."""
+    folder, elsewhere = tmp_path / "dicoms/downsampled_dicoms", tmp_path / "elsewhere"
+    (folder / below).parent.mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / below).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"^cache_dir: .* is a link"):
+        build(scans, tmp_path)
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("scan_id", ["../stray", "..", "a/b"])
+def test_a_record_whose_scan_id_is_a_path_is_not_used(scans, tmp_path, monkeypatch, scan_id):
+    """Regression: pictures of a cross-validation are named by that id, wherever it leads."""
+    (cached, *_) = build(scans, tmp_path).cached
+    real = cache_files.read_metadata
+
+    def forged(path):
+        record = real(path)["jawloc_cache"] | {"scan_id": scan_id}
+        return {"jawloc_cache": record}
+
+    monkeypatch.setattr(cache_files, "read_metadata", forged)
+    with pytest.raises(InputError, match="a scan's id must be a file's name; its record has"):
+        open_example(cached, JAW)

@@ -111,3 +111,30 @@ def test_torn_and_foreign_lines_name_nothing(tmp_path):
     assert written_files(tmp_path) == {"good.png"}
     record_file(tmp_path / "next.png")
     assert written_files(tmp_path) == {"good.png", "next.png"}
+
+
+def test_a_list_that_is_a_link_is_neither_read_nor_written(tmp_path):
+    """Regression: names were appended to whatever file a link of the list's name led to."""
+    other = tmp_path / "other"
+    other.write_text('"a.csv"\n', encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).symlink_to(other)
+    (tmp_path / "out" / "a.csv").touch()
+    assert written_files(tmp_path / "out") is None
+    record_file(tmp_path / "out" / "b.csv")
+    assert other.read_text(encoding="utf-8") == '"a.csv"\n'
+    start_manifest(tmp_path / "out")
+    assert not (tmp_path / "out" / MANIFEST).is_symlink()
+    assert other.read_text(encoding="utf-8") == '"a.csv"\n'
+
+
+def test_files_behind_a_link_are_not_on_the_list(tmp_path):
+    """Regression: a user's file in a folder that `imgs` had become a link to was removed."""
+    (tmp_path / "out" / "imgs").mkdir(parents=True)
+    start_manifest(tmp_path / "out")
+    write_text(tmp_path / "out" / "imgs" / "a.tif", "crop")
+    write_text(tmp_path / "out" / "b.csv", "table")
+    assert written_files(tmp_path / "out") == {"imgs/a.tif", "b.csv"}
+    (tmp_path / "out" / "imgs").rename(tmp_path / "elsewhere")
+    (tmp_path / "out" / "imgs").symlink_to(tmp_path / "elsewhere")
+    assert written_files(tmp_path / "out") == {"b.csv"}

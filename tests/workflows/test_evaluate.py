@@ -381,6 +381,8 @@ def test_the_folder_is_named_after_the_model():
     assert folder_name("models:/jaw_locator@champion") == "jaw_locator@champion"
     assert folder_name("runs:/abc/locator") == "abc_locator"
     assert folder_name("some/where/mine.pth") == folder_name("mine") == "mine"
+    for leading_out in ("models:/..", "..", "x/..", "...pth"):
+        assert folder_name(leading_out) == "model"
 
 
 # --- whose files they are ---------------------------------------------------------------------

@@ -160,6 +160,32 @@ def test_every_object_has_a_row_and_files_of_its_own(locate, here):
     assert [p["label"] for p in markups["controlPoints"]] == ["upper jaw", "otolith"]
 
 
+def test_two_objects_whose_names_meet_keep_their_own_files(locate, here):
+    """Regression: the crop of scan `a_b` and object `c` was that of scan `a` and object `b_c`."""
+    write_model(here / "two.pth", ("c", "b_c"))
+    for name, seed in (("a", 0), ("a_b", 1)):
+        write_phantom(here / f"{name}.dcm", seed, SCAN_SHAPE)
+    assert locate("a.dcm", "a_b.dcm", model="two.pth").exit_code == 0
+    files = [row["crop_file"] for row in table()]
+    assert files == [f"imgs/{name}.tif" for name in ("a@c", "a@b_c", "a_b@c", "a_b@b_c")]
+    assert len({Path("out", file).read_bytes() for file in files}) == 4
+
+
+def test_a_later_commands_object_does_not_take_an_earlier_scans_file(locate, here):
+    """Regression: object `b` of scan `a` replaced the crop of scan `a_b`."""
+    write_model(here / "two.pth", ("c", "b"))
+    for name, seed in (("a", 0), ("a_b", 1)):
+        write_phantom(here / f"{name}.dcm", seed, SCAN_SHAPE)
+    one = (*PLAIN, "--object", "c")
+    assert locate("a_b.dcm", model="two.pth", options=one).exit_code == 0
+    before = Path("out/imgs/a_b.tif").read_bytes()
+    assert locate("a.dcm", model="two.pth", options=RESUME).exit_code == 0
+    files = [row["crop_file"] for row in table()]
+    assert files == ["imgs/a_b.tif", "imgs/a_c.tif", "imgs/a@b.tif"]
+    assert Path("out/imgs/a_b.tif").read_bytes() == before
+    assert all(Path("out", file).is_file() for file in files)
+
+
 def test_one_object_of_several_can_be_asked_for(locate, here):
     write_model(here / "two.pth", ("upper jaw", "otolith"))
     assert locate("c.nii.gz", model="two.pth", options=("--object", "otolith")).exit_code == 0
@@ -423,6 +449,43 @@ def test_what_failed_is_tried_again_and_new_scans_are_added(locate, here, locate
     assert located == ["x", "x", "c", "fish", "b_fish"]
     assert [row["scan"] for row in table()] == ["x", "c", "fish", "b_fish"]
     assert {row["status"] for row in table()} == {"uncertain"}
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("scan", "../../stray"),
+        ("scan", ".."),
+        ("crop_file", "../stray.tif"),
+        ("crop_file", "/stray.tif"),
+        ("picture_file", "imgs/c.tif"),
+    ],
+)
+def test_a_table_that_names_files_elsewhere_is_refused(locate, here, column, text):
+    """Regression: a scan's name in the table was a path that crops were written to."""
+    assert locate("c.nii.gz").exit_code == 0
+    rows = table()
+    rows[0][column] = text
+    with Path("out/locations.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    before = files_below(here)
+    sentence = only_sentence(locate("c.nii.gz", options=RESUME))
+    assert sentence.startswith("out/locations.csv: --resume needs the table as jawloc wrote it")
+    assert sentence.endswith(repr(text))
+    assert files_below(here) == before
+
+
+@pytest.mark.parametrize("name", ["imgs", "markups", "pictures"])
+def test_a_link_in_the_output_folder_is_not_written_through(locate, here, name):
+    """Regression: crops went wherever a link `imgs` led to."""
+    (here / "elsewhere").mkdir()
+    (here / "out").mkdir()
+    (here / "out" / name).symlink_to(here / "elsewhere")
+    sentence = only_sentence(locate("c.nii.gz", options=()))
+    assert sentence.startswith(f"--output-dir: out/{name} is a link")
+    assert list((here / "elsewhere").iterdir()) == []
 
 
 def test_results_are_not_replaced_unless_asked_to(locate, here):

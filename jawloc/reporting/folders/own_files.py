@@ -16,6 +16,7 @@ import yaml
 
 from jawloc.errors import InputError
 from jawloc.reporting.evaluation_report import CSV_FILE, HTML_FILE, JSON_FILE
+from jawloc.reporting.file_names import object_endings
 from jawloc.reporting.location_files import TABLES, files_of_0_1_0
 from jawloc.scans.manifest import start_manifest, written_files
 
@@ -31,32 +32,26 @@ _FIGURES = ("success", "trust", "bias")
 
 Names = Callable[[str], object]  # true of a file name that is among them
 is_evaluation_picture: Names = re.compile(
-    rf"(?:(?:{'|'.join(_FIGURES)})(?:_[^/]+)?|worst_\d{{2,}}_[^/]+)\.png"
+    rf"(?:(?:{'|'.join(_FIGURES)})(?:[_@][^/]+)?|worst_\d{{2,}}_[^/]+)\.png"
 ).fullmatch
 
 
 def run_names(folder_name: str, objects: Sequence[str]) -> Names:
     """Return which files a training for these objects writes into a folder of this name."""
-    of_object = _any_of(f"_{name}" for name in (objects if len(objects) > 1 else ()))
+    of_object = _any_of(object_endings(objects).values())
     own = rf"(?:{_TEST_PICTURE})(?:{of_object})?\.png|{re.escape(folder_name)}\.pth"
     return re.compile(f"{_RUN_FILE}|{own}").fullmatch
 
 
 def evaluation_names(objects: Sequence[str], scans: Iterable[str]) -> Names:
     """Return which files an evaluation of these objects and scans writes."""
-    endings, shown = _any_of(picture_endings(objects).values()), _any_of(scans)
+    endings, shown = _any_of(object_endings(objects).values()), _any_of(scans)
     pictures = rf"(?:{_any_of(_FIGURES)}|worst_\d{{2,}}_(?:{shown}))(?:{endings})\.png"
     return re.compile(f"{_any_of(_EVALUATION_FILES)}|{pictures}").fullmatch
 
 
 def _any_of(texts: Iterable[str]) -> str:
     return "|".join(map(re.escape, texts))
-
-
-def picture_endings(objects: Sequence[str]) -> dict[str, str]:
-    """Return what the names of each object's pictures of an evaluation end with."""
-    several = len(objects) > 1
-    return {name: f"_{name}".replace("/", "_") if several else "" for name in objects}
 
 
 def own_names(folder: Path, *, run: bool = False) -> set[str]:

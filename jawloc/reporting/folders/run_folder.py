@@ -13,7 +13,7 @@ from jawloc.errors import InputError
 from jawloc.reporting.folders.folder_lock import exclusive_lock
 from jawloc.reporting.folders.own_files import CHECKPOINT as CHECKPOINT
 from jawloc.reporting.folders.own_files import own_names, own_run_names, refuse_foreign, run_names
-from jawloc.scans.atomic import make_writable, target_of_temporary
+from jawloc.scans.atomic import make_writable, refuse_links, target_of_temporary
 from jawloc.scans.manifest import MANIFEST, start_manifest
 
 OUTPUT_FOLDER = Path("script_output") / "jaw_location"
@@ -210,6 +210,8 @@ def _move(paths: Sequence[Path], source: Path, target: Path) -> None:
 
 def _recover(folder: Path) -> None:
     """Finish what a killed run left undone: put back what no whole epoch had replaced."""
+    folds = (path for path in folder.glob("fold_*") if _FOLD.fullmatch(path.name))
+    refuse_links("--model-name", folder, folder / REPLACED, folder / UNFINISHED, *folds)
     _move_back(folder)
     if (folder / REPLACED).is_dir():
         if (folder / CHECKPOINT).is_file():

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
-from jawloc.scans.atomic import make_writable
+from jawloc.scans.atomic import make_writable, refuse_links
 from jawloc.scans.cache.examples import Example as Example
 from jawloc.scans.cache.examples import ExampleFile as ExampleFile
 from jawloc.scans.cache.examples import open_example as open_example
@@ -187,6 +187,8 @@ def _build_all(
 ) -> Counter[str]:
     """Make the missing files; scans that can't be used are reported after the others are done."""
     make_writable(folder, f"{folder}: the cache's folder must be one that can be written to")
+    places = {place for job in jobs for path in (job.cached, job.lock) for place in path.parents}
+    refuse_links("cache_dir", *sorted(p for p in places if folder in p.parents))
     sizes = {job: job.source.stat().st_size for job in jobs}
     stop, drawing = threading.Event(), threading.Lock()
     bar = tqdm(

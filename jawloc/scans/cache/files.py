@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape, map_points
+from jawloc.scans.atomic import is_file_name
 from jawloc.scans.cache.layout import absolute, mirrors, relative
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom_slabs
 from jawloc.scans.downsample import Downsampled
@@ -204,13 +205,18 @@ def read_record(path: Path) -> CacheRecord:
     if metadata is None or RECORD_KEY not in metadata:
         raise InputError(f"{path.name}: a cached scan must carry jawloc's record; it has none")
     try:
-        return _RECORD.validate_json(json.dumps(metadata[RECORD_KEY]))
+        record = _RECORD.validate_json(json.dumps(metadata[RECORD_KEY]))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(
             f"{path.name}: a cached scan's record must be whole; {where}: {first['msg']}"
         ) from error
+    if not is_file_name(record.scan_id):  # files are named after it
+        raise InputError(
+            f"{path.name}: a scan's id must be a file's name; its record has {record.scan_id!r}"
+        )
+    return record
 
 
 def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray | None) -> str:

@@ -15,6 +15,7 @@ ones by their heartbeats. What it has nothing for is here and in `workers.py`:
 from __future__ import annotations
 
 import os
+import re
 import socket
 import uuid
 import warnings
@@ -32,6 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 WORKER = "worker"  # a trial's attribute: the token of the process that runs it
+_TOKEN = re.compile(r"[\w.-]+-\d+-[0-9a-f]{8}")
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -84,7 +86,11 @@ def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
     """Queue the trials of this machine's dead workers again, and return these trials."""
     lost = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        path = _token_path(folder, trial.user_attrs.get(WORKER))
+        token = trial.user_attrs.get(WORKER)
+        # others may write into a study: what is no token of ours names no file
+        if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
+            continue
+        path = _token_path(folder, token)
         if _is_dead(path):
             with suppress(ValueError, UpdateFinishedTrialError):  # another process was faster
                 lost.append(study.tell(trial.number, state=TrialState.FAIL))
@@ -93,13 +99,13 @@ def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
     return lost
 
 
-def _token_path(folder: Path, token: str | None) -> Path:
+def _token_path(folder: Path, token: str) -> Path:
     return folder / "workers" / f"{token}.lock"
 
 
 def _is_dead(path: Path) -> bool:
     """Return whether a token's lock is free; other machines' tokens are not in this folder."""
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         return False
     try:
         with FileLock(path, timeout=0):

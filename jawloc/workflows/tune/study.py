@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from jawloc.config import Config
 from jawloc.errors import InputError
+from jawloc.scans.atomic import refuse_links
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
@@ -116,6 +117,8 @@ def one_at_a_time(study: StudyConfig, config: Config) -> Iterator[None]:
     folder = study.folder(config.base)
     if study.is_in_a_database:
         load(study, config)  # raises if it can't be reached, before the folder is made
+    own = () if study.storage else (_journal(study, config.base),)
+    refuse_links("--study-name", folder, folder / "workers", *own)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
         locks.enter_context(FileLock(folder / "opening.lock"))

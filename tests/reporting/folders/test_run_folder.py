@@ -401,3 +401,21 @@ def test_an_evaluation_into_the_folder_of_a_run_waits_for_the_run(tmp_path):
         thread.start()
         thread.join()
     assert len(refused) == 1 and refused[0].startswith(f"--output-dir: {folder} is in use by ")
+
+
+@pytest.mark.parametrize("name", ["", ".replacing", ".replaced", "fold_1"])
+def test_a_run_follows_no_link_out_of_its_folder(tmp_path, name):
+    """Regression: what a link called .replacing or fold_1 leads to was moved or removed."""
+    folder, elsewhere = tmp_path / "script_output" / "jaw_location" / "x", tmp_path / "elsewhere"
+    write(elsewhere, "summary.json", "fold_1.pth")
+    place = folder / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere)
+    before = files_below(elsewhere)
+    with (
+        pytest.raises(InputError, match=r"^--model-name: .* is a link"),
+        locked_run_folder(tmp_path, "x", ["jaw"], overwrite=True, resume=False, folds=2),
+    ):
+        pass
+    assert files_below(elsewhere) == before
+    assert place.is_symlink()

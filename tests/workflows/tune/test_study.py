@@ -310,3 +310,31 @@ def test_a_heartbeat_that_fails_leaves_the_trial_to_say_so(config, tmp_path, mon
     study.optimize(objective, n_trials=1)
     assert ended == []
     assert study.best_value == 1  # the heartbeats went on
+
+
+def test_a_token_of_a_shared_study_names_no_file_elsewhere(config, opened, tmp_path):
+    """Regression: a lock file anywhere was removed if a trial's attribute led to it."""
+    folder = STUDY.folder(config.base)
+    (folder / "workers").mkdir(parents=True)
+    precious = tmp_path / "poetry.lock"
+    precious.write_text("dependencies", encoding="utf-8")
+    for token in (f"../../../../{tmp_path.name}/poetry", str(tmp_path / "poetry"), ["poetry"]):
+        trial, _ = ask(opened)
+        trial.set_user_attr("worker", token)
+    assert recover_lost(opened, folder) == []
+    assert precious.read_text(encoding="utf-8") == "dependencies"
+
+
+@pytest.mark.parametrize("name", ["", "workers", "study.journal"])
+def test_a_link_in_the_place_of_a_studys_files_is_refused(config, tmp_path, name):
+    """Regression: trials were appended to whatever file a link study.journal led to."""
+    place, elsewhere = STUDY.folder(config.base) / name, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(elsewhere)
+    with (
+        pytest.raises(InputError, match=r"^--study-name: .* is a link"),
+        study_module.one_at_a_time(STUDY, config),
+    ):
+        pass
+    assert list(elsewhere.iterdir()) == []
