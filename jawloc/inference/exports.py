@@ -12,6 +12,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Triple
 from jawloc.inference.crop import CropBox
 from jawloc.inference.locator import Localisation
+from jawloc.scans.points.cells import as_cell, text_of_cell
 
 FAILED = "failed"
 DECIMALS = 6  # of a voxel or mm
@@ -129,6 +130,8 @@ def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 def table_text(rows: Sequence[Any], columns: Sequence[str] | None = None) -> str:
     """Return rows (mappings or dataclasses) as CSV; what is None or missing is an empty cell.
 
+    Texts, but not numbers, are written as `as_cell` has them, so that none becomes a formula.
+
     Parameters
     ----------
     columns : in this order; None: every key of any row
@@ -136,6 +139,9 @@ def table_text(rows: Sequence[Any], columns: Sequence[str] | None = None) -> str
     import pandas  # type: ignore[import-untyped]  # takes half a second
 
     table = pandas.DataFrame(rows, columns=columns, dtype=object)  # whole numbers stay whole
+    for name in table:
+        cells = [as_cell(value) if isinstance(value, str) else value for value in table[name]]
+        table[name] = pandas.Series(cells, table.index, dtype=object)
     return str(table.to_csv(index=False, lineterminator="\n"))
 
 
@@ -175,7 +181,8 @@ def read_rows(path: Path) -> list[Row]:
         ) from error
 
 
-def _value(text: str, kind: Any) -> Any:
+def _value(cell: str, kind: Any) -> Any:
+    text = text_of_cell(cell) if kind in (str, str | None) else cell
     if kind is str:
         return text
     if text == "":

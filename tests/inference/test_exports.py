@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,8 @@ from jawloc.inference.exports import (
     table_text,
 )
 from jawloc.inference.locator import Localisation
+from jawloc.reporting.text_files import write_text
+from jawloc.scans.points.tables import read_table
 
 FIRST_COLUMNS = (
     "scan,object,z_voxels,y_voxels,x_voxels,z_mm,y_mm,x_mm,spread_voxels,radius_voxels,radius_mm,"
@@ -140,3 +143,27 @@ def test_napari_gets_points_in_voxels_in_the_arrays_order():
         ["0", "10.0", "20.25", "30.123457"],
         ["1", "10.0", "20.25", "30.123457"],
     ]
+
+
+FORMULAS = ["=HYPERLINK(1)", "+1", "-a", "@SUM(A1)", "\t=1", "'=1", "''-1", "'@"]
+HARMLESS = ["a=1", "'a", "a-1", "1", "é", ""]
+
+
+@pytest.mark.parametrize("name", FORMULAS + HARMLESS)
+def test_no_name_becomes_a_formula_and_each_comes_back(tmp_path, name):
+    """Regression: a file called =HYPERLINK(...).tif was a link in a table program."""
+    _, (number, cell) = csv.reader(io.StringIO(table_text([{"a": -1.5, "scan": name}])))
+    assert number == "-1.5"
+    assert (cell == name) == (name in HARMLESS)
+    assert not cell.startswith(("=", "+", "-", "@", "\t"))
+    located = replace(row(), scan=name, reason=name or None, z_mm=-0.5)
+    write_text(tmp_path / "locations.csv", csv_text([located]))
+    assert read_rows(tmp_path / "locations.csv") == [located]
+    assert f",{cell}," in napari_text([located]).replace('"', "")
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_points_are_of_the_scan_that_a_table_names(tmp_path, name):
+    write_text(tmp_path / "locations.csv", csv_text([replace(row(), scan=name, object="=jaw")]))
+    (point,) = read_table(tmp_path / "locations.csv", "").points
+    assert (point.scan, point.object) == (name.strip(), "=jaw")

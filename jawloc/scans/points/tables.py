@@ -18,6 +18,7 @@ from jawloc.scans.points import (
     point_name,
     scan_name,
 )
+from jawloc.scans.points.cells import text_of_cell
 
 DELIMITERS = ",;\t"
 NO_POSITION = ("not found", "failed")  # a row's status in jawloc's own tables
@@ -58,7 +59,7 @@ def read_table(path: Path, own_scan: str) -> PointFile:
     points, skipped = [], []
     for line, row in rows:
         source = f"{path.name}, line {line}"
-        scan = scan_name(row["scan"]) if "scan" in row else own_scan
+        scan = scan_name(text_of_cell(row["scan"].strip())) if "scan" in row else own_scan
         if not scan:
             raise InputError(f"{source}: scan must be the name of a scan; it is empty")
         for columns in every:
@@ -85,7 +86,7 @@ def _columns(header: Sequence[str], path: Path) -> list[_Columns]:
     named = next((name for name in ("object", "label") if name in header), None)
     for names, space in COLUMNS:
         if set(names) <= set(header):
-            return [_Columns(names, space, lambda row: row[named] if named else "")]
+            return [_Columns(names, space, lambda row: text_of_cell(row[named]) if named else "")]
     wide = [match[1] for name in header if (match := _WIDE.fullmatch(name))]
     objects = [name for name in wide if {f"{name}_y", f"{name}_x"} <= set(header)]
     every = [_wide_columns(name) for name in objects if name not in _NOT_OBJECTS]
