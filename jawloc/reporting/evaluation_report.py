@@ -16,6 +16,7 @@ from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.exports import by_axis, rounded, table_text
 from jawloc.inference.metrics import AXES, ObjectMetrics
 from jawloc.inference.model_evaluation import COVERAGE_IS_FAIR, ModelEvaluation
+from jawloc.reporting.content_policy import page_policy
 from jawloc.reporting.summary import flatten
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.training.provenance import LEARNED_FROM, ScanUse
@@ -67,6 +68,7 @@ def html_report(
     )
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     environment.tests["worst"] = lambda path: "worst" in path.stem
+    environment.filters["policy"] = page_policy
     return environment.get_template(TEMPLATE).render(
         evaluation=evaluation,
         fair_metrics=evaluation.fair_metrics(),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import optuna
-import pandas as pd  # type: ignore[import-untyped]
 from optuna.trial import FrozenTrial, TrialState
 
+from jawloc.inference.exports import table_text
+from jawloc.reporting.content_policy import plotly_policy
 from jawloc.reporting.figures import save_drawn
 from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
@@ -132,7 +134,7 @@ def _write_table(trials: list[FrozenTrial], path: Path) -> None:
         }
         for trial in trials
     ]
-    write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    write_text(path, table_text(rows))
 
 
 def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
@@ -157,8 +159,9 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
         pages.append(figure.to_html(full_html=False, include_plotlyjs=not pages))
     if pages:
         page = folder / "study.html"
-        title = f"<title>{study.study_name}</title>"
-        write_text(page, f"<!doctype html><meta charset=utf-8>{title}{''.join(pages)}")
+        title, body = f"<title>{escape(study.study_name)}</title>", "".join(pages)
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{plotly_policy(body)}">'
+        write_text(page, f"<!doctype html><meta charset=utf-8>{policy}{title}{body}")
         written.append(page)
     return written
 
