@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 
 from jawloc.errors import InputError
+from jawloc.scans.opening import open_binary
 
 
-def read_raw(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def read_raw(
+    path: Path,
+    offset: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    open_file: Callable[[Path], BufferedReader] = open_binary,
+) -> np.ndarray:
     """Read values of the file's type `dtype` from a byte on; return them in native byte order."""
     values = np.empty(shape, dtype)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(offset)
         count = file.readinto(values.reshape(-1).view(np.uint8).data)
     if count != values.nbytes:

@@ -9,6 +9,7 @@ from jawloc.errors import InputError
 from jawloc.scans.dicom import DICOM_ENDINGS, open_dicom
 from jawloc.scans.dicom.folder import dicom_slices
 from jawloc.scans.dicom.series import open_dicom_series
+from jawloc.scans.opening import files_in
 from jawloc.scans.padding import without_padding
 from jawloc.scans.scan import SCAN_ENDINGS, Scan, ScanFile, scan_ending
 from jawloc.scans.slice_folder import open_slice_folder, picture_slices
@@ -44,6 +45,8 @@ def _open(path: Path, series: Sequence[str], is_label: bool) -> ScanFile:
         raise InputError(f"{path.name}: a scan must be a file or folder; there is none at {path}")
     if path.is_dir():
         return _open_folder(path, series, is_label)
+    if not path.is_file():  # a pipe or a device, which may never end
+        raise InputError(f"{path.name}: a scan must be a file or folder; this is neither")
     ending = scan_ending(path)
     if ending is None:
         raise InputError(
@@ -56,7 +59,7 @@ def _open(path: Path, series: Sequence[str], is_label: bool) -> ScanFile:
 
 def _open_folder(folder: Path, series: Sequence[str], is_label: bool) -> ScanFile:
     """Open a folder of slices, all pictures of one kind or all one DICOM series, as one scan."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = [p for p in files_in(folder) if p.is_file() and not p.name.startswith(".")]
     pictures, dicoms = picture_slices(files), dicom_slices(files)
     tiffs = [path for path in pictures if path.suffix.lower() in TIFF_ENDINGS]
     if dicoms and tiffs:

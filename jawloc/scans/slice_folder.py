@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Triple
+from jawloc.scans.opening import files_in, open_binary
 from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of
 from jawloc.scans.spacing import checked_spacing
@@ -159,16 +161,19 @@ def _read_header(path: Path, *, is_label: bool) -> _Slice:
 
 def _png_factor(path: Path) -> int:
     """Return by what Pillow multiplies the grey values of a PNG of 2 or 4 bits, to fill 8."""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         start = file.read(25)  # the 25th byte of a PNG is its number of bits
     bits = start[24] if path.suffix.lower() == ".png" else 8
     return 255 // (2**bits - 1) if bits in (2, 4) else 1
 
 
-def _picture(path: Path) -> Any:
+@contextmanager
+def _picture(path: Path) -> Iterator[Any]:
     from PIL import Image
 
-    return Image.open(path, formats=[path.suffix[1:].upper()])
+    kind = path.suffix[1:].upper()
+    with open_binary(path) as file, Image.open(file, formats=[kind]) as picture:
+        yield picture
 
 
 def _is_grey_palette(picture: Any) -> bool:
@@ -217,10 +222,10 @@ def _voxel_size(folder: Path, first: _Slice) -> Triple | None:
 def _logged_sizes(folder: Path) -> dict[str, float]:
     """Return the pixel sizes in mm that SkyScan's logs in a folder give, by the logs' names."""
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in files_in(folder):
         if path.suffix.lower() == ".log" and path.is_file():
             problem = f"{path.name}: the log can't be read"
-            with as_input_error(problem, OSError), path.open("rb") as file:
+            with as_input_error(problem, OSError), open_binary(path) as file:
                 match = _PIXEL_SIZE.search(file.read(_LARGEST_LOG).decode("latin-1"))
             if match is not None:
                 found[path.name] = _micrometres(match[1], path) * 1e-3

@@ -17,6 +17,7 @@ import numpy as np
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid
+from jawloc.scans.opening import open_binary
 from jawloc.scans.raw import read_raw, refuse_truncated
 from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole
@@ -91,7 +92,7 @@ def read_layout(path: Path) -> TiffLayout:
         as_input_error(f"{path.name}: the TIFF can't be read"),
         _refusing_broken_chain(path),
     )
-    with damaged, broken, tifffile.TiffFile(path) as tiff:
+    with damaged, broken, open_binary(path) as file, tifffile.TiffFile(file) as tiff:
         layout = _layout(tiff, path)
     if layout.dtype.kind not in "buif":
         raise InputError(f"{path.name}: grey values must be numbers; they are {layout.dtype}")
@@ -115,8 +116,8 @@ def decode(path: Path, layout: TiffLayout, pages: tuple[int, ...] | None) -> np.
 
     # each codec raises its own types for damaged data
     damaged = as_input_error(f"{path.name}: the TIFF's values can't be decoded")
-    with damaged, _refusing_broken_chain(path):
-        values = tifffile.imread(path, key=pages)
+    with damaged, _refusing_broken_chain(path), open_binary(path) as file:
+        values = tifffile.imread(file, key=pages)
     return _black_is_0(values.astype(values.dtype.newbyteorder("="), copy=False), layout.white)
 
 
@@ -285,8 +286,11 @@ def _read_turned_block(path: Path, layout: TiffLayout, start: int, stop: int) ->
     """Read slices (z) of a raw block whose axes are in another order, in the system's pages."""
     order = _order(layout.axes)
     shape = tuple(layout.shape[order.index(axis)] for axis in range(3))
-    with as_input_error(f"{path.name}: the file changed while it was read", OSError, ValueError):
-        block = np.memmap(path, layout.dtype, "r", layout.offset or 0, shape)
+    changed = as_input_error(
+        f"{path.name}: the file changed while it was read", OSError, ValueError
+    )
+    with changed, open_binary(path) as file:
+        block = np.memmap(file, layout.dtype, "r", layout.offset or 0, shape)
     slab = np.ascontiguousarray(block.transpose(order)[start:stop])
     return _black_is_0(slab.astype(slab.dtype.newbyteorder("="), copy=False), layout.white)
 

@@ -15,6 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from jawloc.errors import InputError
 from jawloc.inference.locator import Localisation, load_locator
+from jawloc.scans.opening import reading_below
 
 FOLDER_VARIABLE = "JAWLOC_SCAN_FOLDER"
 SERVING_VARIABLE = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's scoring server
@@ -49,7 +50,9 @@ class ServedLocator(PythonModel):
         rows = []
         try:
             for given in model_input.iloc[:, 0]:
-                found = self.locator.locate(checked_path(str(given), folder))
+                path = checked_path(str(given), folder)
+                with reading_below(None if folder is None else Path(folder)):
+                    found = self.locator.locate(path)
                 rows += [_row(str(given), localisation) for localisation in found]
         except InputError as error:  # HTTP callers see messages of MLflow's own errors only
             raise MlflowException.invalid_parameter_value(str(error)) from error
@@ -61,7 +64,8 @@ class ServedLocator(PythonModel):
 def checked_path(given: str, folder: str | None) -> Path:
     """Return the path of a scan, if it may be read; raise InputError otherwise.
 
-    It must lie in `folder` once links and `..` are resolved; a served model needs a folder.
+    It must lie in `folder` once links and `..` are resolved; a served model needs a folder. What
+    is there when the file is opened, and what it names, `reading_below` checks.
     """
     if folder is None:
         if os.environ.get(SERVING_VARIABLE) == "true":

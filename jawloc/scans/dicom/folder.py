@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.misc import is_dicom
 
 from jawloc.errors import InputError
 from jawloc.scans.dicom.header import frames_stated, header_value, read_header, shown
 from jawloc.scans.messages import names_shown, tell
+from jawloc.scans.opening import open_binary
 from jawloc.scans.scan import scan_ending
 
 DICOM_ENDINGS = (".dcm", ".dicom")
 
+_MAGIC, _MAGIC_AT = b"DICM", 128  # after a preamble of so many bytes
 _LOCALISER = "LOCALIZER"  # in ImageType, as DICOM spells it
 # Components of two orientations differ by less where they are of parallel slices.
 _SAME_ORIENTATION = 0.01
@@ -108,7 +109,8 @@ def dicom_slices(paths: Sequence[Path]) -> list[Path]:
 
 def _is_dicom(path: Path) -> bool:
     try:
-        return is_dicom(path)
+        with open_binary(path) as file:
+            return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
     except OSError:
         return False
 

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import mmap
+import os
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pydicom.errors import InvalidDicomError
 from jawloc.errors import InputError, as_input_error, one_line
 from jawloc.geometry import Shape
 from jawloc.scans.dicom.attributes import PIXELS_TAG
+from jawloc.scans.opening import open_below, open_binary
 
 # Values longer than this stay in the file: headers come into memory, pixels and masks do not.
 _DEFER_BYTES = 16 * 1024
@@ -75,8 +77,8 @@ class BoundedFile(io.BufferedReader):
     """A file of which no more is asked than is left: Python allocates what a header promises."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(str(path)))
-        self._bytes = path.stat().st_size
+        super().__init__(io.FileIO(str(path), opener=open_below))
+        self._bytes = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read so many bytes, or those that are left."""
@@ -86,7 +88,7 @@ class BoundedFile(io.BufferedReader):
 
 def _refuse_deflated(path: Path) -> None:
     """Refuse a deflated file by its first bytes: pydicom would inflate it whole, however large."""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         start = file.read(_META_BYTES)
     value = start.partition(b"\x02\x00\x10\x00")[2][4:68]  # after type and length
     if value.startswith(uid.DeflatedExplicitVRLittleEndian.encode()):
@@ -190,7 +192,7 @@ def may_hold(header: Dataset, sequence: str, keyword: str, path: Path) -> bool:
         return sequence in header
     tag = tag_for_keyword(keyword) or 0
     wanted, (start, length) = struct.pack("<HH", tag >> 16, tag & 0xFFFF), place
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with open_binary(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(wanted, start, start + length) >= 0
 
 

@@ -14,6 +14,7 @@ MOST_INFLATION = 1032
 
 _COMPRESSED_BLOCK = 2**16
 _BLOCK = 2**20
+_LONGEST_WORD = 2**12  # of text, which would be joined to each next block
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _GZIP = b"\x1f\x8b"
 
@@ -66,6 +67,8 @@ def values_of_text(file: BinaryIO, dtype: np.dtype) -> Iterator[bytes]:
         words = (rest + block).split()
         # the last word may go on in the next block
         rest = words.pop() if words and not block[-1:].isspace() else b""
+        if len(rest) > _LONGEST_WORD:
+            raise ValueError(f"a number has more than {_LONGEST_WORD} characters")
         yield _numbers(words, dtype)
     yield _numbers([rest] if rest else [], dtype)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Placement, Shape, Triple
+from jawloc.scans.opening import open_binary
 from jawloc.scans.spacing import checked_spacing, millimetres
 from jawloc.scans.volumes.header import VolumeHeader, checked_shape, orthonormal_placement
 from jawloc.scans.volumes.text_header import (
@@ -45,7 +46,7 @@ Fields = Mapping[str, str]  # a header's fields by name, in lower case
 
 def read_metaimage_header(path: Path) -> VolumeHeader:
     """Read the header of a MetaImage file; InputError where it isn't one or can't be right."""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         lines = header_lines(file)
         fields = _fields(lines, path)
         channels = _whole(fields, "elementnumberofchannels", path, 1)

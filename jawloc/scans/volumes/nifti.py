@@ -16,6 +16,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple, voxels_to_lps_mm
+from jawloc.scans.opening import open_binary
 from jawloc.scans.spacing import checked_spacing
 from jawloc.scans.volumes.encodings import inflated_start, is_gzip
 from jawloc.scans.volumes.header import VolumeHeader, checked_shape, orthonormal_placement
@@ -63,7 +64,7 @@ def _read(path: Path) -> tuple[bool, Any]:
     """Return whether a file is packed, and its header as nibabel has it."""
     import nibabel
 
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         packed = is_gzip(file)
         try:
             start = inflated_start(file, max(_SIZES)) if packed else file.read(max(_SIZES))

@@ -12,6 +12,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Placement, Shape, Triple
+from jawloc.scans.opening import open_binary
 from jawloc.scans.spacing import checked_spacing, millimetres
 from jawloc.scans.volumes.header import VolumeHeader, checked_shape, orthonormal_placement
 from jawloc.scans.volumes.text_header import (
@@ -76,7 +77,7 @@ def read_nrrd_header(path: Path) -> VolumeHeader:
     Spacing, in whatever unit of length, is that of the space directions, else of the spacings; a
     unit that isn't known makes it unknown, with a warning.
     """
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         lines = header_lines(file)
         if not re.fullmatch(r"NRRD(?:\d{4}|00\.01)", next(lines, "").strip()):
             raise InputError(f"{path.name}: a NRRD file must begin with NRRD and its version")
@@ -180,7 +181,7 @@ def _offset_after(lines: int, files: tuple[Path, ...], offset: int, path: Path) 
         raise InputError(
             f"{path.name}: line skip needs one existing file of voxels; there are {len(files)}"
         )
-    with files[0].open("rb") as file:
+    with open_binary(files[0]) as file:
         file.seek(offset)
         for _ in range(lines):
             if not file.readline():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jawloc.errors import InputError
+from jawloc.scans.opening import refuse_outside
 
 _LONGEST_LINE = 2**20
 _MOST_LINES = 2**16
@@ -77,7 +78,10 @@ def listed_files(text: str, lines: Iterator[str], most: int, path: Path) -> tupl
         raise InputError(
             f"{path.name}: the header must name 1 to {most} files of voxels; it names {len(names)}"
         )
-    return tuple(path.parent / name for name in names)
+    files = tuple(path.parent / name for name in names)
+    for file in files:
+        refuse_outside(file)  # before a message tells what there is
+    return files
 
 
 def _numbered(words: Sequence[str], most: int, path: Path) -> list[str]:

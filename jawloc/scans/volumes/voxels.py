@@ -13,12 +13,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from jawloc.errors import InputError, as_input_error
+from jawloc.scans.opening import open_binary
 from jawloc.scans.raw import read_raw, refuse_truncated
 from jawloc.scans.scan import Slices
 from jawloc.scans.volumes.encodings import (
@@ -31,6 +33,7 @@ from jawloc.scans.volumes.encodings import (
 
 # The most bytes that one stored byte becomes; bzip2 has no such limit.
 _MOST_BYTES = {"gzip": MOST_INFLATION, "zlib": MOST_INFLATION, "text": 8, "hex": 0.5}
+_LARGEST_UNPACKED = 2**29  # bytes of a slice: 16,384 x 16,384 voxels of 16 bits
 _DECODERS = {"gzip": inflated, "zlib": inflated, "bzip2": unzipped_bzip2, "hex": bytes_of_hex}
 
 
@@ -75,7 +78,7 @@ def voxel_slices(voxels: StoredVoxels) -> Slices:
     if voxels.encoding == "raw":
         return partial(_read_files, voxels)
     unpacked = cache(partial(_unpack, voxels))
-    return lambda start, stop: _read(voxels, Path(unpacked().name), 0, start, stop)
+    return lambda start, stop: _read_unpacked(voxels, unpacked(), start, stop)
 
 
 def _refuse_missing(voxels: StoredVoxels, file: Path) -> None:
@@ -99,6 +102,11 @@ def _refuse_misfit(voxels: StoredVoxels, file: Path) -> None:
         raise InputError(
             f"{file.name}: the file is truncated; the header promises {needed} bytes of voxels, "
             f"which {size} bytes can't hold"
+        )
+    if voxels.bytes_a_slice > _LARGEST_UNPACKED:
+        raise InputError(
+            f"{voxels.path.name}: a packed slice, which is in memory as a whole, must have at most "
+            f"{_LARGEST_UNPACKED} bytes; the header promises {voxels.bytes_a_slice}"
         )
 
 
@@ -136,6 +144,16 @@ def _read(voxels: StoredVoxels, file: Path, offset: int, start: int, stop: int) 
     return read_raw(file, offset + start * voxels.bytes_a_slice, shape, voxels.dtype)
 
 
+def _read_unpacked(voxels: StoredVoxels, handle: Any, start: int, stop: int) -> np.ndarray:
+    shape, place = (stop - start, *voxels.shape[1:]), Path(handle.name)
+    return read_raw(place, start * voxels.bytes_a_slice, shape, voxels.dtype, _open_unpacked)
+
+
+def _open_unpacked(path: Path) -> BufferedReader:
+    """Open the temporary file, which may lie anywhere."""
+    return path.open("rb")
+
+
 def _unpack(voxels: StoredVoxels) -> Any:
     """Unpack voxels into a temporary file, which is removed with the returned handle."""
     total = voxels.bytes_a_file * len(voxels.files)
@@ -171,7 +189,7 @@ def _unpack_file(voxels: StoredVoxels, file: Path, target: Any) -> None:
 
 def _decoded(voxels: StoredVoxels, file: Path) -> Iterator[bytes]:
     try:
-        with file.open("rb") as source:
+        with open_binary(file) as source:
             source.seek(voxels.offset or 0)
             yield from _blocks(voxels, source)
     except (zlib.error, EOFError, ValueError, OSError) as error:

@@ -201,6 +201,15 @@ def test_damaged_gzip_is_refused(tmp_path, damage):
         read_scan(path)
 
 
+def test_a_packed_slice_that_is_too_large_for_memory_is_refused(tmp_path):
+    """Regression: a file of 2 MB was unpacked to 2 GB, of which one slice came into memory."""
+    path = write_nifti(tmp_path / "a.nii.gz", dim=[3, 32767, 32767, 2, 1, 1, 1, 1])
+    with path.open("ab") as file:
+        file.truncate(5_000_000)  # as many as may hold that
+    with pytest.raises(InputError, match=r"^a\.nii\.gz: a packed slice, .* at most 536870912 byt"):
+        open_scan(path)
+
+
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [

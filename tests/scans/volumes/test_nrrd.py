@@ -14,6 +14,7 @@ import SimpleITK
 from jawloc.errors import InputError
 from jawloc.geometry import Placement, placement_to_xyz
 from jawloc.scans.reading import open_scan, read_scan
+from jawloc.scans.volumes.encodings import values_of_text
 
 VOXELS = np.random.default_rng(0).integers(-500, 500, (3, 4, 5)).astype("<i2")
 SPACING = "spacings: 50 60 70\n"
@@ -113,6 +114,21 @@ def test_no_encoding_hides_missing_or_surplus_voxels(tmp_path, encoding):
         path = write_nrrd(tmp_path / "a.nrrd", SPACING, packed(encoding), **fields)
         with pytest.raises(InputError, match=r"^a\.nrrd: .*(truncated|promises)"):
             read_scan(path)
+
+
+def test_a_number_without_end_is_refused_at_once():
+    """Regression: all of a file without white space was joined, again for each of its blocks."""
+
+    class Digits:
+        reads = 0
+
+        def read(self, size):
+            self.reads += 1
+            return b"1" * size if self.reads < 5 else b""
+
+    with pytest.raises(ValueError, match="more than 4096 characters"):
+        list(values_of_text(file := Digits(), np.dtype(np.uint8)))
+    assert file.reads == 1
 
 
 @pytest.mark.parametrize(
