@@ -205,8 +205,14 @@ def tune(
     default=5000,
     help="Port that the pages are served on.",
 )
+@option_under("Server")(
+    "--host",
+    default="127.0.0.1",
+    help="Address of this machine that the pages are served on; 0.0.0.0 for other machines, too, "
+    "which need no password.",
+)
 @config_option
-def ui(port: int, config_path: Path) -> None:
+def ui(port: int, host: str, config_path: Path) -> None:
     """Open the MLflow pages, where runs are compared.
 
     \b
@@ -217,7 +223,7 @@ def ui(port: int, config_path: Path) -> None:
 
     if config_path != DEFAULT_CONFIG and not config_path.is_file():
         raise InputError(f"{config_path}: no such config file")
-    open_ui(config_path.resolve().parent, port=port)
+    open_ui(config_path.resolve().parent, port=port, host=host)
 
 
 for command in (locate, evaluate, dicoms, cache):

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -17,14 +18,20 @@ from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking.store import EXPERIMENT, prepare_store, store_database
 
 HOST = "127.0.0.1"
+_LOOPBACK = {"0.0.0.0": HOST, "::": "::1"}
 STARTING_SECONDS, ENDING_SECONDS = 120, 10
 
 
 def open_ui(
-    root: Path, port: int = 5000, experiment: str = EXPERIMENT, say: Callable[[str], None] = print
+    root: Path,
+    port: int = 5000,
+    experiment: str = EXPERIMENT,
+    say: Callable[[str], None] = print,
+    host: str = HOST,
 ) -> None:
-    """Serve MLflow's pages for this machine only, until Ctrl-C, or name those of a remote store.
+    """Serve MLflow's pages until Ctrl-C, for this machine only, or name those of a remote store.
 
+    With another address of this machine as `host`, or 0.0.0.0 for all, other machines reach them.
     `say` is called with their address once they can be opened. Raises InputError if the port is
     taken or the server doesn't start.
     """
@@ -35,9 +42,9 @@ def open_ui(
         say(without_secrets(f"the runs are at {uri.rstrip('/')}/{page}"))
         return
     artifacts = store_database(root).with_name("artifacts").as_uri()
-    with socket.socket() as probe:
-        if probe.connect_ex((HOST, port)) == 0:
-            raise InputError(f"--port: another program uses this port, choose another; {port}")
+    own = _LOOPBACK.get(host, host)
+    if _is_taken(own, port):
+        raise InputError(f"--port: another program uses this port, choose another; {port}")
     # -P: a file of the project's folder that is called like a package is not run; the same goes for
     # the server's own processes
     command = [sys.executable, "-P", "-m", "mlflow", "server"]
@@ -48,13 +55,16 @@ def open_ui(
         command += ["--backend-store-uri", uri]
     else:  # other users of the machine see a command, but not its environment
         environment |= {"MLFLOW_BACKEND_STORE_URI": uri}
-    command += ["--default-artifact-root", artifacts, "--host", HOST, "--port", str(port)]
+    command += ["--default-artifact-root", artifacts, "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    if host != own or not (own in ("localhost", "::1") or own.startswith("127.")):
+        say("the pages have no passwords: whoever reaches this machine can change and delete runs")
     say("starting, this takes some seconds ...")
     server = subprocess.Popen(command, cwd=root, env={**os.environ, **environment})
     try:
-        _wait_until_up(server, port)
-        say(f"the runs are at http://{HOST}:{port}/{page} (Ctrl-C ends this)")
+        address = f"http://{f'[{own}]' if ':' in own else own}:{port}"
+        _wait_until_up(server, address)
+        say(f"the runs are at {address}/{page} (Ctrl-C ends this)")
         server.wait()
     except KeyboardInterrupt:
         pass  # the way to end it
@@ -62,18 +72,24 @@ def open_ui(
         _end(server)
 
 
-def _wait_until_up(server: subprocess.Popen, port: int) -> None:
+def _is_taken(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port), timeout=2):
+        return True
+    return False
+
+
+def _wait_until_up(server: subprocess.Popen, address: str) -> None:
     give_up = time.monotonic() + STARTING_SECONDS
     while time.monotonic() < give_up:
         if server.poll() is not None:
-            raise InputError(f"--port: MLflow's server could not be started on it; {port}")
+            raise InputError(f"--port: MLflow's server could not be started there; {address}")
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
                 if answer.status == 200:
                     return
         except OSError:
             time.sleep(0.2)
-    raise InputError(f"--port: MLflow's server did not answer within {STARTING_SECONDS} s; {port}")
+    raise InputError(f"--port: no answer of MLflow's server in {STARTING_SECONDS} s; {address}")
 
 
 def _end(server: subprocess.Popen) -> None:

@@ -1,6 +1,7 @@
 """The server's process: when it counts as up, and that it is gone afterwards."""
 
 import socket
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -23,8 +24,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 port = int(sys.argv[sys.argv.index("--port") + 1])
-assert sys.argv[sys.argv.index("--host") + 1] == "127.0.0.1"
-http.server.HTTPServer(("127.0.0.1", port), Answer).serve_forever()
+host = sys.argv[sys.argv.index("--host") + 1]
+http.server.HTTPServer((host, port), Answer).serve_forever()
 """
 
 
@@ -103,6 +104,28 @@ def test_the_folders_own_files_are_not_run_and_secrets_stay_out_of_the_command(
     asked = (root / "asked for").read_text(encoding="utf-8")
     assert "s3cret" not in asked
     assert "backend-store-uri" not in asked
+
+
+@pytest.mark.parametrize("arguments", [[], ["--host", "0.0.0.0"]], ids=["own", "all"])
+def test_other_machines_reach_the_pages_only_if_asked_to(
+    monkeypatch, tmp_path, root, jawloc, arguments
+):
+    stand_in(monkeypatch, tmp_path, ANSWERING)
+    monkeypatch.chdir(root)
+    asked = subprocess.Popen.wait
+
+    def interrupted(server, timeout=None):
+        monkeypatch.setattr(subprocess.Popen, "wait", asked)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    port = free_port()
+    said = jawloc("ui", "--port", port, *arguments)
+    assert said.exit_code == 0, said.output
+    host = arguments[-1] if arguments else "127.0.0.1"
+    assert f" --host {host} --port {port} " in (root / "asked for").read_text(encoding="utf-8")
+    assert f"the runs are at http://127.0.0.1:{port}/" in said.output
+    assert ("no passwords" in said.output) == bool(arguments)
 
 
 def test_a_server_that_ends_by_itself_is_an_error(monkeypatch, tmp_path, root):
