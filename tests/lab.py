@@ -45,6 +45,16 @@ jaw_loc_config:
 """
 
 
+class Payload:
+    """Leaves a folder behind if it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
 def write_config(folder: Path, name: str = "userconf.yml", **settings) -> Path:
     """Write the tiny settings, with some others laid over them, as a config file."""
     path = folder / name

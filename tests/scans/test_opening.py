@@ -1,6 +1,7 @@
 """Where files are opened: only below one folder while that is asked for, whatever is done to it."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from jawloc.scans import opening
 from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.opening import files_in, open_binary, reading_below
 from jawloc.scans.reading import open_scan, read_scan
+from jawloc.scans.scan import SCAN_ENDINGS
+from tests.lab import Payload
 
 RULE = "only files inside the one folder are read; this one leads out of it"
 IMAGE = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
@@ -113,3 +116,17 @@ def test_a_pipe_is_no_scan(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
     with pytest.raises(InputError, match=r"^a\.tif: a scan must be a file or folder; this is neit"):
         open_scan(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".pkl", *SCAN_ENDINGS])
+def test_a_pickle_is_no_scan_and_is_not_run(tmp_path, ending):
+    """An array of objects, as NumPy saves it, is one."""
+    path, trace = tmp_path / f"a{ending}", tmp_path / "was_run"
+    with path.open("wb") as file:
+        np.save(file, np.array([Payload(trace)], object), allow_pickle=True)
+    with pytest.raises(InputError, match=rf"^a{ending}: "):
+        open_scan(path)
+    path.write_bytes(pickle.dumps(Payload(trace)))
+    with pytest.raises(InputError, match=rf"^a{ending}: "):
+        open_scan(path)
+    assert not trace.exists()

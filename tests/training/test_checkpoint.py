@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
 import re
 from pathlib import Path
@@ -22,6 +21,7 @@ from jawloc.training.checkpoint import (
 from jawloc.training.loop import TrainingState
 from jawloc.training.records import EpochRecord
 from jawloc.training.stages import NetworkConfig
+from tests.lab import Payload
 from tests.training.blobs import (
     CURRICULUM,
     MOVED,
@@ -148,16 +148,6 @@ def test_settings_that_change_no_number_may_differ(tmp_path, changes):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, started(), SETTINGS, "run")
     assert load_checkpoint(path, fresh_state(training_config()), SETTINGS | changes) == "run"
-
-
-class Payload:
-    """Leaves a file behind if it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("written_by", ["torch", "pickle"])

@@ -164,12 +164,15 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
             direction="minimize",
             load_if_exists=True,
         )
+        opened.user_attrs, opened.get_trials(deepcopy=False)  # as far as they are JSON
     except Exception as error:  # each database's driver has types of its own
         reason = _reason(error)
         if not study.is_in_a_database:
             journal = _journal(study, config.base)
             raise InputError(f"{journal}: the study's journal can't be read; {reason}") from error
-        raise InputError(f"--storage: {study.storage} can't be reached; {reason}") from error
+        foreign = isinstance(error, UnicodeDecodeError | json.JSONDecodeError)
+        problem = "holds what isn't a study's" if foreign else "can't be reached"
+        raise InputError(f"--storage: {study.storage} {problem}; {reason}") from error
     # the machines that share a database must not all try the same values
     host = socket.gethostname() if study.is_in_a_database else ""
     seed = _seed(opened, config.training.seed, f"{host} {worker}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import mlflow
 import pytest
+import yaml
 
 from jawloc.errors import InputError
+from jawloc.inference.models import ModelOptions, load_model
 from jawloc.reporting.tracking.model_files import model_file
 from jawloc.reporting.tracking.runs import tracked_run
-from jawloc.reporting.tracking.store import tracking_uri
-from tests.lab import files_below, write_model
+from jawloc.reporting.tracking.store import connected, tracking_uri
+from tests.lab import Payload, files_below, write_model
 
 
 @pytest.fixture
@@ -158,3 +162,23 @@ def test_a_logged_model_that_is_not_jawlocs_is_refused(stored, monkeypatch):
         run.log_dict({"a": 1}, "model/notes.json")
     with pytest.raises(InputError, match=r"has one \.pth file; this has 0"):
         found(f"runs:/{run.run_id}/model", lab)
+
+
+def test_a_planted_model_is_refused_and_none_of_its_code_runs(copy_store, tmp_path):
+    copy_store(tmp_path)
+    planted, trace = tmp_path / "planted", tmp_path / "was_run"
+    (planted / "code" / "jawloc").mkdir(parents=True)
+    for name in ("python_model.pkl", "weights.pth", "input_example.pkl"):
+        (planted / name).write_bytes(pickle.dumps(Payload(trace)))
+    script = f"import os; os.mkdir({str(trace)!r})"
+    for name in ("code/jawloc/__init__.py", "code/loader.py", "model.py"):
+        (planted / name).write_text(script)
+    flavour = {"loader_module": "loader", "code": "code", "python_model": "python_model.pkl"}
+    (planted / "MLmodel").write_text(yaml.safe_dump({"flavors": {"python_function": flavour}}))
+    with connected(tmp_path) as client:
+        client.create_registered_model("planted")
+        client.create_model_version("planted", planted.as_uri())
+    refused = pytest.raises(InputError, match=r"^weights\.pth: not a model file of plain weights")
+    with model_file("models:/planted/1", tmp_path) as path, refused:
+        load_model(path, ModelOptions())
+    assert not trace.exists()

@@ -1,5 +1,6 @@
 """Studies: what may be gone on with, which trials count, and what becomes of a dead worker's."""
 
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -27,8 +28,15 @@ from jawloc.workflows.tune.lost_trials import (
     worker_token,
 )
 from jawloc.workflows.tune.search_space import Range, Space
-from jawloc.workflows.tune.study import StudyConfig, load, open_study, reachable, search_definition
-from tests.lab import write_config
+from jawloc.workflows.tune.study import (
+    SAMPLERS,
+    StudyConfig,
+    load,
+    open_study,
+    reachable,
+    search_definition,
+)
+from tests.lab import Payload, write_config
 from tests.workflows.tune.machines import FORKS
 
 SPACE = Space("space.yml", {"curriculum.threshold": Range(0.5, 2.0)})
@@ -338,3 +346,63 @@ def test_a_link_in_the_place_of_a_studys_files_is_refused(config, tmp_path, name
     ):
         pass
     assert list(elsewhere.iterdir()) == []
+
+
+# --- planted code --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"%s", b"%s\n"], ids=["bytes", "line"])
+def test_a_pickle_in_the_place_of_a_journal_is_refused_and_not_run(config, tmp_path, content):
+    journal, trace = STUDY.folder(config.base) / "study.journal", tmp_path / "was_run"
+    journal.parent.mkdir(parents=True)
+    for protocol in (0, 4):
+        journal.write_bytes(content % pickle.dumps(Payload(trace), protocol))
+        with pytest.raises(InputError, match=r"study\.journal: .* can't be read; "):
+            load(STUDY, config)
+    assert not trace.exists()
+
+
+COLUMNS = {
+    "study_user_attributes": "value_json",
+    "trial_user_attributes": "value_json",
+    "trial_system_attributes": "value_json",
+    "trial_params": "distribution_json",
+}
+
+
+def test_a_pickle_in_a_database_is_refused_and_not_run(config, tmp_path):
+    """Regression: a study whose attributes aren't JSON ended in a traceback."""
+    trace, database = tmp_path / "was_run", tmp_path / "x.db"
+    shared = replace(STUDY, storage=f"sqlite:///{database}")
+    opened = load(shared, config)
+    opened.set_user_attr("note", 1)
+    trial, _ = ask(opened)
+    trial.set_user_attr("note", 1)
+    trial.set_system_attr("note", 1)
+    code = (pickle.dumps(Payload(trace)),)
+    with closing(sqlite3.connect(database)) as connection:
+        for table, column in COLUMNS.items():
+            (was,) = connection.execute(f"SELECT {column} FROM {table}").fetchall()
+            connection.execute(f"UPDATE {table} SET {column} = ?", code)
+            connection.commit()
+            with pytest.raises(InputError, match=r"^--storage: .* holds what isn't a study's; "):
+                load(shared, config)
+            connection.execute(f"UPDATE {table} SET {column} = ?", was)
+            connection.commit()
+    load(shared, config)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_sampler_runs_what_an_attribute_holds(config, tmp_path, sampler):
+    """Optuna's CMA-ES keeps its state as a pickle in such attributes; jawloc doesn't use it."""
+    trace, study = tmp_path / "was_run", replace(STUDY, sampler=sampler)
+    state = pickle.dumps(Payload(trace)).hex()
+    opened = load(study, config)
+    trial, _ = ask(opened)
+    for key in ("cma:optimizer", "cma:optimizer:0", "sepcma:optimizer:0", "cma:n_restarts"):
+        opened._storage.set_study_system_attr(opened._study_id, key, state)
+        trial.set_system_attr(key, state)
+    opened.tell(trial, 1.0)
+    assert 0.5 <= ask(load(study, config))[1] <= 2.0
+    assert not trace.exists()
