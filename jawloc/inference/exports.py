@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -142,7 +143,10 @@ def table_text(rows: Sequence[Any], columns: Sequence[str] | None = None) -> str
     for name in table:
         cells = [as_cell(value) if isinstance(value, str) else value for value in table[name]]
         table[name] = pandas.Series(cells, table.index, dtype=object)
-    return str(table.to_csv(index=False, lineterminator="\n"))
+    # a carriage return, which the writer leaves bare, would end the row for a reader
+    bare = any("\r" in value for value in table.to_numpy().flat if isinstance(value, str))
+    quoting = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+    return str(table.to_csv(index=False, lineterminator="\n", quoting=quoting))
 
 
 def csv_text(rows: Iterable[Row]) -> str:

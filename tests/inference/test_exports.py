@@ -145,7 +145,7 @@ def test_napari_gets_points_in_voxels_in_the_arrays_order():
     ]
 
 
-FORMULAS = ["=HYPERLINK(1)", "+1", "-a", "@SUM(A1)", "\t=1", "'=1", "''-1", "'@"]
+FORMULAS = ["=HYPERLINK(1)", "+1", "-a", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-1", "'@"]
 HARMLESS = ["a=1", "'a", "a-1", "1", "é", ""]
 
 

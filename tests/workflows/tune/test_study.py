@@ -378,7 +378,7 @@ def test_a_pickle_in_a_database_is_refused_and_not_run(config, tmp_path):
     opened.set_user_attr("note", 1)
     trial, _ = ask(opened)
     trial.set_user_attr("note", 1)
-    trial.set_system_attr("note", 1)
+    opened._storage.set_trial_system_attr(trial._trial_id, "note", 1)
     code = (pickle.dumps(Payload(trace)),)
     with closing(sqlite3.connect(database)) as connection:
         for table, column in COLUMNS.items():
@@ -402,7 +402,7 @@ def test_no_sampler_runs_what_an_attribute_holds(config, tmp_path, sampler):
     trial, _ = ask(opened)
     for key in ("cma:optimizer", "cma:optimizer:0", "sepcma:optimizer:0", "cma:n_restarts"):
         opened._storage.set_study_system_attr(opened._study_id, key, state)
-        trial.set_system_attr(key, state)
+        opened._storage.set_trial_system_attr(trial._trial_id, key, state)
     opened.tell(trial, 1.0)
     assert 0.5 <= ask(load(study, config))[1] <= 2.0
     assert not trace.exists()
