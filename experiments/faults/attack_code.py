@@ -53,7 +53,7 @@ class Payload:
 
 def code_faults(plan: Plan) -> Iterator[Outcome]:
     trace = plan.work / "was_run"
-    ways = Payload.WAYS[:2] if plan.short else Payload.WAYS
+    ways = ("eval",) if plan.short else Payload.WAYS
     yield _would_run(trace)
     for way in ways:
         payload = Payload(trace, way)

@@ -14,7 +14,7 @@ from campaign import Outcome, Plan
 from jawloc.errors import InputError
 from jawloc.inference.exports import Row, csv_text
 from jawloc.reporting.file_names import object_endings
-from jawloc.reporting.folders.run_folder import locked_run_folder
+from jawloc.reporting.folders.run_folder import REPLACED, UNFINISHED, locked_run_folder
 from jawloc.reporting.location_files import earlier_rows
 from jawloc.workflows.tune.study import StudyConfig
 
@@ -135,7 +135,7 @@ def _word(rng: object) -> str:
 
 def _links(plan: Plan) -> Iterator[Outcome]:
     """Links in output folders that lead to somebody's files."""
-    for number, below in enumerate(("", ".replacing", ".unfinished", "fold_1")):
+    for number, below in enumerate(("", REPLACED, UNFINISHED, "fold_1")):
         place, precious = plan.work / f"links_{number}", plan.work / f"precious_{number}"
         precious.mkdir()
         (precious / "thesis.txt").write_bytes(SECRET)
