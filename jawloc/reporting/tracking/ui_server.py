@@ -41,10 +41,26 @@ def open_ui(
     if uri.startswith("http"):
         say(without_secrets(f"the runs are at {uri.rstrip('/')}/{page}"))
         return
-    artifacts = store_database(root).with_name("artifacts").as_uri()
     own = _LOOPBACK.get(host, host)
     if _is_taken(own, port):
         raise InputError(f"--port: another program uses this port, choose another; {port}")
+    if host != own or not (own in ("localhost", "::1") or own.startswith("127.")):
+        say("the pages have no passwords: whoever reaches this machine can change and delete runs")
+    say("starting, this takes some seconds ...")
+    server = _started(uri, root, host, port)
+    try:
+        address = f"http://{f'[{own}]' if ':' in own else own}:{port}"
+        _wait_until_up(server, address)
+        say(f"the runs are at {address}/{page} (Ctrl-C ends this)")
+        server.wait()
+    except KeyboardInterrupt:
+        pass  # the way to end it
+    finally:
+        _end(server)
+
+
+def _started(uri: str, root: Path, host: str, port: int) -> subprocess.Popen:
+    artifacts = store_database(root).with_name("artifacts").as_uri()
     # -P: a file of the project's folder that is called like a package is not run; the same goes for
     # the server's own processes
     command = [sys.executable, "-P", "-m", "mlflow", "server"]
@@ -57,19 +73,7 @@ def open_ui(
         environment |= {"MLFLOW_BACKEND_STORE_URI": uri}
     command += ["--default-artifact-root", artifacts, "--host", host, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    if host != own or not (own in ("localhost", "::1") or own.startswith("127.")):
-        say("the pages have no passwords: whoever reaches this machine can change and delete runs")
-    say("starting, this takes some seconds ...")
-    server = subprocess.Popen(command, cwd=root, env={**os.environ, **environment})
-    try:
-        address = f"http://{f'[{own}]' if ':' in own else own}:{port}"
-        _wait_until_up(server, address)
-        say(f"the runs are at {address}/{page} (Ctrl-C ends this)")
-        server.wait()
-    except KeyboardInterrupt:
-        pass  # the way to end it
-    finally:
-        _end(server)
+    return subprocess.Popen(command, cwd=root, env={**os.environ, **environment})
 
 
 def _is_taken(host: str, port: int) -> bool:
