@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 from jawloc.errors import InputError
@@ -33,6 +33,21 @@ def reading_below(folder: Path | None) -> Iterator[None]:
 def open_binary(path: Path) -> BufferedReader:
     """Open a file of a scan for reading."""
     return open(path, "rb", opener=open_below)
+
+
+def open_alone(path: Path) -> BufferedReader:
+    """Open a file for a reader that would open others beside it, if it knew where it is.
+
+    (tifffile does, for TIFFs of several files, whose names may lead anywhere.)
+    """
+    if _ALLOWED.get() is None:
+        return open_binary(path)
+    return _Stream(FileIO(str(path), opener=open_below))
+
+
+class _Stream(BufferedReader):
+    def fileno(self) -> int:
+        raise OSError("only the bytes are to be used")
 
 
 def open_below(path: str | Path, flags: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid
-from jawloc.scans.opening import open_binary
+from jawloc.scans.opening import open_alone, open_binary
 from jawloc.scans.raw import read_raw, refuse_truncated
 from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole
@@ -88,11 +88,9 @@ def read_layout(path: Path) -> TiffLayout:
     import tifffile
 
     # tifffile raises a dozen types for damaged files
-    damaged, broken = (
-        as_input_error(f"{path.name}: the TIFF can't be read"),
-        _refusing_broken_chain(path),
-    )
-    with damaged, broken, open_binary(path) as file, tifffile.TiffFile(file) as tiff:
+    damaged = as_input_error(f"{path.name}: the TIFF can't be read")
+    broken = _refusing_broken_chain(path)
+    with damaged, broken, open_alone(path) as file, tifffile.TiffFile(file) as tiff:
         layout = _layout(tiff, path)
     if layout.dtype.kind not in "buif":
         raise InputError(f"{path.name}: grey values must be numbers; they are {layout.dtype}")
@@ -116,7 +114,7 @@ def decode(path: Path, layout: TiffLayout, pages: tuple[int, ...] | None) -> np.
 
     # each codec raises its own types for damaged data
     damaged = as_input_error(f"{path.name}: the TIFF's values can't be decoded")
-    with damaged, _refusing_broken_chain(path), open_binary(path) as file:
+    with damaged, _refusing_broken_chain(path), open_alone(path) as file:
         values = tifffile.imread(file, key=pages)
     return _black_is_0(values.astype(values.dtype.newbyteorder("="), copy=False), layout.white)
 
@@ -164,14 +162,15 @@ def _order(axes: str) -> tuple[int, ...]:
 
 def _pages_along_z(tiff: Any, series: Any, path: Path) -> tuple[int, ...] | None:
     """Return the file's pages in the order of the slices; None where one page has several."""
+    joined = tiff.is_ome or series.is_multifile
+    if joined and any(page and page.parent is not tiff for page in series):
+        raise InputError(f"{path.name}: a TIFF must be one file; its slices are in several")
+    if tiff.is_ome and any(page is None for page in series):
+        raise InputError(f"{path.name}: each slice of an OME-TIFF needs a page; some have none")
     if len(series.shape) != 3 or len(series) != series.shape[0] or series.axes[-2:] != "YX":
         return None
     if not tiff.is_ome:
         return tuple(range(len(tiff.pages))) if len(tiff.pages) == len(series) else None
-    if any(page is None for page in series):
-        raise InputError(f"{path.name}: each slice of an OME-TIFF needs a page; some have none")
-    if any(page.parent is not tiff for page in series):
-        raise InputError(f"{path.name}: an OME-TIFF must be one file; its slices are in several")
     return tuple(page.index for page in series)
 
 

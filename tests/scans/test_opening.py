@@ -14,6 +14,7 @@ from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.opening import files_in, open_binary, reading_below
 from jawloc.scans.reading import open_scan, read_scan
 from jawloc.scans.scan import SCAN_ENDINGS
+from jawloc.scans.tiff import read_layout
 from tests.lab import Payload
 
 RULE = "only files inside the one folder are read; this one leads out of it"
@@ -108,6 +109,39 @@ def test_every_format_is_read_below_and_not_elsewhere(scans, ending):
         assert np.array_equal(read_scan(scans / path.name).image, IMAGE)
         with pytest.raises(InputError, match=RULE):
             read_scan(scans.parent / path.name)
+
+
+def write_ome(path: Path, other: str, planes: int) -> None:
+    """Write a page whose OME-XML says that it is in another file, as are all of `planes`."""
+    import tifffile
+
+    data = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{other}">urn:uuid:{z}</UUID></TiffData>'
+        for z in range(planes)
+    )
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZTC" Type="uint8" SizeX="6" '
+        f'SizeY="5" SizeZ="{planes}" SizeT="1" SizeC="1">{data}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(path, IMAGE[0], photometric="minisblack", description=xml, metadata=None)
+
+
+@pytest.mark.parametrize("planes", [1, 4])
+def test_a_tiff_shows_no_page_of_a_file_elsewhere(scans, planes):
+    """Regression: a slice whose OME-XML named a TIFF elsewhere was read from where that said."""
+    import tifffile
+
+    tifffile.imwrite(scans.parent / "secret.tif", IMAGE[3], photometric="minisblack")
+    (scans / "slices").mkdir()
+    for number in (1, 2):
+        write_ome(scans / f"slices/{number}.tif", "../../secret.tif", planes)
+        with pytest.raises(InputError, match="a TIFF must be one file; its slices are in several"):
+            read_layout(scans / f"slices/{number}.tif")
+    with reading_below(scans):
+        found = read_scan(scans / "slices")  # as if the other file weren't there
+    assert np.array_equal(found.image, IMAGE[[0, 0]])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
