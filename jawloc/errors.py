@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 HIDDEN = "***"
 _SECRET_NAME = r"[\w.-]*(?:pass|pwd|token|secret|key|sig|cred|auth)[\w.-]*"
@@ -45,6 +48,25 @@ class TrainingError(Exception):
 
     def __str__(self) -> str:
         return without_secrets(super().__str__())
+
+
+class DiskFullError(OSError):
+    """A file did not fit on its disk; the message names the folder and the bytes needed."""
+
+    def __init__(self, path: Path, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.sentence = (
+            f"{path.parent}: the disk is full; {path.name} needs {as_size(needed_bytes)}, and "
+            f"{as_size(free_bytes)} are free"
+        )
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def as_size(number: int) -> str:
+    """Return a number of bytes as text, in MB (10^6 bytes) where it is large."""
+    return f"{number} bytes" if number < 100_000 else f"{number / 1e6:.1f} MB"
 
 
 def one_line(error: BaseException) -> str:

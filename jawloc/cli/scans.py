@@ -165,14 +165,18 @@ def cache_build(settings: SettingsOptions) -> None:
 
 @cache.command("verify", cls=Command)
 @takes_settings
-def cache_verify(settings: SettingsOptions) -> None:
+@option_under("Output")(
+    "--repair", is_flag=True, help="Make damaged and outdated files again, from their scans."
+)
+def cache_verify(settings: SettingsOptions, repair: bool) -> None:
     """Check every cached file against its full-size scan, bit by bit.
 
     \b
     Example:
-      jawloc cache verify
+      jawloc cache verify --repair
     """
-    from jawloc.scans.cache.upkeep import verify_cache
+    from jawloc.scans.cache.upkeep import repair_cache, verify_cache
+    from jawloc.workflows.prepare_data import find_scans
 
     config = settings.load()
     statuses = verify_cache(config.cache, base=config.base)
@@ -180,8 +184,14 @@ def cache_verify(settings: SettingsOptions) -> None:
     for status in bad:
         click.echo(f"{status.path}: {status.status}; {status.detail}")
     click.echo(f"{len(statuses)} cached files checked, {len(bad)} not in order")
-    if any(status.status != "source missing" for status in bad):
-        click.echo("jawloc cache build makes them again")
+    if repair and bad:
+        after = repair_cache(config.cache, bad, find_scans(config), base=config.base)
+        bad = [status for status in after if status.status != "ok"]
+        for status in bad:
+            click.echo(f"{status.path}: can't be made again; {status.detail}")
+        click.echo(f"{len(after) - len(bad)} cached files made again, {len(bad)} not in order")
+    elif any(status.status != "source missing" for status in bad):
+        click.echo("jawloc cache verify --repair makes them again")
     if any(status.status == "source missing" for status in bad):
         click.echo("jawloc cache clear removes those whose source is missing, and all others")
     if bad:

@@ -100,7 +100,7 @@ def _write_volume(path: Path, crop: np.ndarray, grid: Grid, place: Placement) ->
 @contextmanager
 def _atomically(path: Path, size_bytes: int) -> Iterator[Path]:
     """Yield an `atomic_path`, and check that the whole crop was written to it."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, size_bytes) as temporary:
         try:
             yield temporary
             if temporary.stat().st_size < size_bytes and not path.name.endswith(".gz"):

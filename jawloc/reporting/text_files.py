@@ -19,5 +19,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file; names of files in it need not be UTF-8."""
     record_file(path)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    content = text.encode("utf-8", errors="surrogateescape")
+    with atomic_path(path, len(content)) as temporary:
+        temporary.write_bytes(content)

@@ -5,32 +5,74 @@ And where: under a plain name, and through no link.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 
-from jawloc.errors import InputError
+from jawloc.errors import DiskFullError, InputError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_BLOCK_BYTES = 4096  # of a disk: the least that it must have
 _TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.part\.(.+)")
 _TEMPORARY_0_1_0 = re.compile(r"\.(.+)\.\d+(?:-[0-9a-f]{8}\.part|\.part|\.tmp)")
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, needed_bytes: int = 0) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, with the same ending, to be written to.
 
-    It replaces `path` if the block succeeds, and is removed otherwise.
+    It replaces `path` if the block succeeds, and is removed otherwise. `needed_bytes` is the size
+    of the file where it is known. Raises DiskFullError if there was no room for it.
     """
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part.{path.name}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with full_disk_named(path, needed_bytes, temporary):
+            yield temporary
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that has become read-only it can't be
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_named(path: Path, needed_bytes: int, written: Path) -> Iterator[None]:
+    """Raise DiskFullError if the block fails because a disk is full, whatever a library raises.
+
+    `written` is the part of the file `path` that is there; it counts, like an earlier file of the
+    same name, where `needed_bytes` is too low.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except (OSError, RuntimeError) as error:
+        free, have = free_bytes(path.parent), _size(written)
+        needed = max(needed_bytes, _size(path), have + _BLOCK_BYTES)
+        number = getattr(error, "errno", None)
+        # NumPy, PyTorch and SimpleITK have errors of their own for a full disk, without a number
+        unnamed = number is None and free < max(needed - have, _BLOCK_BYTES)
+        if number in _FULL or unnamed:
+            raise DiskFullError(path, needed, free) from error
+        raise
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free on a folder's disk; the folder need not exist yet."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def target_of_temporary(path: Path) -> Path | None:
@@ -60,6 +102,7 @@ def make_writable(folder: Path, rule: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:  # some bytes, since a quota may be used up
-            file.write(bytes(4096))
+            file.write(bytes(_BLOCK_BYTES))
     except OSError as error:
-        raise InputError(f"{rule}; {error.strerror}") from error
+        needs = f" ({_BLOCK_BYTES} bytes are needed)" if error.errno in _FULL else ""
+        raise InputError(f"{rule}; {error.strerror}{needs}") from error

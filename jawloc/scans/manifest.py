@@ -7,12 +7,13 @@ files add each name before the file appears, so that a killed process's files ar
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
-from jawloc.scans.atomic import atomic_path
+from jawloc.scans.atomic import atomic_path, full_disk_named
 
 MANIFEST = ".jawloc-files"
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link to another file is no list
@@ -48,7 +49,10 @@ def record_file(path: Path) -> None:
             continue
         try:
             # a line that was torn, by a full disk, ends where the next begins
-            os.write(file, f"\n{json.dumps(known_as)}".encode())
+            line = f"\n{json.dumps(known_as)}".encode()
+            with full_disk_named(place / MANIFEST, 0, place / MANIFEST):
+                if os.write(file, line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(file)
         return

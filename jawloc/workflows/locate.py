@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jawloc.errors import reason_of
+from jawloc.errors import DiskFullError, reason_of
 from jawloc.geometry import voxels_to_lps_mm
 from jawloc.inference.crop import CropBox, crop_box_around, read_crop
 from jawloc.inference.crop_files import write_crop
@@ -191,10 +191,12 @@ def locate_one(
             write_text(request.markups(listed.name), slicer_text(rows))
         return rows
     except _WritingError:
-        remove_files(request, listed.name)
+        with suppress(OSError):  # the list of files that is not shortened then is, by --resume
+            remove_files(request, listed.name)
         raise
     except Exception as error:  # a night's list must not end with one scan, whatever is wrong
-        remove_files(request, listed.name)
+        with _writing():
+            remove_files(request, listed.name)
         about["seconds"] = round(time.perf_counter() - started, 3)
         return [failed_row(listed.name, reason_of(error, listed.path.name), about)]
 
@@ -262,6 +264,8 @@ class _WritingError(OSError):
 def _writing() -> Iterator[None]:
     try:
         yield
+    except DiskFullError as error:  # says which folder, and how much it needs
+        raise _WritingError(error.errno, str(error)) from error
     except OSError as error:
         raise _WritingError(error.errno, error.strerror or str(error)) from error
 

@@ -315,7 +315,7 @@ def test_cache_is_built_verified_and_cleared(lab, jawloc):
     folder = lab / "dicoms" / "downsampled_dicoms" / "24x12x12" / "labelled"
     damaged = folder / f"{SCAN_IDS[1]}.dcm"
     content = bytearray(damaged.read_bytes())
-    content[-1] ^= 1
+    content[-50] ^= 1
     damaged.write_bytes(content)
     (folder / "notes.txt").write_text("mine")
     result = jawloc("cache", "verify")
@@ -323,9 +323,12 @@ def test_cache_is_built_verified_and_cleared(lab, jawloc):
     assert result.stdout.splitlines() == [
         f"{damaged}: damaged; {damaged.name}: a cached scan must fit its checksum; it is damaged",
         "5 cached files checked, 1 not in order",
-        "jawloc cache build makes them again",
+        "jawloc cache verify --repair makes them again",
     ]
-    assert "1 built, 0 refreshed, 4 already there" in jawloc("cache", "build").stdout
+    result = jawloc("cache", "verify", "--repair")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "1 cached files made again, 0 not in order"
+    assert "0 built, 0 refreshed, 5 already there" in jawloc("cache", "build").stdout
 
     result = jawloc("cache", "clear")
     assert result.exit_code == 0

@@ -1,9 +1,12 @@
 """A file appears whole or not at all, and a killed process's temporary file is recognised."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from jawloc.errors import DiskFullError
+from jawloc.scans import atomic
 from jawloc.scans.atomic import atomic_path, target_of_temporary
 
 
@@ -46,3 +49,43 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
 def test_temporary_files_name_their_target(name, target):
     expected = None if target is None else Path("folder", target)
     assert target_of_temporary(Path("folder", name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "free"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 10_000),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 10_000),
+        (OSError("8000 requested and 0 written"), 4000),  # as NumPy's tofile
+        (RuntimeError("PytorchStreamWriter failed writing file"), 4000),
+    ],
+    ids=["full", "quota", "numpy", "torch"],
+)
+def test_a_full_disk_is_told_with_the_folder_and_the_bytes(tmp_path, monkeypatch, error, free):
+    """Regression: 'No space left on device', of no file, or a traceback of a library's own."""
+    monkeypatch.setattr(atomic, "free_bytes", lambda _: free)
+    path = tmp_path / "a.pt"
+    path.write_text("the last one")
+    with pytest.raises(DiskFullError) as caught, atomic_path(path, 2_500_000) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert str(caught.value) == (
+        f"{tmp_path}: the disk is full; a.pt needs 2.5 MB, and {free} bytes are free"
+    )
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text(encoding="utf-8") == "the last one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_a_known_size_it_is_that_of_the_earlier_file(tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(bytes(5000))
+    with pytest.raises(DiskFullError, match=r"a\.pt needs 5000 bytes"), atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+    error = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else") as caught, atomic_path(tmp_path / "a"):
+        raise error
+    assert caught.value is error

@@ -1,6 +1,7 @@
 """The cache: what is made, what is used again, and what is never used."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -24,7 +25,7 @@ from jawloc.scans.cache import CacheConfig, build_cache, largest_size, open_exam
 from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache.files import read_cached, read_record
 from jawloc.scans.cache.layout import cached_paths, lock_path
-from jawloc.scans.cache.upkeep import clear_cache, verify_cache
+from jawloc.scans.cache.upkeep import clear_cache, repair_cache, verify_cache
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.downsample import downsample
 
@@ -32,6 +33,7 @@ SHAPE, SIZE = (24, 15, 13), (10, 6, 5)
 SPACING = (0.021, 0.021, 0.021)
 JAW = {"jaw": None}
 CONFIG = CacheConfig(dicom_dirs=("dicoms/fish",), downsampled_dicom_size=SIZE, n_workers=2)
+IN_THE_IMAGE = -50  # the bytes of a cached file that are before its last element, a checksum
 HALF_WRITTEN = (".4711-0123abcd.part.a.dcm", ".a.dcm.4711-0123abcd.part")  # now; by 0.1.0
 
 
@@ -315,7 +317,7 @@ DAMAGE = {
     "truncated in the voxels": lambda path: truncate(path, -10),
     "truncated in the header": lambda path: truncate(path, 300),
     "empty": lambda path: truncate(path, 0),
-    "a flipped bit in the image": lambda path: flip(path, -5),
+    "a flipped bit in the image": lambda path: flip(path, IN_THE_IMAGE),
     "an edited centroid": edited_centroid,
     "no DICOM": lambda path: path.write_text("not a DICOM file"),
     "a DICOM of someone else's": another_scan,
@@ -365,7 +367,7 @@ def test_no_flipped_or_missing_byte_goes_unseen_or_crashes(scans, tmp_path):
 
 def test_a_damaged_file_is_refused_by_name(scans, tmp_path):
     cached = build(scans, tmp_path).cached[0]
-    flip(cached, -5)
+    flip(cached, IN_THE_IMAGE)
     with pytest.raises(InputError, match=r"^a\.dcm: .*checksum; it is damaged"):
         open_example(cached, JAW).read()
 
@@ -420,7 +422,66 @@ def test_a_cache_folder_that_cannot_be_written_is_named(scans, tmp_path):
         build(scans, tmp_path, config)
 
 
+def test_scans_that_do_not_fit_on_the_disk_are_not_begun(scans, tmp_path, monkeypatch):
+    """Regression: the disk was full halfway, without a word of where and how much."""
+    monkeypatch.setattr(cache, "downsample", too_late)
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 2000)
+    folder = tmp_path / "dicoms/downsampled_dicoms"
+    with pytest.raises(InputError) as caught:
+        build(scans, tmp_path)
+    needed = 3 * 10 * 6 * 5 * 3
+    assert str(caught.value) == (
+        f"{folder}: the cache needs {needed} bytes for 3 downsampled scans; its disk has 2000 "
+        "bytes left"
+    )
+
+
+@pytest.mark.parametrize("change", ["written to", "replaced", "removed"])
+def test_a_scan_that_changes_while_it_is_read_is_not_used(scans, tmp_path, monkeypatch, change):
+    """Regression: what was read half of the old and half of the new scan was used that time."""
+    victim = tmp_path / scans[0]
+
+    def disturbed(scan, *arguments, **options):
+        result = downsample(scan, *arguments, **options)
+        if scan.path == victim:
+            if change == "written to":
+                touch(victim)
+            elif change == "replaced":  # as some tools do: of the same size, with the same time
+                stat = victim.stat()
+                shutil.copy(victim, tmp_path / "copy")
+                (tmp_path / "copy").replace(victim)
+                os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            else:
+                victim.rename(tmp_path / "aside")
+        return result
+
+    monkeypatch.setattr(cache, "downsample", disturbed)
+    said = "No such file" if change == "removed" else "must not change while it is read"
+    with pytest.raises(InputError, match=rf"^a\.dcm: .*{said}"):
+        build(scans, tmp_path)
+    assert not list((tmp_path / "dicoms/downsampled_dicoms").rglob("*a.dcm"))
+    monkeypatch.undo()
+    if change == "removed":
+        (tmp_path / "aside").rename(victim)
+    assert counts(build(scans, tmp_path)) == (1, 0, 2, 1)  # the others were not lost
+
+
 # Several at once, and interruptions
+
+
+@pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_a_cache_on_a_drive_without_locks(scans, tmp_path, monkeypatch, number):
+    """Regression: it could not be built there, or waited for ever for a killed process."""
+
+    def missing(*_):
+        raise OSError(getattr(errno, number), "no locks")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    assert build(scans, tmp_path).built == 3
+    root = tmp_path / "dicoms/downsampled_dicoms"
+    assert not list((root / ".locks").glob("*.lease"))
+    clear_cache(CONFIG, base=tmp_path)
+    assert not root.exists()
 
 
 def build_when_both_are_ready(base, names, number):
@@ -572,7 +633,7 @@ def test_verify_tells_what_is_wrong(tmp_path):
     scans = sorted(folder.glob("*.dcm"))
     cached = dict(zip(names, build(scans, tmp_path).cached, strict=True))
     write_scan(folder / "changed.dcm", seed=50)
-    flip(cached["damaged"], -5)
+    flip(cached["damaged"], IN_THE_IMAGE)
     (folder / "gone.dcm").unlink()
     touch(folder / "touched.dcm")
     # Same size, same time, other voxels: only hashing the source can tell.
@@ -594,6 +655,73 @@ def test_verify_tells_what_is_wrong(tmp_path):
     assert found["good"].source == folder / "good.dcm"
     assert found["damaged"].detail.startswith("damaged.dcm: ")
     assert found["gone"].detail.startswith("gone.dcm: ")
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom warns about what is damaged
+def test_verify_finds_every_damage_and_repair_makes_the_file_again(tmp_path):
+    """Regression: a flipped bit in the header, or the file of another scan, went unseen."""
+    folder, rng = tmp_path / "dicoms/fish", np.random.default_rng(0)
+    for seed, name in enumerate("ab"):
+        write_scan(folder / f"{name}.dcm", seed)
+    scans = [folder / "a.dcm", folder / "b.dcm"]
+    victim, other = build(scans, tmp_path).cached
+    good = victim.read_bytes()
+
+    def status():
+        return verify_cache(CONFIG, base=tmp_path, progress=False)[0]
+
+    assert status().status == "ok"
+    places = [*rng.choice(len(good), 20, replace=False), 0, len(good) - 1]
+    for offset in places:
+        flip(victim, offset)
+        assert status().status in ("damaged", "source missing", "stale"), offset
+        victim.write_bytes(good)
+    for length in (0, 10, len(good) // 2, len(good) - 44, len(good) - 1):
+        truncate(victim, length)
+        assert status().status == "damaged", length
+        victim.write_bytes(good)
+    shutil.copy(other, victim)
+    found = status()
+    assert found.status == "damaged"
+    assert found.detail == (
+        "a.dcm: a cached scan must lie where it was made; this is a copy of 10x6x5/fish/b.dcm at "
+        "10x6x5/fish/a.dcm"
+    )
+    (after,) = repair_cache(CONFIG, [found], scans, base=tmp_path, progress=False)
+    assert (after.path, after.status) == (victim, "ok")
+    assert status().status == "ok"
+
+
+def test_repair_makes_each_size_again_and_leaves_what_it_can_not_make(tmp_path):
+    folder = tmp_path / "dicoms/fish"
+    for seed, name in enumerate(("empty", "gone", "good", "swapped")):
+        write_scan(folder / f"{name}.dcm", seed)
+    small = dataclasses.replace(CONFIG, downsampled_dicom_size=(5, 4, 3))
+    scans = sorted(folder.glob("*.dcm"))
+    cached = {c.stem: c for c in build(scans, tmp_path, small).cached}
+    build(scans, tmp_path)
+    stat = (folder / "swapped.dcm").stat()
+    flip(folder / "swapped.dcm", -5)  # of the same size and time, so that building sees nothing
+    os.utime(folder / "swapped.dcm", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    flip(cached["good"], IN_THE_IMAGE)
+    (folder / "gone.dcm").unlink()
+    write_scan(folder / "empty.dcm", labels=())
+    scans.remove(folder / "gone.dcm")
+    bad = [s for s in verify_cache(CONFIG, base=tmp_path, progress=False) if s.status != "ok"]
+    after = repair_cache(CONFIG, bad, scans, base=tmp_path, progress=False)
+    found = {s.path.relative_to(tmp_path / "dicoms/downsampled_dicoms"): s for s in after}
+    assert {path.as_posix(): s.status for path, s in found.items()} == {
+        "10x6x5/fish/empty.dcm": "stale",
+        "10x6x5/fish/gone.dcm": "source missing",
+        "10x6x5/fish/swapped.dcm": "ok",
+        "5x4x3/fish/empty.dcm": "stale",
+        "5x4x3/fish/gone.dcm": "source missing",
+        "5x4x3/fish/good.dcm": "ok",
+        "5x4x3/fish/swapped.dcm": "ok",
+    }
+    assert found[Path("5x4x3/fish/empty.dcm")].detail.startswith("empty.dcm: the mask is empty")
+    now = {s.path: s.status for s in verify_cache(CONFIG, base=tmp_path, progress=False)}
+    assert {s.path: s.status for s in after}.items() <= now.items()
 
 
 def test_verify_of_no_cache(tmp_path):
@@ -653,7 +781,7 @@ def as_version_2(path):
     ds = pydicom.dcmread(path)
     notes = json.loads(ds[0x00BBB010].value)
     record = notes["jawloc_cache"]
-    for later in ("cached_as", "rescale_slope", "rescale_intercept"):
+    for later in ("cached_as", "rescale_slope", "rescale_intercept", "checked_as_whole"):
         del record[later]
     record |= {"algorithm_version": 2, "checksum": ""}
     scan = open_labelled_dicom(path)

@@ -1,6 +1,7 @@
 """The list of the files that jawloc wrote into a folder."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jawloc.errors import DiskFullError
 from jawloc.geometry import Grid
 from jawloc.inference.crop import crop_box_around
 from jawloc.inference.crop_files import write_crop
@@ -138,3 +140,15 @@ def test_files_behind_a_link_are_not_on_the_list(tmp_path):
     (tmp_path / "out" / "imgs").rename(tmp_path / "elsewhere")
     (tmp_path / "out" / "imgs").symlink_to(tmp_path / "elsewhere")
     assert written_files(tmp_path / "out") == {"b.csv"}
+
+
+def test_a_name_that_a_full_disk_cuts_off_is_told(tmp_path, monkeypatch):
+    """Regression: it was lost without a word, and the file was then taken for a user's."""
+    start_manifest(tmp_path)
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, line: write(file, line[:4]))
+        with pytest.raises(DiskFullError, match=rf"^{re.escape(str(tmp_path))}: the disk is full"):
+            record_file(tmp_path / "a.png")
+    record_file(tmp_path / "b.png")
+    assert written_files(tmp_path) == {"b.png"}

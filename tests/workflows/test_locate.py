@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import jawloc.workflows.locate as driver
+from jawloc.errors import DiskFullError
 from jawloc.inference.crop_files import CROP_ENDINGS
 from jawloc.inference.exports import COLUMNS
 from jawloc.inference.locator import load_locator, save_locator
@@ -357,6 +358,24 @@ def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypat
     monkeypatch.setattr(driver, "write_crop", write)
     result = locate("a", "b", "c.nii.gz", options=RESUME)
     assert result.stdout.startswith(f"{DOUBTFUL}, 1 done before")
+
+
+def test_a_full_disk_names_the_folder_and_what_it_needs(locate, monkeypatch):
+    """Regression: the list of files could not be shortened, and nothing else was said."""
+
+    def full(path, *_):
+        raise DiskFullError(path, 2_500_000, 0)
+
+    def no_room(folder, _):
+        raise DiskFullError(folder / MANIFEST, 4096, 0)
+
+    monkeypatch.setattr(driver, "write_crop", full)
+    monkeypatch.setattr("jawloc.reporting.location_files.forget_files", no_room)
+    assert only_sentence(locate("a", "b")) == (
+        "out: results can't be written (out/imgs: the disk is full; a_fish.tif needs 2.5 MB, and 0 "
+        "bytes are free); 0 of 2 scans are done; the same command with --resume goes on once they "
+        "can"
+    )
 
 
 # --- going on ------------------------------------------------------------------------------

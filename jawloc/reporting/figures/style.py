@@ -80,7 +80,7 @@ def write_png(picture: np.ndarray, path: Path) -> None:
         if buffer.tell() <= LARGEST_FILE_BYTES:
             break
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, buffer.tell()) as temporary:
         temporary.write_bytes(buffer.getvalue())
 
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from filelock import FileLock, SoftFileLease, Timeout
 
 from jawloc.errors import InputError
+from jawloc.scans.locks import NO_LOCKS
 
 LEASE_SECONDS, RENEWAL_SECONDS = 60.0, 5.0
 _MOMENT_SECONDS = 0.1  # for a lock whose last holder is just removing its file
-# EBADF where a network drive wants a file opened for writing, EACCES for another user's file
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EACCES}
+_NO_LOCKS = {*NO_LOCKS, errno.EACCES}  # the last for another user's file
 _held: dict[Path, tuple[int, int]] = {}  # place -> process and thread
 
 

@@ -59,6 +59,9 @@ class CacheRecord:
     cached_as: str = ""
     rescale_slope: float = 1.0
     rescale_intercept: float = 0.0
+    # Whether the file ends with a checksum of all its bytes: that of the record does not cover what
+    # jawloc never reads of a cached file, but viewers do, such as the spacing in the header.
+    checked_as_whole: bool = False
 
     @property
     def source_grid(self) -> Grid:
@@ -128,6 +131,7 @@ def write_cached(
         cached_as=relative(path, folder),
         rescale_slope=quantisation.rescale[0],
         rescale_intercept=quantisation.rescale[1],
+        checked_as_whole=True,
     )
     record = replace(record, checksum=_checksum(record, stored, small.mask))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +143,7 @@ def write_cached(
         metadata={RECORD_KEY: _RECORD.dump_python(record, mode="json")},
         rescale=quantisation.rescale,
         points=_mapped(scan.points, source, grid),
+        checksum=True,
     )
     return record.key
 
@@ -221,6 +226,8 @@ def read_record(path: Path) -> CacheRecord:
 
 def _checksum(record: CacheRecord, image: np.ndarray, mask: np.ndarray | None) -> str:
     content: dict[str, Any] = _RECORD.dump_python(replace(record, checksum=""), mode="json")
+    if not record.checked_as_whole:  # made before there was such a checksum
+        del content["checked_as_whole"]
     if record.algorithm_version < 3:
         for later in _NOT_BEFORE_3:
             del content[later]

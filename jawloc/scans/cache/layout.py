@@ -17,7 +17,7 @@ from jawloc.geometry import Shape
 from jawloc.scans.atomic import target_of_temporary
 
 LOCKS_FOLDER = ".locks"
-_LOCK = re.compile(r"[0-9a-f]{16}\.lock")
+_LOCK = re.compile(r"[0-9a-f]{16}\.(lock|lease)")
 _SIZE_FOLDER = re.compile(r"[1-9]\d*x[1-9]\d*x[1-9]\d*")
 
 
@@ -131,10 +131,14 @@ def lock_path(cached: Path, folder: Path) -> Path:
 
 
 def is_lock(path: Path, folder: Path) -> bool:
-    """Return whether a file below the cache's folder is one of its locks, which are empty."""
+    """Return whether a file below the cache's folder is one of its locks, which are empty.
+
+    A lease, of drives that have no locks, holds the name of its holder.
+    """
     ours = path.parent == folder / LOCKS_FOLDER and _LOCK.fullmatch(path.name) is not None
     try:
-        return ours and not path.is_symlink() and path.stat().st_size == 0
+        empty = path.suffix == ".lease" or path.stat().st_size == 0
+        return ours and not path.is_symlink() and empty
     except FileNotFoundError:  # another process has just removed it
         return False
 
@@ -144,6 +148,14 @@ def may_be_cached(path: Path, folder: Path) -> bool:
     parts = path.relative_to(folder).parts
     size_folder = len(parts) > 2 and _SIZE_FOLDER.fullmatch(parts[0]) is not None
     return size_folder and path.suffix == ".dcm"
+
+
+def shape_of(path: Path, folder: Path) -> Shape | None:
+    """Return the downsampled size that a path below the cache's folder belongs to; None of none."""
+    if not may_be_cached(path, folder):
+        return None
+    z, y, x = (int(number) for number in path.relative_to(folder).parts[0].split("x"))
+    return z, y, x
 
 
 def mirrors(path: Path, folder: Path, source: Path, shape_zyx: Sequence[int]) -> bool:

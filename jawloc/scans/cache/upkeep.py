@@ -1,25 +1,37 @@
-"""Maintenance of the cache: checking every file of it against its source, and removing it."""
+"""Maintenance of the cache: checking every file against its source, repairing, removing."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.scans.atomic import target_of_temporary
-from jawloc.scans.cache import files
+from jawloc.scans.cache import build_cache, files
 from jawloc.scans.cache.files import is_own_file, read_cached, source_of
-from jawloc.scans.cache.layout import CacheConfig, cache_folder, is_lock, lock_path, may_be_cached
+from jawloc.scans.cache.layout import (
+    CacheConfig,
+    cache_folder,
+    cached_paths,
+    is_lock,
+    lock_path,
+    may_be_cached,
+    relative,
+    shape_of,
+)
 from jawloc.scans.cache.workers import worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
+from jawloc.scans.dicom.writing import has_own_checksum
 from jawloc.scans.downsample import hash_content
+from jawloc.scans.locks import locked
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,7 @@ class CacheStatus:
     """The result of `verify_cache` for one cached file."""
 
     path: Path
+    # damaged: a bit of it changed, or it is the copy of another file of the cache;
     # stale: the source has other content now, or the algorithm changed
     status: Literal["ok", "stale", "damaged", "source missing"]
     source: Path | None = None  # the full-size file; None where the cached file is damaged
@@ -44,18 +57,62 @@ class Cleared:
 
 def verify_cache(config: CacheConfig, *, base: Path, progress: bool = True) -> list[CacheStatus]:
     """Check every file in the cache, sorted by path, and hash its full-size source anew."""
-    visible = [p for p in _files(cache_folder(config, base)) if not p.name.startswith(".")]
+    folder = cache_folder(config, base)
+    visible = [path for path in _files(folder) if not path.name.startswith(".")]
     paths = [path for path in visible if path.suffix == ".dcm"]
     hidden = None if progress and paths else True  # None: only on a terminal
     with worker_threads(config.n_workers, len(paths)) as pool:
-        checks = pool.map(_verify, paths)
+        checks = pool.map(partial(_verify, folder=folder), paths)
         bar = tqdm(checks, desc="verifying", total=len(paths), unit="scan", disable=hidden)
         return list(bar)
 
 
-def _verify(path: Path) -> CacheStatus:
+def repair_cache(
+    config: CacheConfig,
+    statuses: Sequence[CacheStatus],
+    scans: Sequence[Path],
+    *,
+    base: Path,
+    progress: bool = True,
+) -> list[CacheStatus]:
+    """Make anew what `verify_cache` found damaged or stale; return what each file is then.
+
+    Only files of the full-size `scans` can be made, each in the size of its folder. The others stay
+    as they are, with their status.
+    """
+    folder = cache_folder(config, base)
+    sizes = {shape_of(status.path, folder) for status in statuses if status.status != "ok"}
+    sources: dict[Path, tuple[Path, CacheConfig]] = {}
+    for size in filter(None, sizes):
+        of_size = replace(config, downsampled_dicom_size=size)
+        places = cached_paths(scans, of_size, base)
+        sources |= {p: (scan, of_size) for p, scan in zip(places, scans, strict=True)}
+
+    def repaired(status: CacheStatus) -> CacheStatus:
+        if status.status == "ok" or status.path not in sources:
+            return status
+        scan, of_size = sources[status.path]
+        try:
+            build_cache([scan], of_size, base=base, progress=False, anew=True)
+        except InputError as error:  # of the scan; the others can be made all the same
+            return replace(status, detail=str(error))
+        return _verify(status.path, folder)
+
+    hidden = None if progress and sources else True
+    with tqdm(statuses, desc="repairing", unit="scan", disable=hidden) as bar:
+        return [repaired(status) for status in bar]
+
+
+def _verify(path: Path, folder: Path) -> CacheStatus:
     try:
         record = read_cached(path).record
+        if record.checked_as_whole and not has_own_checksum(path):
+            raise InputError(f"{path.name}: a cached scan must fit its checksum; it is damaged")
+        if record.cached_as not in ("", place := relative(path, folder)):
+            raise InputError(
+                f"{path.name}: a cached scan must lie where it was made; this is a copy of "
+                f"{record.cached_as} at {place}"
+            )
     except (InputError, OSError) as error:
         return CacheStatus(path, "damaged", detail=str(error))
     source = source_of(path, record)
@@ -96,7 +153,7 @@ def clear_cache(config: CacheConfig, *, base: Path) -> Cleared:
             emptied |= {own for own in path.parents if own.is_relative_to(folder)}
     for path in [path for path in _files(folder) if is_lock(path, folder)]:
         # Without a lock that another process holds, a third one would write beside it.
-        with contextlib.suppress(OSError, Timeout), FileLock(path, timeout=0):
+        with contextlib.suppress(OSError, Timeout), locked(path.with_suffix(".lock"), 0.0):
             path.unlink(missing_ok=True)
             emptied |= {path.parent, folder}
     for own in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
@@ -112,9 +169,7 @@ def _remove_own(path: Path, folder: Path) -> int | None:
         own = is_own_file(path, folder) if target is None else may_be_cached(target, folder)
         if path.is_symlink() or not own:
             return None
-        lock = lock_path(target or path, folder)
-        lock.parent.mkdir(exist_ok=True)
-        with FileLock(lock, timeout=0):
+        with locked(lock_path(target or path, folder), 0.0):
             size = path.stat().st_size
             path.unlink()
     except (OSError, Timeout):

@@ -1,18 +1,13 @@
-"""Many scans at once: worker threads, and locks between processes."""
+"""Many scans at once, in threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from jawloc.scans.averaging import one_blas_thread
 from jawloc.scans.cores import usable_cores
-
-_LOCK_POLL_SECONDS = 0.5
 
 
 @contextmanager
@@ -30,27 +25,3 @@ def worker_threads(wanted: int, tasks: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def locked(path: Path, patience_seconds: float, check: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file; while another process has it, call `check` every half second.
-
-    Raise filelock.Timeout if the lock isn't free within the time.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    waited = 0.0
-    while True:
-        check()
-        try:
-            lock.acquire(timeout=min(_LOCK_POLL_SECONDS, patience_seconds))
-            break
-        except Timeout:
-            waited += _LOCK_POLL_SECONDS
-            if waited > patience_seconds:
-                raise
-    try:
-        yield
-    finally:
-        lock.release()

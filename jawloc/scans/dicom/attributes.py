@@ -27,6 +27,7 @@ MASK_TAG = 0x00BBB001
 POINTS_TAG = 0x00BBB002
 METADATA_TAG = 0x00BBB010
 PIXELS_TAG = 0x7FE00010
+CHECKSUM_TAG = 0xFFFCFFFC  # Data Set Trailing Padding, which every reader passes over
 PADDED_FRAMES = "padded_frames"
 
 _EMPTY_BUT_REQUIRED = (

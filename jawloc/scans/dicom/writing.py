@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement
 from jawloc.scans.atomic import atomic_path
-from jawloc.scans.dicom.attributes import MASK_TAG, PADDED_FRAMES, PIXELS_TAG, header_bytes
+from jawloc.scans.dicom.attributes import (
+    CHECKSUM_TAG,
+    MASK_TAG,
+    PADDED_FRAMES,
+    PIXELS_TAG,
+    header_bytes,
+)
 from jawloc.scans.dicom.points import points_text
 from jawloc.scans.scan import ScanPoint, slab_ranges
 
@@ -74,7 +81,7 @@ def write_plain_dicom(
         raise ValueError(f"an image of {grid.shape_zyx} 8- or 16-bit integers, not {image.dtype}")
     padding = bytes(image.nbytes % 2)
     start = _element_start(PIXELS_TAG, dtype, image.nbytes + len(padding))
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
+    with atomic_path(path, image.nbytes) as temporary, temporary.open("xb") as file:
         file.write(b"".join(header_bytes(grid, dtype, metadata, rescale, placement)) + start)
         file.write(np.ascontiguousarray(image, dtype.newbyteorder("<")).data)
         file.write(padding)
@@ -104,6 +111,7 @@ def write_labelled_dicom_slabs(
     metadata: Mapping[str, Any] | None = None,
     rescale: tuple[float, float] = (1.0, 0.0),
     points: Sequence[ScanPoint] = (),
+    checksum: bool = False,
 ) -> None:
     """Write a labelled DICOM from slabs of slices, never holding more than one of them.
 
@@ -119,6 +127,7 @@ def write_labelled_dicom_slabs(
     rescale : (slope, intercept); a grey value is slope * stored value + intercept
     points : written in place of a mask, inside the scan and one for each object; the slabs then
         have no mask
+    checksum : end the file with a checksum of all its bytes, for `has_own_checksum`
     """
     dtype = np.dtype(dtype).newbyteorder("=")
     if dtype not in _EXACT_DTYPES:
@@ -131,7 +140,16 @@ def write_labelled_dicom_slabs(
     notes = dict(metadata or {}) | ({PADDED_FRAMES: 1} if padding else {})
     headers = header_bytes(stored, dtype, notes, rescale, points=points_text(points))
     fitting = _fitting(slabs, grid, dtype, masked=masked)
-    _write(path, fitting, stored, dtype, headers, masked=masked)
+    _write(path, fitting, stored, dtype, headers, masked=masked, checksum=checksum)
+
+
+def has_own_checksum(path: Path) -> bool:
+    """Return whether a file ends with the checksum of all bytes before it."""
+    content = path.read_bytes()
+    start = _element_start(CHECKSUM_TAG, np.dtype(np.uint8), hashlib.sha256().digest_size)
+    before = len(content) - len(start) - hashlib.sha256().digest_size
+    digest = hashlib.sha256(memoryview(content)[: max(0, before)]).digest()
+    return content[max(0, before) :] == start + digest
 
 
 def _write(
@@ -142,10 +160,12 @@ def _write(
     headers: tuple[bytes, bytes],
     *,
     masked: bool,
+    checksum: bool,
 ) -> None:
     """Write image and mask slabs in turn, each at its own place in the file."""
     voxels = math.prod(grid.shape_zyx)
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
+    size = voxels * (dtype.itemsize + masked)
+    with atomic_path(path, size) as temporary, temporary.open("x+b") as file:
         file.write(headers[0])
         if masked:
             file.write(_element_start(MASK_TAG, np.dtype(np.uint8), voxels))
@@ -160,6 +180,15 @@ def _write(
                 continue
             file.seek(mask_at)
             mask_at += file.write(np.ascontiguousarray(mask, np.uint8).data)
+        if checksum:
+            _append_checksum(file)
+
+
+def _append_checksum(file: BinaryIO) -> None:
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
+    file.seek(0, os.SEEK_END)
+    file.write(_element_start(CHECKSUM_TAG, np.dtype(np.uint8), len(digest)) + digest)
 
 
 def _fitting(slabs: Iterable[Slab], grid: Grid, dtype: np.dtype, *, masked: bool) -> Iterator[Slab]:
