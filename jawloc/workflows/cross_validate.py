@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ from jawloc.inference.models import file_digest
 from jawloc.reporting.evaluation_pictures import write_pictures as write_evaluation_pictures
 from jawloc.reporting.evaluation_report import evaluation_metrics, write_report
 from jawloc.reporting.folders.own_files import evaluation_names, own_names, refuse_foreign
-from jawloc.reporting.folders.run_folder import CHECKPOINT, locked_run_folder, run_folder
+from jawloc.reporting.folders.run_folder import (
+    CHECKPOINT,
+    UNSENT,
+    locked_run_folder,
+    run_folder,
+)
 from jawloc.reporting.run_pictures import write_test_pictures
 from jawloc.reporting.summary import OUT_OF_FOLD, out_of_fold_csv, summarise_folds
 from jawloc.reporting.text_files import write_text
@@ -39,7 +45,8 @@ from jawloc.training.splits import specimens_of
 from jawloc.workflows.evaluate import evaluate_scans
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
-from jawloc.workflows.train import Job, TrainResult, evaluate_test_scans, train_and_test
+from jawloc.workflows.train import Job, evaluate_test_scans, train_and_test
+from jawloc.workflows.train_result import TrainResult, send_rest
 
 FOLDS = "folds"  # a param of the run, beside the settings
 
@@ -107,6 +114,8 @@ def _run_in(
     shown = evaluation_names(list(config.cache.objects), [p.stem for p in find_scans(config)])
     refuse_foreign(folder, "--model-name", shown, own_names(folder, run=True))
     params = {**config.as_params(), FOLDS: folds}
+    if resume and not (folder / CHECKPOINT).is_file():
+        return send_rest(config.base, folder)
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
     choose_device(config.training.device)
@@ -115,8 +124,9 @@ def _run_in(
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None
     work = CrossValidation(model_name, config, every, baselines, folder, same)
+    unsent = folder / UNSENT
     with (
-        tracked_run(config.base, model_name, params=params, run_id=run_id) as run,
+        tracked_run(config.base, model_name, params=params, run_id=run_id, unsent=unsent) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         log_folds(run, work)
@@ -125,6 +135,8 @@ def _run_in(
                 train_fold(run, work, number)
         summary = evaluate_folds(run, work)
     (folder / CHECKPOINT).unlink()
+    with suppress(ConnectionError):  # of folds that ended while it did not answer
+        send_rest(config.base, folder)
     return TrainResult(folder, summary)
 
 

@@ -18,7 +18,8 @@ from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.splits import cross_validation_splits
 from jawloc.workflows.cross_validate import run_cross_validation
 from jawloc.workflows.prepare_data import decide_size
-from jawloc.workflows.train import TrainResult, run_training
+from jawloc.workflows.train import run_training
+from jawloc.workflows.train_result import TrainResult
 
 DEMO_NAME = "demo"
 DEMO_FOLDER = Path("dicoms") / "demo"

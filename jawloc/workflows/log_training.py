@@ -13,7 +13,7 @@ from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.folders.own_files import own_run_names
-from jawloc.reporting.folders.run_folder import CHECKPOINT
+from jawloc.reporting.folders.run_folder import CHECKPOINT, UNSENT
 from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_pictures
 from jawloc.reporting.summary import summary_metrics
 from jawloc.reporting.text_files import write_json, write_text
@@ -118,7 +118,7 @@ def log_results(
         write_text(folder / "metrics.csv", table_text([record.flat() for record in records]))
     write_json(folder / "summary.json", summary)
     run.log_summary(summary_metrics(summary))
-    for name in sorted(own_run_names(folder) - {CHECKPOINT}):
+    for name in sorted(own_run_names(folder) - {CHECKPOINT, UNSENT}):
         if (folder / name).is_file():
             run.log_file(folder / name, "outputs")
     run.log_locator(folder / f"{folder.name}.pth")

@@ -23,11 +23,12 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.inference.predict import predict_stages
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
+    UNSENT,
     locked_run_folder,
     output_folder,
     run_folder,
 )
-from jawloc.reporting.summary import describe_run, summarise_run
+from jawloc.reporting.summary import summarise_run
 from jawloc.reporting.tracking.runs import tracked_run
 from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
 from jawloc.training.dataset import ScanTensors, load_scans
@@ -47,19 +48,7 @@ from jawloc.workflows.log_training import (
     log_results,
 )
 from jawloc.workflows.prepare_data import Data, prepare_data
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training showed."""
-
-    folder: Path
-    summary: dict[str, Any]  # as in summary.json
-
-    def __str__(self) -> str:
-        base = self.folder.parents[2]
-        elsewhere = "" if base.resolve() == Path.cwd() else f" (run it in {base})"
-        return describe_run(self.summary, self.folder, f"jawloc ui{elsewhere}")
+from jawloc.workflows.train_result import TrainResult, send_rest
 
 
 @dataclass(frozen=True)
@@ -108,6 +97,8 @@ def run_training(
     else:  # when the others look, the name may be taken by the main process
         claim = nullcontext(output_folder(config.base, model_name, overwrite=True, resume=resume))
     with claim as folder:
+        if resume and not (folder / CHECKPOINT).is_file():
+            return send_rest(config.base, folder) if processes.is_main else None
         if resume:
             check_settings(folder / CHECKPOINT, config.as_params())
         device = choose_rank_device(config.training.device, processes.world_size)
@@ -138,11 +129,10 @@ def train_and_test(
         deque(train(state, config, job.data, job.processes), maxlen=0)
         return None
     earlier = sum(record.seconds for record in state.records)  # of the interrupted run
-    params = config.as_params()
+    of_run: dict[str, Any] = {"parent_run_id": parent_run_id, "run_id": run_id}
+    of_run |= {"params": config.as_params(), "unsent": folder / UNSENT}
     with (
-        tracked_run(
-            config.base, job.name, params=params, parent_run_id=parent_run_id, run_id=run_id
-        ) as run,
+        tracked_run(config.base, job.name, **of_run) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         log_inputs(run, folder, config, job.data)

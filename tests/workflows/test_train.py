@@ -25,9 +25,11 @@ import jawloc.workflows.train as experiment
 from jawloc.config import load_config
 from jawloc.inference.locator import load_locator
 from jawloc.phantom import make_phantom
+from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.source import source_tags
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.scans.manifest import MANIFEST
+from jawloc.workflows.train_result import TrainResult
 from tests.lab import (
     LAB_CONFIG,
     SCAN_IDS,
@@ -637,6 +639,30 @@ def test_a_store_that_cannot_be_opened_costs_no_model(copied, jawloc, monkeypatc
     result = jawloc("train", "--overwrite")
     assert (result.exit_code, result.stderr) == (2, "Error: the store can't be reached\n")
     assert files_below(outputs(copied)) == before
+
+
+def test_resume_sends_what_waits_of_a_run_that_is_over(copied, jawloc, monkeypatch):
+    """Its store did not answer, so that the rest of its log waits beside its results."""
+    _, (run,) = runs(copied)
+    said = jawloc("train", "--resume")
+    assert said.exit_code == 2
+    assert "no interrupted run" in said.stderr
+    calls = [
+        {"run_id": run.info.run_id},
+        {"call": "tags", "content": {"values": {"sent": "later"}}},
+        {"call": "file", "content": {"path": "config.yml", "folder": "late"}},
+        {"call": "file", "content": {"path": "no_longer_there.txt", "folder": "late"}},
+    ]
+    unsent = outputs(copied) / "unsent.jsonl"
+    write_text(unsent, "\n".join(map(json.dumps, calls)))
+    monkeypatch.setattr(experiment, "prepare_data", None)  # nothing is trained
+    result = jawloc("train", "--resume")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(TrainResult(outputs(copied), summary(copied)))
+    assert not unsent.exists()
+    client, (run,) = runs(copied)
+    assert run.data.tags["sent"] == "later"
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "late")] == ["late/config.yml"]
 
 
 def test_overwriting_replaces_the_models_files_and_leaves_others_alone(copied, jawloc, no_pictures):

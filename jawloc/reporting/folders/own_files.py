@@ -21,11 +21,13 @@ from jawloc.reporting.location_files import TABLES, files_of_0_1_0
 from jawloc.scans.manifest import start_manifest, written_files
 
 CHECKPOINT = "checkpoint.pt"
+UNSENT = "unsent.jsonl"  # what a run logged and its store has not taken yet
 _TEST_PICTURE = r"test_heatmap|test_cropped|test_centroid(?:_downsampled|_truth)?|truth_cropped"
 _RUN_FILE = (
     r"(?:train|val)_heatmap_(?:example|pred|example_fine)\.png|(?:losses|metrics|sigma)\.png"
     r"|heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png"
-    rf"|metrics\.csv|summary\.json|config\.yml|out_of_fold\.csv|{re.escape(CHECKPOINT)}"
+    r"|metrics\.csv|summary\.json|config\.yml|out_of_fold\.csv"
+    rf"|{re.escape(CHECKPOINT)}|{re.escape(UNSENT)}"
 )
 _EVALUATION_FILES = {JSON_FILE, CSV_FILE, HTML_FILE}
 _FIGURES = ("success", "trust", "bias")

@@ -12,6 +12,7 @@ from pathlib import Path
 from jawloc.errors import InputError
 from jawloc.reporting.folders.folder_lock import exclusive_lock
 from jawloc.reporting.folders.own_files import CHECKPOINT as CHECKPOINT
+from jawloc.reporting.folders.own_files import UNSENT as UNSENT
 from jawloc.reporting.folders.own_files import own_names, own_run_names, refuse_foreign, run_names
 from jawloc.scans.atomic import make_writable, refuse_links, target_of_temporary
 from jawloc.scans.manifest import MANIFEST, start_manifest
@@ -20,6 +21,7 @@ OUTPUT_FOLDER = Path("script_output") / "jaw_location"
 LOCKS_FOLDER = ".locks"
 REPLACED = ".replaced"  # holds the old run's files until the new one has a whole epoch
 UNFINISHED = ".replacing"  # the same while files are moved into it, or back
+_HOW_TO_GO_ON = "the same command with --resume goes on from its last whole epoch"
 _FOLD = re.compile(r"fold_\d+")  # of a cross-validation: each holds what a training leaves
 
 
@@ -103,11 +105,16 @@ def _run_of(folder: Path) -> Path | None:
 def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
     """Return the run's folder, once its name is known to be plain and free."""
     folder = _plainly_named(base, model_name)
-    if resume and not (folder / CHECKPOINT).is_file():
+    if resume and not ((folder / CHECKPOINT).is_file() or with_unsent(folder)):
         raise InputError(f"--resume: {folder} holds no interrupted run; received {model_name!r}")
     if folder.exists() and not overwrite and not resume:
         raise _taken(folder)
     return folder
+
+
+def with_unsent(folder: Path) -> list[Path]:
+    """Return which folders, a run's and those of its folds, hold what is still to be sent."""
+    return [path.parent for path in (*folder.glob(UNSENT), *folder.glob(f"fold_*/{UNSENT}"))]
 
 
 def _plainly_named(base: Path, model_name: str) -> Path:
@@ -134,7 +141,8 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
 
     `overwrite` replaces the files that an earlier run and evaluations of it wrote, and only they;
     if the new run ends before it has a whole epoch, they are put back. Raises InputError if another
-    run took the name since `output_folder` looked, and KeyboardInterrupt with how to go on.
+    run took the name since `output_folder` looked; KeyboardInterrupt, and OSError (such as a full
+    disk) with how to go on.
     """
     _recover(folder)
     try:
@@ -154,10 +162,12 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
             _put_back(folder)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(
-                "interrupted; the same command with --resume goes on from its last whole epoch"
+                f"interrupted; {_HOW_TO_GO_ON}"
                 if resumable
                 else "interrupted before the end of the first epoch; nothing is kept of this run"
             ) from None
+        if isinstance(error, OSError) and resumable and _HOW_TO_GO_ON not in str(error):
+            raise OSError(f"{error}; once that is settled, {_HOW_TO_GO_ON}") from error
         raise
     finally:
         shutil.rmtree(folder / REPLACED, ignore_errors=True)

@@ -6,31 +6,33 @@ run or tracking URI, so that several runs, and several stores, can be open at on
 
 from __future__ import annotations
 
-import hashlib
-import json
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient, MlflowException, entities
+from mlflow import MlflowClient, MlflowException
 
 from jawloc.errors import InputError, without_secrets
-from jawloc.reporting.tracking import model_logging
+from jawloc.reporting.tracking.sending import MODEL_NAME, Sender, send_locator
 from jawloc.reporting.tracking.source import source_tags
-from jawloc.reporting.tracking.store import EXPERIMENT, connected, prepare_store, without_retries
+from jawloc.reporting.tracking.spool import STORE_ERRORS, Spool, waiting_run
+from jawloc.reporting.tracking.store import (
+    EXPERIMENT,
+    briefly,
+    connected,
+    prepare_store,
+    without_retries,
+)
 
 if TYPE_CHECKING:
     from jawloc.reporting.figures import Figure
     from jawloc.training.records import EpochRecord
-
-LONGEST_VALUE = 5000  # characters of a param or tag; MLflow takes 6000
-PARAMS_A_BATCH = 100  # MLflow's limit
 
 
 @contextmanager
@@ -43,30 +45,42 @@ def tracked_run(
     experiment: str = EXPERIMENT,
     parent_run_id: str | None = None,
     run_id: str | None = None,
+    unsent: Path | None = None,
 ) -> Iterator[TrackedRun]:
     """Open a run, and end it FINISHED, FAILED (an exception) or KILLED (an interruption).
 
-    `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`. Raises
-    InputError if it is not in the store, and what `connected` does.
+    `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`.
+    `unsent` is the path of a file: with it, a run that has begun goes on if the store fails, and
+    what the store doesn't take waits there (see `spool.py`). Raises InputError if the earlier run
+    is not in the store, and what `connected` does.
     """
     parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
     every_tag = {**source_tags(), **tags, **parent}
-    with connected(root, experiment) as client:
-        opened, status = None, "FAILED"
+    with connected(root, experiment, offline=None not in (run_id, unsent)) as client:
+        run, status = None, "FAILED"
         try:
-            with _interruptions_held():  # until it is known which run to end
-                opened = _open(client, experiment, run_name, every_tag, run_id)
-            run = TrackedRun(client, opened)
+            if run_id is None:
+                with _interruptions_held():  # until it is known which run to end
+                    run = _begin(client, experiment, run_name, every_tag)
+            else:
+                run = TrackedRun(client, run_id).keeping(unsent, again=True)
+                if not _reopen(run):
+                    run = None
+                    raise InputError(
+                        f"run {run_id}: a run can only be resumed in the tracking store that it "
+                        f"began in; {client.tracking_uri} does not have it"
+                    )
             run.tag(every_tag)  # a resumed run's too
             run.log_params(params)
+            run = run.keeping(unsent)
             yield run
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         finally:
-            if opened is not None:
-                _end(client, opened, status)
+            if run is not None:
+                _end(run, status)
 
 
 @contextmanager
@@ -92,32 +106,49 @@ def _interruptions_held() -> Iterator[None]:
         signal.raise_signal(first)
 
 
-def _open(
-    client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], run_id: str | None
-) -> str:
-    """Create a run, or reopen the one of this id; return its id."""
-    if run_id is None:
-        known = client.get_experiment_by_name(experiment).experiment_id
-        return str(client.create_run(known, tags=tags, run_name=name).info.run_id)
+def _begin(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
+    known = client.get_experiment_by_name(experiment).experiment_id
+    return TrackedRun(client, str(client.create_run(known, tags=tags, run_name=name).info.run_id))
+
+
+def _reopen(run: TrackedRun) -> bool:
+    """Send what waits of an earlier run, and reopen it; return False if the store has no such."""
     try:
-        client.update_run(run_id, status="RUNNING")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if run.spool is not None:
+            run.spool.send_all()
+        with nullcontext() if run.spool is None else briefly():
+            run.client.update_run(run.run_id, status="RUNNING")
+    except STORE_ERRORS as error:
+        if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        if run.spool is None:
             raise
-        raise InputError(
-            f"run {run_id}: a run can only be resumed in the tracking store that it began in; "
-            f"{client.tracking_uri} does not have it"
-        ) from None
-    return run_id
+        run.spool.postpone(error)
+    return True
 
 
-def _end(client: MlflowClient, run_id: str, status: str) -> None:
+def _end(run: TrackedRun, status: str) -> None:
     if status == "FINISHED":
-        client.set_terminated(run_id, status)
+        if run.spool is not None:
+            run.spool.finish(status)
+        else:
+            run.client.set_terminated(run.run_id, status)
         return
     # what ended the run counts more than a store that can't be reached
-    with suppress(MlflowException), without_retries():
-        client.set_terminated(run_id, status)
+    with suppress(*STORE_ERRORS), without_retries():
+        if run.spool is not None:
+            run.spool.finish(status)
+        else:
+            run.client.set_terminated(run.run_id, status)
+
+
+def send_unsent(root: Path, unsent: Path) -> None:
+    """Send what waits in a file of a run that is over; raise what `connected` does."""
+    run_id = waiting_run(unsent)
+    if run_id is None:
+        return
+    with connected(root) as client:
+        Spool(unsent, Sender(client, run_id)).send_all()
 
 
 def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
@@ -132,28 +163,30 @@ def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
     client.set_terminated(run_id, "FAILED")
 
 
-def _shortened(text: str) -> str:
-    text = without_secrets(text)
-    short = f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
-    return text if len(text) <= LONGEST_VALUE else short
-
-
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run in the store; what a method logs is there when it returns."""
+    """A run in the store; what a method logs is there when it returns, or waits in its spool."""
 
     client: MlflowClient
     run_id: str
+    spool: Spool | None = None
+
+    def keeping(self, unsent: Path | None, *, again: bool = False) -> TrackedRun:
+        """Return this run with a file where what the store does not take waits; None: with none.
+
+        `again`: what it logs may be in the store already, since a killed process logged it.
+        """
+        if unsent is None or self.spool is not None:
+            return self
+        return replace(self, spool=Spool(unsent, Sender(self.client, self.run_id, again)))
+
+    def _send(self, what: str, **content: object) -> None:
+        (self.spool or Sender(self.client, self.run_id)).send(what, content)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params as text, without secrets, very long ones shortened; known ones stay."""
-        known = self.client.get_run(self.run_id).data.params
-        texts = {key: _shortened(str(value)) for key, value in params.items()}
-        new = [entities.Param(key, text) for key, text in texts.items() if key not in known]
-        for start in range(0, len(new), PARAMS_A_BATCH):
-            self.client.log_batch(self.run_id, params=new[start : start + PARAMS_A_BATCH])
-        changed = {key: text for key, text in texts.items() if known.get(key, text) != text}
-        self.tag({f"resumed.{key}": text for key, text in changed.items()})
+        texts = {key: without_secrets(str(value)) for key, value in params.items()}
+        self._send("params", values=texts)
 
     def log_epoch(self, record: EpochRecord) -> None:
         """Log an epoch's numbers under their flat names, with the epoch as the step."""
@@ -165,29 +198,26 @@ class TrackedRun:
         self._log_metrics({k: v for k, v in numbers.items() if v is not None}, step=0)
 
     def _log_metrics(self, numbers: Mapping[str, float], step: int) -> None:
-        now = int(time.time() * 1000)
-        metrics = [entities.Metric(key, float(value), now, step) for key, value in numbers.items()]
-        self.client.log_batch(self.run_id, metrics=metrics)
+        values = {key: float(value) for key, value in numbers.items()}
+        self._send("metrics", values=values, step=step, time_ms=int(time.time() * 1000))
 
     def log_heatmap(self, figure: Figure, key: str, step: int) -> None:
         """Log a figure to the UI's image grid: in the row `key` (`heatmap/val`), column `step`."""
         from jawloc.reporting.figures.style import figure_to_array
 
-        self.client.log_image(self.run_id, figure_to_array(figure), key=key, step=step)
+        self._send("picture", picture=figure_to_array(figure), key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags, without secrets, very long texts shortened."""
-        # in a batch, which the store tries again where several processes set the same tag
-        every = [entities.RunTag(key, _shortened(text)) for key, text in tags.items()]
-        self.client.log_batch(self.run_id, tags=every)
+        self._send("tags", values={key: without_secrets(text) for key, text in tags.items()})
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into a folder of the run's artifacts (the top one by default)."""
-        self.client.log_artifact(self.run_id, str(path), folder)
+        self._send("file", path=str(path), folder=folder)
 
     def log_dict(self, content: Mapping[str, Any], name: str) -> None:
         """Write a mapping as an artifact, in JSON or YAML by the ending of its name."""
-        self.client.log_dict(self.run_id, dict(content), name)
+        self._send("dict", content=dict(content), name=name)
 
     def log_dataset(
         self, splits: Mapping[str, Sequence[str]], cache_keys: Mapping[str, str]
@@ -197,24 +227,14 @@ class TrackedRun:
         Each split becomes an MLflow dataset, whose digest changes with any scan or cache setting.
         """
         content = {name: {i: cache_keys[i] for i in ids} for name, ids in splits.items()}
-        self.log_dict(content, "dataset.json")
-        place = f"{self.client.get_run(self.run_id).info.artifact_uri}/dataset.json"
-        inputs = []
-        for name, keys in content.items():
-            dataset = entities.Dataset(
-                name=f"{name} scans",
-                digest=hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:8],
-                source_type="local",
-                source=json.dumps({"uri": without_secrets(place)}),
-                profile=json.dumps({"num_scans": len(keys)}),
-            )
-            context = entities.InputTag("mlflow.data.context", name)
-            inputs.append(entities.DatasetInput(dataset, tags=[context]))
-        self.client.log_inputs(self.run_id, datasets=inputs)
+        self._send("dataset", content=content)
 
     def log_locator(self, weights: Path) -> str:
         """Log a locator's `.pth` as an MLflow model that takes scan paths, and return its URI.
 
         Nothing is pickled. It has the run's params, and its summary if that is logged first.
         """
-        return model_logging.log_locator(self.client, self.run_id, weights)
+        if self.spool is None:
+            return send_locator(Sender(self.client, self.run_id), weights)
+        self._send("locator", path=str(weights))
+        return f"runs:/{self.run_id}/{MODEL_NAME}"

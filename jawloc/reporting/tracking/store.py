@@ -5,22 +5,38 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
 from mlflow import MlflowClient, MlflowException
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.utils.models import get_model_name_and_version
+from sqlalchemy import Engine, event
 
 from jawloc.errors import InputError, without_secrets
-from jawloc.reporting.tracking import MLFLOW_RETRIES
+from jawloc.reporting.tracking import MLFLOW_RETRIES, MLFLOW_TIMEOUT, USUAL_RETRIES
+from jawloc.reporting.tracking.schema import create_database, refuse_other_schema
+from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, waiting_once
+from jawloc.scans.atomic import make_writable
+from jawloc.scans.locks import locked
 
 EXPERIMENT = "jaw_location"
 STORE_FOLDER = "mlruns"
+BRIEF_RETRIES, BRIEF_SECONDS = "1", "10"
+
+# MLflow prints a traceback of each of a database's errors, beside raising it.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+@event.listens_for(Engine, "do_connect")
+def _wait_for_locked_files(dialect: Any, _record: Any, _given: Any, settings: Any) -> None:
+    """Let MLflow wait for an SQLite file that another process has locked, as studies do."""
+    if dialect.name == "sqlite":
+        settings.update(CONNECT_ARGUMENTS)
 
 
 class _Masked(logging.Filter):
@@ -51,21 +67,27 @@ def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
     Several processes may do so at once. The store under `root` keeps its artifacts in
     `mlruns/artifacts`; a store of the user's own keeps them where it is configured to.
 
-    Raises InputError if the database under `root` is damaged, and ConnectionError if the store of
-    MLFLOW_TRACKING_URI does not answer.
+    Raises InputError if the database under `root` is damaged, of another MLflow's schema, or in a
+    folder that can't be written to, and ConnectionError if the store does not answer.
     """
     uri, database = tracking_uri(root), store_database(root)
+    refuse_other_schema(uri)
     if uri != f"sqlite:///{database.as_posix()}":
         with reached(uri), without_retries():
             _ensure_experiment(MlflowClient(uri), experiment, None)
         return uri
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name("mlflow.lock")):
+    folder = database.parent
+    make_writable(
+        folder, f"{folder}: the store of the runs must be a folder that can be written to"
+    )
+    with reached(uri), locked(database.with_name("mlflow.lock")):
+        if not database.is_file():
+            create_database(database)
         try:
             artifacts = database.with_name("artifacts").as_uri()
             _ensure_experiment(MlflowClient(uri), experiment, artifacts)
-            with closing(sqlite3.connect(database)) as connection:
-                # readers (the UI) and writers (other runs) don't wait for each other then
+            # readers (the UI) and writers (other runs) don't wait for each other then
+            with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
         except Exception:
             refuse_damaged(database)
@@ -98,17 +120,26 @@ def refuse_damaged(database: Path, wait_seconds: float = 5.0) -> None:
 
 
 @contextmanager
-def connected(root: Path, experiment: str = EXPERIMENT) -> Iterator[MlflowClient]:
+def connected(
+    root: Path, experiment: str = EXPERIMENT, *, offline: bool = False
+) -> Iterator[MlflowClient]:
     """Give a client of the store under `root`, made if missing, and of its registry.
 
     Raises what `prepare_store` does, and ConnectionError also where the store fails in the block.
+    `offline`: a store that does not answer now may do so later.
     """
-    uri = prepare_store(root, experiment)
+    try:
+        uri = prepare_store(root, experiment)
+    except ConnectionError:
+        if not offline:
+            raise
+        uri = tracking_uri(root)
     with reached(uri):
         yield _client(uri)
 
 
 def _client(store: str) -> MlflowClient:
+    refuse_other_schema(store)
     return MlflowClient(store, os.environ.get("MLFLOW_REGISTRY_URI") or store)
 
 
@@ -171,9 +202,35 @@ def reached(uri: str) -> Iterator[None]:
 @contextmanager
 def without_retries() -> Iterator[None]:
     """Don't wait for a server that does not answer at once."""
-    known = os.environ[MLFLOW_RETRIES]
-    os.environ[MLFLOW_RETRIES] = "0"
+    with _environment({MLFLOW_RETRIES: "0"}):
+        yield
+
+
+@contextmanager
+def briefly() -> Iterator[None]:
+    """Wait only seconds for a store, unless the user has said how long: for what can be sent later.
+
+    An SQLite file that is locked is waited for as long as MLflow does, 20 s.
+    """
+    retries = os.environ[MLFLOW_RETRIES]
+    wanted = {
+        MLFLOW_RETRIES: BRIEF_RETRIES if retries == USUAL_RETRIES else retries,
+        MLFLOW_TIMEOUT: os.environ.get(MLFLOW_TIMEOUT, BRIEF_SECONDS),
+    }
+    with _environment(wanted), waiting_once():
+        yield
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that MLflow reads at each request, as long as the block lasts."""
+    known = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        os.environ[MLFLOW_RETRIES] = known
+        for name, value in known.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -24,9 +24,9 @@ from optuna.storages.journal import JournalFileBackend
 from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.scans.atomic import refuse_links
+from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
-from jawloc.workflows.tune.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 PrunerName = Literal["none", "median", "hyperband", "wilcoxon"]

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from jawloc.errors import InputError
+from jawloc.errors import DiskFullError, InputError
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
+    OUTPUT_FOLDER,
     lock_path,
     locked_output_folder,
     locked_run_folder,
     output_folder,
     run_folder,
+    with_unsent,
 )
 from jawloc.reporting.text_files import write_text
 from jawloc.scans.manifest import MANIFEST, start_manifest, written_files
@@ -145,6 +147,35 @@ def test_a_run_that_can_be_gone_on_with_keeps_its_files(tmp_path, error):
         write(tmp_path / "x", CHECKPOINT, "config.yml")
         raise error
     assert visible(tmp_path / "x") == {CHECKPOINT, "config.yml"}
+
+
+@pytest.mark.parametrize("whole_epoch", [True, False])
+def test_a_full_disk_says_how_to_go_on(tmp_path, whole_epoch):
+    """Regression: 'No space left on device', of no file, and nothing about what is kept."""
+    folder = output_folder(tmp_path, "a", overwrite=False, resume=False)
+    error = DiskFullError(folder / CHECKPOINT, 2_500_000, 0)
+    with (
+        pytest.raises(OSError, match="the disk is full") as caught,
+        run_folder(folder, overwrite=False, resume=False),
+        run_folder(folder / "fold_1", overwrite=True, resume=False),
+    ):
+        if whole_epoch:
+            write(folder, CHECKPOINT, f"fold_1/{CHECKPOINT}")
+        raise error
+    going_on = "the same command with --resume goes on from its last whole epoch"
+    expected = f"{error}; once that is settled, {going_on}" if whole_epoch else str(error)
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("name", ["unsent.jsonl", "fold_2/unsent.jsonl"])
+def test_a_run_that_is_over_can_be_resumed_while_its_log_waits(tmp_path, name):
+    folder = tmp_path / OUTPUT_FOLDER / "a"
+    (folder / "fold_2").mkdir(parents=True)
+    with pytest.raises(InputError, match="no interrupted run"):
+        output_folder(tmp_path, "a", overwrite=False, resume=True)
+    (folder / name).touch()
+    assert output_folder(tmp_path, "a", overwrite=False, resume=True) == folder
+    assert with_unsent(folder) == [(folder / name).parent]
 
 
 def test_an_interruption_says_how_to_go_on(tmp_path):

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from jawloc.config import load_config
 from jawloc.errors import InputError
+from jawloc.reporting.tracking import waiting_sqlite
 from jawloc.workflows.tune import study as study_module
-from jawloc.workflows.tune import waiting_sqlite
 from jawloc.workflows.tune.lost_trials import (
     finished,
     is_under_way,

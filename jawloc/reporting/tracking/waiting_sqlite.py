@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 LOCK_SECONDS = 240.0  # until a file that stays locked is given up
 ONE_WAIT_SECONDS = 2.0  # of SQLite's own, after which Ctrl-C is noticed
 PAUSE_SECONDS = 0.05  # where SQLite doesn't wait at all
+
+_impatient = False
 
 Result = TypeVar("Result")
 
@@ -25,9 +28,20 @@ def _waiting(attempt: Callable[[], Result]) -> Result:
         try:
             return attempt()
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > until:
+            if "locked" not in str(error) or _impatient or time.monotonic() > until:
                 raise
         time.sleep(PAUSE_SECONDS)
+
+
+@contextmanager
+def waiting_once() -> Iterator[None]:
+    """Give a locked file up after SQLite's own wait, in this process, while the block lasts."""
+    global _impatient
+    before, _impatient = _impatient, True
+    try:
+        yield
+    finally:
+        _impatient = before
 
 
 class _Cursor(sqlite3.Cursor):
