@@ -23,8 +23,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from jawloc.config import Config
 from jawloc.errors import InputError
-from jawloc.scans.atomic import refuse_links
 from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
+from jawloc.scans.atomic import refuse_links
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
 
