@@ -351,12 +351,15 @@ def test_ui_opens_the_store_that_the_config_names(lab, jawloc, monkeypatch, tmp_
     opened = []
     monkeypatch.setattr(
         "jawloc.reporting.tracking.ui_server.open_ui",
-        lambda root, port: opened.append((root, port)),
+        lambda root, port, host: opened.append((root, port, host)),
     )
     assert jawloc("ui").exit_code == 0
     monkeypatch.chdir(tmp_path)
     assert jawloc("ui", "--config", "lab/userconf.yml", "--port", "6001").exit_code == 0
-    assert opened == [(lab, 5000), (lab, 6001)]
+    asked = ("ui", "--config", "lab/userconf.yml", "--host", "192.0.2.7")
+    assert jawloc(*asked).exit_code == 0
+    here = "127.0.0.1"
+    assert opened == [(lab, 5000, here), (lab, 6001, here), (lab, 5000, "192.0.2.7")]
     sentence = only_sentence(jawloc("ui", "--config", "lab/other.yml"))
     assert sentence.startswith("lab/other.yml: no such config file")
 

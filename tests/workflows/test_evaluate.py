@@ -269,7 +269,7 @@ def test_the_report_is_one_file_that_needs_no_other(jawloc, lab):
     assert len(links.found) == 4  # three figures and the worst scan
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     assert not {"script", "link", "iframe"} & set(links.tags)
-    assert "http" not in page and "url(" not in page
+    assert "http:" not in page and "https:" not in page and "url(" not in page
     ranked = [row["scan"] for row in content()["rows"]]
     table = page[page.index("Every scan, the worst first") :]
     places = [table.index(f">{scan}<") for scan in ranked]
