@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MOST_CHARACTERS = 2000  # of a line of a message: what a damaged file holds may be of any length
+_SHOWN_AT_END = 300
+# Control characters but for the line break between sentences, what changes the direction of
+# writing, what some programs take for line breaks, and halves of characters, which nothing prints.
+_UNPRINTABLE = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 HIDDEN = "***"
 _SECRET_NAME = r"[\w.-]*(?:pass|pwd|token|secret|key|sig|cred|auth)[\w.-]*"
 _SECRETS = tuple(
@@ -31,16 +36,30 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def printable(message: str) -> str:
+    """Return a message with what can't be shown written as its code, and long lines cut."""
+    text = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), message)
+    return "\n".join(map(_cut, text.split("\n")))
+
+
+def _cut(line: str) -> str:
+    if len(line) <= MOST_CHARACTERS:
+        return line
+    start = line[: MOST_CHARACTERS - _SHOWN_AT_END - 50]
+    return f"{start}... ({len(line)} characters) ...{line[-_SHOWN_AT_END:]}"
+
+
 class InputError(Exception):
     """A user's input breaks a rule.
 
     The message is one sentence with the file (or key), the rule and the value, for instance
     ``131.dcm: the mask is empty; an example needs at least one labelled voxel``. The command
-    line prints it without a traceback and exits with code 2. Secrets in addresses are hidden.
+    line prints it without a traceback and exits with code 2. What a file holds can be part of it:
+    secrets in addresses are hidden, and the message is made `printable`.
     """
 
     def __str__(self) -> str:
-        return without_secrets(super().__str__())
+        return printable(without_secrets(super().__str__()))
 
 
 class TrainingError(Exception):

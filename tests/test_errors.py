@@ -1,8 +1,8 @@
-"""What a message may show: every secret in an address is hidden, wherever a message goes."""
+"""What a message may show: no secret of an address, and nothing that can't be printed."""
 
 import pytest
 
-from jawloc.errors import InputError, TrainingError, without_secrets
+from jawloc.errors import MOST_CHARACTERS, InputError, TrainingError, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,26 @@ from jawloc.errors import InputError, TrainingError, without_secrets
 def test_secrets_in_addresses_are_hidden_and_nothing_else(text, shown):
     assert without_secrets(text) == shown
     assert str(InputError(text)) == str(TrainingError(text)) == shown
+
+
+@pytest.mark.parametrize(
+    ("held", "shown"),
+    [
+        ("\0a\x1b[2J\r", r"\x00a\x1b[2J\r"),
+        ("\u202eexe.\u2028x", r"\u202eexe.\u2028x"),
+        ("\ud800", r"\ud800"),
+        ("ü\n131.dcm: é", "ü\n131.dcm: é"),
+    ],
+)
+def test_what_nothing_can_print_is_shown_by_its_code(held, shown):
+    message = str(InputError(f"a.csv: {held}"))
+    assert message == f"a.csv: {shown}"
+    message.encode("utf-8")
+
+
+def test_a_text_of_any_length_leaves_the_beginning_and_the_end():
+    message = str(InputError(f"a.yml: {'x' * 70_000}; choose another"))
+    assert len(message) <= MOST_CHARACTERS
+    assert message.startswith("a.yml: xxx")
+    assert "(70023 characters)" in message
+    assert message.endswith("xxx; choose another")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from jawloc.errors import InputError, TrainingError, without_secrets
+from jawloc.errors import InputError, TrainingError, printable, without_secrets
 
 if TYPE_CHECKING:
     from jawloc.config import Config
@@ -32,7 +32,12 @@ CONTEXT: dict[str, Any] = {
     "show_default": True,
 }
 HELP_HEADING = "Help and debugging"
-EXIT_CODES = {InputError: 2, OSError: 2, TrainingError: 1, KeyboardInterrupt: 130}
+EXIT_CODES: dict[type[BaseException], int] = {
+    InputError: 2,
+    OSError: 2,
+    TrainingError: 1,
+    KeyboardInterrupt: 130,
+}
 
 
 class Option(click.Option):
@@ -98,7 +103,7 @@ def _interrupt(signum: int, _frame: object) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> None:
-    click.echo(f"warning: {without_secrets(str(message))}", err=True)
+    click.echo(f"warning: {printable(without_secrets(str(message)))}", err=True)
 
 
 def show_traceback(

@@ -11,7 +11,10 @@ import yaml
 
 from jawloc.config.keys import NESTED, OBJECTS, RENAMED, SECTION, check_known, dotted
 from jawloc.config.messages import shown
-from jawloc.errors import InputError
+from jawloc.errors import InputError, one_line
+
+# Of a file of settings. A file within them that is plain has neither as many values nor levels.
+MOST_BYTES, MOST_VALUES, MOST_LEVELS = 2**18, 2**17, 100
 
 
 class Layer(NamedTuple):
@@ -39,16 +42,51 @@ def read_yaml(path: Path, kind: str, hint: str) -> Any:
     Raises
     ------
     InputError
-        A file that is absent, can't be read or isn't YAML.
+        A file that is absent, can't be read or isn't YAML, or whose aliases have no end.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(_text(path, kind))
+        _refuse_endless(content, path, kind)
+        return content
     except FileNotFoundError:
         raise InputError(f"{path}: no such {kind} file; {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the {kind} can't be read; {error}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: the {kind} must be YAML; {_yaml_problem(error)}") from error
+    except ValueError as error:  # a date that no calendar has, a number of thousands of digits
+        raise InputError(f"{path}: the {kind} can't be read; {one_line(error)}") from error
+    except RecursionError:
+        raise InputError(f"{path}: the {kind} is nested too deeply") from None
+
+
+def _text(path: Path, kind: str) -> str:
+    """Return what is in a file, unless it is none, or too large to be read into memory."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+        raise InputError(f"{path}: the {kind} must be a file; it is a pipe, socket or device")
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise InputError(
+            f"{path}: the {kind} has at most {MOST_BYTES / 1e6:.1f} MB; this file has "
+            f"{size / 1e6:.1f} MB"
+        )
+    return path.read_bytes().decode("utf-8-sig")
+
+
+def _refuse_endless(content: Any, path: Path, kind: str) -> None:
+    """Raise InputError where aliases let a text grow without end when it is written out."""
+    size, inside = 0, [(content, 0)]
+    while inside:
+        value, depth = inside.pop()
+        size += 1
+        if size > MOST_VALUES or depth > MOST_LEVELS:
+            raise InputError(
+                f"{path}: the {kind} must have at most {MOST_VALUES} values, {MOST_LEVELS} levels "
+                f"deep, with its aliases written out; it has more"
+            )
+        if isinstance(value, dict):
+            inside += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list | tuple | set):
+            inside += [(part, depth + 1) for part in value]
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -11,6 +11,7 @@ from jawloc.scans.dicom import DICOM_ENDINGS
 from jawloc.scans.listing import ListedScan, files_below, list_scans
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
+from jawloc.scans.text_input import real_path
 
 
 def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:
@@ -31,7 +32,7 @@ def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None
             )
         for path in paths:
             other = found.setdefault(path.stem, path)
-            if other.resolve() != path.resolve():
+            if real_path(other) != real_path(path):
                 raise InputError(
                     f"{path.stem}: two scans must not share an id (file name); {other} and {path}"
                 )
@@ -44,11 +45,11 @@ def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list
     Of a folder, only DICOMs count, without the downsampled copies of a cache. A file that is named
     itself is listed, whatever it is. Raise InputError if there is none.
     """
-    themselves = {place.resolve() for place in named}
+    themselves = {real_path(place) for place in named}
     listed = [
         scan
         for scan in list_scans(named, exclude=exclude)
-        if scan.path.resolve() in themselves
+        if real_path(scan.path) in themselves
         or scan.path.is_dir()
         or (scan.path.suffix.lower() in DICOM_ENDINGS and not is_cached_scan(scan.path))
     ]

@@ -16,6 +16,7 @@ from jawloc.scans.dicom.header import frames_of
 from jawloc.scans.messages import names_shown, tell
 from jawloc.scans.scan import scan_ending, scan_id_of
 from jawloc.scans.slice_folder import is_slice, picture_slices
+from jawloc.scans.text_input import read_text, real_path
 from jawloc.scans.tiff import TIFF_ENDINGS
 
 LIST_ENDING = ".txt"
@@ -70,10 +71,10 @@ def list_scans(
     paths: dict[Path, Path] = {}  # by their real paths
     for place in named:
         for scan in _scans_of(place, exclude):
-            paths.setdefault(scan.resolve(), scan.absolute())
+            paths.setdefault(real_path(scan), scan.absolute())
     if not paths:
         raise InputError("name at least one scan; received none")
-    resolved = {path.resolve(): name for path, name in known.items()}
+    resolved = {real_path(path): name for path, name in known.items()}
     known = {**known, **{paths[real]: name for real, name in resolved.items() if real in paths}}
     names = _unique_names(list(paths.values()), known)
     return [ListedScan(names[path], path, tuple(series)) for path in paths.values()]
@@ -91,7 +92,7 @@ def _scans_of(place: Path, exclude: Path | None) -> list[Path]:
 
 def _read_list(path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "a list of scans").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name}: a list of scans must be text (UTF-8); it isn't") from error
     except OSError as error:
@@ -158,8 +159,8 @@ def _walk(
     folder: Path, exclude: Path | None, visited: set[Path], *, stacks: bool
 ) -> Iterator[Path]:
     """Yield scans; with `stacks`, a folder of slices is one."""
-    here = folder.resolve()
-    if here in visited or (exclude and here == exclude.resolve()):  # circles of links end here
+    here = real_path(folder)
+    if here in visited or (exclude and here == real_path(exclude)):  # circles of links end here
         return
     visited.add(here)
     try:

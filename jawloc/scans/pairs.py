@@ -21,6 +21,7 @@ from jawloc.scans.labels import object_voxels
 from jawloc.scans.listing import ListedScan, is_one_scan, list_scans
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, scan_ending, scan_id_of
+from jawloc.scans.text_input import real_path
 
 LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
 
@@ -52,7 +53,7 @@ def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], lis
     if a folder does not exist or holds no scan, or two images have one scan id.
     """
     found_images, found_labels = find_scans_in(images, "images"), find_scans_in(labels, "labels")
-    if images.resolve() == labels.resolve():
+    if real_path(images) == real_path(labels):
         found_labels = [p for p in found_labels if scan_id_of(p).endswith(LABEL_SUFFIXES[1:])]
         found_images = [path for path in found_images if path not in found_labels]
     return images_by_id(found_images), found_labels

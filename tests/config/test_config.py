@@ -1,5 +1,6 @@
 """userconf.yml: the lab's own file works, and one sentence names whatever is wrong in a file."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -349,6 +350,33 @@ def test_every_setting_that_is_no_single_value_has_its_rule_in_words(written):
 def test_a_file_that_is_no_config_is_refused(written, text, said):
     path = written(text)
     assert refusal(path).startswith(f"{path}: the config {said}")
+
+
+LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("jaw_loc_config: {dicom_dirs: " + "{a: " * 2000, "is nested too deeply"),
+        (f"a0: &a0 [1]\n{LAUGHS}jaw_loc_config: {{dicom_dirs: *a11}}", "must have at most 131072"),
+        ("jaw_loc_config: &a {network: *a}", "must have at most 131072 values, 100 levels deep"),
+        ("jaw_loc_config: {seed: 2001-99-99}", "can't be read; month must be in"),
+        ("#" * 2**18 + "\n", "has at most 0.3 MB; this file has 0.3 MB"),
+    ],
+    ids=["nested", "aliases", "an alias of itself", "no date", "large"],
+)
+def test_a_file_that_would_fill_the_memory_or_break_the_reader_is_refused(written, text, said):
+    sentence = refusal(written(text))
+    assert f"userconf.yml: the config {said}" in sentence
+    assert len(sentence) < 400
+
+
+def test_a_pipe_is_no_config(tmp_path):
+    os.mkfifo(tmp_path / "userconf.yml")
+    assert "userconf.yml: the config must be a file; it is a pipe" in refusal(
+        tmp_path / "userconf.yml"
+    )
 
 
 def test_a_binary_file_or_a_folder_is_no_config(tmp_path):

@@ -13,6 +13,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.listing import list_scans
+from jawloc.scans.reading import open_scan
 from tests.scans.test_placement import volume, write_series
 
 VOLUME, SLICE = np.zeros((3, 9, 8), np.uint16), np.zeros((9, 8), np.uint16)
@@ -128,6 +129,26 @@ def test_a_bad_list_is_refused(tmp_path, content, said):
         (tmp_path / "scans.txt").write_bytes(content)
     with pytest.raises(InputError, match=f"scans.txt: a list (of scans )?{said}"):
         list_scans([tmp_path / "scans.txt"])
+
+
+def test_a_list_that_is_a_pipe_or_larger_than_any_list_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(
+        InputError, match=r"pipe\.txt: a list of scans must be a file; it is a pipe"
+    ):
+        list_scans([tmp_path / "pipe.txt"])
+    (tmp_path / "scan.txt").touch()
+    os.truncate(tmp_path / "scan.txt", 3 * 2**30)  # takes no place on the disk
+    with pytest.raises(InputError, match=r"scan\.txt: .*at most 8\.4 MB; this file has 3221\.2 MB"):
+        list_scans([tmp_path / "scan.txt"])
+
+
+def test_a_link_to_itself_is_listed_so_that_it_fails_by_itself(tmp_path):
+    write_tiff(tmp_path / "a.tif")
+    (tmp_path / "b.tif").symlink_to("b.tif")
+    assert names_of(tmp_path / "a.tif", tmp_path / "b.tif") == ["a", "b"]
+    with pytest.raises(InputError, match=r"^b\.tif: "):
+        open_scan(tmp_path / "b.tif")
 
 
 def test_a_folder_without_scans_is_refused(tmp_path):

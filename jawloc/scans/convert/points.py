@@ -18,6 +18,7 @@ from jawloc.scans.points.slicer import read_fcsv, read_markups
 from jawloc.scans.points.tables import read_table
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import scan_ending
+from jawloc.scans.text_input import real_path
 
 READERS = {".mrk.json": read_markups, ".fcsv": read_fcsv, ".csv": read_table}
 POINT_SUFFIXES = (*LABEL_SUFFIXES, "_points")  # of a name, after the image's
@@ -33,7 +34,7 @@ def holds_points(images: Path, labels: Path) -> bool:
         return _point_ending(labels) is not None
     files = _point_files(labels)
     masks = [path for path in labels.iterdir() if path.is_dir() or scan_ending(path)]
-    if images.resolve() == labels.resolve():
+    if real_path(images) == real_path(labels):
         masks = [path for path in masks if scan_name(path.name).endswith(LABEL_SUFFIXES[1:])]
     else:
         masks = [path for path in masks if not path.name.startswith(".")]

@@ -13,6 +13,7 @@ from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Triple
 from jawloc.scans.points import GivenPoint, PointFile, parse_object, parse_position, point_name
 from jawloc.scans.spacing import length_in_mm
+from jawloc.scans.text_input import read_text
 
 # .fcsv files of before 2020 give the coordinate system as a number
 SYSTEMS = {"LPS": "LPS", "RAS": "RAS", "0": "RAS", "1": "LPS"}
@@ -26,8 +27,12 @@ def read_markups(path: Path, own_scan: str) -> PointFile:
 
     Raise InputError if it is not such a file, or its markups aren't points.
     """
-    with as_input_error(f"{path.name}: a markups file must be JSON", ValueError):
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    # of a text that is nested too deeply, Python raises a RecursionError
+    damaged = as_input_error(
+        f"{path.name}: a markups file must be JSON", ValueError, RecursionError
+    )
+    with damaged:
+        content = json.loads(read_text(path, "a markups file"))
     lists = content.get("markups") if isinstance(content, dict) else None
     if not isinstance(lists, list) or not all(isinstance(markup, dict) for markup in lists):
         raise InputError(f"{path.name}: a markups file must have a list of markups; it has none")
@@ -73,7 +78,7 @@ def read_fcsv(path: Path, own_scan: str) -> PointFile:
     Raise InputError if it is not such a file, or doesn't state its coordinate system.
     """
     with as_input_error(f"{path.name}: an .fcsv file must be text in UTF-8", UnicodeDecodeError):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, "an .fcsv file").splitlines()
     comments = [line.lstrip("# ").partition("=") for line in lines if line[:1] == "#"]
     about = {key.strip(): value.strip() for key, equals, value in comments if equals}
     if "CoordinateSystem" not in about:

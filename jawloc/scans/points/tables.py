@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from jawloc.errors import InputError, as_input_error
@@ -19,6 +21,7 @@ from jawloc.scans.points import (
     scan_name,
 )
 from jawloc.scans.points.cells import text_of_cell
+from jawloc.scans.text_input import read_text
 
 DELIMITERS = ",;\t"
 NO_POSITION = ("not found", "failed")  # a row's status in jawloc's own tables
@@ -87,8 +90,8 @@ def _columns(header: Sequence[str], path: Path) -> list[_Columns]:
     for names, space in COLUMNS:
         if set(names) <= set(header):
             return [_Columns(names, space, lambda row: text_of_cell(row[named]) if named else "")]
-    wide = [match[1] for name in header if (match := _WIDE.fullmatch(name))]
-    objects = [name for name in wide if {f"{name}_y", f"{name}_x"} <= set(header)]
+    wide, given = [match[1] for name in header if (match := _WIDE.fullmatch(name))], set(header)
+    objects = [name for name in wide if {f"{name}_y", f"{name}_x"} <= given]
     every = [_wide_columns(name) for name in objects if name not in _NOT_OBJECTS]
     if not every:
         raise InputError(
@@ -105,19 +108,17 @@ def _wide_columns(name: str) -> _Columns:
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
     """Return the names of the columns, and each row that is not empty with its line's number."""
-    with (
-        as_input_error(
-            f"{path.name}: a table must be text in UTF-8", UnicodeDecodeError, csv.Error
-        ),
-        path.open(newline="", encoding="utf-8-sig") as file,
-    ):
+    damaged = as_input_error(
+        f"{path.name}: a table must be text in UTF-8", UnicodeDecodeError, csv.Error
+    )
+    with damaged, StringIO(read_text(path, "a table"), newline="") as file:
         first = file.readline()
         delimiter = max(DELIMITERS, key=first.count)
         file.seek(0)
         reader = csv.reader(file, delimiter=delimiter)
         header = [name.strip() for name in next(reader, [])]
         lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    twice = [name for name in header if header.count(name) > 1 and name]
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
     if twice:
         raise InputError(f"{path.name}: a table's columns must differ; two are called {twice[0]!r}")
     if not lines:

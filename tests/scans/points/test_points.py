@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,7 @@ def test_a_point_that_was_not_placed_is_skipped_and_named(tmp_path):
     ("name", "text", "said"),
     [
         ("a.mrk.json", "{", "a markups file must be JSON"),
+        ("a.mrk.json", "[" * 100_000, "a markups file must be JSON"),
         ("a.mrk.json", "[]", "must have a list of markups; it has none"),
         ("a.mrk.json", '{"markups": [{}]}', "must have a list of controlPoints; got None"),
         ("a.mrk.json", markups(type="Line"), r"must be points \(type Fiducial\); one is 'Line'"),
@@ -223,6 +225,17 @@ def test_a_file_of_3d_slicer_that_is_refused(tmp_path, name, text, said):
     with pytest.raises(InputError, match=said) as error:
         read_points(written(tmp_path, name, text))
     assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("a.csv", "a table"), ("a.fcsv", "an .fcsv file"), ("a.mrk.json", "a markups file")],
+)
+def test_a_scan_under_the_name_of_points_is_not_read_into_memory(tmp_path, name, what):
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 3 * 2**30)  # takes no place on the disk
+    with pytest.raises(InputError, match=f"^{name}: {what} has at most 8.4 MB"):
+        read_points(tmp_path / name)
 
 
 # --- where they are in the scan ---------------------------------------------------------------
