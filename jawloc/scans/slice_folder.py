@@ -190,6 +190,8 @@ def _read_slice(one: _Slice) -> np.ndarray:
         values = decode(one.path, one.layout, None)
     else:
         problem = f"{one.path.name}: the picture can't be decoded"
+        with as_input_error(problem), _picture(one.path) as whole:
+            whole.verify()  # the checksums of a PNG, which reading ignores
         with as_input_error(problem), _picture(one.path) as picture:
             grey = picture.mode == "P" and not one.indexed
             values = np.asarray(picture.convert("L") if grey else picture).astype(one.dtype)

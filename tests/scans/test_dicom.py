@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from jawloc.scans.dicom import (
 )
 from jawloc.scans.labelled import find_labelled_dicoms
 from jawloc.scans.labels import search_labels
+from jawloc.scans.listing import list_scans
 
 MASK_TAG = 0x00BBB001
 SPACING = (0.3, 0.0215, 0.0217)
@@ -478,6 +480,17 @@ def test_file_truncated_anywhere_is_refused(tmp_path, layout):
     path.write_bytes(whole[:-1])
     with pytest.raises(InputError, match="truncated"):
         open_labelled_dicom(path)
+
+
+@pytest.mark.parametrize("at", [140, 900])
+def test_a_header_that_a_crash_left_as_zeros_is_refused_soon(tmp_path, at):
+    """To pydicom, every eight zeros are an element: gigabytes of them would take an hour."""
+    write_legacy(tmp_path / "a.dcm", EVEN)
+    (tmp_path / "a.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:at])
+    os.truncate(tmp_path / "a.dcm", 3 * 2**30)  # takes no place on the disk
+    with pytest.raises(InputError, match=r"^a\.dcm: the DICOM header can't be read"):
+        open_labelled_dicom(tmp_path / "a.dcm")
+    assert list_scans([tmp_path])[0].path == tmp_path / "a.dcm"
 
 
 def test_damaged_notes_are_refused(tmp_path):

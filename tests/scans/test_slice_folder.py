@@ -123,3 +123,14 @@ def test_labels_of_a_palette_are_its_numbers(tmp_path):
         picture.save(folder / f"{number}.png")
     np.testing.assert_array_equal(voxels(folder, is_label=True), MASK)
     assert "one grey value each" in refusal(folder)
+
+
+def test_a_png_that_does_not_fit_its_checksum_is_refused(tmp_path):
+    folder = write(tmp_path / "scan", [f"{n}.png" for n in range(6)])
+    damaged = bytearray((folder / "3.png").read_bytes())
+    damaged[damaged.index(b"IEND") - 8] ^= 0x10  # the checksum of the pixels
+    (folder / "3.png").write_bytes(damaged)
+    scan = open_scan(folder)
+    np.testing.assert_array_equal(scan.read_image(0, 3), IMAGE[:3])
+    with pytest.raises(InputError, match=r"^3\.png: the picture can't be decoded"):
+        scan.read_image(3, 4)

@@ -33,6 +33,7 @@ _META_BYTES = 4096  # the elements before the transfer syntax are shorter
 # Of a compressed frame, which has to be in memory as a whole: 16,384 x 16,384 voxels of 16 bits.
 _LARGEST_DECODED = 2**29
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_NO_ELEMENT, _MOST_ZEROS = bytes(8), 2**14  # 128 KiB of zeros one after another
 _RAW_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
 
 
@@ -74,16 +75,24 @@ def read_header(path: Path, *, whole: bool = True) -> Dataset:
 
 
 class BoundedFile(io.BufferedReader):
-    """A file of which no more is asked than is left: Python allocates what a header promises."""
+    """A file of which no more is asked than is left: Python allocates what a header promises.
+
+    Zeros, as a crash leaves them at the end of a file, are elements without a value to pydicom: so
+    many that reading them would take minutes are refused with a ValueError.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(str(path), opener=open_below))
-        self._bytes = os.fstat(self.fileno()).st_size
+        self._bytes, self._zeros = os.fstat(self.fileno()).st_size, 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read so many bytes, or those that are left."""
         left = max(0, self._bytes - self.tell())
-        return super().read(left if size is None or size < 0 else min(size, left))
+        content = super().read(left if size is None or size < 0 else min(size, left))
+        self._zeros = self._zeros + 1 if content == _NO_ELEMENT else 0
+        if self._zeros > _MOST_ZEROS:
+            raise ValueError("it has zeros where its elements should be")
+        return content
 
 
 def _refuse_deflated(path: Path) -> None:
