@@ -16,6 +16,7 @@ from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
 from jawloc.inference.ensemble import average_networks, combine_copies
+from jawloc.inference.model_content import OF_0_1_0, check_calibration, check_content, check_weights
 from jawloc.inference.out_of_distribution import ensemble_ood_scores, image_features
 from jawloc.inference.predict import Prediction, predict_stages
 from jawloc.inference.quality import Calibration, from_plain, to_plain
@@ -131,7 +132,15 @@ class Locator:
         return self.localise(scan.scan_id, prediction, scan.grid)
 
     def localise(self, scan_id: str, prediction: Prediction, full: Grid) -> list[Localisation]:
-        """Map a prediction to the full-size grid, with the radius and quality of each position."""
+        """Map a prediction to the full-size grid, with the radius and quality of each position.
+
+        Raise InputError if a position isn't finite, as by weights that are too large.
+        """
+        if not np.isfinite(prediction.points_voxels).all():
+            raise InputError(
+                f"{scan_id}: positions must be finite; with this model they aren't, as its weights "
+                f"or the scan's grey values are too large"
+            )
         points = map_points(prediction.points_voxels, Grid(self.downsampled_size), full)
         mm = voxels_to_mm(points, full)
         spreads = to_full_size(prediction.spread_voxels, prediction, full)
@@ -212,7 +221,7 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
         )
     try:
         locator = _from_content(content)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{Path(path).name}: the weights and settings of a locator must fit together; these, "
             f"of jawloc {content.get('jawloc_version')}, don't"
@@ -233,22 +242,28 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
         sigmas = _sigmas_of_0_1_0(config, sigmas if isinstance(sigmas, list) else [sigmas])
     if {len(own) for own in sigmas} != {len(config.stages())}:
         raise ValueError("a sigma for each stage of each network")
+    values = {**OF_0_1_0, **content, "sigma_voxels": sigmas}
+    intensity = IntensityConfig(**content["intensity"])
+    check_content(values, config, intensity)
     count = len(content["objects"])
     calibration, provenance = content.get("calibration"), content.get("provenance")
+    calibration = calibration and from_plain(calibration)
+    if calibration:
+        check_calibration(calibration, list(content["objects"]), content["downsampled_dicom_size"])
     return Locator(
         networks=_with_weights(state_dicts, lambda: build_network(config, count)),
         network_config=config,
         downsampled_size=content["downsampled_dicom_size"],
-        intensity=IntensityConfig(**content["intensity"]),
+        intensity=intensity,
         objects=content["objects"],
         sigma_voxels=tuple(tuple(own) for own in sigmas),
-        crop_size=content.get("crop_size"),
-        flipped_axes=tuple(content.get("flipped_axes", ())),
-        test_time_augmentation=content.get("test_time_augmentation", True),
+        crop_size=values["crop_size"],
+        flipped_axes=tuple(values["flipped_axes"]),
+        test_time_augmentation=values["test_time_augmentation"],
         presence_classifiers=_with_weights(
             content.get("presence_classifiers", ()), lambda: PresenceClassifier(count)
         ),
-        calibration=calibration and from_plain(calibration),
+        calibration=calibration,
         provenance=provenance and provenance_from_plain(provenance),
         jawloc_version=content["jawloc_version"],
     )
@@ -257,6 +272,7 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
 def _with_weights(
     state_dicts: Sequence[Mapping[str, torch.Tensor]], build: Callable[[], nn.Module]
 ) -> tuple[Any, ...]:
+    check_weights(state_dicts, build)
     networks = tuple(build().eval() for _ in state_dicts)
     for network, weights in zip(networks, state_dicts, strict=True):
         network.load_state_dict(weights)

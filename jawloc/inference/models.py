@@ -13,6 +13,7 @@ import torch
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
 from jawloc.inference.locator import FORMATS, Localisation, Locator, load_locator
+from jawloc.inference.model_content import refuse_infinite
 from jawloc.training.checkpoint import read_weights_file
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.network import build_network
@@ -95,10 +96,11 @@ def _from_bare_weights(
     network = build_network(config, len(objects))
     try:
         network.load_state_dict(weights)
-    except RuntimeError as error:
+        refuse_infinite(weights)
+    except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{name}: the weights must be those of the lab's attention U-Net with an output for "
-            f"each of {len(objects)} object(s); they aren't"
+            f"each of {len(objects)} object(s), and finite; they aren't"
         ) from error
     return Locator(
         networks=(network.eval().to(device),),

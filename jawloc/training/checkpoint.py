@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -117,6 +118,7 @@ def read_weights_file(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such model file")
     try:
         with warnings.catch_warnings(action="ignore"):  # of files that are refused just below
+            _refuse_damaged(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
         raise InputError(
@@ -126,6 +128,15 @@ def read_weights_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path.name}: a model file holds a mapping, not {type(content).__name__}")
     return content
+
+
+def _refuse_damaged(path: Path) -> None:
+    """Raise BadZipFile where a checksum doesn't fit: PyTorch writes them, and ignores them."""
+    if not zipfile.is_zipfile(path):  # as PyTorch wrote them before version 1.6
+        return
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{damaged} doesn't fit its checksum")
 
 
 def _read_checkpoint(

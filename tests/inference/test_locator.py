@@ -19,6 +19,7 @@ from jawloc.geometry import Grid, map_points
 from jawloc.heatmaps.decode import decode
 from jawloc.inference.calibrate import (
     HeldOutPosition,
+    ReferenceRange,
     learn_position_reference,
     learn_scan_reference,
 )
@@ -29,8 +30,8 @@ from jawloc.inference.locator import (
     save_locator,
     to_full_size,
 )
-from jawloc.inference.out_of_distribution import image_features
-from jawloc.inference.quality import Calibration
+from jawloc.inference.out_of_distribution import PROFILE_BINS, image_features
+from jawloc.inference.quality import Calibration, PositionReference, ScanReference
 from jawloc.phantom import make_phantom, write_phantom
 from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.downsample import downsample
@@ -416,6 +417,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         lambda content: content["network"].update(channels=(4, 9)),
         lambda content: content["state_dicts"][0].popitem(),
         lambda content: content.update(objects={"jaw": None}),
+        lambda content: content.update(objects=[]),
+        lambda content: content.update(downsampled_dicom_size=[2**31] * 3),
+        lambda content: content.update(sigma_voxels=[[float("nan")]]),
+        lambda content: content.update(flipped_axes=["w"]),
+        lambda content: content["network"].update(channels=[2**20, 2**20]),
+        lambda content: content["intensity"].update(low="x"),
+        lambda content: next(iter(content["state_dicts"][0].values())).fill_(float("nan")),
     ],
     ids=[
         "a part is missing",
@@ -424,6 +432,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         "other network",
         "weights missing",
         "one object",
+        "no objects",
+        "a grid of 2^93 voxels",
+        "a sigma that is no number",
+        "an axis that there isn't",
+        "a network of 2^40 weights",
+        "a percentile that is no number",
+        "weights that are no numbers",
     ],
 )
 def test_a_locator_whose_parts_do_not_fit_is_refused_in_one_sentence(tmp_path, change):
@@ -435,6 +450,38 @@ def test_a_locator_whose_parts_do_not_fit_is_refused_in_one_sentence(tmp_path, c
     with pytest.raises(InputError, match=r"^locator\.pth: .*must fit together") as caught:
         load_locator(path)
     assert "\n" not in str(caught.value)
+
+
+def test_positions_that_are_not_finite_are_refused_with_the_scans_name():
+    locator = make_locator()
+    prediction = locator.predict(small_image())
+    points = prediction.points_voxels * np.inf
+    with pytest.raises(InputError, match=r"^131: positions must be finite; with this model"):
+        locator.localise("131", dataclasses.replace(prediction, points_voxels=points), Grid(SIZE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda calibration: calibration.update(objects={}),
+        lambda calibration: calibration["ranges"]["peak"].update(mean="x"),
+        lambda calibration: calibration["profiles"].pop(),
+        lambda calibration: calibration.update(profiles=[[[1.0]]] * 3),
+    ],
+    ids=["no object", "a range that is no number", "two axes", "another grid"],
+)
+def test_a_calibration_that_does_not_fit_is_refused(tmp_path, change):
+    ranges = {"peak": ReferenceRange(0.5, 0.2, 9)}
+    profiles = tuple(np.ones((2, min(n, PROFILE_BINS))) for n in SIZE)
+    positions = dict.fromkeys(OBJECTS, PositionReference(None, ranges, 0))
+    calibration = Calibration(ScanReference(profiles, (None,) * 3, ranges), positions)
+    save_locator(make_locator(calibration=calibration), tmp_path / "locator.pth")
+    content = torch.load(tmp_path / "locator.pth", weights_only=True)
+    load_locator(tmp_path / "locator.pth")
+    change(content["calibration"])
+    torch.save(content, tmp_path / "locator.pth")
+    with pytest.raises(InputError, match=r"^locator\.pth: .*must fit together"):
+        load_locator(tmp_path / "locator.pth")
 
 
 def test_presence_is_one_more_score_kept_in_the_file_whatever_the_intensity_rule(tmp_path):

@@ -107,6 +107,15 @@ def test_weights_of_another_network_are_refused(tmp_path):
 # --- jawloc's ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, lab_file, value):
+    weights = torch.load(lab_file, weights_only=True)
+    next(iter(weights.values()))[:] = value
+    torch.save(weights, lab_file)
+    with pytest.raises(InputError, match=r"^lab\.pth: the weights must be .* and finite"):
+        load_model(lab_file, LAB)
+
+
 def test_a_locator_that_fits_the_options_is_loaded(tmp_path):
     path = write_model(tmp_path / "a.pth", ("upper", "lower"))
     for model_options in (ModelOptions(), ModelOptions("unet", (24, 12, 12), ("lower",))):

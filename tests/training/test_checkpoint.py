@@ -186,6 +186,16 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+def test_a_weight_that_does_not_fit_its_checksum_is_refused(tmp_path):
+    torch.save({"weight": torch.full((64,), 0.5)}, tmp_path / "m.pth")
+    content = (tmp_path / "m.pth").read_bytes()
+    at = content.index(torch.full((64,), 0.5).numpy().tobytes())
+    (tmp_path / "m.pth").write_bytes(content[:at] + b"\1" + content[at + 1 :])
+    assert torch.load(tmp_path / "m.pth", weights_only=True)  # takes it as it is
+    with pytest.raises(InputError, match=r"^m\.pth: not a model file"):
+        read_weights_file(tmp_path / "m.pth")
+
+
 @pytest.mark.parametrize(
     "content", [{"state_dict": {}}, {"weight": torch.zeros(2)}, {"optimizer": {}, "settings": {}}]
 )
