@@ -19,12 +19,12 @@ from filelock import FileLock
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 
 from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 from jawloc.scans.atomic import refuse_links
+from jawloc.workflows.tune.journal import Journal
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
 
@@ -132,7 +132,7 @@ def one_at_a_time(study: StudyConfig, config: Config) -> Iterator[None]:
 
 def known_threads(study: StudyConfig, config: Config) -> int | None:
     """Return the number of threads of the study's trials; None of a new study."""
-    return load(study, config).user_attrs.get(DESCRIPTION, {}).get("cpu_threads")
+    return (_description(load(study, config)) or {}).get("cpu_threads")
 
 
 def open_study(
@@ -144,13 +144,22 @@ def open_study(
     something else.
     """
     opened = load(study, config)
-    known = opened.user_attrs.get(DESCRIPTION)
+    known = _description(opened)
     if known is None:
         opened.set_user_attr(DESCRIPTION, dict(description))
         opened.enqueue_trial(dict(defaults), skip_if_exists=True)
     elif known != description:
         raise InputError(_difference(study.name, known, description))
     return opened
+
+
+def _description(study: optuna.Study) -> Mapping[str, Any] | None:
+    known = study.user_attrs.get(DESCRIPTION)
+    if known is not None and not isinstance(known, Mapping):
+        raise InputError(
+            f"--study-name: {study.study_name!r} doesn't say what it searches; choose another name"
+        )
+    return known
 
 
 def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
@@ -164,8 +173,12 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
             direction="minimize",
             load_if_exists=True,
         )
-        opened.user_attrs, opened.get_trials(deepcopy=False)  # as far as they are JSON
-    except Exception as error:  # each database's driver has types of its own
+        # all of it is read here, so that damage shows before any work
+        trials, _, _ = _count(opened), opened.direction, opened.user_attrs
+    except InputError:
+        raise
+    # each database's driver has types of its own; Optuna reads a damaged journal with any
+    except Exception as error:
         reason = _reason(error)
         if not study.is_in_a_database:
             journal = _journal(study, config.base)
@@ -175,22 +188,37 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
         raise InputError(f"--storage: {study.storage} {problem}; {reason}") from error
     # the machines that share a database must not all try the same values
     host = socket.gethostname() if study.is_in_a_database else ""
-    seed = _seed(opened, config.training.seed, f"{host} {worker}")
+    seed = _seed(trials, config.training.seed, f"{host} {worker}")
     opened.sampler = SAMPLERS[study.sampler](seed=seed)
     return opened
+
+
+def _count(study: optuna.Study) -> int:
+    """Return how many trials a study has; raise ValueError if they aren't numbered."""
+    numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
+    if any(not isinstance(number, int) for number in numbers) or len({*numbers}) != len(numbers):
+        raise ValueError("its trials must have a number each")
+    return len(numbers)
 
 
 def _journal(study: StudyConfig, base: Path) -> Path:
     return Path(study.storage or study.folder(base) / "study.journal")
 
 
+def _refuse_no_file(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"--storage: a study must be a file; {path} is none")
+
+
 def _storage(study: StudyConfig, base: Path) -> BaseStorage:
     if study.storage is None or not study.is_in_a_database:
         path = _journal(study, base)
+        _refuse_no_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(Journal(path))
     url, grace, connect = _url(study.storage), GRACE_SECONDS, {}
-    if sqlalchemy.make_url(url).get_backend_name() == "sqlite":
+    if (parts := sqlalchemy.make_url(url)).get_backend_name() == "sqlite":
+        _refuse_no_file(Path(parts.database or ""))
         # there are no heartbeats while another process holds the file locked
         grace, connect = grace + int(LOCK_SECONDS), CONNECT_ARGUMENTS
     return _Database(
@@ -215,9 +243,8 @@ def _url(storage: str) -> str:
     return storage.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
-def _seed(study: optuna.Study, seed: int, worker: str) -> int:
-    """Return a seed that differs between workers and between commands."""
-    trials = len(study.get_trials(deepcopy=False))
+def _seed(trials: int, seed: int, worker: str) -> int:
+    """Return a seed that differs between workers, and between commands by the number of trials."""
     return random.Random(f"{seed} {worker} {trials}").randrange(2**31)
 
 
@@ -234,7 +261,8 @@ def _pruner(study: StudyConfig, epochs: int) -> BasePruner:
 
 
 def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    key = next(k for k in (*now, *known) if known.get(k) != now.get(k))
+    absent = object()  # None is a value
+    key = next(k for k in (*now, *known) if known.get(k, absent) != now.get(k, absent))
     was, is_now = (_as_yaml(each[key]) if key in each else "not there" for each in (known, now))
     return (
         f"--study-name: {name!r} is a study of something else, whose trials can't be compared with "

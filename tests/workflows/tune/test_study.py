@@ -1,5 +1,6 @@
 """Studies: what may be gone on with, which trials count, and what becomes of a dead worker's."""
 
+import os
 import pickle
 import sqlite3
 import subprocess
@@ -120,6 +121,46 @@ def test_where_the_scans_lie_and_how_they_are_downsampled_may_differ(opened, con
     other = load_config(write_config(tmp_path, n_workers=1, dicom_dirs=["elsewhere"]))
     again = open_study(STUDY, other, search_definition(other, SPACE, STUDY, {}), DEFAULT)
     assert [t.number for t in again.trials] == [t.number for t in opened.trials] == [0]
+
+
+def test_a_value_that_only_the_study_has_is_named(opened, config):
+    described = search_definition(config, SPACE, STUDY, {})
+    opened.set_user_attr(study_module.DESCRIPTION, {**described, "other": None})
+    with pytest.raises(
+        InputError, match=r"something else, .*: other was null and is now not there"
+    ):
+        open_study(STUDY, config, described, DEFAULT)
+    opened.set_user_attr(study_module.DESCRIPTION, ["x"])
+    with pytest.raises(InputError, match="'sigma' doesn't say what it searches"):
+        open_study(STUDY, config, described, DEFAULT)
+
+
+@pytest.mark.parametrize("damage", [b"{}\n", b"[]\n", b"x\n", b'{"op_code":99}\n', b"\xff\n"])
+def test_a_journal_that_is_damaged_is_refused_in_one_sentence(opened, config, damage):
+    path = STUDY.folder(config.base) / "study.journal"
+    path.write_bytes(damage + path.read_bytes())
+    with pytest.raises(
+        InputError, match=r"study\.journal: the study's journal can't be read; "
+    ) as e:
+        load(STUDY, config)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("form", ["journal", "sqlite"])
+def test_a_pipe_is_no_study(config, tmp_path, form):
+    os.mkfifo(tmp_path / "pipe")
+    storage = str(tmp_path / "pipe") if form == "journal" else f"sqlite:///{tmp_path / 'pipe'}"
+    with pytest.raises(InputError, match=r"--storage: a study must be a file; .*pipe is none"):
+        load(replace(STUDY, storage=storage), config)
+
+
+def test_trials_without_numbers_are_refused(config, tmp_path):
+    study = replace(STUDY, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    open_study(study, config, search_definition(config, SPACE, study, {}), DEFAULT)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute("UPDATE trials SET number = x'ff'")
+    with pytest.raises(InputError, match="its trials must have a number each"):
+        load(study, config)
 
 
 @pytest.mark.parametrize(
