@@ -154,9 +154,9 @@ def _row(rank: int, scan: ScanEvaluation) -> dict[str, Any]:
 
 
 def evaluation_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
-    """Return the numbers by which runs are compared under flat names, `evaluation_...`.
+    """Return the numbers by which runs are compared under the store's names, `evaluation/...`.
 
-    Of several objects, the object's name comes after `evaluation_` or `evaluation_unseen_`.
+    Of several objects, the object's name comes after `evaluation/` or `evaluation/unseen_`.
     """
     several = len(evaluation.objects) > 1
     every, fair = (
@@ -164,7 +164,8 @@ def evaluation_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
         for of in (evaluation.metrics(), evaluation.fair_metrics())
     )
     counts = {"scans": len(evaluation.scans), "failed_scans": len(evaluation.failed)}
-    return flatten({"evaluation": counts | _fair_counts(evaluation) | {"": every, "unseen": fair}})
+    numbers = flatten(counts | _fair_counts(evaluation) | {"": every, "unseen": fair})
+    return {f"evaluation/{name}": number for name, number in numbers.items()}
 
 
 def _nested(metrics: ObjectMetrics) -> dict[str, Any]:

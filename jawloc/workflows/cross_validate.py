@@ -42,6 +42,7 @@ from jawloc.training.checkpoint import (
 )
 from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
+from jawloc.workflows.describe_run import describe_folds, tag_inputs
 from jawloc.workflows.evaluate import evaluate_scans
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
@@ -124,9 +125,9 @@ def _run_in(
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None
     work = CrossValidation(model_name, config, every, baselines, folder, same)
-    unsent = folder / UNSENT
+    unsent, logged = folder / UNSENT, {**config.compared_params(), FOLDS: folds}
     with (
-        tracked_run(config.base, model_name, params=params, run_id=run_id, unsent=unsent) as run,
+        tracked_run(config.base, model_name, params=logged, run_id=run_id, unsent=unsent) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
         log_folds(run, work)
@@ -192,6 +193,7 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     write_text(folder / "out_of_fold.csv", out_of_fold_csv(summary))
     log_results(run, folder, summary)
     run.log_summary(evaluation_metrics(evaluation))
+    describe_folds(run, folder, summary)
     return summary
 
 
@@ -248,6 +250,7 @@ def log_folds(run: TrackedRun, work: CrossValidation) -> None:
     tested = {f"fold {k}": data.split.test_ids for k, data in enumerate(work.folds, start=1)}
     run.log_dict({key: list(ids) for key, ids in tested.items()}, "folds.json")
     run.log_dataset(tested, {i: e.key for i, e in work.folds[0].examples.items()})
+    tag_inputs(run, work.config, work.folds[0], "cross-validation")
 
 
 def _out_of_fold(work: CrossValidation, locators: Sequence[Locator]) -> dict[str, PositionErrors]:

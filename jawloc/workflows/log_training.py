@@ -14,17 +14,23 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT, UNSENT
-from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_pictures
+from jawloc.reporting.heatmap_tiles import heatmap_tile
+from jawloc.reporting.run_pictures import target_picture, write_pictures
 from jawloc.reporting.summary import summary_metrics
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.training.loop import EpochRecord, TrainingState
 from jawloc.training.network import build_network
+from jawloc.workflows.describe_run import describe_begun
 from jawloc.workflows.prepare_data import Data
 
 
-def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
-    """Log what the run starts from: settings, split, scans, and pictures of the first targets."""
+def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data, kind: str) -> None:
+    """Log what the run starts from: settings, split, scans, and pictures of the first targets.
+
+    `kind` is the run's tag: `training`, `fold` or `trial`.
+    """
+    describe_begun(run, config, data, kind)
     write_text(folder / "config.yml", config.as_yaml())
     run.log_file(folder / "config.yml")
     split = {"train": data.split.train_ids, "val": data.split.val_ids, "test": data.split.test_ids}
@@ -38,6 +44,10 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
             picture = target_picture(example, start(schedule).sigma_voxels, stage, title)
             which = f"_{stage.name}" if number else ""
             save_figure(picture, folder / f"{short}_heatmap_example{which}.png")
+        # step 0 is where MLflow's page opens the image grid
+        sigmas = [start(schedule).sigma_voxels for schedule in schedules]
+        tile = heatmap_tile(example, stages, sigmas, "Before training")
+        run.log_heatmap(tile, f"heatmap/{short}", 0)
 
 
 def log_epoch(
@@ -58,14 +68,21 @@ def log_epoch(
         if before[number : number + 1] == (sigma,):
             continue
         target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
-        row = "heatmap/train" if stage is stages[-1] else f"heatmap/train_{stage.name}"
-        run.log_heatmap(target, row, record.epoch)
         which = f"_{stage.name}" if stage.name else ""
         save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
-    example = data.examples[data.split.val_ids[0]].read()
-    title = f"Validation, best of {record.epoch} epochs"
-    seen = predicted_picture(example, best_locator(state, config), title)
-    run.log_heatmap(seen, "heatmap/val", record.epoch)
+    log_heatmaps(run, config, data, state, best_locator(state, config))
+
+
+def log_heatmaps(
+    run: TrackedRun, config: Config, data: Data, state: TrainingState, locator: Locator
+) -> None:
+    """Log to the image grid what a locator predicts after the last epoch, beside the target."""
+    record = state.records[-1]
+    stages, when = config.network.stages(), f"Best of {record.epoch} epochs"
+    for short, (_, ids) in data.split.titled().items():
+        example = data.examples[ids[0]].read()
+        tile = heatmap_tile(example, stages, record.sigmas_voxels, when, locator)
+        run.log_heatmap(tile, f"heatmap/{short}", record.epoch)
 
 
 def best_locator(state: TrainingState, config: Config) -> Locator:
@@ -86,6 +103,7 @@ def best_locator(state: TrainingState, config: Config) -> Locator:
 
 
 def draw_results(
+    run: TrackedRun,
     folder: Path,
     locator: Locator,
     tested: PositionErrors,
@@ -93,7 +111,13 @@ def draw_results(
     config: Config,
     data: Data,
 ) -> None:
-    """Draw the run's curves, predicted heatmaps, and the worst test scan of each object."""
+    """Draw the run's curves, predicted heatmaps, and the worst test scan of each object.
+
+    The image grid gets the finished locator's heatmaps, unless sigma changed in the last epoch.
+    """
+    lasts = state.records[-2:]
+    if len(lasts) == 2 and lasts[0].sigmas_voxels == lasts[1].sigmas_voxels:
+        log_heatmaps(run, config, data, state, locator)
     write_pictures(
         folder,
         locator,

@@ -40,6 +40,7 @@ from jawloc.training.presence_training import train_presence_classifier
 from jawloc.training.provenance import record_network
 from jawloc.training.records import EpochRecord
 from jawloc.training.splits import specimens_of
+from jawloc.workflows.describe_run import describe_finished
 from jawloc.workflows.log_training import (
     best_locator,
     draw_results,
@@ -130,12 +131,12 @@ def train_and_test(
         return None
     earlier = sum(record.seconds for record in state.records)  # of the interrupted run
     of_run: dict[str, Any] = {"parent_run_id": parent_run_id, "run_id": run_id}
-    of_run |= {"params": config.as_params(), "unsent": folder / UNSENT}
+    of_run |= {"params": config.compared_params(), "unsent": folder / UNSENT}
     with (
         tracked_run(config.base, job.name, **of_run) as run,
         run_folder(folder, overwrite=overwrite, resume=resume),
     ):
-        log_inputs(run, folder, config, job.data)
+        log_inputs(run, folder, config, job.data, "training" if parent_run_id is None else "fold")
         for _ in train(state, config, job.data, job.processes, label=label):
             # in this order, an interruption between the two repeats an epoch instead of losing it
             log_epoch(run, folder, config, job.data, state)
@@ -143,10 +144,11 @@ def train_and_test(
             after_epoch()
         locator = finish_locator(folder, state, config, job.data, run.run_id)
         evaluations = evaluate_test_scans(locator, config, job.data, job.baselines)
-        draw_results(folder, locator, evaluations["test"], state, config, job.data)
+        draw_results(run, folder, locator, evaluations["test"], state, config, job.data)
         seconds = earlier + time.perf_counter() - started
         summary = {**summarise(job, state, evaluations, locator, seconds), "run_id": run.run_id}
         log_results(run, folder, summary, state.records)
+        describe_finished(run, folder, config, job.data, evaluations["test"], summary)
     (folder / CHECKPOINT).unlink()
     return summary
 

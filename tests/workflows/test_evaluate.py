@@ -483,8 +483,8 @@ def test_a_bare_file_gets_a_run_once(jawloc, lab):
     said = content()
     assert said["run_id"] == run.info.run_id
     mean = said["objects"]["jaw"]["errors"]["mm"]["mean"]
-    assert run.data.metrics["evaluation_error_mm_mean"] == pytest.approx(mean)
-    assert run.data.metrics["evaluation_scans"] == 5
+    assert run.data.metrics["evaluation/error_mm_mean"] == pytest.approx(mean)
+    assert run.data.metrics["evaluation/scans"] == 5
     files = {f.path for f in client().list_artifacts(run.info.run_id, "evaluation")}
     assert files >= {f"evaluation/evaluation.{kind}" for kind in ("json", "csv", "html")}
 
@@ -513,8 +513,8 @@ def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
     assert "give more test scans" in said["rows"][0]["radius_note"]
     run = client().get_run(made)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["evaluation_fair_scans"] == 1
-    assert run.data.metrics["test_error_mm"] > 0  # what was there stays
+    assert run.data.metrics["evaluation/fair_scans"] == 1
+    assert run.data.metrics["test/error_mm"] > 0  # what was there stays
     # the logged model is a version, once, by whatever name it is called
     uris = [f"runs:/{made}/locator", "models:/jaw_locator/1"]
     for model in ("mine", *uris):

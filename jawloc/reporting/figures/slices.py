@@ -194,7 +194,7 @@ def _marks(points: Mapping[str, Point]) -> list[tuple[Point, Style]]:
     return marks
 
 
-def _heat_colours() -> ListedColormap:
+def heat_colours() -> ListedColormap:
     """Return a colour map that is transparent at zero, so that the scan shows under a heatmap."""
     colours = colormaps["plasma"](np.linspace(0.15, 1, 256))
     colours[:, 3] = 0.75 * np.linspace(0, 1, 256) ** 0.5
@@ -227,7 +227,7 @@ def _draw_heatmap(axes: Axes, view: View, heat: OrthogonalSlices, stride: np.nda
     right, bottom = columns * stride[view.columns] - 0.5, rows * stride[view.rows] - 0.5
     axes.imshow(
         view.cut(heat),
-        cmap=_heat_colours(),
+        cmap=heat_colours(),
         vmin=0,
         vmax=_highest(heat),
         extent=(-0.5, right, bottom, -0.5),
@@ -269,6 +269,6 @@ def _draw_colour_bar(figure: Figure, place: Box, heat: OrthogonalSlices, label: 
     """Draw the heatmap's scale, on grey, since its low end is transparent."""
     highest = _highest(heat)
     bar = figure.add_axes(place, facecolor="0.3")
-    colours = ScalarMappable(Normalize(0, highest), _heat_colours())
+    colours = ScalarMappable(Normalize(0, highest), heat_colours())
     figure.colorbar(colours, cax=bar, orientation="horizontal", label=label)
     bar.set_xticks([0, highest], ["0", f"{highest:.2g}"])

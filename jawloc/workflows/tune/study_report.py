@@ -17,6 +17,7 @@ from jawloc.reporting.content_policy import plotly_policy
 from jawloc.reporting.figures import save_drawn
 from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
+from jawloc.workflows.tune.describe_study import describe_study
 from jawloc.workflows.tune.lost_trials import counting, finished
 from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task
 
@@ -103,6 +104,8 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     run.log_summary(numbers)
     for path in files:
         run.log_file(path)
+    names, best_file = [path.name for path in files], str(folder / "best.yml")
+    describe_study(run, study, task.space, trials, names, best_file)
     tied = [t.number for t in complete if best and t.value == best.value and t != best]
     return TuneResult(folder, best, states, tuple(tied))
 

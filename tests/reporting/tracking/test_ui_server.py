@@ -160,4 +160,5 @@ def test_pages_of_a_remote_store_are_only_named(root, monkeypatch, secret):
     said = []
     open_ui(root, say=said.append)
     shown = secret and "me:***@"
-    assert said == [f"the runs are at http://{shown}lab:5000/#/experiments/42"]
+    page = "experiments/42/runs?workflowType=machine_learning&viewStateShareKey=results"
+    assert said == [f"the runs are at http://{shown}lab:5000/#/{page}"]
