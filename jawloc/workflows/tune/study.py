@@ -194,10 +194,15 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
 
 
 def _count(study: optuna.Study) -> int:
-    """Return how many trials a study has; raise ValueError if they aren't numbered."""
-    numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
+    """Return how many trials a study has; raise ValueError if one isn't what Optuna writes."""
+    trials = study.get_trials(deepcopy=False)
+    numbers = [trial.number for trial in trials]
     if any(not isinstance(number, int) for number in numbers) or len({*numbers}) != len(numbers):
         raise ValueError("its trials must have a number each")
+    if any(not isinstance(a, dict) for t in trials for a in (t.user_attrs, t.system_attrs)):
+        raise ValueError("the attributes of its trials must be mappings")
+    if any(not isinstance(value, float) for t in trials for value in t.values or ()):
+        raise ValueError("the errors of its trials must be numbers")
     return len(numbers)
 
 

@@ -53,6 +53,7 @@ def test_every_space_that_comes_with_jawloc_fits_the_default_settings(path):
             "low must be below high; received 2 and 1",
         ),
         ({"curriculum.threshold": {"low": 1.0, "high": 1.0}}, "low must be below high"),
+        ({"curriculum.threshold": {"low": 1.0, "high": 10**400}}, "numbers of at most 1e+300"),
         ({"curriculum.threshold": {"low": 0.0, "high": 1.0, "log": True}}, "low must be above 0"),
         ({"curriculum.threshold": {"low": 0.1, "high": 1.0, "step": 2.0}}, "step must be above 0"),
         ({"curriculum.threshold": {"low": 0.1}}, "a range needs high"),
