@@ -16,6 +16,7 @@ from typing import Any
 
 from jawloc.config import Config
 from jawloc.config.sigmas import tell_sigmas
+from jawloc.errors import InputError
 from jawloc.inference.calibrate import join_folds
 from jawloc.inference.evaluate_scan import PointFinder, ScanEvaluation
 from jawloc.inference.locator import Locator, load_locator, save_locator
@@ -28,6 +29,7 @@ from jawloc.reporting.folders.own_files import evaluation_names, own_names, refu
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
     UNSENT,
+    is_finished,
     locked_run_folder,
     run_folder,
 )
@@ -38,15 +40,17 @@ from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.scans.listing import ListedScan
 from jawloc.training.checkpoint import (
     load_folds_checkpoint,
+    planned_epochs,
     save_folds_checkpoint,
 )
 from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.evaluate import evaluate_scans
+from jawloc.workflows.finish_training import evaluate_test_scans
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
-from jawloc.workflows.train import Job, evaluate_test_scans, train_and_test
-from jawloc.workflows.train_result import TrainResult, send_rest
+from jawloc.workflows.train import Job, train_and_test
+from jawloc.workflows.train_result import TrainResult, begun_before, finished_result, send_rest
 
 FOLDS = "folds"  # a param of the run, beside the settings
 
@@ -114,8 +118,9 @@ def _run_in(
     shown = evaluation_names(list(config.cache.objects), [p.stem for p in find_scans(config)])
     refuse_foreign(folder, "--model-name", shown, own_names(folder, run=True))
     params = {**config.as_params(), FOLDS: folds}
-    if resume and not (folder / CHECKPOINT).is_file():
-        return send_rest(config.base, folder)
+    if resume and is_finished(folder):
+        return finished_result(folder, config, folds)
+    resume = resume and begun_before(folder)
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
     choose_device(config.training.device)
@@ -124,15 +129,17 @@ def _run_in(
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None
     work = CrossValidation(model_name, config, every, baselines, folder, same)
+    if run_id is not None:
+        _extend(work, run_id)
     unsent = folder / UNSENT
     with (
         tracked_run(config.base, model_name, params=params, run_id=run_id, unsent=unsent) as run,
-        run_folder(folder, overwrite=overwrite, resume=resume),
+        run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_folds(run, work)
         for number in range(1, folds + 1):
             if not work.is_finished(number):
-                train_fold(run, work, number)
+                train_fold(run, work, number, keep_part=not replaces)
         summary = evaluate_folds(run, work)
     (folder / CHECKPOINT).unlink()
     with suppress(ConnectionError):  # of folds that ended while it did not answer
@@ -140,7 +147,20 @@ def _run_in(
     return TrainResult(folder, summary)
 
 
-def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
+def _extend(work: CrossValidation, run_id: str) -> None:
+    """Let all folds have more epochs, if that is asked for before one is finished."""
+    before, now = planned_epochs(work.folder / CHECKPOINT), work.config.training.num_epochs
+    if before == now:
+        return
+    if work.is_finished(1):
+        raise InputError(
+            f"--resume: num_epochs may grow only as long as no fold is finished; it was {before} "
+            f"and is now {now}"
+        )
+    save_folds_checkpoint(work.folder / CHECKPOINT, work.same, run_id)
+
+
+def train_fold(parent: TrackedRun, work: CrossValidation, number: int, *, keep_part: bool) -> None:
     """Train and test one fold, as a run below the parent; or resume it."""
     folder = work.folder_of(number)
     data = work.folds[number - 1]
@@ -159,7 +179,8 @@ def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
         resume=(folder / CHECKPOINT).is_file(),
         parent_run_id=parent.run_id,
         label=f"fold {number} of {len(work.folds)}",
-        after_epoch=mark_begun,
+        after_saving=mark_begun,
+        keep_part=keep_part,
     )
 
 

@@ -100,7 +100,7 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
         numbers |= {k: v for k, v in settings.items() if isinstance(v, int | float)}
         run.tag({key: str(value) for key, value in settings.items()})
         files += [folder / "best.yml", *_write_pictures(study, folder)]
-    run.log_summary(numbers)
+    run.log_summary(numbers, step=len(trials))  # a study that goes on has others
     for path in files:
         run.log_file(path)
     tied = [t.number for t in complete if best and t.value == best.value and t != best]

@@ -23,7 +23,7 @@ from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingState, planned_training
 from jawloc.training.splits import choose_folds
 from jawloc.workflows.prepare_data import Data, prepare_data
-from jawloc.workflows.train import log_epoch, log_inputs, start_state, train
+from jawloc.workflows.train import draw_epoch, log_epoch, log_inputs, start_state, train
 from jawloc.workflows.tune.lost_trials import WORKER, queue_again
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import StudyConfig
@@ -187,7 +187,7 @@ def _train(
         scans = worker.scans(config)
         epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs
         for record in train(state, config, data, loaded=scans, progress=False):
-            log_epoch(run, Path(folder), config, data, state)
+            log_epoch(run, state, draw_epoch(Path(folder), config, data, state))
             trial.set_user_attr("epochs", earlier + record.epoch)
             worker.tell(f"trial {trial.number}: epoch {record.epoch} of {epochs}")
             if compare_epochs:  # by the best error until now, as in the end
