@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from jawloc.config import Config
@@ -13,7 +14,7 @@ from jawloc.heatmaps.curriculum import start
 from jawloc.inference.exports import table_text
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
-from jawloc.reporting.figures import Figure, save_figure
+from jawloc.reporting.figures import figure_to_array, save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT, UNSENT
 from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_pictures
@@ -42,13 +43,15 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
             save_figure(picture, folder / f"{short}_heatmap_example{which}.png")
 
 
-def draw_epoch(folder: Path, config: Config, data: Data, state: TrainingState) -> dict[str, Figure]:
+def draw_epoch(
+    folder: Path, config: Config, data: Data, state: TrainingState
+) -> dict[str, np.ndarray]:
     """Where a sigma changed, draw the new target and the prediction; write the targets' files.
 
     Only stages whose sigma changed have their target drawn, each on its own heatmap grid. Return
-    the figures by their rows in the image grid.
+    the pictures (uint8, shape (rows, columns, 3)) by their rows in the image grid.
     """
-    record, figures = state.records[-1], {}
+    record, pictures = state.records[-1], {}
     before = state.records[-2].sigmas_voxels if len(state.records) > 1 else ()
     if before == record.sigmas_voxels:
         return {}
@@ -59,21 +62,24 @@ def draw_epoch(folder: Path, config: Config, data: Data, state: TrainingState) -
             continue
         target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
         row = "heatmap/train" if stage is stages[-1] else f"heatmap/train_{stage.name}"
-        figures[row] = target
+        pictures[row] = figure_to_array(target)
         which = f"_{stage.name}" if stage.name else ""
-        save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
+        path = folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png"
+        save_figure(target, path)
     example = data.examples[data.split.val_ids[0]].read()
     title = f"Validation, best of {record.epoch} epochs"
     seen = predicted_picture(example, best_locator(state, config), title)
-    return {**figures, "heatmap/val": seen}
+    pictures["heatmap/val"] = figure_to_array(seen)
+    seen.clear()
+    return pictures
 
 
-def log_epoch(run: TrackedRun, state: TrainingState, figures: Mapping[str, Figure]) -> None:
+def log_epoch(run: TrackedRun, state: TrainingState, pictures: Mapping[str, np.ndarray]) -> None:
     """Log the last epoch's metrics, and what `draw_epoch` drew."""
     record = state.records[-1]
     run.log_epoch(record)
-    for row, figure in figures.items():
-        run.log_heatmap(figure, row, record.epoch)
+    for row, picture in pictures.items():
+        run.log_heatmap(picture, row, record.epoch)
 
 
 def log_missing(
@@ -83,8 +89,8 @@ def log_missing(
     if not state.records:
         return
     with torch.random.fork_rng():  # the epoch's own drawing comes before its checkpoint
-        figures = draw_epoch(folder, config, data, state)
-    log_epoch(run, state, figures)
+        pictures = draw_epoch(folder, config, data, state)
+    log_epoch(run, state, pictures)
 
 
 def best_locator(state: TrainingState, config: Config) -> Locator:

@@ -188,9 +188,9 @@ def learn(
         for _ in train(state, config, job.data, job.processes, **how):
             # in this order, a process that is killed has logged nothing that isn't saved, and what
             # is saved but not logged, `log_missing` logs later
-            figures = draw_epoch(folder, config, job.data, state)
+            pictures = draw_epoch(folder, config, job.data, state)
             save()
-            log_epoch(run, state, figures)
+            log_epoch(run, state, pictures)
         if state.unfinished is not None and (keep_part or state.records):
             save()
 

@@ -102,7 +102,7 @@ def test_settings_of_the_demo_can_be_set(tiny_demo, jawloc, no_pictures):
     [
         (["--model-name", "../x"], "--model-name: a model's name is a folder's name"),
         (["--model-name", "taken"], "--model-name: 'taken' is taken"),
-        (["--resume"], "--resume: "),
+        (["--model-name", "taken", "--resume"], "--resume: "),
         (["--set", "sead=1"], "--set: unknown key 'sead'"),
         (["--set", "downsampled_dicom_size=[4, 4]"], "--set: downsampled_dicom_size must be"),
         (["--experiment", "e.yml"], "--demo has settings of its own"),
@@ -110,6 +110,8 @@ def test_settings_of_the_demo_can_be_set(tiny_demo, jawloc, no_pictures):
 )
 def test_a_bad_request_is_refused_before_phantoms_are_made(tiny_demo, jawloc, arguments, said):
     """Regression: forty phantoms were drawn before the model's name was looked at."""
-    (tiny_demo / "script_output" / "jaw_location" / "taken").mkdir(parents=True)
+    taken = tiny_demo / "script_output" / "jaw_location" / "taken"
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").touch()  # an empty folder is what a killed run leaves
     assert only_sentence(jawloc("train", "--demo", *arguments)).startswith(said)
     assert not (tiny_demo / "dicoms" / "demo").exists()

@@ -32,7 +32,8 @@ from jawloc.reporting.tracking.store import (
 from jawloc.training.interruption import interruptions_held
 
 if TYPE_CHECKING:
-    from jawloc.reporting.figures import Figure
+    import numpy as np
+
     from jawloc.training.records import EpochRecord
 
 
@@ -135,11 +136,15 @@ def send_unsent(root: Path, unsent: Path) -> None:
 
 
 def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
-    """Tag a run whose process is gone, and end it as KILLED if it is still RUNNING."""
+    """Tag a run whose process is gone, and end it as KILLED if it is still RUNNING.
+
+    A run that has one of the tags already said itself how it ended.
+    """
     client = MlflowClient(prepare_store(root))
     try:
-        status = client.get_run(run_id).info.status
-        if status not in ("RUNNING", "KILLED"):
+        run = client.get_run(run_id)
+        status = run.info.status
+        if status not in ("RUNNING", "KILLED") or tags.keys() & run.data.tags.keys():
             return
     except MlflowException:  # another store's
         return
@@ -196,11 +201,12 @@ class TrackedRun:
         values = {key: float(value) for key, value in numbers.items()}
         self._send("metrics", values=values, step=step, time_ms=int(time.time() * 1000))
 
-    def log_heatmap(self, figure: Figure, key: str, step: int) -> None:
-        """Log a figure to the UI's image grid: in the row `key` (`heatmap/val`), column `step`."""
-        from jawloc.reporting.figures.style import figure_to_array
+    def log_heatmap(self, picture: np.ndarray, key: str, step: int) -> None:
+        """Log a picture to the UI's image grid: in the row `key` (`heatmap/val`), column `step`.
 
-        self._send("picture", picture=figure_to_array(figure), key=key, step=step)
+        picture : array of uint8, shape (rows, columns, 3)
+        """
+        self._send("picture", picture=picture, key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags, without secrets, very long texts shortened."""

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
+from jawloc.reporting.figures import figure_to_array
 from jawloc.reporting.tracking import model_logging
 from jawloc.reporting.tracking.processes import PROCESS
 from jawloc.reporting.tracking.runs import tracked_run
@@ -62,14 +63,14 @@ def test_a_picture_of_which_only_a_part_was_logged_is_logged_anew(root):
     figure = Figure(figsize=(0.1, 0.1))
 
     def log_part(run):
-        run.log_heatmap(figure, "heatmap/val", 1)
+        run.log_heatmap(figure_to_array(figure), "heatmap/val", 1)
         for path in (root / "mlruns/artifacts" / run.run_id / "artifacts/images").glob("*.webp"):
             path.unlink()
 
     run_id = killed_run(root, log_part)
     with tracked_run(root, "m", params={}, run_id=run_id) as run:
-        run.log_heatmap(figure, "heatmap/val", 1)
-        run.log_heatmap(figure, "heatmap/val", 10)
+        run.log_heatmap(figure_to_array(figure), "heatmap/val", 1)
+        run.log_heatmap(figure_to_array(figure), "heatmap/val", 10)
     paths = [file.path for file in run.client.list_artifacts(run_id, "images")]
     assert sorted(path.partition("+timestamp")[0] for path in paths) == [
         "images/heatmap~val+step+1",
