@@ -48,9 +48,10 @@ VIEWS = (View("axial", 0, 1, 2), View("coronal", 1, 0, 2), View("sagittal", 2, 0
 def draw_title(figure: Figure, lines: Sequence[str]) -> None:
     """Write lines at the top, the first in bold."""
     for row, line in enumerate(lines):
+        text = line.encode("utf-8", "replace").decode()  # a file's name need not be UTF-8
         style: Style = {"size": 13, "weight": "bold"} if row == 0 else {"size": 12}
         y = 1 - (0.15 + TITLE_LINE * row) / figure.get_figheight()
-        figure.text(0.02, y, line, va="top", parse_math=False, **style)
+        figure.text(0.02, y, text, va="top", parse_math=False, **style)
 
 
 def draw_slice(

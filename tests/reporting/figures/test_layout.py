@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jawloc.reporting.figures.panels import scale_bar_mm
+from jawloc.reporting.figures.panels import draw_title, scale_bar_mm
 from jawloc.reporting.figures.slices import crop_verdict, lay_out, title_lines
+from jawloc.reporting.figures.style import blank_chart, figure_to_array
 from jawloc.scans.orthogonal_slices import orthogonal_slices
 
 EXTENTS = [
@@ -76,3 +77,14 @@ def test_crop_verdict_names_the_faces_that_the_jaw_touches(voxels, said):
 
 def test_without_a_mask_the_verdict_is_unknown():
     assert "unknown whether the crop holds all of the eye" in crop_verdict(None, "eye")
+
+
+def test_a_title_shows_a_name_that_is_not_utf_8():
+    """Regression: a scan with such a name failed, since its picture could not be drawn."""
+    drawn = []
+    for name in ("lat\udcefn-1", "lat?n-1"):
+        figure = blank_chart(1.0, 3.0)
+        draw_title(figure, [f"jaw in {name}", "below"])
+        drawn.append(figure_to_array(figure))
+    assert drawn[0].min() == 0
+    np.testing.assert_array_equal(*drawn)
