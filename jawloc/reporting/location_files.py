@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,7 +176,8 @@ def remove_files(request: LocateRequest, scan: str) -> None:
     """Remove the files that the manifest has of a scan that failed: they show earlier results."""
     own = (written_files(request.folder) or set()).intersection(files_of(request, scan))
     for name in own:
-        (request.folder / name).unlink(missing_ok=True)
+        if os.path.lexists(request.folder / name):  # false also of a name that is too long
+            (request.folder / name).unlink()
     forget_files(request.folder, own)
 
 

@@ -7,6 +7,7 @@ written, a thread reads the next scan.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jawloc.errors import DiskFullError, reason_of
+from jawloc.errors import DiskFullError, InputError, reason_of
 from jawloc.geometry import voxels_to_lps_mm
 from jawloc.inference.crop import CropBox, crop_box_around, read_crop
 from jawloc.inference.crop_files import write_crop
@@ -267,6 +268,11 @@ def _writing() -> Iterator[None]:
     except DiskFullError as error:  # says which folder, and how much it needs
         raise _WritingError(error.errno, str(error)) from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # which no other scan need be
+            raise InputError(
+                "the names of a scan's results must not be too long for the disk; they would be, "
+                "of this scan or one of its objects"
+            ) from error
         raise _WritingError(error.errno, error.strerror or str(error)) from error
 
 

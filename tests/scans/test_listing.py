@@ -92,6 +92,14 @@ def test_a_damaged_file_among_volumes_is_a_scan_of_its_own(tmp_path):
     assert names_of(tmp_path) == ["a", "b"]
 
 
+def test_a_link_to_itself_is_listed_so_that_it_fails_by_itself(tmp_path):
+    """Regression: one such link among a night's scans ended the work with a traceback."""
+    write_tiff(tmp_path / "a.tif")
+    (tmp_path / "b.tif").symlink_to(tmp_path / "b.tif")
+    assert names_of(tmp_path) == ["a", "b"]
+    assert names_of(tmp_path / "a.tif", known={tmp_path / "b.tif": "b"}) == ["a"]
+
+
 def test_a_list_has_comments_and_paths_relative_to_itself(tmp_path, monkeypatch):
     for name in ("a.tif", "sub/b c.tif", "sub/d #2.tif", "e.tif"):
         write_tiff(tmp_path / "data" / name)
@@ -197,6 +205,18 @@ def test_names_that_were_given_before_stay_and_are_not_given_again(tmp_path):
     assert names_of(a, b, known={a: "a_x"}) == ["a_x", "b_x"]  # as without
     assert names_of(b, known={a: "a_x"}) == ["x"]
     assert names_of(b, known={a: "x", tmp_path / "c.tif": "b_x"}) != ["b_x"]
+
+
+def test_a_very_long_name_leaves_room_for_endings_and_stays_unique(tmp_path):
+    """Regression: the results of a scan with a name of 230 bytes could not be written."""
+    places = [tmp_path / folder / f"{'鱼' * 76}.tif" for folder in "ab"]
+    names = names_of(*places)
+    assert [len(name.encode()) <= 180 for name in names] == [True, True]
+    assert [name.partition("~")[0] for name in names] == [f"a_{'鱼' * 56}", f"b_{'鱼' * 56}"]
+    assert len(set(names)) == 2
+    assert names_of(*places[::-1]) == names[::-1]  # the same each time
+    assert names_of(places[0], known={places[0]: "鱼" * 76}) == ["鱼" * 76]
+    assert names_of(tmp_path / f"{'f' * 180}.tif") == ["f" * 180]
 
 
 def test_a_home_folder_of_nobody_is_listed_like_a_missing_file(tmp_path):

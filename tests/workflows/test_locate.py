@@ -339,6 +339,25 @@ def test_an_error_that_nobody_thought_of_fails_one_scan(locate, monkeypatch):
     assert table()[0]["reason"].endswith(f": {said}")
 
 
+@pytest.mark.parametrize("object_name", ["otolith", "o" * 80])
+def test_a_very_long_name_does_not_end_the_work(locate, here, object_name):
+    """Regression: all scans behind one whose files' names were too long were never located."""
+    write_model(here / "m.pth", ("jaw", object_name))
+    (here / "a" / "fish.dcm").rename(here / "a" / f"{'l' * 240}.dcm")
+    result = locate("a", "c.nii.gz")
+    rows = table()
+    assert rows[-1]["scan"] == "c"
+    long = [row for row in rows if row["scan"].startswith("lll")]
+    if len(object_name) < 40:
+        assert result.exit_code == 0, result.output
+        assert all(Path("out", row["crop_file"]).is_file() for row in long)
+    else:
+        assert result.exit_code == 1
+        assert [row["status"] for row in long] == ["failed"]
+        assert long[0]["reason"].startswith("the names of a scan's results must not be too long")
+        assert not [p for p in Path("out").rglob("*") if "lll" in p.name]
+
+
 def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypatch):
     write = driver.write_crop
 
