@@ -95,8 +95,11 @@ def _alone(model: Path, paths: Sequence[Path]) -> dict[Path, Point]:
 
 
 def _part(scans: Scans, number: int) -> Scans:
-    good, bad = scans.good[:number], dict(list(scans.bad.items())[: number // 10])
-    return Scans([*map(str, good), *map(str, bad)], good, bad, [])
+    good = [path for path in scans.good if path.name.isprintable()][:number]
+    bad = dict(list(scans.bad.items())[: number // 10])
+    place = good[0].parents[1] / f"list_{number}.txt"  # named alone, an empty folder is refused
+    place.write_text("\n".join(map(str, [*bad, *good])) + "\n", encoding="utf-8")
+    return Scans([str(place)], good, bad, [])
 
 
 def _locate(
