@@ -92,14 +92,6 @@ def test_a_damaged_file_among_volumes_is_a_scan_of_its_own(tmp_path):
     assert names_of(tmp_path) == ["a", "b"]
 
 
-def test_a_link_to_itself_is_listed_so_that_it_fails_by_itself(tmp_path):
-    """Regression: one such link among a night's scans ended the work with a traceback."""
-    write_tiff(tmp_path / "a.tif")
-    (tmp_path / "b.tif").symlink_to(tmp_path / "b.tif")
-    assert names_of(tmp_path) == ["a", "b"]
-    assert names_of(tmp_path / "a.tif", known={tmp_path / "b.tif": "b"}) == ["a"]
-
-
 def test_a_list_has_comments_and_paths_relative_to_itself(tmp_path, monkeypatch):
     for name in ("a.tif", "sub/b c.tif", "sub/d #2.tif", "e.tif"):
         write_tiff(tmp_path / "data" / name)
