@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowException
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, printable
 from jawloc.inference.locator import Localisation
 from jawloc.reporting.tracking import served_model
 from jawloc.reporting.tracking.served_model import ServedLocator, checked_path
@@ -92,7 +92,7 @@ def test_a_path_that_leads_nowhere_is_refused_in_one_sentence(lab, given):
     with pytest.raises(InputError) as refused:
         found = checked_path(given, str(lab / "scans"))
         open_scan(found)  # later Pythons resolve a link to itself
-    assert str(refused.value).startswith(f"{given}: a scan must be a file or folder; ")
+    assert str(refused.value).startswith(f"{printable(given)}: a scan must be a file or folder; ")
 
 
 def test_whatever_fails_the_answer_is_one_sentence(monkeypatch, lab):
