@@ -10,15 +10,17 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jawloc.config import Config
 from jawloc.config.sigmas import tell_sigmas
+from jawloc.config.slow_settings import tell_slow_settings
 from jawloc.errors import InputError
 from jawloc.inference.calibrate import join_folds
 from jawloc.inference.evaluate_scan import PointFinder, ScanEvaluation
+from jawloc.inference.held_out_errors import held_out_errors
 from jawloc.inference.locator import Locator, load_locator, save_locator
 from jawloc.inference.metrics import PositionErrors
 from jawloc.inference.model_evaluation import Failure, ModelEvaluation
@@ -125,6 +127,7 @@ def _run_in(
         load_folds_checkpoint(folder / CHECKPOINT, params)
     choose_device(config.training.device)
     tell_sigmas(config.curriculum, config.network)
+    tell_slow_settings(config, config.requested)
     every = prepare_folds(config, folds)
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None
@@ -200,14 +203,15 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
         specimen_pattern=config.split.specimen_pattern,
         run_id=run.run_id,
     )
-    save_locator(joined, folder / f"{folder.name}.pth")
-    write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
-    evaluation = write_evaluation(run, work, alone)
     own = [json.loads((fold / "summary.json").read_text(encoding="utf-8")) for fold in folders]
     splits = [data.split for data in work.folds]
     specimens = specimens_of(work.folds[0].examples, config.split.specimen_pattern)
     summary = summarise_folds(work.name, splits, specimens, evaluations, own, joined.calibration)
     summary["run_id"] = run.run_id
+    joined = replace(joined, errors=held_out_errors(summary))
+    save_locator(joined, folder / f"{folder.name}.pth")
+    write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
+    evaluation = write_evaluation(run, work, alone)
     crops = {name: metrics.crops for name, metrics in evaluation.metrics().items()}
     summary["crops"] = {name: own and asdict(own) for name, own in crops.items()}
     write_text(folder / "out_of_fold.csv", out_of_fold_csv(summary))

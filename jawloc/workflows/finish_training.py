@@ -1,28 +1,58 @@
-"""What follows a training's last epoch: the locator with the best weights, and its test."""
+"""What follows the last epoch of a training: locator -> test -> report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jawloc.config import Config
 from jawloc.inference.calibrate import calibrate
 from jawloc.inference.evaluate_scan import PointFinder, evaluate_positions, mean_position
+from jawloc.inference.held_out_errors import held_out_errors
 from jawloc.inference.locator import Locator, save_locator
-from jawloc.inference.mask_share import choose_mask_shares
+from jawloc.inference.mask_share import choose_mask_shares, shares_of
 from jawloc.inference.metrics import PositionErrors
+from jawloc.reporting.summary import summarise_run
+from jawloc.reporting.tracking.runs import TrackedRun
+from jawloc.scans.progress import named_steps
 from jawloc.training.loop import TrainingState
 from jawloc.training.presence_training import train_presence_classifier
 from jawloc.training.provenance import record_network
-from jawloc.workflows.log_training import best_locator
+from jawloc.training.splits import specimens_of
+from jawloc.workflows.log_training import best_locator, draw_results, log_results
 from jawloc.workflows.prepare_data import Data
 
+if TYPE_CHECKING:
+    from jawloc.workflows.train import Job
 
-def finish_locator(
-    folder: Path, state: TrainingState, config: Config, data: Data, run_id: str
-) -> Locator:
-    """Build, calibrate and save the locator with the best weights."""
+
+def finish_training(
+    run: TrackedRun, job: Job, state: TrainingState, seconds: Callable[[], float]
+) -> dict[str, Any]:
+    """Make and test the locator of a training, save it with its errors, draw and log everything.
+
+    `seconds` returns how long the training has taken. Returns what summary.json says.
+    """
+    folder, config, data = job.folder, job.config, job.data
+    with named_steps("finish", 4) as begin:
+        begin("calibrating")
+        locator = finish_locator(state, config, data, run.run_id)
+        begin("testing")
+        evaluations = evaluate_test_scans(locator, config, data, job.baselines)
+        summary = summarise(job, state, evaluations, locator, seconds())
+        locator = replace(locator, errors=held_out_errors(summary))
+        save_locator(locator, folder / f"{folder.name}.pth")
+        begin("drawing")
+        draw_results(folder, locator, evaluations["test"], state, config, data)
+        begin("logging")
+        summary |= {"seconds": round(seconds(), 1), "run_id": run.run_id}
+        log_results(run, folder, summary, state.records)
+    return summary
+
+
+def finish_locator(state: TrainingState, config: Config, data: Data, run_id: str) -> Locator:
+    """Build and calibrate the locator with the best weights."""
     split = data.split
     tested, chosen_by, trained_on = (
         data.select(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)
@@ -53,9 +83,7 @@ def finish_locator(
             run_id=run_id,
         ),
     )
-    locator = calibrate(locator, tested, chosen_by, trained_on, specimen_pattern=pattern)
-    save_locator(locator, folder / f"{folder.name}.pth")
-    return locator
+    return calibrate(locator, tested, chosen_by, trained_on, specimen_pattern=pattern)
 
 
 def evaluate_test_scans(
@@ -72,3 +100,18 @@ def evaluate_test_scans(
         key: PositionErrors(tuple(evaluate_positions((s.read() for s in scans), find, names)))
         for key, find in finders.items()
     }
+
+
+def summarise(
+    job: Job,
+    state: TrainingState,
+    evaluations: Mapping[str, PositionErrors],
+    locator: Locator,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return what summary.json says of a training."""
+    specimens = specimens_of(job.data.examples, job.config.split.specimen_pattern)
+    split, calibration = job.data.split, locator.calibration
+    summary = summarise_run(job.name, split, state, evaluations, seconds, specimens, calibration)
+    shares = shares_of(locator)
+    return {**summary, "mask_share": shares} if shares else summary

@@ -8,19 +8,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from jawloc.config import Config
 from jawloc.config.sigmas import tell_sigmas
+from jawloc.config.slow_settings import tell_slow_settings
 from jawloc.inference.evaluate_scan import PointFinder
-from jawloc.inference.locator import Locator
-from jawloc.inference.mask_share import shares_of
-from jawloc.inference.metrics import PositionErrors
 from jawloc.inference.predict import predict_stages
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
@@ -30,8 +27,8 @@ from jawloc.reporting.folders.run_folder import (
     output_folder,
     run_folder,
 )
-from jawloc.reporting.summary import summarise_run
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.scans.progress import Progress
 from jawloc.training.checkpoint import (
     check_settings,
     load_checkpoint,
@@ -46,15 +43,12 @@ from jawloc.training.loop import TrainingState, fit, planned_training, start_tra
 from jawloc.training.network import build_network
 from jawloc.training.records import EpochRecord
 from jawloc.training.schedule import extend
-from jawloc.training.splits import specimens_of
-from jawloc.workflows.finish_training import evaluate_test_scans, finish_locator
+from jawloc.workflows.finish_training import finish_training
 from jawloc.workflows.log_training import (
     draw_epoch,
-    draw_results,
     log_epoch,
     log_inputs,
     log_missing,
-    log_results,
 )
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train_result import TrainResult, begun_before, finished_result
@@ -115,6 +109,7 @@ def run_training(
         device = choose_rank_device(config.training.device, processes.world_size)
         if processes.is_main:
             tell_sigmas(config.curriculum, config.network)
+            tell_slow_settings(config, config.requested)
         data = prepare_data(config, processes)
         job = Job(model_name, config, data, folder, baselines or {}, processes)
         summary = train_and_test(job, device, started, overwrite=overwrite, resume=resume)
@@ -152,14 +147,11 @@ def train_and_test(
         if run_id is not None:
             log_missing(run, folder, config, job.data, state)
         learn(job, state, run, after_saving, label, keep_part=keep_part and not replaces)
-        locator = finish_locator(folder, state, config, job.data, run.run_id)
-        evaluations = evaluate_test_scans(locator, config, job.data, job.baselines)
-        draw_results(folder, locator, evaluations["test"], state, config, job.data)
-        seconds = earlier + time.perf_counter() - started
-        if run_id is not None:  # it may have been interrupted after its numbers were logged
-            seconds = run.number("total_seconds") or seconds
-        summary = {**summarise(job, state, evaluations, locator, seconds), "run_id": run.run_id}
-        log_results(run, folder, summary, state.records)
+        # it may have been interrupted after its numbers were logged
+        known = None if run_id is None else run.number("total_seconds")
+        summary = finish_training(
+            run, job, state, lambda: known or earlier + time.perf_counter() - started
+        )
     (folder / CHECKPOINT).unlink()
     return summary
 
@@ -253,8 +245,8 @@ def train(
         should_stop,
     )
     done, total = len(state.records), training.num_epochs
-    hidden = None if processes.is_main and progress else True  # None: shown on a terminal
-    with tqdm(total=total, initial=done, unit="epoch", desc=label, disable=hidden) as bar:
+    shown = processes.is_main and progress
+    with Progress(total=total, initial=done, unit="epoch", desc=label, shown=shown) as bar:
         for record in epochs:
             if (end := state.last_epoch(training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
@@ -279,18 +271,3 @@ def _load_parts(
         )
     )
     return train_scans, val_scans
-
-
-def summarise(
-    job: Job,
-    state: TrainingState,
-    evaluations: Mapping[str, PositionErrors],
-    locator: Locator,
-    seconds: float,
-) -> dict[str, Any]:
-    """Return what summary.json says of a training."""
-    specimens = specimens_of(job.data.examples, job.config.split.specimen_pattern)
-    split, calibration = job.data.split, locator.calibration
-    summary = summarise_run(job.name, split, state, evaluations, seconds, specimens, calibration)
-    shares = shares_of(locator)
-    return {**summary, "mask_share": shares} if shares else summary

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from jawloc.config import Config, load_config
 from jawloc.reporting.folders.run_folder import CHECKPOINT, SUMMARY, UNSENT, with_unsent
-from jawloc.reporting.summary import describe_run
+from jawloc.reporting.run_text import describe_run
 from jawloc.reporting.tracking.runs import send_unsent
+from jawloc.scans.progress import Progress
 from jawloc.training.checkpoint import refuse_changes
 
 
@@ -65,4 +64,4 @@ def finished_result(folder: Path, config: Config, folds: int | None = None) -> T
 
 
 def _say(sentence: str) -> None:
-    tqdm.write(f"--resume: {sentence}", file=sys.stderr)
+    Progress.write(f"--resume: {sentence}", file=sys.stderr)

@@ -43,8 +43,9 @@ def test_the_demo_makes_phantoms_and_says_what_needs_no_network(tiny_demo, jawlo
     )
     for name in ("jawloc", "mean position", "brightest spot"):
         (line,) = [line for line in result.stdout.splitlines() if f"  {name}  " in line]
-        assert "downsampled voxels" in line
-        assert " mm" in line
+        errors = summary[f"{name.replace('jawloc', 'test').replace(' ', '_')}_error"]
+        shown = f"{errors['downsampled_voxels']:.2f}", f"{errors['full_size_voxels']:.2f}"
+        assert line.split()[-3:] == [*shown, f"{errors['mm']:.3f}"]
     (cached,) = (tiny_demo / "dicoms" / "downsampled_dicoms").rglob("phantom_004.dcm")
     example = open_example(cached, {"jaw": None}).read()
     away = np.linalg.norm(brightest_spot(example.image) - example.points_voxels[0])

@@ -223,9 +223,9 @@ def test_the_terminal_says_how_good_beside_the_mean_position_and_where_to_look(s
     assert "Mean radial error on 1 test scan (not seen in training):" in said
     for name, key in (("jawloc", "test_error"), ("mean position", "mean_position_error")):
         (line,) = [line for line in said.splitlines() if line.split("  ")[1:2] == [name]]
-        assert f"{numbers[key]['downsampled_voxels']:.2f} downsampled voxels" in line
-        assert f"{numbers[key]['full_size_voxels']:.2f} full-size voxels" in line
-        assert f"{numbers[key]['mm']:.3f} mm" in line
+        errors = numbers[key]
+        shown = f"{errors['downsampled_voxels']:.2f}", f"{errors['full_size_voxels']:.2f}"
+        assert line.split()[-3:] == [*shown, f"{errors['mm']:.3f}"]
     assert str(outputs(lab)) in said
     assert "jawloc ui" in said
 
