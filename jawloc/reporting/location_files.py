@@ -24,7 +24,8 @@ from jawloc.scans.volumes import VOLUME_ENDINGS, voxel_files
 
 TABLE = "locations.csv"
 TABLES = (TABLE, "locations.json", "napari_points.csv")
-CROPS, MARKUPS, PICTURES = "imgs", "markups", "pictures"
+CONTACT_SHEET = "contact_sheet.html"
+CROPS, MARKUPS, PICTURES, THUMBNAILS = "imgs", "markups", "pictures", "thumbnails"
 LEAST_FREE_BYTES = 4_000_000  # beside a crop: a picture, the tables twice
 
 Table = dict[str, list[Row]]  # by the scan's name
@@ -148,7 +149,8 @@ def make_folders(request: LocateRequest) -> None:
             f"--output-dir: {folder} needs room for at least one scan's results, "
             f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
         )
-    names = [(MARKUPS, True), (CROPS, request.crop_format), (PICTURES, request.pictures)]
+    names = [(MARKUPS, True), (CROPS, request.crop_format)]
+    names += [(PICTURES, request.pictures), (THUMBNAILS, request.pictures)]
     refuse_links("--output-dir", *(folder / name for name, _ in names))
     rule = f"--output-dir: {folder} must be a folder that can be written to"
     for name in [name for name, wanted in names if wanted]:
@@ -168,8 +170,18 @@ def is_done(request: LocateRequest, rows: Sequence[Row], key: str) -> bool:
 
 def files_of(request: LocateRequest, scan: str) -> list[str]:
     """Return the names, relative to the folder, of a scan's own files."""
-    names = [file for name in request.objects() for file in request.outputs(scan, name).values()]
-    return [*filter(None, names), f"{MARKUPS}/{scan}.mrk.json"]
+    names = [f"{MARKUPS}/{scan}.mrk.json"]
+    for name in request.objects():
+        files = request.outputs(scan, name)
+        names += filter(None, files.values())
+        if (picture := files["picture_file"]) is not None:
+            names.append(thumbnail_of(picture))
+    return names
+
+
+def thumbnail_of(picture_file: str) -> str:
+    """Return the name of the small picture beside a large one."""
+    return f"{THUMBNAILS}/{picture_file.removeprefix(f'{PICTURES}/')}"
 
 
 def remove_files(request: LocateRequest, scan: str) -> None:

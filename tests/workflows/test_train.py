@@ -48,6 +48,7 @@ PICTURES = {
     "losses.png",
     "metrics.png",
     "sigma.png",
+    "curriculum.png",
     "train_heatmap_pred.png",
     "val_heatmap_pred.png",
     "test_heatmap.png",

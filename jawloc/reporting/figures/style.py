@@ -59,7 +59,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a small PNG, whole or not at all, and clear it."""
     picture = figure_to_array(figure)
     figure.clear()
-    record_file(path)
     write_png(picture, path)
 
 
@@ -79,6 +78,7 @@ def write_png(picture: np.ndarray, path: Path) -> None:
         reduced.save(buffer, "PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=level)
         if buffer.tell() <= LARGEST_FILE_BYTES:
             break
+    record_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path, buffer.tell()) as temporary:
         temporary.write_bytes(buffer.getvalue())
