@@ -8,6 +8,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+from jawloc.errors import printable
+
 
 def table_lines(
     header: Sequence[str], rows: Sequence[Sequence[object]], *, indent: int = 2
@@ -16,7 +18,8 @@ def table_lines(
 
     Columns in which every cell is a number (or empty) are aligned to the right.
     """
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    # a scan's name may hold what no terminal can show
+    texts = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in texts) for i in range(len(header))]
     lines = [list(header), *texts]
     widths = [max(_width(line[i]) for line in lines) for i in range(len(header))]

@@ -49,12 +49,12 @@ GRADIENT_NORM = 1.0  # larger gradients are scaled down to it
 class TrainingConfig:
     """How the network is trained."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 2  # scans a step
+    batch_size: Annotated[int, Field(ge=1)] = 4  # scans a step
     num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the curriculum may stop earlier
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest; AdamW
-    # warm up, hold, and fall to zero over the last share of the epochs; or hold all the time; or
-    # rise over a quarter of all steps and fall over the others, as half-waves of a cosine
-    learning_rate_schedule: Literal["cooldown", "constant", "one-cycle"] = "cooldown"
+    # rise over a quarter of all steps and fall over the others, as half-waves of a cosine; or warm
+    # up, hold, and fall to zero over the last share of the epochs; or hold all the time
+    learning_rate_schedule: Literal["one-cycle", "cooldown", "constant"] = "one-cycle"
     # The length of one-cycle in steps, rounded up to epochs, of which there are at most
     # `num_epochs`; 0: just as many. The fewer scans, the more epochs.
     cycle_steps: Annotated[int, Field(ge=0)] = 600
@@ -63,9 +63,9 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
-    # Kept are the weights of the best validation error, of all epochs or of the cooldown's, where
-    # there is one; or the last ones: with few validation scans, others may be best by luck.
-    best_epoch_from: Literal["start", "cooldown", "last"] = "start"
+    # Kept are the last weights: with few validation scans, others are best by luck. Or those of the
+    # best validation error, of all epochs or of the cooldown's, where there is one.
+    best_epoch_from: Literal["start", "cooldown", "last"] = "last"
     # Before so many steps, an error that no longer falls doesn't end training: with few scans an
     # epoch has few steps, and `curriculum.stop_patience` is soon over.
     least_steps: Annotated[int, Field(ge=0)] = 0

@@ -18,17 +18,18 @@ def told(capsys, tmp_path, **changes):
     return capsys.readouterr().err
 
 
-def test_the_labs_rate_and_batch_are_named_in_one_line_with_the_defaults(capsys, tmp_path):
-    (line,) = told(capsys, tmp_path).splitlines()
-    for words in ("learning_rate 0.0001 (default 0.003)", "batch_size 8 (default 2)"):
+def test_what_is_slow_is_named_in_one_line_with_the_defaults(capsys, tmp_path):
+    slow = {"batch_size": 16, "learning_rate_schedule": "cooldown"}
+    (line,) = told(capsys, tmp_path, **slow).splitlines()
+    for words in ("learning_rate 0.0001 (default 0.003)", "batch_size 16 (default 4)"):
         assert words in line
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"learning_rate": 0.003}, "note: batch_size 8 (default 2) suit"),
-        ({"batch_size": 2}, "note: learning_rate 0.0001 (default 0.003) suit"),
+        ({}, "note: learning_rate 0.0001 (default 0.003) suit"),  # the lab's own file
+        ({"learning_rate": 0.003, "batch_size": 16}, ""),  # one cycle has as many steps
         ({"learning_rate": 0.002, "batch_size": 4}, ""),  # nearly the defaults
         ({"network": {"name": "attention-unet"}}, ""),  # whose settings these are
     ],

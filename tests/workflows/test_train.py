@@ -583,7 +583,7 @@ class Breaking(torch.nn.Module):
         return self.network(images) * (1 if self.good_steps >= 0 else float("nan"))
 
 
-@pytest.mark.parametrize(("good_steps", "epoch"), [(0, 1), (3, 2)])
+@pytest.mark.parametrize(("good_steps", "epoch"), [(0, 1), (1, 2)])
 def test_a_loss_that_is_not_finite_ends_the_run_failed(
     lab, jawloc, monkeypatch, no_pictures, good_steps, epoch
 ):

@@ -149,15 +149,15 @@ def test_a_space_is_known_by_all_that_it_says(space):
 @pytest.mark.parametrize(
     ("searched", "settings", "default", "kept"),
     [
-        # (stride, coarse, window) are (2, 1, (32, 32, 32)) by the grid
-        ({"network.stride": [1, 2, 4]}, {}, {"network.stride": 2}, True),
-        ({"network.stride": [1, "auto"]}, {}, {"network.stride": "auto"}, True),
+        # (stride, coarse, window) are (1, 1, (16, 16, 16)) by the grid
+        ({"network.stride": [2, 1, 4]}, {}, {"network.stride": 1}, True),
+        ({"network.stride": [2, "auto"]}, {}, {"network.stride": "auto"}, True),
         ({"network.window": [[64, 64, 64], "auto"]}, {}, {"network.window": "auto"}, True),
-        ({"network.stride": [1, 4]}, {}, {"network.stride": 1}, False),
+        ({"network.stride": [2, 4]}, {}, {"network.stride": 2}, False),
         (
-            {"network.stride": [1, 2], "network.window": ["auto", [16, 16, 16]]},
-            {"window": [16, 16, 16]},
-            {"network.stride": 2, "network.window": "[16, 16, 16]"},
+            {"network.stride": [2, 1], "network.window": ["auto", [32, 32, 32]]},
+            {"window": [32, 32, 32]},
+            {"network.stride": 1, "network.window": "[32, 32, 32]"},
             True,
         ),
     ],
