@@ -135,16 +135,19 @@ def send_unsent(root: Path, unsent: Path) -> None:
         Spool(unsent, Sender(client, run_id)).send_all()
 
 
-def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
+def end_lost_run(
+    root: Path, run_id: str, tags: Mapping[str, str], *, unfinished: str = "running"
+) -> None:
     """Tag a run whose process is gone, and end it as KILLED if it is still RUNNING.
 
-    A run that has one of the tags already said itself how it ended.
+    A run in which one of the tags is no longer `unfinished` said itself how it ended.
     """
     client = MlflowClient(prepare_store(root))
     try:
         run = client.get_run(run_id)
         status = run.info.status
-        if status not in ("RUNNING", "KILLED") or tags.keys() & run.data.tags.keys():
+        said = {run.data.tags.get(key, unfinished) for key in tags}
+        if status not in ("RUNNING", "KILLED") or said != {unfinished}:
             return
     except MlflowException:  # another store's
         return
