@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from jawloc.inference.exports import Row
-from jawloc.reporting.content_policy import page_policy
+from jawloc.reporting.content_policy import page_templates
 from jawloc.reporting.location_files import CONTACT_SHEET, thumbnail_of
 from jawloc.reporting.location_text import STATUSES, by_doubt
 from jawloc.reporting.text_files import write_text
@@ -42,20 +40,16 @@ def write_contact_sheet(folder: Path, rows: Sequence[Row], model: str) -> Path:
 
 def contact_sheet(cards: Sequence[Card], model: str) -> str:
     """Return the HTML page, which needs no network, no script and no other file but for links."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["policy"] = page_policy
     count = Counter(card.row.status for card in cards)
-    return environment.get_template(TEMPLATE).render(
-        cards=cards,
-        model=model,
-        counts=[(status, count[status]) for status in STATUSES if count[status]],
-        several=len({card.row.object for card in cards} - {None}) > 1,
+    return (
+        page_templates()
+        .get_template(TEMPLATE)
+        .render(
+            cards=cards,
+            model=model,
+            counts=[(status, count[status]) for status in STATUSES if count[status]],
+            several=len({card.row.object for card in cards} - {None}) > 1,
+        )
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,7 +17,7 @@ from jawloc.inference.exports import Row, read_rows
 from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions
 from jawloc.reporting.file_names import encoded, object_endings
-from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
+from jawloc.scans.atomic import free_bytes, is_file_name, make_writable, refuse_links
 from jawloc.scans.manifest import forget_files, written_files
 from jawloc.scans.volumes import VOLUME_ENDINGS, voxel_files
 
@@ -142,9 +141,7 @@ def make_folders(request: LocateRequest) -> None:
     folder = request.folder
     crops = 0 if request.crop_format is None else len(request.objects())
     needed = LEAST_FREE_BYTES + 2 * prod(request.crop_size) * crops
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
+    if (free := free_bytes(folder)) < needed:
         raise InputError(
             f"--output-dir: {folder} needs room for at least one scan's results, "
             f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"

@@ -78,15 +78,15 @@ def _error_lines(summary: Mapping[str, Any], tested: str, n: int) -> list[str]:
 
 def _training_line(summary: Mapping[str, Any]) -> str:
     validation = summary["validation_error"]["downsampled_voxels"]
-    text = f"  {counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])}; the best, "
-    text += f"epoch {summary['best_epoch']} at sigma {summary['best_sigma_voxels']:.2f}, has a "
-    return f"{text}validation error of {validation:.2f} downsampled voxels"
+    trained = f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])}"
+    kept = f"those of epoch {summary['best_epoch']}, at sigma {summary['best_sigma_voxels']:.2f}"
+    return f"  {trained}; the weights are {kept} (validation {validation:.2f} voxels)"
 
 
 def _fold_lines(summary: Mapping[str, Any]) -> list[str]:
     unit = "downsampled_voxels" if summary[f"{OUT_OF_FOLD}_error"]["mm"] is None else "mm"
     short = "voxels" if unit != "mm" else unit
-    header = ["fold", "scans", "epochs", "best", f"validation ({short})", f"test ({short})"]
+    header = ["fold", "scans", "epochs", "kept", f"validation ({short})", f"test ({short})"]
     rows = [
         [
             one["fold"],

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from jawloc import __version__
 from jawloc.config import Config, load_config
 from jawloc.errors import InputError, one_line
@@ -114,24 +116,14 @@ def _device(wanted: str) -> Finding:
 
 
 def _memory(budget_gb: float) -> Finding:
-    total, free = _memory_gb()
-    if total is None or free is None:
-        return Finding("memory", "unknown on this system")
+    memory = psutil.virtual_memory()
+    total, free = memory.total / 1e9, memory.available / 1e9
     text = f"{free:.1f} of {total:.1f} GB free; memory_budget_gb is {budget_gb:g}"
     if free < budget_gb:
         least = max(round(free / 2, 1), 0.1)
         to_do = f"end other programs, or set memory_budget_gb to {least:g}"
         return Finding("memory", text, f"{to_do}: scans beyond it are read batch by batch")
     return Finding("memory", text)
-
-
-def _memory_gb() -> tuple[float | None, float | None]:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        known = {key: int(value.split()[0]) for key, _, value in (s.partition(":") for s in lines)}
-        return known["MemTotal"] * 1024 / 1e9, known["MemAvailable"] * 1024 / 1e9
-    except (OSError, ValueError, KeyError, IndexError):  # not Linux
-        return None, None
 
 
 def _disk(base: Path) -> Finding:

@@ -62,12 +62,11 @@ def draw_epoch(
             continue
         target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
         row = "heatmap/train" if stage is stages[-1] else f"heatmap/train_{stage.name}"
-        pictures[row] = figure_to_array(target)
         which = f"_{stage.name}" if stage.name else ""
         path = folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png"
-        save_figure(target, path)
+        pictures[row] = save_figure(target, path)
     example = data.examples[data.split.val_ids[0]].read()
-    title = f"Validation, best of {record.epoch} epochs"
+    title = f"Validation, weights of epoch {state.best_epoch}"
     seen = predicted_picture(example, best_locator(state, config), title)
     pictures["heatmap/val"] = figure_to_array(seen)
     seen.clear()

@@ -168,8 +168,8 @@ def test_the_terminal_shows_every_way_to_find_the_jaw(tmp_path):
         "  jawloc                        1.50              6.00  0.150",
         "  mean position                10.00             40.00  1.000",
         "  brightest spot                6.00             24.00  0.600",
-        "  3 epochs in 12 s; the best, epoch 2 at sigma 6.00, has a validation error of 1.50 "
-        "downsampled voxels",
+        "  3 epochs in 12 s; the weights are those of epoch 2, at sigma 6.00 "
+        "(validation 1.50 voxels)",
         f"Pictures, tables and the model: {tmp_path}",
         "Compare runs in the browser: jawloc ui",
     ]

@@ -126,7 +126,7 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
     units = {"voxels": "sigma and validation error (downsampled voxels)"}
     if any("val_error_mm" in record.flat() for record in records):
         units["mm"] = "validation error (mm)"
-    errors = _series(records, "val_error_voxels")  # fit() chooses the best epoch by these too
+    errors = _series(records, "val_error_voxels")
     curves = {unit: _curves(records, unit) for unit in units}
     lines = math.ceil((len(curves["voxels"]) + 1) / 2)  # of the legend
     figure = blank_chart(5.2 + 0.27 * lines)
@@ -136,7 +136,7 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
         if np.isfinite(errors).any():
             best = int(np.nanargmin(errors))
             epoch, lowest = records[best].epoch, _series(records, f"val_error_{unit}")[best]
-            text = f"best epoch {epoch}: {lowest:.3g} {unit}"
+            text = f"lowest, epoch {epoch}: {lowest:.3g} {unit}"
             axes.plot(epoch, lowest, "*", ms=15, color=Colour.GREEN, label=text)
         axes.set_ylabel(label)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

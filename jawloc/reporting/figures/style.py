@@ -55,11 +55,12 @@ def figure_to_array(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a small PNG, whole or not at all, and clear it."""
+def save_figure(figure: Figure, path: Path) -> np.ndarray:
+    """Write a figure as a small PNG, whole or not at all, and clear it; return it as an array."""
     picture = figure_to_array(figure)
     figure.clear()
     write_png(picture, path)
+    return picture
 
 
 def write_png(picture: np.ndarray, path: Path) -> None:

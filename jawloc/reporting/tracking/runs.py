@@ -135,9 +135,7 @@ def send_unsent(root: Path, unsent: Path) -> None:
         Spool(unsent, Sender(client, run_id)).send_all()
 
 
-def end_lost_run(
-    root: Path, run_id: str, tags: Mapping[str, str], *, unfinished: str = "running"
-) -> None:
+def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str], *, unfinished: str) -> None:
     """Tag a run whose process is gone, and end it as KILLED if it is still RUNNING.
 
     A run in which one of the tags is no longer `unfinished` said itself how it ended.

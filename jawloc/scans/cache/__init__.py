@@ -22,7 +22,7 @@ from typing import Any
 from filelock import Timeout
 
 from jawloc.errors import InputError, as_size, reason_of
-from jawloc.scans.atomic import free_bytes, make_writable, refuse_links
+from jawloc.scans.atomic import free_bytes, make_writable, refuse_links, size_of
 from jawloc.scans.cache.examples import Example as Example
 from jawloc.scans.cache.examples import ExampleFile as ExampleFile
 from jawloc.scans.cache.examples import open_example as open_example
@@ -118,7 +118,7 @@ def _build_all(
     make_writable(folder, f"{folder}: the cache's folder must be one that can be written to")
     places = {place for job in jobs for path in (job.cached, job.lock) for place in path.parents}
     refuse_links("cache_dir", *sorted(p for p in places if folder in p.parents))
-    sizes = {job: _size_of(job.source) for job in jobs}
+    sizes = {job: size_of(job.source) for job in jobs}  # opening a missing one names it
     stop, drawing = threading.Event(), threading.Lock()
     bar = Progress(
         total=sum(sizes.values()),
@@ -150,13 +150,6 @@ def _refuse_full_disk(jobs: Sequence[Job], folder: Path) -> None:
             f"{folder}: the cache needs {as_size(needed)} for {len(jobs)} downsampled scans; its "
             f"disk has {as_size(free)} left"
         )
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # opening it names the reason
-        return 0
 
 
 def _run_all(

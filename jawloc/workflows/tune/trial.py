@@ -30,7 +30,7 @@ from jawloc.workflows.tune.study import StudyConfig
 
 # They make a trial fail, and the study goes on: its settings may be to blame.
 FAILURES = (TrainingError, InputError, MemoryError, RuntimeError)
-STATE = "optuna.state"  # a run's tag
+STATE, UNFINISHED = "optuna.state", "running"  # a run's tag, and what it is until the trial ends
 FULL_SIZE_READ = "full_size_scans_read"
 # The share of the epochs before which no pruner is asked, unless sigma is at its end: an error at a
 # wide sigma tells little about the error at a narrow one.
@@ -117,7 +117,7 @@ def _try(trial: Trial, worker: Worker) -> float:
         config.base,
         f"{task.study.name} {trial.number}",
         params=config.as_params(),
-        tags={"optuna.study": task.study.name, STATE: "running"},
+        tags={"optuna.study": task.study.name, STATE: UNFINISHED},
         parent_run_id=task.parent_run_id,
     ) as run:
         trial.set_user_attr("mlflow_run_id", run.run_id)

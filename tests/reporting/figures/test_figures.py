@@ -316,7 +316,7 @@ def test_two_stages_have_their_own_sigma_and_error_in_every_unit():
     assert list(curve(voxels, "sigma, fine").get_ydata()) == [8] * 4 + [4] * 4 + [2] * 4
     assert set(curve(voxels, "mean error, coarse").get_ydata()) == {7.0}
     assert set(curve(mm, "mean error, coarse").get_ydata()) == {0.7}
-    assert list(curve(voxels, "best epoch 5: 2 voxels").get_xdata()) == [5]
+    assert list(curve(voxels, "lowest, epoch 5: 2 voxels").get_xdata()) == [5]
 
 
 def test_mse_as_a_loss_is_drawn_as_it_is_trained_on_with_its_threshold():
@@ -364,10 +364,10 @@ def test_sigma_stands_beside_the_error_in_every_known_unit(in_mm, units):
     assert [label.partition("(")[2].rstrip(")").split()[-1] for label in labels] == units
     voxels = figure.axes[0]
     assert list(curve(voxels, "sigma").get_ydata()) == [8] * 4 + [4] * 4 + [2] * 4
-    best = curve(voxels, "best epoch 5: 2 voxels")
+    best = curve(voxels, "lowest, epoch 5: 2 voxels")
     assert (list(best.get_xdata()), list(best.get_ydata())) == ([5], [2.0])
     if in_mm:  # the same epoch, also where mm would have another lowest
-        assert list(curve(figure.axes[1], "best epoch 5: 0.1 mm").get_xdata()) == [5]
+        assert list(curve(figure.axes[1], "lowest, epoch 5: 0.1 mm").get_xdata()) == [5]
 
 
 def test_of_several_objects_each_has_a_curve():

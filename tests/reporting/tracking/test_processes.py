@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from jawloc.reporting.tracking import processes
 from jawloc.reporting.tracking.processes import BEGAN, HOST, PROCESS, is_dead, process_tags
 
 DEAD = {PROCESS: str(2**22 + 1)}  # above the largest number that Linux gives
@@ -21,7 +21,7 @@ def test_this_process_lives():
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps no ended processes")
 def test_a_killed_process_is_dead_also_before_its_parent_knows():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    tags = {**process_tags(), PROCESS: str(child.pid), BEGAN: processes.began(child.pid) or ""}
+    tags = {**process_tags(), PROCESS: str(child.pid), BEGAN: str(time.time())}
     assert not is_dead(tags)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it stays there, as a zombie
@@ -31,23 +31,17 @@ def test_a_killed_process_is_dead_also_before_its_parent_knows():
 
 
 def test_another_process_of_the_same_number_is_not_the_runs():
-    assert is_dead({**process_tags(), BEGAN: "at another time"})
+    began = float(process_tags()[BEGAN])
+    assert is_dead({**process_tags(), BEGAN: f"{began - 60}"})
+    assert not is_dead({**process_tags(), BEGAN: f"{began + 1}"})  # the clock was set
 
 
 @pytest.mark.parametrize(
-    "tags", [{HOST: "another"}, {PROCESS: ""}, {PROCESS: "one"}], ids=["host", "none", "no number"]
+    "tags",
+    [{HOST: "another"}, {PROCESS: ""}, {PROCESS: "one"}],
+    ids=["host", "none", "no number"],
 )
 def test_what_is_unknown_counts_as_alive(tags):
     assert is_dead({**process_tags(), **DEAD})
     assert not is_dead({**process_tags(), **DEAD, **tags})
-
-
-def test_without_proc_the_processes_are_asked_by_ps(monkeypatch):
-    answers = iter([" Ss  Fri Nov 27 03:37:01 2026\n", " Z  Fri Nov 27 03:37:01 2026\n", ""])
-
-    def ps(command, **_):
-        return subprocess.CompletedProcess(command, 0, stdout=next(answers))
-
-    monkeypatch.setattr(processes.subprocess, "run", ps)
-    asked = [processes._began_by_ps(7) for _ in range(3)]
-    assert asked == ["Fri Nov 27 03:37:01 2026", "", None]
+    assert not is_dead({**process_tags(), BEGAN: ""})
