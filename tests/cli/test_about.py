@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ def test_each_fault_is_found_and_has_its_remedy(jawloc, lab, monkeypatch):
     with closing(sqlite3.connect(store_database(lab))) as database:
         database.execute("DROP TABLE runs")
         database.commit()
-    monkeypatch.setattr(doctor, "_memory_gb", lambda: (8.0, 1.0))
+    little = SimpleNamespace(total=8e9, available=1e9)
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: little)
     write_config(lab, device="cuda")
     result = jawloc("doctor")
     assert result.exit_code == 1

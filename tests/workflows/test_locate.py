@@ -634,11 +634,7 @@ def test_no_permission_to_write(locate, here):
 
 
 def test_a_full_disk_is_refused(locate, monkeypatch):
-    import jawloc.reporting.location_files as search
-
-    monkeypatch.setattr(
-        search.shutil, "disk_usage", lambda _: search.shutil._ntuple_diskusage(9, 9, 0)
-    )
+    monkeypatch.setattr("jawloc.reporting.location_files.free_bytes", lambda _: 0)
     said = only_sentence(locate("c.nii.gz"))
     assert said == (
         "--output-dir: out needs room for at least one scan's results, 4 MB; its disk has 0 MB left"
