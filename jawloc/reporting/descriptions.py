@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 
 from jawloc.inference.comparison import counted
 from jawloc.inference.crop_estimate import HeldObjects
+from jawloc.inference.held_out_errors import held_out_errors
+from jawloc.reporting.run_text import duration
 from jawloc.reporting.summary import OUT_OF_FOLD
 
 UNITS = {"mm": "mm", "full_size_voxels": "full-size voxels"}
@@ -79,11 +81,12 @@ def describe_training(
     run_id = str(summary["run_id"])
     sigma = f"sigma {summary['best_sigma_voxels']:.3g} voxels"
     lines = [
-        f"{scans} {summary['epochs']} epochs in {_duration(summary['seconds'])}; the weights are "
+        f"{scans} {summary['epochs']} epochs in {duration(summary['seconds'])}; the weights are "
         f"those of epoch {summary['best_epoch']} ({sigma}).",
         "",
         *_errors_table(summary, "test", len(summary["scans"]["test"])),
         "",
+        *_warning(summary),
         *_crop_lines(crops, crop_size, "test scans"),
         WHAT_TO_LOOK_AT,
         *_pictures(run_id, files, ("sigma", "val_heatmap_pred", "test_cropped")),
@@ -106,10 +109,11 @@ def describe_cross_validation(
     lines = [
         f"{summary['folds']} networks were trained, and each was tested on the scans that it was "
         f"not trained on: {number} scans of {summary['specimens']} specimens in all. Each network "
-        f"is a run below this one. {_duration(summary['seconds'])}.",
+        f"is a run below this one. {duration(summary['seconds'])}.",
         "",
         *_errors_table(summary, OUT_OF_FOLD, number),
         "",
+        *_warning(summary),
         *_crop_lines(crops, (), "scans"),
         "",
         *_pictures(str(summary["run_id"]), files, ("success", "test_cropped")),
@@ -157,6 +161,12 @@ def _errors_table(summary: Mapping[str, Any], tested: str, number: int) -> list[
     return lines
 
 
+def _warning(summary: Mapping[str, Any]) -> list[str]:
+    known = held_out_errors(summary)
+    text = "" if known is None else known.warning()
+    return [f"**{text[0].upper()}{text[1:]}.**", ""] if text else []
+
+
 def _cells(errors: Mapping[str, float | None], units: Sequence[str]) -> str:
     known = (errors.get(unit) for unit in units)
     return " | ".join("" if value is None else f"{value:.3g}" for value in known)
@@ -195,7 +205,3 @@ def _named(files: Collection[str], stem: str) -> list[str]:
     stems = {name: name.rpartition(".")[0] for name in sorted(files)}
     own = [name for name, known in stems.items() if known == stem]
     return own or [name for name, known in stems.items() if known.startswith(f"{stem}_")]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

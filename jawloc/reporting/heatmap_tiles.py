@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from jawloc.heatmaps.target import render
 from jawloc.inference.locator import Locator
 from jawloc.reporting.figures import Figure
 from jawloc.reporting.figures.heatmap_tile import plot_heatmap_tile
+from jawloc.reporting.run_pictures import target_at
 from jawloc.scans.cache import Example
-from jawloc.training.network import heatmap_shape
-from jawloc.training.stages import Stage, to_heatmap_grid
+from jawloc.training.stages import Stage
 
 
 def heatmap_tile(
@@ -42,9 +40,10 @@ def heatmap_tile(
         heat = prediction.probability.max(axis=0)
         points |= {f"predicted {number}": point for number, point in enumerate(found)}
         lines[1] += f", error {_mean_error(found - truth, example)}"
+    grid = example.image.shape, stage.heatmap_stride
     return plot_heatmap_tile(
         example.image,
-        _target(example, truth, stage, sigmas_voxels[-1]),
+        np.max([target_at(p, *grid, sigmas_voxels[-1]) for p in truth], axis=0),
         heat,
         centre=truth.mean(axis=0),
         stride=stage.heatmap_stride,
@@ -52,14 +51,6 @@ def heatmap_tile(
         points=points,
         spacing_mm_zyx=example.grid.spacing_mm_zyx,
     )
-
-
-def _target(example: Example, points: np.ndarray, stage: Stage, sigma_voxels: float) -> np.ndarray:
-    stride = stage.heatmap_stride
-    on_grid = to_heatmap_grid(torch.from_numpy(points)[None], stride)
-    shape = heatmap_shape(example.image.shape, stride)
-    target: np.ndarray = render(on_grid, shape, sigma_voxels / stride)[0].numpy()
-    return target.max(axis=0)
 
 
 def _mean_error(offsets: np.ndarray, example: Example) -> str:

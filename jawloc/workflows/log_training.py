@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from jawloc.config import Config
 from jawloc.heatmaps.curriculum import start
 from jawloc.inference.exports import table_text
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
-from jawloc.reporting.figures import save_figure
+from jawloc.reporting.figures import figure_to_array, save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT, UNSENT
 from jawloc.reporting.heatmap_tiles import heatmap_tile
@@ -47,21 +50,22 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data, kind: 
         # step 0 is where MLflow's page opens the image grid
         sigmas = [start(schedule).sigma_voxels for schedule in schedules]
         tile = heatmap_tile(example, stages, sigmas, "Before training")
-        run.log_heatmap(tile, f"heatmap/{short}", 0)
+        run.log_heatmap(figure_to_array(tile), f"heatmap/{short}", 0)
+        tile.clear()
 
 
-def log_epoch(
-    run: TrackedRun, folder: Path, config: Config, data: Data, state: TrainingState
-) -> None:
-    """Log an epoch's metrics; where a sigma changed, also draw the new target and the prediction.
+def draw_epoch(
+    folder: Path, config: Config, data: Data, state: TrainingState
+) -> dict[str, np.ndarray]:
+    """Where a sigma changed, draw its new target into a file, and the tiles of the image grid.
 
-    Only stages whose sigma changed have their target drawn, each on its own heatmap grid.
+    Only stages whose sigma changed have their target drawn, each on its own heatmap grid. Return
+    the tiles as `draw_tiles` does; none where no sigma changed.
     """
     record = state.records[-1]
-    run.log_epoch(record)
     before = state.records[-2].sigmas_voxels if len(state.records) > 1 else ()
     if before == record.sigmas_voxels:
-        return
+        return {}
     example = data.examples[data.split.train_ids[0]].read()
     stages = config.network.stages()
     for number, (stage, sigma) in enumerate(zip(stages, record.sigmas_voxels, strict=True)):
@@ -70,19 +74,47 @@ def log_epoch(
         target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
         which = f"_{stage.name}" if stage.name else ""
         save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
-    log_heatmaps(run, config, data, state, best_locator(state, config))
+    return draw_tiles(config, data, state, best_locator(state, config))
 
 
-def log_heatmaps(
-    run: TrackedRun, config: Config, data: Data, state: TrainingState, locator: Locator
-) -> None:
-    """Log to the image grid what a locator predicts after the last epoch, beside the target."""
-    record = state.records[-1]
-    stages, when = config.network.stages(), f"Best of {record.epoch} epochs"
+def draw_tiles(
+    config: Config, data: Data, state: TrainingState, locator: Locator
+) -> dict[str, np.ndarray]:
+    """Draw the target of the last epoch, and what a locator predicts, in a scan of each use.
+
+    Return the pictures (uint8, shape (rows, columns, 3)) by their rows in the image grid.
+    """
+    record, best, tiles = state.records[-1], state.best_epoch, {}
+    when = f"Epoch {record.epoch}" + (f", weights of {best}" if best != record.epoch else "")
     for short, (_, ids) in data.split.titled().items():
-        example = data.examples[ids[0]].read()
+        example, stages = data.examples[ids[0]].read(), config.network.stages()
         tile = heatmap_tile(example, stages, record.sigmas_voxels, when, locator)
-        run.log_heatmap(tile, f"heatmap/{short}", record.epoch)
+        tiles[f"heatmap/{short}"] = figure_to_array(tile)
+        tile.clear()
+    return tiles
+
+
+def log_epoch(run: TrackedRun, state: TrainingState, tiles: Mapping[str, np.ndarray]) -> None:
+    """Log the last epoch's metrics, and what `draw_epoch` drew."""
+    run.log_epoch(state.records[-1])
+    log_tiles(run, state, tiles)
+
+
+def log_tiles(run: TrackedRun, state: TrainingState, tiles: Mapping[str, np.ndarray]) -> None:
+    """Log tiles to the image grid, at the step of the last epoch."""
+    for row, tile in tiles.items():
+        run.log_heatmap(tile, row, state.records[-1].epoch)
+
+
+def log_missing(
+    run: TrackedRun, folder: Path, config: Config, data: Data, state: TrainingState
+) -> None:
+    """Log the last epoch of a resumed run again, as far as it was killed before it had."""
+    if not state.records:
+        return
+    with torch.random.fork_rng():  # the epoch's own drawing comes before its checkpoint
+        pictures = draw_epoch(folder, config, data, state)
+    log_epoch(run, state, pictures)
 
 
 def best_locator(state: TrainingState, config: Config) -> Locator:
@@ -117,7 +149,7 @@ def draw_results(
     """
     lasts = state.records[-2:]
     if len(lasts) == 2 and lasts[0].sigmas_voxels == lasts[1].sigmas_voxels:
-        log_heatmaps(run, config, data, state, locator)
+        log_tiles(run, state, draw_tiles(config, data, state, locator))
     write_pictures(
         folder,
         locator,

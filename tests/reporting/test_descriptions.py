@@ -27,7 +27,7 @@ def test_a_training_is_described_by_scans_errors_crops_pictures_and_files():
     text = described()
     assert "finds the **jaw** was trained on 6 scans, downsampled to 24 × 12 × 12 voxels" in text
     assert "2 scans for the test: `h`, `i`." in text
-    assert "12 epochs in 5 minutes; the weights are those of epoch 10 (sigma 1.5 voxels)" in text
+    assert "12 epochs in 5 min 0 s; the weights are those of epoch 10 (sigma 1.5 voxels)" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows == [
         "| Mean distance from the true centre | mm | full-size voxels | downsampled voxels |",
@@ -51,6 +51,12 @@ def test_without_spacing_there_is_no_column_of_mm_and_the_reason_is_given():
     text = described(without)
     assert "| mm |" not in text
     assert "don't say how large a voxel is" in text
+
+
+def test_a_model_that_is_no_better_than_the_mean_position_is_called_so():
+    worse = SUMMARY | {"test_error": {"downsampled_voxels": 15, "full_size_voxels": 60, "mm": 1.5}}
+    assert "**This model is no better than a guess" in described(worse)
+    assert "no better than a guess" not in described()
 
 
 def test_a_page_that_is_not_known_is_not_linked_to():

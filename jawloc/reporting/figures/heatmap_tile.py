@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jawloc.geometry import Triple
+from jawloc.reporting.figures.heatmap import heat_colours
 from jawloc.reporting.figures.panels import VIEWS, Point, View
-from jawloc.reporting.figures.slices import heat_colours
 from jawloc.reporting.figures.style import DOTS_PER_INCH, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
