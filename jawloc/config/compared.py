@@ -1,9 +1,8 @@
 """Which settings are params of a run: those by which runs are compared.
 
-MLflow's page lists all params of a run above each of its pictures, makes the picture's tile as wide
-as that text, and begins comparisons with the first params that differ. So where files lie, how fast
-a machine is and what was left at its default are not among them; `config.yml` among the run's files
-has every setting.
+MLflow's page lists all params of a run above each of its pictures, and begins comparisons with the
+first params that differ. So where files lie, how fast a machine is, and what is rarely changed and
+was left at its default are not among them; `config.yml` among the run's files has every setting.
 """
 
 from __future__ import annotations
@@ -11,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 # Params of every run, whether they were set or not.
-ALWAYS = ("curriculum.threshold", "curriculum.minimum_sigma", "learning_rate")
+ALWAYS = (
+    *("curriculum.threshold", "curriculum.minimum_sigma", "curriculum.shrink_factor"),
+    *("initial_kernel_size", "learning_rate", "batch_size", "num_epochs"),
+)
 # No params even if they were set: no result depends on them, or they are tags of the run.
 NEVER = frozenset(
     {

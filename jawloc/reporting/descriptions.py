@@ -15,6 +15,12 @@ from jawloc.reporting.summary import OUT_OF_FOLD
 UNITS = {"mm": "mm", "full_size_voxels": "full-size voxels"}
 UNITS["downsampled_voxels"] = "downsampled voxels"
 EVALUATION = "\n\n### Evaluation\n"  # begins what `jawloc evaluate` adds to a description
+# Stems of the files that descriptions link to, in order.
+TRAINING_FILES = (
+    *("sigma", "curriculum", "losses", "val_heatmap_pred", "test_centroid", "test_cropped"),
+    *("metrics", "summary"),
+)
+FOLDS_FILES = ("evaluation", "success", "test_cropped", "out_of_fold", "summary")
 WHAT_TO_LOOK_AT = """
 ### What to look at
 *Model metrics* has a section for each kind of number:
@@ -67,6 +73,7 @@ def describe_training(
     crop_size: Sequence[int],
     page: str | None,
     files: Collection[str],
+    tiles: Collection[str] = (),
 ) -> str:
     """Return a finished training's description.
 
@@ -77,20 +84,21 @@ def describe_training(
     crops : of each object, in the test scans
     page : the run's page; None where it is unknown
     files : the names of the run's outputs
+    tiles : paths of small pictures among the run's artifacts; the page shows them as they are
     """
     run_id = str(summary["run_id"])
     sigma = f"sigma {summary['best_sigma_voxels']:.3g} voxels"
     lines = [
+        *_result(summary, _crop_lines(crops, crop_size, "test scans")),
+        "",
         f"{scans} {summary['epochs']} epochs in {duration(summary['seconds'])}; the weights are "
         f"those of epoch {summary['best_epoch']} ({sigma}).",
         "",
         *_errors_table(summary, "test", len(summary["scans"]["test"])),
-        "",
-        *_warning(summary),
-        *_crop_lines(crops, crop_size, "test scans"),
         WHAT_TO_LOOK_AT,
-        *_pictures(run_id, files, ("sigma", "val_heatmap_pred", "test_cropped")),
-        *_files(page, "outputs", files, ("test_centroid", "losses", "metrics", "summary")),
+        " ".join(picture(run_id, path, "") for path in tiles),
+        "",
+        *_files(page, "outputs", files, TRAINING_FILES),
     ]
     return "\n".join(lines).strip()
 
@@ -107,17 +115,15 @@ def describe_cross_validation(
         if own is not None
     }
     lines = [
+        *_result(summary, _crop_lines(crops, (), "scans")),
+        "",
         f"{summary['folds']} networks were trained, and each was tested on the scans that it was "
         f"not trained on: {number} scans of {summary['specimens']} specimens in all. Each network "
         f"is a run below this one. {duration(summary['seconds'])}.",
         "",
         *_errors_table(summary, OUT_OF_FOLD, number),
         "",
-        *_warning(summary),
-        *_crop_lines(crops, (), "scans"),
-        "",
-        *_pictures(str(summary["run_id"]), files, ("success", "test_cropped")),
-        *_files(page, "outputs", files, ("evaluation", "out_of_fold", "summary")),
+        *_files(page, "outputs", files, FOLDS_FILES),
     ]
     return "\n".join(lines).strip()
 
@@ -126,15 +132,15 @@ def add_evaluation(
     description: str, numbers: Mapping[str, float], model: str, page: str | None
 ) -> str:
     """Return a description with what `jawloc evaluate` found last, by its metrics' names."""
-    unit = "mm" if "evaluation/error_mm_mean" in numbers else "full_size_voxels"
+    unit = "mm" if "evaluation_error_mm_mean" in numbers else "full_size_voxels"
     keys = [k for k in numbers if k.endswith(f"error_{unit}_mean") and "unseen" not in k]
     lines = []
     for key in sorted(keys):
-        name = key.removeprefix("evaluation/").removesuffix(f"error_{unit}_mean").strip("_")
+        name = key.removeprefix("evaluation_").removesuffix(f"error_{unit}_mean").strip("_")
         of = f" of {name}" if name else ""
         lines.append(f"mean error{of} {numbers[key]:.3g} {UNITS[unit]}")
-    scans = counted(int(numbers.get("evaluation/scans", 0)), "scan")
-    fair = int(numbers.get("evaluation/fair_scans", 0))
+    scans = counted(int(numbers.get("evaluation_scans", 0)), "scan")
+    fair = int(numbers.get("evaluation_fair_scans", 0))
     text = f"`jawloc evaluate {model}` on {scans}, {fair} of them fair: {', '.join(lines)}."
     files = "\n".join(_files(page, "evaluation", ["evaluation.html"], ["evaluation"]))
     return f"{description.partition(EVALUATION)[0]}{EVALUATION}{text}\n\n{files}".strip()
@@ -161,10 +167,11 @@ def _errors_table(summary: Mapping[str, Any], tested: str, number: int) -> list[
     return lines
 
 
-def _warning(summary: Mapping[str, Any]) -> list[str]:
+def _result(summary: Mapping[str, Any], crops: Sequence[str]) -> list[str]:
+    """Return the result in few lines: the page shows these, and the rest when asked."""
     known = held_out_errors(summary)
-    text = "" if known is None else known.warning()
-    return [f"**{text[0].upper()}{text[1:]}.**", ""] if text else []
+    text = "" if known is None else known.warning() or known.sentence()
+    return [*([f"**{text[0].upper()}{text[1:]}.**"] if text else []), *crops]
 
 
 def _cells(errors: Mapping[str, float | None], units: Sequence[str]) -> str:
@@ -182,11 +189,6 @@ def _crop_lines(
         for name, own in crops.items()
         if own.scans
     ]
-
-
-def _pictures(run_id: str, files: Collection[str], stems: Sequence[str]) -> list[str]:
-    shown = [name for stem in stems for name in _named(files, stem) if name.endswith(".png")]
-    return [f"{picture(run_id, f'outputs/{name}', name)}\n" for name in shown]
 
 
 def _files(

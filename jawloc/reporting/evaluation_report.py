@@ -145,9 +145,9 @@ def _row(rank: int, scan: ScanEvaluation) -> dict[str, Any]:
 
 
 def evaluation_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
-    """Return the numbers by which runs are compared under the store's names, `evaluation/...`.
+    """Return the numbers by which runs are compared under flat names, `evaluation_...`.
 
-    Of several objects, the object's name comes after `evaluation/` or `evaluation/unseen_`.
+    Of several objects, the object's name comes after `evaluation_` or `evaluation_unseen_`.
     """
     several = len(evaluation.objects) > 1
     every, fair = (
@@ -155,8 +155,7 @@ def evaluation_metrics(evaluation: ModelEvaluation) -> dict[str, float]:
         for of in (evaluation.metrics(), evaluation.fair_metrics())
     )
     counts = {"scans": len(evaluation.scans), "failed_scans": len(evaluation.failed)}
-    numbers = flatten(counts | _fair_counts(evaluation) | {"": every, "unseen": fair})
-    return {f"evaluation/{name}": number for name, number in numbers.items()}
+    return flatten({"evaluation": counts | _fair_counts(evaluation) | {"": every, "unseen": fair}})
 
 
 def _nested(metrics: ObjectMetrics) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jawloc.reporting.descriptions import (
     describe_training,
 )
 from jawloc.reporting.folders.own_files import own_run_names
-from jawloc.reporting.tracking.pages import describe, page_of
+from jawloc.reporting.tracking.pages import describe, last_tiles, page_of
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.training.device import choose_device
 from jawloc.workflows.prepare_data import Data
@@ -58,7 +58,8 @@ def describe_finished(
     size = config.crop.crop_size
     crops = estimate_crops(tested.errors, data.examples, config.cache.objects, size)
     scans, files = _scans(config, data, "was trained"), own_run_names(folder)
-    describe(run, describe_training(summary, scans, crops, size, page_of(run), files))
+    shown = page_of(run), files, last_tiles(run)
+    describe(run, describe_training(summary, scans, crops, size, *shown))
 
 
 def describe_folds(run: TrackedRun, folder: Path, summary: Mapping[str, Any]) -> None:

@@ -123,17 +123,17 @@ def test_without_a_radius_none_was_calibrated():
 
 def test_the_metrics_of_the_run():
     numbers = evaluation_metrics(evaluation())
-    assert numbers["evaluation/scans"] == 3
-    assert numbers["evaluation/failed_scans"] == 1
-    assert numbers["evaluation/error_full_size_voxels_worst"] == 9.0
-    assert numbers["evaluation/sdr_3_full_size_voxels"] == pytest.approx(2 / 3)
-    assert numbers["evaluation/bias_x_full_size_voxels"] == -1.0
-    assert numbers["evaluation/coverage"] == pytest.approx(2 / 3)
-    assert numbers["evaluation/unseen_error_full_size_voxels_mean"] == 5.0
+    assert numbers["evaluation_scans"] == 3
+    assert numbers["evaluation_failed_scans"] == 1
+    assert numbers["evaluation_error_full_size_voxels_worst"] == 9.0
+    assert numbers["evaluation_sdr_3_full_size_voxels"] == pytest.approx(2 / 3)
+    assert numbers["evaluation_bias_x_full_size_voxels"] == -1.0
+    assert numbers["evaluation_coverage"] == pytest.approx(2 / 3)
+    assert numbers["evaluation_unseen_error_full_size_voxels_mean"] == 5.0
     several = evaluation(
         objects=("a", "b"), evaluated=(evaluated("s", name="a"), evaluated("s", name="b"))
     )
-    assert "evaluation/b_error_full_size_voxels_mean" in evaluation_metrics(several)
+    assert "evaluation_b_error_full_size_voxels_mean" in evaluation_metrics(several)
 
 
 def test_the_page_says_it_in_words(tmp_path):
@@ -185,4 +185,4 @@ def test_what_needs_a_mask_is_said_to_be_unknown(inside):
     else:
         assert "1 of 1 crops hold all of the labelled voxels" in page
         assert "It is unknown in 1 of 2 scans, where points were given in place of a mask." in page
-        assert numbers["evaluation/crops_whole"] == 1
+        assert numbers["evaluation_crops_whole"] == 1

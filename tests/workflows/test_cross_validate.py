@@ -174,7 +174,7 @@ def test_the_report_says_of_each_scan_what_a_fold_says_that_learned_nothing_from
     assert f"crops that hold all of it: {whole} of 5" in result.stdout
     assert "<img" in (folder / "evaluation.html").read_text(encoding="utf-8")
     client, known = runs(lab)
-    assert known["locator"].data.metrics["evaluation/crops_whole"] == whole
+    assert known["locator"].data.metrics["evaluation_crops_whole"] == whole
     logged = {f.path for f in client.list_artifacts(known["locator"].info.run_id, "outputs")}
     assert "outputs/evaluation.html" in logged
 

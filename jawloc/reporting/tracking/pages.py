@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from jawloc.reporting.tracking.images import last_thumbnails
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.reporting.tracking.spool import STORE_ERRORS
 from jawloc.reporting.tracking.store import briefly
@@ -19,6 +20,13 @@ def page_of(run: TrackedRun) -> str | None:
         known = run.client.get_run(run.run_id).info.experiment_id
         return f"#/experiments/{known}/runs/{run.run_id}"
     return None
+
+
+def last_tiles(run: TrackedRun) -> list[str]:
+    """Return the paths of the image grid's last small pictures; none if the store fails."""
+    with suppress(*STORE_ERRORS), briefly():
+        return last_thumbnails(run.client, run.run_id)
+    return []
 
 
 def describe(run: TrackedRun, text: str) -> None:

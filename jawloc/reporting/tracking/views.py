@@ -7,6 +7,7 @@ page offers it under "Views"; its link is the page's with `viewStateShareKey=` a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,11 +22,11 @@ TRAINING = "workflowType=machine_learning"
 RESULTS, HEATMAPS = "results", "heatmaps"
 WRITTEN_MS = 1_700_000_000_000  # a fixed time: the tag is written once, not with every run
 
-# The columns of the table of runs, in order, as MLflow calls them.
+# The columns of the table of runs, as MLflow calls them; it shows metrics first, by their names.
 COLUMNS = (
     *("metrics.`test/error_mm`", "metrics.`test/error_full_size_voxels`"),
-    *("metrics.`out_of_fold/error_mm`", "metrics.`evaluation/error_mm_mean`"),
-    *("metrics.`validation_error_mm`", "metrics.`objective_error_voxels`", "metrics.`epochs`"),
+    *("metrics.`out_of_fold/error_mm`", "metrics.`evaluation_error_mm_mean`"),
+    *("metrics.`validation_error_mm`", "metrics.`objective_error_voxels`"),
     *("params.`curriculum.threshold`", "params.`curriculum.minimum_sigma`"),
     *("params.`learning_rate`", "tags.`kind`", "tags.`objects`", "tags.`grid`"),
 )
@@ -55,7 +56,7 @@ def save_study_view(
     client: MlflowClient, experiment_id: str, study: str, settings: Sequence[str], error: str
 ) -> str:
     """Save the view of a study's trials, in parallel coordinates; return the page's path."""
-    view_id = f"study-{study}".replace(" ", "_")
+    view_id = f"study-{re.sub(r'[^A-Za-z0-9._-]', '_', study)}"
     chart = {"type": "PARALLEL", "selectedParams": list(settings), "selectedMetrics": [error]}
     state = {
         "searchFilter": f"tags.`optuna.study` = '{study}' AND tags.kind = 'trial'",
@@ -66,7 +67,7 @@ def save_study_view(
             *(f"params.`{setting}`" for setting in settings),
             "tags.`optuna.state`",
         ],
-        **_charts("Trials", [{**chart, "showAllRuns": True}], columns=1, height=560),
+        **_charts("Trials", [{**chart, "showAllRuns": True}], columns=1, height=420),
     }
     client.set_experiment_tag(experiment_id, VIEW + view_id, _view(f"Study {study}", state))
     return f"{view_page(experiment_id, view_id)}&compareRunsMode=CHART"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from jawloc.reporting.descriptions import artifact_page, picture
+from jawloc.reporting.descriptions import artifact_page
 from jawloc.reporting.tracking.pages import describe, page_of, study_page
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.workflows.tune.search_space import Range, Space
@@ -52,14 +53,15 @@ def describe_study(
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     states = [(s.name.lower(), sum(t.state == s for t in trials)) for s in TrialState]
     counts = ", ".join(f"{n} {state}" for state, n in states if n)
-    lines = [
-        f"A search for the settings with the lowest validation error: {len(trials)} trials "
-        f"({counts}), each a run below this one.",
+    lines = [  # the page shows the first few lines, and the rest when asked
+        f"{_winner(complete)} A search for the settings with the lowest validation error: "
+        f"{len(trials)} trials ({counts}), each a run below this one.",
         "",
-        *_winner(space, complete),
+        *_table(space, complete),
     ]
     if complete:
-        command = f"jawloc-train --model-name best-{study.study_name} --experiment {best_file}"
+        name = f"best-{study.study_name}"
+        command = shlex.join(["jawloc-train", "--model-name", name, "--experiment", best_file])
         lines += ["", "Train with the best settings:", "", f"```\n{command}\n```"]
     page = page_of(run)
     if page is not None:
@@ -69,15 +71,34 @@ def describe_study(
             f"[{n}]({artifact_page(page, n)})" for n in files if n.endswith((".html", ".csv"))
         ]
         lines += ["", f"Look at {', '.join(shown)}."]
-    if "history.png" in files:
-        lines += ["", picture(run.run_id, "history.png", "Validation error of each trial")]
     describe(run, "\n".join(lines))
 
 
-def _winner(space: Space, complete: Sequence[FrozenTrial]) -> list[str]:
-    """Return the table of what was searched and what won, and by how much it won."""
+def _winner(complete: Sequence[FrozenTrial]) -> str:
+    """Return in a sentence or two what won, and by how much."""
+    best, first = _best_and_first(complete)
+    if best is None:
+        return "No trial is complete yet."
+    error = f"with a validation error of {_short(best.value)} downsampled voxels"
+    if first is None or not first.value or first is best:
+        return f"**Trial {best.number} is the best until now, {error}.**"
+    less = 100 * (1 - (best.value or 0) / first.value)
+    return (
+        f"**Trial {best.number} won, {error}: {less:.0f} % less than trial 0**, which has the "
+        "settings as they were."
+    )
+
+
+def _best_and_first(
+    complete: Sequence[FrozenTrial],
+) -> tuple[FrozenTrial | None, FrozenTrial | None]:
     best = min(complete, key=lambda t: (t.value, t.number), default=None)
-    first = next((t for t in complete if t.number == 0), None)
+    return best, next((t for t in complete if t.number == 0), None)
+
+
+def _table(space: Space, complete: Sequence[FrozenTrial]) -> list[str]:
+    """Return the table of what was searched and what won."""
+    best, first = _best_and_first(complete)
     heads = ["Setting", "Searched", *(["Best"] if best else []), *(["Trial 0"] if first else [])]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for key, each in space.parameters.items():
@@ -86,16 +107,10 @@ def _winner(space: Space, complete: Sequence[FrozenTrial]) -> list[str]:
             searched = f"{_short(each.low)} to {_short(each.high)}"
         values = [t.params.get(key) for t in (best, first) if t is not None]
         lines.append(f"| `{key}` | {' | '.join([searched, *map(_short, values)])} |")
-    if best is None or best.value is None:
-        return [*lines, "", "No trial is complete yet."]
-    errors = [f"**{best.value:.3g}**", *([_short(first.value)] if first else [])]
-    lines.append(f"| validation error, downsampled voxels | | {' | '.join(errors)} |")
-    won = f"Trial {best.number} is the best until now."
-    if first is not None and first.value and first is not best:
-        less = 100 * (1 - best.value / first.value)
-        won = f"Trial {best.number} won: its error is {less:.0f} % lower than trial 0's."
-        won += " Trial 0 has the settings as they were."
-    return [*lines, "", won]
+    if best is not None:
+        errors = [f"**{_short(best.value)}**", *([_short(first.value)] if first else [])]
+        lines.append(f"| validation error, downsampled voxels | | {' | '.join(errors)} |")
+    return lines
 
 
 def _short(value: Any) -> str:

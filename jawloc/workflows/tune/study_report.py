@@ -180,6 +180,7 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
                 draw = partial(getattr(still, function), study, **options)
                 save_drawn(draw, path, size, title, LABELS)
                 figure = getattr(interactive, function)(study, **options)
+                figure.update_layout(title=title)
         except (ValueError, RuntimeError):  # too few trials for it
             continue
         written.append(path)

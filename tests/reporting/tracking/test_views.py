@@ -62,7 +62,7 @@ def test_a_kind_that_the_user_chose_stays_and_a_view_of_an_older_jawloc_is_renew
 
 def test_a_studys_view_shows_its_trials_best_first(client):
     number = known(client).experiment_id
-    page = save_study_view(client, number, "my study", ["a.b", "c"], "error")
+    page = save_study_view(client, number, "my+study", ["a.b", "c"], "error")
     assert page == (
         f"#/experiments/{number}/runs?workflowType=machine_learning"
         "&viewStateShareKey=study-my_study&compareRunsMode=CHART"
@@ -70,5 +70,5 @@ def test_a_studys_view_shows_its_trials_best_first(client):
     view = state(known(client).tags[VIEW + "study-my_study"])
     (chart,) = view["compareRunCharts"]
     assert (chart["type"], chart["selectedParams"]) == ("PARALLEL", ["a.b", "c"])
-    assert view["searchFilter"] == "tags.`optuna.study` = 'my study' AND tags.kind = 'trial'"
+    assert view["searchFilter"] == "tags.`optuna.study` = 'my+study' AND tags.kind = 'trial'"
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`error`", True)
