@@ -48,8 +48,9 @@ def test_the_texts_say_when_and_how_good(example):
 
 def test_the_target_is_on_the_left_and_the_prediction_on_the_right(example):
     figure = heatmap_tile(example, STAGES, (4.0, 1.5), "e", locator())
-    left, right = figure.axes
+    left, below, right, _ = figure.axes
     assert left.get_position().x1 < right.get_position().x0
+    assert below.get_position().y1 <= left.get_position().y0
     target, predicted = (axes.images[1].get_array() for axes in (left, right))
     assert np.unravel_index(target.argmax(), target.shape) == (7, 3)  # (z, x) of the heatmap grid
     assert np.unravel_index(predicted.argmax(), predicted.shape) == (7, 5)
@@ -61,16 +62,16 @@ def test_the_target_is_on_the_left_and_the_prediction_on_the_right(example):
 def test_before_training_there_is_no_prediction(example):
     figure = heatmap_tile(example, STAGES, (4.0, 1.5), "Before training")
     assert texts(figure)[:2] == ["Before training: sigma 4.00 and 1.50", "scan fish"]
-    assert [len(axes.images) for axes in figure.axes] == [2, 1]
+    assert [len(axes.images) for axes in figure.axes] == [2, 2, 1, 1]
 
 
-def test_it_is_wider_than_high_so_that_the_grid_shows_all_of_it_below_the_params(example):
+def test_it_is_square_so_that_the_grid_shows_it_as_large_as_it_can(example):
     rows, columns, _ = figure_to_array(heatmap_tile(example, STAGES, (4.0, 1.5), "e")).shape
-    assert 1.4 < columns / rows < 1.8
+    assert rows == columns
 
 
 def test_an_object_that_a_scan_lacks_is_left_out(example):
     points = np.array([TRUTH, (np.nan,) * 3])
     two = Example(**vars(example) | {"points_voxels": points, "object_names": ("a", "b")})
     figure = heatmap_tile(two, STAGES, (4.0, 1.5), "e")
-    assert [len(axes.lines) for axes in figure.axes] == [1, 1]
+    assert [len(axes.lines) for axes in figure.axes] == [1, 1, 1, 1]

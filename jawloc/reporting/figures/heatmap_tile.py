@@ -1,7 +1,7 @@
-"""A picture for MLflow's image grid: the target heatmap, and beside it the predicted one.
+"""A square picture for MLflow's image grid: the target heatmap, and beside it the predicted one.
 
-The grid shows a picture at most 256 pixels wide, in a tile that is little higher than half of that
-below the run's params. So its letters are large, and its two panels side by side.
+The grid shows a picture at most 256 pixels wide, in a square whose lower part the run's params may push
+out of the tile. So its letters are large, its panels few, and the coronal view comes first.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jawloc.reporting.figures.panels import VIEWS, Point, View
 from jawloc.reporting.figures.style import DOTS_PER_INCH, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
-WIDTH, PANEL, LINE = 8.0, 3.95, 0.4  # inches: of the picture, of a panel's side, of a text line
+SIDE = 8.0  # inches
 LETTERS = 22  # points: 8 pixels high in a thumbnail
-SHOWN = VIEWS[1]  # coronal: z up
+SHOWN = (VIEWS[1], VIEWS[0])  # coronal above axial
 
 
 def plot_heatmap_tile(
@@ -34,7 +34,7 @@ def plot_heatmap_tile(
     points: Mapping[str, Point],
     spacing_mm_zyx: Triple | None = None,
 ) -> Figure:
-    """Show the scan round `centre` under the target, and under the prediction.
+    """Show two views of the scan round `centre` under the target, and under the prediction.
 
     Parameters
     ----------
@@ -46,20 +46,21 @@ def plot_heatmap_tile(
     points : (z, y, x) in voxels; those with "predict" in their name are marked on the right only
     """
     planes, spacing = orthogonal_slices(image, centre), spacing_mm_zyx or (1.0, 1.0, 1.0)
-    height = PANEL + LINE * (len(title) + 1) + 0.1
-    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
-    style: Style = {"va": "top", "size": LETTERS, "parse_math": False}
+    figure = Figure(figsize=(SIDE, SIDE), dpi=DOTS_PER_INCH)
     for row, line in enumerate(title):
-        figure.text(0.01, 1 - (0.05 + LINE * row) / height, line, **style)
-    below = 1 - (0.05 + LINE * len(title)) / height
+        figure.text(0.02, 0.985 - 0.05 * row, line, va="top", size=LETTERS, parse_math=False)
+    top = 0.985 - 0.05 * len(title) - 0.055
+    size = (0.475, top / 2 - 0.015)
     for column, (name, heat) in enumerate((("target", target), ("predicted", predicted))):
-        left = 0.003 + column * 0.5
-        figure.text(left + 0.007, below, name, weight="bold", **style)
-        axes = figure.add_axes((left, 0.03 / height, PANEL / WIDTH, PANEL / height))
+        left = 0.015 + column * 0.495
+        figure.text(left, top + 0.008, name, va="bottom", size=LETTERS, weight="bold")
         seen = None if heat is None else silhouettes(heat)
-        _draw(axes, SHOWN, planes, seen, silhouettes(target), stride, spacing)
-        _look_round(axes, SHOWN, planes.shape_zyx, centre, spacing)
-        _mark(axes, SHOWN, {n: p for n, p in points.items() if column or "predict" not in n})
+        marks = {n: p for n, p in points.items() if column or "predict" not in n}
+        for row, view in enumerate(SHOWN):
+            axes = figure.add_axes((left, top - (row + 1) * (size[1] + 0.01), *size))
+            _draw(axes, view, planes, seen, silhouettes(target), stride, spacing)
+            _look_round(axes, view, planes.shape_zyx, centre, spacing)
+            _mark(axes, view, marks)
     return figure
 
 
