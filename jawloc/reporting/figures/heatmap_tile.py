@@ -1,7 +1,7 @@
 """A square picture for MLflow's image grid: the target heatmap, and beside it the predicted one.
 
-The grid shows a picture at most 256 pixels wide, in a square whose lower part the run's params may push
-out of the tile. So its letters are large, its panels few, and the coronal view comes first.
+The grid shows a picture at most 256 pixels wide, in a square whose lower part the run's params may
+push out of the tile. So its letters are large, its panels few, and the coronal view comes first.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
+ABOUT = {"mlflow.note.content": "Networks that find jaws in micro-CT scans: how they were trained."}
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training models
 VIEW = "mlflow.sharedViewState."  # begins a view's tag; its id follows
 # Of a page's address: MLflow's menu shows what training models needs. Without it, the menu is that
@@ -41,9 +42,9 @@ CURVES = (
 
 
 def describe_experiment(client: MlflowClient, known: Experiment) -> None:
-    """Give an experiment its kind, if it has none, and jawloc's views of its runs."""
+    """Give an experiment jawloc's views of its runs, and a kind and a description if it has none."""
     wanted = {
-        **({} if known.tags.keys() & KIND.keys() else KIND),
+        **{key: text for key, text in (KIND | ABOUT).items() if key not in known.tags},
         VIEW + RESULTS: _view("Results", {"selectedColumns": list(COLUMNS)}),
         VIEW + HEATMAPS: _view("Heatmaps and curriculum", _heatmap_charts()),
     }

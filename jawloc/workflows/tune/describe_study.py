@@ -48,7 +48,7 @@ def describe_study(
     ----------
     trials : those that count
     files : the names of the study's own files among the run's artifacts
-    best_file : the path of `best.yml`
+    best_file : the path of `best.yml` in the project's folder
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     states = [(s.name.lower(), sum(t.state == s for t in trials)) for s in TrialState]
@@ -60,9 +60,11 @@ def describe_study(
         *_table(space, complete),
     ]
     if complete:
-        name = f"best-{study.study_name}"
-        command = shlex.join(["jawloc-train", "--model-name", name, "--experiment", best_file])
-        lines += ["", "Train with the best settings:", "", f"```\n{command}\n```"]
+        name, path = (shlex.quote(each) for each in (f"best-{study.study_name}", best_file))
+        # two lines, since a long one makes the page wider than the window
+        command = f"jawloc-train --model-name {name} \\\n    --experiment {path}"
+        lines += ["", "Train with the best settings, in the project's folder:", ""]
+        lines += [f"```\n{command}\n```"]
     page = page_of(run)
     if page is not None:
         view = study_page(run, study.study_name, list(space.parameters), OBJECTIVE)

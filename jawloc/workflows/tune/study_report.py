@@ -126,8 +126,11 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     run.log_summary(numbers, step=len(trials))  # a study that goes on has others
     for path in files:
         run.log_file(path)
-    names, best_file = [path.name for path in files], str(folder / "best.yml")
-    describe_study(run, study, task.space, trials, names, best_file)
+    names, best_file = (
+        [path.name for path in files],
+        (folder / "best.yml").relative_to(task.config.base),
+    )
+    describe_study(run, study, task.space, trials, names, best_file.as_posix())
     tied = [t.number for t in complete if best and t.value == best.value and t != best]
     complete.sort(key=lambda t: (t.value, t.number))
     return TuneResult(folder, best, states, tuple(tied), tuple(complete[:LEADING]))

@@ -60,7 +60,7 @@ def test_it_says_what_won_and_by_how_much(described):
     assert text.startswith(
         "**Trial 1 won, with a validation error of 1.5 downsampled voxels: 25 % less than trial 0**"
     )
-    assert "jawloc-train --model-name best-search --experiment tuning/best.yml" in text
+    assert "jawloc-train --model-name best-search \\\n    --experiment tuning/best.yml" in text
     assert "[study.html](#/page/artifacts/study.html?" in text
     assert "(#/view)" in text
 
