@@ -126,7 +126,7 @@ def _run_in(
     resume = resume and begun_before(folder)
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
-    choose_device(config.training.device)
+    device = choose_device(config.training.device)
     tell_sigmas(config.curriculum, config.network)
     tell_slow_settings(config, config.requested)
     every = prepare_folds(config, folds)
@@ -141,6 +141,7 @@ def _run_in(
         run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_folds(run, work)
+        tag_inputs(run, config, every[0], "cross-validation", device)
         for number in range(1, folds + 1):
             if not work.is_finished(number):
                 train_fold(run, work, number, keep_part=not replaces)
@@ -275,7 +276,6 @@ def log_folds(run: TrackedRun, work: CrossValidation) -> None:
     tested = {f"fold {k}": data.split.test_ids for k, data in enumerate(work.folds, start=1)}
     run.log_dict({key: list(ids) for key, ids in tested.items()}, "folds.json")
     run.log_dataset(tested, {i: e.key for i, e in work.folds[0].examples.items()})
-    tag_inputs(run, work.config, work.folds[0], "cross-validation")
 
 
 def _out_of_fold(work: CrossValidation, locators: Sequence[Locator]) -> dict[str, PositionErrors]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jawloc.config import Config
 from jawloc.inference.crop_estimate import estimate_crops
 from jawloc.inference.metrics import PositionErrors
@@ -18,11 +20,12 @@ from jawloc.reporting.descriptions import (
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.tracking.pages import describe, last_tiles, page_of
 from jawloc.reporting.tracking.runs import TrackedRun
-from jawloc.training.device import choose_device
 from jawloc.workflows.prepare_data import Data
 
 
-def tag_inputs(run: TrackedRun, config: Config, data: Data, kind: str) -> None:
+def tag_inputs(
+    run: TrackedRun, config: Config, data: Data, kind: str, device: torch.device
+) -> None:
     """Tag a run with what it is and what it is made from, to find and group runs by.
 
     The data set's digest changes with any scan and with what its downsampled copy depends on, and
@@ -34,15 +37,14 @@ def tag_inputs(run: TrackedRun, config: Config, data: Data, kind: str) -> None:
             "kind": kind,
             "objects": ", ".join(config.cache.objects),
             "grid": "×".join(map(str, config.cache.shape_zyx)),
-            "device": choose_device(config.training.device).type,
+            "device": device.type,
             "dataset": hashlib.sha256(keys.encode()).hexdigest()[:8],
         }
     )
 
 
-def describe_begun(run: TrackedRun, config: Config, data: Data, kind: str) -> None:
-    """Tag and describe a training that has begun, or that never ended."""
-    tag_inputs(run, config, data, kind)
+def describe_begun(run: TrackedRun, config: Config, data: Data) -> None:
+    """Describe a training that has begun, or that never ended."""
     describe(run, f"{_scans(config, data, 'is trained')}\n\nThe training is not finished.")
 
 

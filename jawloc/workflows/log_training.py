@@ -28,12 +28,9 @@ from jawloc.workflows.describe_run import describe_begun
 from jawloc.workflows.prepare_data import Data
 
 
-def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data, kind: str) -> None:
-    """Log what the run starts from: settings, split, scans, and pictures of the first targets.
-
-    `kind` is the run's tag: `training`, `fold` or `trial`.
-    """
-    describe_begun(run, config, data, kind)
+def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
+    """Log what the run starts from: settings, split, scans, and pictures of the first targets."""
+    describe_begun(run, config, data)
     write_text(folder / "config.yml", config.as_yaml())
     run.log_file(folder / "config.yml")
     split = {"train": data.split.train_ids, "val": data.split.val_ids, "test": data.split.test_ids}

@@ -43,6 +43,7 @@ from jawloc.training.loop import TrainingState, fit, planned_training, start_tra
 from jawloc.training.network import build_network
 from jawloc.training.records import EpochRecord
 from jawloc.training.schedule import extend
+from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.finish_training import finish_training
 from jawloc.workflows.log_training import (
     draw_epoch,
@@ -143,7 +144,9 @@ def train_and_test(
         tracked_run(config.base, job.name, **of_run) as run,
         run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
-        log_inputs(run, folder, config, job.data, "training" if parent_run_id is None else "fold")
+        kind = "training" if parent_run_id is None else "fold"
+        tag_inputs(run, config, job.data, kind, device)
+        log_inputs(run, folder, config, job.data)
         if run_id is not None:
             log_missing(run, folder, config, job.data, state)
         learn(job, state, run, after_saving, label, keep_part=keep_part and not replaces)

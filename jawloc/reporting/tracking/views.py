@@ -42,7 +42,7 @@ CURVES = (
 
 
 def describe_experiment(client: MlflowClient, known: Experiment) -> None:
-    """Give an experiment jawloc's views of its runs, and a kind and a description if it has none."""
+    """Give an experiment jawloc's views of its runs; a kind and a description if it has none."""
     wanted = {
         **{key: text for key, text in (KIND | ABOUT).items() if key not in known.tags},
         VIEW + RESULTS: _view("Results", {"selectedColumns": list(COLUMNS)}),

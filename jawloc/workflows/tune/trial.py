@@ -22,6 +22,7 @@ from jawloc.training.device import choose_device
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingState, planned_training
 from jawloc.training.splits import choose_folds
+from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train import draw_epoch, log_epoch, log_inputs, start_state, train
 from jawloc.workflows.tune.describe_study import OBJECTIVE, describe_trial, trial_name
@@ -185,11 +186,12 @@ def _train(
     trial: Trial, worker: Worker, config: Config, data: Data, run: TrackedRun, compare_epochs: bool
 ) -> float:
     """Train on one split and log it as `jawloc-train` does, until the pruner stops it."""
-    state = start_state(config, choose_device(config.training.device))
+    device = choose_device(config.training.device)
+    state = start_state(config, device)
     earlier = trial.user_attrs.get("epochs", 0)
     with TemporaryDirectory() as folder:
-        kind = "trial" if compare_epochs else "fold"
-        log_inputs(run, Path(folder), config, data, kind)
+        tag_inputs(run, config, data, "trial" if compare_epochs else "fold", device)
+        log_inputs(run, Path(folder), config, data)
         scans = worker.scans(config)
         epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs
         for record in train(state, config, data, loaded=scans, progress=False):
