@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Experiment
 
 ABOUT = {"mlflow.note.content": "Networks that find jaws in micro-CT scans: how they were trained."}
@@ -42,7 +43,10 @@ CURVES = (
 
 
 def describe_experiment(client: MlflowClient, known: Experiment) -> None:
-    """Give an experiment jawloc's views of its runs; a kind and a description if it has none."""
+    """Give an experiment jawloc's views of its runs; a kind and a description if it has none.
+
+    A store in which this user may not change experiments keeps its own.
+    """
     wanted = {
         **{key: text for key, text in (KIND | ABOUT).items() if key not in known.tags},
         VIEW + RESULTS: _view("Results", {"selectedColumns": list(COLUMNS)}),
@@ -50,7 +54,8 @@ def describe_experiment(client: MlflowClient, known: Experiment) -> None:
     }
     for key, value in wanted.items():
         if known.tags.get(key) != value:
-            client.set_experiment_tag(known.experiment_id, key, value)
+            with suppress(MlflowException):
+                client.set_experiment_tag(known.experiment_id, key, value)
 
 
 def save_study_view(
