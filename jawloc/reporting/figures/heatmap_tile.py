@@ -1,7 +1,8 @@
 """A square picture for MLflow's image grid: the target heatmap, and beside it the predicted one.
 
 The grid shows a picture at most 256 pixels wide, in a square whose lower part the run's params may
-push out of the tile. So its letters are large, its panels few, and the coronal view comes first.
+push out of the tile. So its letters are large, its panels few, the coronal view comes first, and
+the text last.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jawloc.reporting.figures.style import DOTS_PER_INCH, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
 SIDE = 8.0  # inches
+LINE = 0.05  # of the side, between lines of text
 LETTERS = 22  # points: 8 pixels high in a thumbnail
 SHOWN = (VIEWS[1], VIEWS[0])  # coronal above axial
 
@@ -42,15 +44,16 @@ def plot_heatmap_tile(
     target, predicted : (z, y, x) of the heatmap grid, whose voxels cover `stride` image voxels; the
         highest values along the line of sight are shown, on the target's scale. Without a
         prediction, its panels show the scan alone.
-    title : lines of about 40 characters
+    title : lines of about 40 characters, below the panels
     points : (z, y, x) in voxels; those with "predict" in their name are marked on the right only
     """
     planes, spacing = orthogonal_slices(image, centre), spacing_mm_zyx or (1.0, 1.0, 1.0)
     figure = Figure(figsize=(SIDE, SIDE), dpi=DOTS_PER_INCH)
     for row, line in enumerate(title):
-        figure.text(0.02, 0.985 - 0.05 * row, line, va="top", size=LETTERS, parse_math=False)
-    top = 0.985 - 0.05 * len(title) - 0.055
-    size = (0.475, top / 2 - 0.015)
+        low = 0.015 + LINE * (len(title) - 1 - row)
+        figure.text(0.02, low, line, va="bottom", size=LETTERS, parse_math=False)
+    top = 0.985 - LINE
+    size = (0.475, (top - 0.02 - LINE * len(title)) / len(SHOWN) - 0.01)
     for column, (name, heat) in enumerate((("target", target), ("predicted", predicted))):
         left = 0.015 + column * 0.495
         figure.text(left, top + 0.008, name, va="bottom", size=LETTERS, weight="bold")

@@ -15,7 +15,6 @@ from typing import Any
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Experiment
 
-ABOUT = {"mlflow.note.content": "Networks that find jaws in micro-CT scans: how they were trained."}
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training models
 VIEW = "mlflow.sharedViewState."  # begins a view's tag; its id follows
 # Of a page's address: MLflow's menu shows what training models needs. Without it, the menu is that
@@ -43,12 +42,12 @@ CURVES = (
 
 
 def describe_experiment(client: MlflowClient, known: Experiment) -> None:
-    """Give an experiment jawloc's views of its runs; a kind and a description if it has none.
+    """Give an experiment its kind, if it has none, and jawloc's views of its runs.
 
     A store in which this user may not change experiments keeps its own.
     """
     wanted = {
-        **{key: text for key, text in (KIND | ABOUT).items() if key not in known.tags},
+        **({} if known.tags.keys() & KIND.keys() else KIND),
         VIEW + RESULTS: _view("Results", {"selectedColumns": list(COLUMNS)}),
         VIEW + HEATMAPS: _view("Heatmaps and curriculum", _heatmap_charts()),
     }
