@@ -321,6 +321,15 @@ def test_the_summarys_numbers_are_metrics_and_there_are_no_others(smoke, record)
     assert metrics["test/mean_position_error_mm"] == said["mean_position_error"]["mm"]
 
 
+def test_the_page_says_how_good_it_is_and_shows_the_last_heatmaps(record):
+    """Regression: it said "No description", and had no tags."""
+    tags = record.run.data.tags
+    assert "mean error on 1 test scan is" in tags["mlflow.note.content"]
+    assert tags["mlflow.note.content"].count("%2Bstep%2B3%2Btimestamp") == 2
+    assert (tags["kind"], tags["objects"], tags["grid"]) == ("training", "jaw", "24×12×12")
+    assert tags["jawloc_version"] and len(tags["dataset"]) == 8
+
+
 def test_heatmaps_are_on_the_image_grid_at_each_sigma(record):
     names = [path.name for path in (record.folder / "images").glob("*.png")]
     found = sorted((name.split("+")[0], int(name.split("+")[2])) for name in names)
