@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+import numpy as np
 import yaml
 from campaign import Outcome
 
@@ -91,13 +92,17 @@ def without_pictures() -> Iterator[None]:
     from matplotlib.figure import Figure
 
     import jawloc.workflows.log_training as log_training
+    from jawloc.reporting.figures import figure_to_array
     from jawloc.reporting.text_files import write_text
     from jawloc.workflows import locate
 
     blank, save = Figure(figsize=(0.1, 0.1)), log_training.save_figure
 
-    def save_if_drawn(figure: Any, path: Path) -> None:
-        write_text(path, "") if figure is blank else save(figure, path)
+    def save_if_drawn(figure: Any, path: Path) -> np.ndarray:
+        if figure is not blank:
+            return save(figure, path)
+        write_text(path, "")
+        return figure_to_array(blank)
 
     def write_some(folder: Path, *_: Any, **__: Any) -> None:
         write_text(folder / "losses.png", "a picture\n" * 1000)
@@ -110,7 +115,7 @@ def without_pictures() -> Iterator[None]:
     }
     with (
         mock.patch.multiple(log_training, **drawn),
-        mock.patch.object(locate, "location_picture", lambda *_: Figure(figsize=(1, 1))),
+        mock.patch.object(locate, "location_picture", lambda *_, **__: Figure(figsize=(1, 1))),
     ):
         yield
 
