@@ -260,8 +260,8 @@ def wrong_interruption(base: Path, ended: dict[str, Any], which: str) -> list[st
 
 
 def faults(plan: Plan) -> Iterator[Outcome]:
-    """Kill 200 commands, interrupt 40, and start 20 twice; in short, 12, 4 and 2."""
-    kills, signals, twice = (12, 4, 2) if plan.short else (200, 40, 20)
+    """Kill 200 commands, interrupt 40, and start 20 twice; in short, 5, 2 and 1."""
+    kills, signals, twice = (5, 2, 1) if plan.short else (200, 40, 20)
     draw, lab = plan.random, Lab(plan.work.resolve())
     try:
         lab.prepare()

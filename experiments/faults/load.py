@@ -35,21 +35,24 @@ class Size:
 
 
 FULL = Size(500, 0.05, 4, 2, 8, 16, 16, 15)
-SHORT = Size(24, 0.25, 2, 1, 2, 3, 4, 8)
+SHORT = Size(24, 0.25, 1, 0, 2, 3, 4, 8)
 
 
 def faults(plan: Plan) -> Iterator[Outcome]:
+    """Train, tune, locate and serve under load; in short, locate 24 scans."""
     size = SHORT if plan.short else FULL
     project = Project(plan.work / "lab")
     figures: list[tuple[str, object]] = []
     yield from training(project, size, figures)
-    yield from tuning(project, size, figures)
+    if not plan.short:
+        yield from tuning(project, size, figures)
     scans, located = yield from locating(project, size.scans, size.bad_share, plan.short, figures)
+    if plan.short:  # the tests have two workers and a served model
+        return
     served = yield from serving(project, scans, size.clients, size.requests, plan.seed, figures)
     for what, value in figures:
         print(f"load: {what}: {value}", flush=True)
-    if not plan.short:
-        _write(located, served, figures)
+    _write(located, served, figures)
 
 
 def _write(
