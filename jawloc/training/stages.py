@@ -44,18 +44,21 @@ class NetworkConfig:
     with a heatmap as fine as its input.
     """
 
-    name: Literal["unet", "attention-unet"] = "unet"
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)  # one number a level
-    stride: Literal["auto", 1, 2, 4] = "auto"  # input voxels per heatmap voxel
+    name: Literal["unet", "attention-unet"] = "unet"  # attention-unet: the lab's
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)  # width of each level
+    # Input voxels per heatmap voxel. `auto`: 4 if the shortest axis has at least 96 voxels, else 2.
+    stride: Literal["auto", 1, 2, 4] = "auto"
     # Image voxels that the coarse stage averages into one along each axis; 1: no coarse stage.
+    # `auto` keeps at least 24 averaged voxels along the shortest axis.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
-    # (z, y, x) image voxels of the fine stage's window round the coarse stage's point
+    # (z, y, x) of the fine stage's window round the coarse stage's point, in downsampled voxels.
+    # `auto`: 16 heatmap voxels along each axis.
     window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
-    # How the decoder joins its features with the encoder's; "add" takes little more than half the
+    # How the decoder joins its features with the encoder's; `add` takes little more than half the
     # time.
     skip_connections: Literal["concatenate", "add"] = "concatenate"
     # Whether the network also learns the objects' masks, whose centroids then share in the
-    # position; auto: where one stage sees the whole scan.
+    # position; `auto`: where one stage sees the whole scan.
     mask_supervision: Literal["auto"] | bool = "auto"
 
     @property
