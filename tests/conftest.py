@@ -113,15 +113,19 @@ def no_epoch_pictures(monkeypatch):
     from matplotlib.figure import Figure
 
     import jawloc.workflows.log_training as log_training
+    from jawloc.reporting.figures import figure_to_array
     from jawloc.reporting.text_files import write_text
 
     blank, save = Figure(figsize=(0.1, 0.1)), log_training.save_figure
+
+    def saved(figure, path):
+        if figure is not blank:
+            return save(figure, path)
+        write_text(path, "")
+        return figure_to_array(blank)
+
     monkeypatch.setattr(log_training, "target_picture", lambda *_: blank)
-    monkeypatch.setattr(
-        log_training,
-        "save_figure",
-        lambda f, path: write_text(path, "") if f is blank else save(f, path),
-    )
+    monkeypatch.setattr(log_training, "save_figure", saved)
 
 
 @pytest.fixture

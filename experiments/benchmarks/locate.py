@@ -123,7 +123,8 @@ def _write_scan_and_model(
     from jawloc.config import check_config
     from jawloc.inference.locator import save_locator
     from jawloc.phantom import write_phantom
-    from jawloc.workflows.train import best_locator, start_state
+    from jawloc.workflows.log_training import best_locator
+    from jawloc.workflows.train import start_state
 
     if not scan.exists():
         write_phantom(scan, 0, shape)

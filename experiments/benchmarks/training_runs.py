@@ -62,8 +62,10 @@ def jawloc_curve(path: Path, curve: Path, epochs: int | None) -> Work:
     import torch
 
     from jawloc.config import load_config
+    from jawloc.workflows.finish_training import evaluate_test_scans
+    from jawloc.workflows.log_training import best_locator
     from jawloc.workflows.prepare_data import prepare_data
-    from jawloc.workflows.train import best_locator, evaluate_test_scans, start_state, train
+    from jawloc.workflows.train import start_state, train
 
     config = load_config(path, overrides=[] if epochs is None else [f"num_epochs={epochs}"])
     data = prepare_data(config)

@@ -20,7 +20,7 @@ from jawloc.workflows.tune.study import StudyConfig
 
 SECRET = b"secret" * 20
 STRAY = (
-    *("..", ".", "", "../x", "../../x", "a/../../x", "/tmp/x", "./../x", "a/b", "x\0y", "..\\x"),
+    *("..", ".", "", "../x", "../../x", "a/../../x", "/etc/x", "./../x", "a/b", "x\0y", "..\\x"),
     *("x/", "../" * 40 + "etc/x", "x" * 5000, "\n../x", "~/x", "C:/x", ".hidden/../../x"),
 )
 

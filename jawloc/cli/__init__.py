@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from jawloc import __version__
+from jawloc.cli.about import doctor, info
 from jawloc.cli.evaluate import evaluate
 from jawloc.cli.locate import locate
 from jawloc.cli.options import (
@@ -226,5 +227,5 @@ def ui(port: int, host: str, config_path: Path) -> None:
     open_ui(config_path.resolve().parent, port=port, host=host)
 
 
-for command in (locate, evaluate, dicoms, cache):
+for command in (locate, evaluate, dicoms, cache, info, doctor):
     jawloc.add_command(command)

@@ -123,4 +123,6 @@ def _load(
         if locator.provenance is None:
             note = "its file does not state which scans it was trained on"
             click.echo(f"note: {model} is of unknown provenance: {note}", err=True)
+        if locator.errors is not None and (warning := locator.errors.warning()):
+            click.echo(f"warning: {model}: {warning}", err=True)
         return locator, f"{file_digest(path)} {model_options}"

@@ -32,6 +32,7 @@ CONTEXT: dict[str, Any] = {
     "show_default": True,
 }
 HELP_HEADING = "Help and debugging"
+INTERRUPTED = "interrupted; the same command begins again"
 EXIT_CODES: dict[type[BaseException], int] = {
     InputError: 2,
     OSError: 2,
@@ -77,10 +78,16 @@ class Command(click.Command):
         """Run the command; turn an error that a user can correct into a sentence and exit code."""
         debug = ctx.params.pop("debug")
         # a closed terminal or a cluster's time limit ends a run as Ctrl-C does: cleanly
+        received: list[int] = []
+
+        def interrupt(number: int, _frame: object) -> NoReturn:
+            received.append(number)
+            raise KeyboardInterrupt
+
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores
-                signal.signal(number, _interrupt)
+                signal.signal(number, interrupt)
         warnings.showwarning = _show_warning
         try:
             super().invoke(ctx)
@@ -89,17 +96,15 @@ class Command(click.Command):
                 sys.excepthook = show_traceback
                 raise
             code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+            if received and isinstance(error, KeyboardInterrupt):
+                code = 128 + received[0]  # as a shell states it
             # of torchrun's processes, only the first prints the error
             if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
-                click.echo(f"Error: {without_secrets(str(error)) or 'interrupted'}", err=True)
+                click.echo(f"Error: {without_secrets(str(error)) or INTERRUPTED}", err=True)
             sys.exit(code)
         except Exception:
             sys.excepthook = show_traceback
             raise
-
-
-def _interrupt(signum: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> None:

@@ -71,10 +71,9 @@ def dicoms(
       jawloc dicoms images/ masks/ dicoms/labelled --label-values 2,3 --spacing 0.021
       jawloc dicoms images/ clicked.csv dicoms/labelled
     """
-    from tqdm import tqdm
-
     from jawloc.scans.convert import convert, plan_conversion
     from jawloc.scans.convert.points import convert_points, holds_points, plan_point_conversion
+    from jawloc.scans.progress import Progress
 
     values = None if label_values is None else _parse_label_values(label_values)
     rule = "--spacing: one positive number or three (z,y,x), in mm"
@@ -92,7 +91,7 @@ def dicoms(
         for item in todo:
             click.echo(f"would write {item.target} from {item.image} and {item.label}")
     else:
-        bar = tqdm(todo, desc="dicoms", unit="scan", disable=None if todo else True)
+        bar = Progress(todo, desc="dicoms", unit="scan", shown=bool(todo))
         how: dict[str, Any] = {"spacing_mm_zyx": spacing_mm_zyx, "series": series}
         done = [
             convert_points(item, **how)

@@ -31,6 +31,7 @@ LAB_RECIPE: dict[str, Any] = {
     "batch_size": 8,
     "learning_rate": 1e-4,
     "learning_rate_schedule": "constant",
+    "best_epoch_from": "start",
     "weight_average_epochs": 0.0,
     "weight_decay": 0.0,
     "curriculum.trigger": "loss",

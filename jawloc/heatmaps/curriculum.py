@@ -58,7 +58,7 @@ class CurriculumConfig:
     threshold: Annotated[float, Field(gt=0)] = 1.0
     patience: Annotated[int, Field(ge=1)] = 1  # epochs in a row below the threshold
     # Once sigma is at its end: epochs without a better error before training ends, after its
-    # cooldown; 0 never stops early.
+    # cooldown; 0 never stops early. `one-cycle` never does.
     stop_patience: Annotated[int, Field(ge=0)] = 20
     # With two stages, the coarse stage's first sigma, in downsampled voxels. `auto`:
     # `initial_kernel_size`, within what the stage can represent.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, placement_to_xyz, voxels_to_lps_mm
 from jawloc.inference.crop import CropBox
-from jawloc.scans.atomic import atomic_path
+from jawloc.scans.atomic import atomic_path, free_bytes
 from jawloc.scans.dicom.writing import write_plain_dicom
 from jawloc.scans.manifest import record_file
 from jawloc.scans.quantisation import choose_quantisation
@@ -107,6 +106,6 @@ def _atomically(path: Path, size_bytes: int) -> Iterator[Path]:
                 raise OSError(errno.EIO, "the crop is not written to its end")
         except (OSError, InputError) as error:
             # each library has its own error for a full disk
-            if shutil.disk_usage(path.parent).free < size_bytes:
+            if free_bytes(path.parent) < size_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise

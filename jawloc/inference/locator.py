@@ -16,6 +16,7 @@ from jawloc import __version__
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
 from jawloc.inference.ensemble import average_networks, combine_copies
+from jawloc.inference.held_out_errors import HeldOutErrors, errors_from_plain, plain_errors
 from jawloc.inference.model_content import OF_0_1_0, check_calibration, check_content, check_weights
 from jawloc.inference.out_of_distribution import ensemble_ood_scores, image_features
 from jawloc.inference.predict import Prediction, predict_stages
@@ -86,6 +87,7 @@ class Locator:
     presence_classifiers: tuple[PresenceClassifier, ...] = ()
     calibration: Calibration | None = None  # None where no scan was held out
     provenance: Provenance | None = None  # None: unknown, as with jawloc 0.1.0 and bare weights
+    errors: HeldOutErrors | None = None  # None: unknown, as with files of jawloc 0.1.0
     jawloc_version: str = __version__
 
     def predict(self, image: np.ndarray) -> Prediction:
@@ -201,6 +203,7 @@ def save_locator(locator: Locator, path: Path) -> None:
         "test_time_augmentation": locator.test_time_augmentation,
         "calibration": calibration and to_plain(calibration),
         "provenance": provenance and plain_provenance(provenance),
+        "errors": plain_errors(locator.errors),
         "state_dicts": [_weights(network) for network in locator.networks],
         "presence_classifiers": [_weights(network) for network in locator.presence_classifiers],
     }
@@ -265,6 +268,7 @@ def _from_content(content: Mapping[str, Any]) -> Locator:
         ),
         calibration=calibration,
         provenance=provenance and provenance_from_plain(provenance),
+        errors=errors_from_plain(content.get("errors")),
         jawloc_version=content["jawloc_version"],
     )
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.phantom.drawing import (
@@ -35,6 +34,7 @@ from jawloc.phantom.skeleton import chin, skeleton
 from jawloc.phantom.tissue import Mottle, Pose, dense_organs, draw_flesh, soft_organs
 from jawloc.scans.cores import usable_cores
 from jawloc.scans.dicom import read_metadata, write_labelled_dicom_slabs
+from jawloc.scans.progress import Progress
 from jawloc.scans.scan import Scan
 
 __all__ = [
@@ -195,9 +195,7 @@ def write_phantoms(
     ]
     missing = [job for job in jobs if _recorded_settings(job[0]) != _settings(*job[1:])]
     workers = min(len(missing), usable_cores())
-    with tqdm(
-        total=len(missing), desc="phantoms", unit="scan", disable=None if progress else True
-    ) as bar:
+    with Progress(total=len(missing), desc="phantoms", unit="scan", shown=progress) as bar:
         if workers < 2 or len(missing) * np.prod(shape_zyx) < SERIAL_VOXELS:
             for job in missing:
                 _write_job(job)

@@ -1,4 +1,4 @@
-"""The policy by which a page of results runs no script and loads nothing but what it came with."""
+"""Pages of results: their templates, and the policy by which they run and load nothing else."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 _SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE)
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:"
+
+
+def page_templates() -> Environment:
+    """Return this folder's templates, which escape every value and state the policy of a page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["policy"] = page_policy
+    return environment
 
 
 def page_policy(style: str) -> str:

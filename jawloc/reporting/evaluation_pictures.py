@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,10 @@ from jawloc.reporting.file_names import object_endings
 from jawloc.reporting.folders.own_files import is_evaluation_picture
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.manifest import forget_files, written_files
+from jawloc.scans.progress import Progress
 from jawloc.scans.reading import open_scan
 
+FIGURES = 3  # of an object
 Pictures = dict[str, list[Path]]  # by object
 
 
@@ -46,7 +49,10 @@ def write_pictures(
             for rank, scan in enumerate(own[:worst], 1)
         )
         pictures[name] = []
-        for stem, figure in chain(figures(own, evaluation.unit, radii, name).items(), worst_scans):
+        drawn = chain(figures(own, evaluation.unit, radii, name).items(), worst_scans)
+        total = FIGURES + min(worst, len(own))
+        how: dict[str, Any] = {"total": total, "unit": "picture", "brief": True}
+        for stem, figure in Progress(drawn, desc=f"drawing the {name}", **how):
             pictures[name].append(folder / f"{stem}{endings[name]}.png")
             save_figure(figure, pictures[name][-1])
     return pictures

@@ -8,15 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from jawloc import __version__
 from jawloc.inference.comparison import Decision
 from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.exports import by_axis, rounded, table_text
 from jawloc.inference.metrics import AXES, ObjectMetrics
 from jawloc.inference.model_evaluation import COVERAGE_IS_FAIR, ModelEvaluation
-from jawloc.reporting.content_policy import page_policy
+from jawloc.reporting.content_policy import page_templates
 from jawloc.reporting.summary import flatten
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.training.provenance import LEARNED_FROM, ScanUse
@@ -59,16 +57,9 @@ def html_report(
     decision: Decision | None = None,
 ) -> str:
     """Return the HTML page; parameters as for `write_report`."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     environment.tests["worst"] = lambda path: "worst" in path.stem
-    environment.filters["policy"] = page_policy
     return environment.get_template(TEMPLATE).render(
         evaluation=evaluation,
         fair_metrics=evaluation.fair_metrics(),

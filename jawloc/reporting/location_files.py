@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -17,13 +17,14 @@ from jawloc.inference.exports import Row, read_rows
 from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions
 from jawloc.reporting.file_names import encoded, object_endings
-from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
+from jawloc.scans.atomic import free_bytes, is_file_name, make_writable, refuse_links
 from jawloc.scans.manifest import forget_files, written_files
 from jawloc.scans.volumes import VOLUME_ENDINGS, voxel_files
 
 TABLE = "locations.csv"
 TABLES = (TABLE, "locations.json", "napari_points.csv")
-CROPS, MARKUPS, PICTURES = "imgs", "markups", "pictures"
+CONTACT_SHEET = "contact_sheet.html"
+CROPS, MARKUPS, PICTURES, THUMBNAILS = "imgs", "markups", "pictures", "thumbnails"
 LEAST_FREE_BYTES = 4_000_000  # beside a crop: a picture, the tables twice
 
 Table = dict[str, list[Row]]  # by the scan's name
@@ -140,14 +141,13 @@ def make_folders(request: LocateRequest) -> None:
     folder = request.folder
     crops = 0 if request.crop_format is None else len(request.objects())
     needed = LEAST_FREE_BYTES + 2 * prod(request.crop_size) * crops
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
+    if (free := free_bytes(folder)) < needed:
         raise InputError(
             f"--output-dir: {folder} needs room for at least one scan's results, "
             f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
         )
-    names = [(MARKUPS, True), (CROPS, request.crop_format), (PICTURES, request.pictures)]
+    names = [(MARKUPS, True), (CROPS, request.crop_format)]
+    names += [(PICTURES, request.pictures), (THUMBNAILS, request.pictures)]
     refuse_links("--output-dir", *(folder / name for name, _ in names))
     rule = f"--output-dir: {folder} must be a folder that can be written to"
     for name in [name for name, wanted in names if wanted]:
@@ -167,15 +167,26 @@ def is_done(request: LocateRequest, rows: Sequence[Row], key: str) -> bool:
 
 def files_of(request: LocateRequest, scan: str) -> list[str]:
     """Return the names, relative to the folder, of a scan's own files."""
-    names = [file for name in request.objects() for file in request.outputs(scan, name).values()]
-    return [*filter(None, names), f"{MARKUPS}/{scan}.mrk.json"]
+    names = [f"{MARKUPS}/{scan}.mrk.json"]
+    for name in request.objects():
+        files = request.outputs(scan, name)
+        names += filter(None, files.values())
+        if (picture := files["picture_file"]) is not None:
+            names.append(thumbnail_of(picture))
+    return names
+
+
+def thumbnail_of(picture_file: str) -> str:
+    """Return the name of the small picture beside a large one."""
+    return f"{THUMBNAILS}/{picture_file.removeprefix(f'{PICTURES}/')}"
 
 
 def remove_files(request: LocateRequest, scan: str) -> None:
     """Remove the files that the manifest has of a scan that failed: they show earlier results."""
     own = (written_files(request.folder) or set()).intersection(files_of(request, scan))
     for name in own:
-        (request.folder / name).unlink(missing_ok=True)
+        if os.path.lexists(request.folder / name):  # false also of a name that is too long
+            (request.folder / name).unlink()
     forget_files(request.folder, own)
 
 

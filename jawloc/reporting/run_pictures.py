@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from jawloc.reporting.figures import Figure, save_figure
 from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
 from jawloc.reporting.figures.location import describe_error
 from jawloc.reporting.figures.slices import plot_crop, plot_slices
+from jawloc.reporting.figures.target_strip import Strip, plot_target_strips
 from jawloc.reporting.file_names import object_endings
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import object_voxels
@@ -61,6 +64,8 @@ def write_pictures(
     save_figure(losses, folder / "losses.png")
     save_figure(plot_metrics(records), folder / "metrics.png")
     save_figure(plot_sigma(records), folder / "sigma.png")
+    trained, stages = examples[split.train_ids[0]].read(), locator.network_config.stages()
+    save_figure(curriculum_picture(trained, records, stages), folder / "curriculum.png")
     for short, (title, ids) in split.titled().items():
         picture = predicted_picture(examples[ids[0]].read(), locator, title)
         save_figure(picture, folder / f"{short}_heatmap_pred.png")
@@ -68,6 +73,41 @@ def write_pictures(
         if own.errors:  # a fold's test scans may lack one of several objects
             worst = own.worst()
             write_test_pictures(folder, locator, examples[worst.scan_id].read(), worst, crop_size)
+
+
+def curriculum_picture(
+    example: Example, records: Sequence[EpochRecord], stages: Sequence[Stage]
+) -> Figure:
+    """Show the targets that each stage was trained on, from the first sigma to the last.
+
+    Of several objects, those of the first that is in this scan.
+    """
+    known = np.flatnonzero(~np.isnan(example.points_voxels).any(axis=1))
+    point = example.points_voxels[known[0]]
+    strips = []
+    for number, stage in enumerate(stages):
+        sigmas = [(record.epoch, record.sigmas_voxels[number]) for record in records]
+        changes = [after for before, after in pairwise(sigmas) if before[1] != after[1]]
+        render_at = partial(_target_at, point, example.image.shape, stage.heatmap_stride)
+        strips.append(Strip(stage.name, stage.heatmap_stride, [sigmas[0], *changes], render_at))
+    name = example.object_names[known[0]]
+    return plot_target_strips(
+        example.image,
+        point,
+        strips,
+        title=f"Target of the {name} by epoch; sigma (σ) in downsampled voxels\n"
+        f"scan {example.scan_id}",
+        spacing_mm_zyx=example.grid.spacing_mm_zyx,
+    )
+
+
+def _target_at(point: np.ndarray, image_shape: Shape, stride: int, sigma: float) -> np.ndarray:
+    """Return the target heatmap (z, y, x) of a point, both lengths in voxels of the image."""
+    placed = to_heatmap_grid(torch.from_numpy(point)[None, None], stride)
+    heatmap: np.ndarray = render(placed, heatmap_shape(image_shape, stride), sigma / stride)[
+        0, 0
+    ].numpy()
+    return heatmap
 
 
 def target_picture(example: Example, sigma_voxels: float, stage: Stage, title: str) -> Figure:

@@ -1,13 +1,11 @@
-"""A finished run as numbers (`summary.json`, metrics of the run) and as text for the terminal."""
+"""A finished run as numbers: `summary.json`, and the metrics of the run."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.inference.comparison import counted
 from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.exports import by_axis, table_text
 from jawloc.inference.metrics import UNITS, PositionErrors
@@ -191,63 +189,3 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     }
     shares = {"mask_share": summary.get("mask_share", {})}
     return flatten({**numbers, **errors, **shares})
-
-
-def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "jawloc ui") -> str:
-    """Return, in lines, the errors of the locator and the baselines, and where to look further.
-
-    mm are given only where the scans' spacing is known. Of several objects, each has its own line.
-    """
-    tested = OUT_OF_FOLD if "folds" in summary else "test"
-    n = len({row["scan"] for row in summary[f"{tested}_scans"]})
-    if tested == "test":
-        specimens = summary["specimens"]["test"]
-        of = f" of {counted(specimens, 'specimen')}" if specimens != n else ""
-        lines = [f"Mean radial error on {counted(n, 'test scan')}{of} (not seen in training):"]
-    else:
-        lines = [
-            f"Mean radial error on all {n} scans of {summary['specimens']} specimens, each by the "
-            f"one of {summary['folds']} networks that has not seen its specimen:"
-        ]
-    lines += _error_lines(summary, tested, n)
-    for name, crops in summary.get("crops", {}).items():
-        of = f"the {name}" if len(summary["crops"]) > 1 else "it"
-        held = "unknown, as no scan has a mask"
-        if crops is not None:
-            held = f"{crops['whole']} of {crops['scans']}"
-        lines.append(f"  crops that hold all of {of}: {held}")
-    if summary[f"{tested}_error"]["mm"] is None:
-        lines.append("  (no mm: the scans' files don't say how large a voxel is)")
-    radii = summary.get("radius", {})
-    for name, known in radii.items():
-        of = f" of the {name}" if len(radii) > 1 else ""
-        text = f"stated with a confidence of {100 * (known['confidence'] or 0):.0f} %, from "
-        text += f"{known['specimens']} specimens"
-        lines.append(f"  radius{of} {known['note'] if known['confidence'] is None else text}")
-    lines.append(f"Pictures, tables and the model: {folder}")
-    lines.append(f"Compare runs in the browser: {ui_command}")
-    return "\n".join(lines)
-
-
-def _error_lines(summary: Mapping[str, Any], tested: str, n: int) -> list[str]:
-    labels = {f"{tested}_error": "jawloc"} | {
-        key: key.removesuffix("_error").replace("_", " ")
-        for key in summary
-        if key.endswith("_error") and key not in (f"{tested}_error", "validation_error")
-    }
-    rows = []
-    for key, label in labels.items():
-        rows.append((label, summary[key]))
-        for name, own in summary.get("objects", {}).items():
-            scans = own[f"{tested}_scans"]
-            few = "" if scans == n else f" ({counted(scans, 'scan')})"
-            rows.append((f"  {name}{few}", own[key]))
-    wide = max(16, *(len(label) for label, _ in rows))
-    lines = []
-    for label, errors in rows:
-        text = (
-            f"  {label:<{wide}} {errors['downsampled_voxels']:6.2f} downsampled voxels, "
-            f"{errors['full_size_voxels']:6.2f} full-size voxels"
-        )
-        lines.append(text if errors["mm"] is None else f"{text}, {errors['mm']:6.3f} mm")
-    return lines

@@ -52,8 +52,8 @@ def full_disk_named(path: Path, needed_bytes: int, written: Path) -> Iterator[No
     except DiskFullError:
         raise
     except (OSError, RuntimeError) as error:
-        free, have = free_bytes(path.parent), _size(written)
-        needed = max(needed_bytes, _size(path), have + _BLOCK_BYTES)
+        free, have = free_bytes(path.parent), size_of(written)
+        needed = max(needed_bytes, size_of(path), have + _BLOCK_BYTES)
         number = getattr(error, "errno", None)
         # NumPy, PyTorch and SimpleITK have errors of their own for a full disk, without a number
         unnamed = number is None and free < max(needed - have, _BLOCK_BYTES)
@@ -68,7 +68,8 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Return a file's bytes; 0 of one that isn't there."""
     try:
         return path.stat().st_size
     except OSError:

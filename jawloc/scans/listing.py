@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -21,6 +22,9 @@ from jawloc.scans.tiff import TIFF_ENDINGS
 
 LIST_ENDING = ".txt"
 _LONGEST_NAME = 255  # in bytes, on the disks in use
+# of a scan, in bytes: its files' names have an object's name, an ending and, while they are
+# written, a beginning of their own
+_LONGEST_SCAN_NAME = 180
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class ListedScan:
     """A scan that was named; whether it can be read is not known yet."""
 
     # Names its outputs: its id, with as much of its path before it as makes it unique (upper and
-    # lower case count as the same, as they do on some disks).
+    # lower case count as the same, as they do on some disks). A very long one ends early, in
+    # letters that its path decides.
     name: str
     path: Path  # absolute
     series: tuple[str, ...] = ()  # SeriesInstanceUIDs, one of which a folder of DICOM files has
@@ -77,6 +82,7 @@ def list_scans(
     resolved = {real_path(path): name for path, name in known.items()}
     known = {**known, **{paths[real]: name for real, name in resolved.items() if real in paths}}
     names = _unique_names(list(paths.values()), known)
+    names |= {p: _shortened(name, p) for p, name in names.items() if p not in known}
     return [ListedScan(names[path], path, tuple(series)) for path in paths.values()]
 
 
@@ -249,3 +255,13 @@ def _unique_names(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path
         names[path] = known.get(path, f"{own[path]}_{number}")
         taken.add(names[path].casefold())
     return names
+
+
+def _shortened(name: str, path: Path) -> str:
+    """Return a name that leaves room for the rest of its files' names, and is still its own."""
+    if len(os.fsencode(name)) <= _LONGEST_SCAN_NAME:
+        return name
+    end = f"~{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+    while len(os.fsencode(name + end)) > _LONGEST_SCAN_NAME:
+        name = name[:-1]
+    return name + end

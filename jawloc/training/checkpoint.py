@@ -18,6 +18,7 @@ from jawloc.scans.atomic import atomic_path
 from jawloc.scans.manifest import record_file
 from jawloc.training.loop import TrainingState
 from jawloc.training.records import EpochRecord
+from jawloc.training.unfinished import from_plain
 
 FORMAT = "jawloc-checkpoint-2"
 FOLDS_FORMAT = "jawloc-folds-2"  # of a cross-validation, whose folds have checkpoints of their own
@@ -29,12 +30,13 @@ OLD_FORMATS = ("jawloc-checkpoint-1", "jawloc-folds-1")
 FREE_SETTINGS = frozenset(
     {"n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb", "specimen_pattern"}
 )
+GROWING = "num_epochs"
 
 
 def save_checkpoint(
     path: Path, state: TrainingState, settings: Mapping[str, object], run_id: str
 ) -> None:
-    """Write the state after a whole epoch, with the run's flat settings and tracking id."""
+    """Write the state after an epoch or a part of one, with the run's settings and tracking id."""
     content = {
         **_header(FORMAT, settings, run_id),
         "network": state.network.state_dict(),
@@ -49,6 +51,7 @@ def save_checkpoint(
         "best_epoch": state.best_epoch,
         "best_error_voxels": state.best_error_voxels,
         "cooldown_from": state.cooldown_from,
+        "unfinished": state.unfinished and state.unfinished.to_plain(),
     }
     save_atomically(content, path)
 
@@ -76,7 +79,14 @@ def load_checkpoint(path: Path, state: TrainingState, settings: Mapping[str, obj
     state.records = TypeAdapter(list[EpochRecord]).validate_python(content["records"])
     for key in ("best_weights", "best_epoch", "best_error_voxels", "cooldown_from"):
         setattr(state, key, content[key])
+    if (unfinished := content.get("unfinished")) is not None:
+        state.unfinished = from_plain(unfinished, next(state.network.parameters()).device)
     return str(content["run_id"])
+
+
+def planned_epochs(path: Path) -> int:
+    """Return the `num_epochs` of the run that a checkpoint belongs to, which may grow."""
+    return int(read_weights_file(path)["settings"][GROWING])
 
 
 def save_folds_checkpoint(path: Path, settings: Mapping[str, object], run_id: str) -> None:
@@ -155,14 +165,32 @@ def _read_checkpoint(
         raise InputError(
             f"--resume: the interrupted run was begun {how} --folds, so go on {how} it"
         )
-    for key, value in settings.items():
-        before, now = content["settings"].get(key), str(value)
-        if key not in FREE_SETTINGS and before != now:
-            raise InputError(
-                f"{path.name}: a run goes on only with the settings and scans that it began with; "
-                f"{key} was {_shorten(str(before))} and is now {_shorten(now)}"
-            )
+    refuse_changes(path.name, content["settings"], settings)
     return content
+
+
+def refuse_changes(
+    name: str, before: Mapping[str, str], now: Mapping[str, object], *, finished: bool = False
+) -> None:
+    """Raise InputError with every setting that differs and counts; an unfinished run may grow."""
+    changes = []
+    for key, value in now.items():
+        was, text = before.get(key), str(value)
+        grows = key == GROWING and not finished
+        if key in FREE_SETTINGS or was == text or (grows and was and int(text) > int(was)):
+            continue
+        but = f" ({key} may only grow)" if grows else ""
+        changes.append(f"{key} was {_shorten(str(was))} and is now {_shorten(text)}{but}")
+    if changes and finished:
+        raise InputError(
+            f"--resume: {name!r} is finished, with other settings than these: "
+            f"{'; '.join(changes)}; --overwrite trains it anew"
+        )
+    if changes:
+        raise InputError(
+            f"{name}: a run goes on only with the settings and scans that it began with; "
+            f"{'; '.join(changes)}"
+        )
 
 
 def _shorten(text: str, longest: int = 200) -> str:

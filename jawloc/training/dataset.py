@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from jawloc.geometry import Grid, Shape
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.cores import usable_cores
 from jawloc.scans.labels import Objects, voxels_by_object
+from jawloc.scans.progress import Progress
 from jawloc.training.intensity import IntensityConfig, normalise
 
 ReadImage = Callable[[int], Tensor]  # number of a scan -> its image
@@ -129,7 +131,9 @@ def load_scans(
         images = torch.empty(len(examples), channels, *shape)
         with ThreadPoolExecutor(usable_cores()) as pool:
             # each thread fills its own part: stacking a list at the end would hold it twice
-            deque(pool.map(lambda i, image: image.copy_(read(i)), range(len(images)), images), 0)
+            filled = pool.map(lambda i, image: image.copy_(read(i)), range(len(images)), images)
+            how: dict[str, Any] = {"total": len(images), "unit": "scan", "brief": True}
+            deque(Progress(filled, desc="loading", **how), 0)
     points = np.stack([e.points_voxels for e in examples])
     sizes = np.stack([voxel_proportions(e) for e in examples])
     return ScanTensors(

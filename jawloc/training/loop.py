@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -29,8 +29,9 @@ from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.finite_check import FiniteCheck
 from jawloc.training.network import CoarseToFine
 from jawloc.training.records import EpochRecord, StageRecord
+from jawloc.training.schedule import begin_cooldown_if_due, cooldown_epochs, is_finished
+from jawloc.training.schedule import learning_rate as learning_rate
 from jawloc.training.scoring import (
-    BatchScores,
     PredictStages,
     mean_loss,
     metrics_of_stages,
@@ -38,7 +39,8 @@ from jawloc.training.scoring import (
     validate,
 )
 from jawloc.training.stages import Stage
-from jawloc.training.steps import move_average, one_cycle
+from jawloc.training.steps import move_average
+from jawloc.training.unfinished import UnfinishedEpoch
 
 GRADIENT_NORM = 1.0  # larger gradients are scaled down to it
 
@@ -47,12 +49,13 @@ GRADIENT_NORM = 1.0  # larger gradients are scaled down to it
 class TrainingConfig:
     """How the network is trained."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 2  # scans per step
-    num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; ends once the error has settled
+    batch_size: Annotated[int, Field(ge=1)] = 4  # scans per step
+    num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the schedule may end earlier
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest rate, with AdamW
-    # `cooldown`: warm up, hold, and fall to zero over a last share of the epochs; `constant`: hold;
-    # `one-cycle`: rise over a quarter of all steps and fall over the others, as cosine half-waves
-    learning_rate_schedule: Literal["cooldown", "constant", "one-cycle"] = "cooldown"
+    # `one-cycle`: rise over a quarter of all steps and fall over the others, as cosine half-waves;
+    # `cooldown`: warm up, hold, and fall to zero over a last share of the epochs, which end once
+    # the error has settled; `constant`: hold.
+    learning_rate_schedule: Literal["one-cycle", "cooldown", "constant"] = "one-cycle"
     # The length of `one-cycle` in steps, rounded up to epochs, of which there are at most
     # `num_epochs`; 0: just as many. The fewer scans, the more epochs.
     cycle_steps: Annotated[int, Field(ge=0)] = 600
@@ -61,9 +64,9 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # AdamW's, of the convolutions' kernels
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
-    # Kept are the weights of the best validation error, of all epochs (`start`) or its `cooldown`;
-    # or the `last` ones: with few validation scans, an earlier epoch may be best by luck.
-    best_epoch_from: Literal["start", "cooldown", "last"] = "start"
+    # The `last` epoch's weights are kept: with few validation scans, another is the best by luck. Or
+    # those of the best validation error, of all epochs (`start`) or of the `cooldown`.
+    best_epoch_from: Literal["start", "cooldown", "last"] = "last"
     # Before so many steps, an error that no longer falls does not end training: with few scans an
     # epoch has few steps, and `curriculum.stop_patience` is soon over.
     least_steps: Annotated[int, Field(ge=0)] = 0
@@ -99,12 +102,13 @@ class TrainingState:
     best_epoch: int = 0
     best_error_voxels: float = float("inf")
     cooldown_from: int | None = None  # epochs done when the learning rate began to fall
+    unfinished: UnfinishedEpoch | None = None  # where training was stopped within an epoch
 
     def last_epoch(self, config: TrainingConfig) -> int | None:
         """Return the last epoch of training; None until the cooldown has begun."""
         if self.cooldown_from is None:
             return None
-        end = self.cooldown_from + _cooldown_epochs(config, self.cooldown_from)
+        end = self.cooldown_from + cooldown_epochs(config, self.cooldown_from)
         return min(config.num_epochs, end)
 
 
@@ -133,18 +137,27 @@ def fit(
     stages: Sequence[Stage],
     predict: PredictStages,
     processes: Processes = SINGLE_PROCESS,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochRecord]:
     """Train, one yielded record an epoch, until the epochs are used up or the error has settled.
 
     The state, fresh or from a checkpoint, is updated in place and complete whenever a record is
-    yielded; every process yields the same records. Raises TrainingError for a loss or gradient that
-    is not finite, with the epoch and the scans of the batch.
+    yielded, and at the end; every process yields the same records. `should_stop` is asked after
+    every batch, and ends training there, maybe within an epoch. Raises TrainingError for a loss or
+    gradient that is not finite, with the epoch and the scans of the batch.
     """
     steps = math.ceil(len(train.ids) / config.batch_size)
-    while not is_finished(state, config, steps):
+    while not is_finished(state, config, steps) and not should_stop():
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
-        scores = _train_epoch(state, train, config, augmentation, stages, sigmas, processes)
+        epoch = _train_epoch(
+            state, train, config, augmentation, stages, sigmas, processes, should_stop
+        )
+        if epoch.done < len(epoch.batches):
+            epoch.seconds += time.perf_counter() - started
+            state.unfinished = epoch
+            return
+        scores = epoch.scores
         trained = metrics_of_stages(scores, len(stages), train, processes)
         validated = validate(state.average, val, sigmas, stages, predict, processes)
         names = [stage.name for stage in stages]
@@ -155,7 +168,7 @@ def fit(
             learning_rate=state.optimizer.param_groups[0]["lr"],
             train=last.train,
             val=last.val,
-            seconds=time.perf_counter() - started,
+            seconds=epoch.seconds + time.perf_counter() - started,
             earlier_stages=tuple(earlier),
         )
         _keep_best(state, record, config)
@@ -163,7 +176,7 @@ def fit(
         losses = [mean_loss(scores, number, processes) for number in range(len(stages))]
         errors = [stage.val.error_voxels for stage in record.stages]
         state.curricula = advance_stages(curriculum, state.curricula, losses, errors)
-        _begin_cooldown_if_due(state, config, steps)
+        begin_cooldown_if_due(state, config, steps)
         yield record
 
 
@@ -175,15 +188,24 @@ def _train_epoch(
     stages: Sequence[Stage],
     sigmas: Sequence[float],
     processes: Processes,
-) -> list[BatchScores]:
-    """Train on every scan once; return the scores of this process's shards of the batches."""
+    should_stop: Callable[[], bool],
+) -> UnfinishedEpoch:
+    """Train on every scan once, or until asked to stop; return how far it came.
+
+    It has the scores of this process's shards of the batches.
+    """
     device = next(state.network.parameters()).device
     finite = FiniteCheck(len(state.records) + 1, scans.ids, device)
     state.network.train()
-    batches = torch.randperm(len(scans.ids), generator=state.generator).split(config.batch_size)
+    epoch, state.unfinished = state.unfinished, None
+    if epoch is None:
+        order = torch.randperm(len(scans.ids), generator=state.generator)
+        epoch = UnfinishedEpoch(order.split(config.batch_size))
+    batches = epoch.batches
     shards = [batch[processes.shard(len(batch))] for batch in batches]
-    every: list[BatchScores] = []
-    for step, (batch, images) in enumerate(zip(batches, scans.batches(shards), strict=True)):
+    images_left = scans.batches(shards[epoch.done :])
+    for step, images in enumerate(images_left, start=epoch.done):
+        batch = batches[step]
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, state, (step + 1) / len(batches))
         state.optimizer.zero_grad(set_to_none=True)
@@ -201,7 +223,7 @@ def _train_epoch(
                 masks = mask_targets(images[:, 1:], stages[-1], drawn)
                 loss = loss + mask_loss(logits, masks).sum() / max(1, scans.count_masks(batch))
             loss.backward()
-            every.append(scores.detached())
+            epoch.scores.append(scores.detached())
         processes.all_reduce_gradients(state.network.parameters())
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_NORM)
         finite.add(batch, loss.detach(), norm)
@@ -209,9 +231,12 @@ def _train_epoch(
         # while few epochs are done, over as few, so that the random start is soon forgotten
         epochs = min(config.weight_average_epochs, len(state.records) / 4)
         move_average(state.average, state.network, 1 / (1 + epochs * len(batches)))
+        epoch.done = step + 1
+        if should_stop():
+            break
     finite.check()
     processes.average_statistics(state.network, state.average)
-    return every
+    return epoch
 
 
 def _draw_batch(
@@ -242,53 +267,3 @@ def _keep_best(state: TrainingState, record: EpochRecord, config: TrainingConfig
         state.best_epoch = record.epoch
         weights = state.average.state_dict()
         state.best_weights = {key: value.detach().cpu().clone() for key, value in weights.items()}
-
-
-def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: float) -> float:
-    """Return the learning rate at this share (0...1) of the state's next epoch."""
-    epochs = len(state.records) + epoch_share
-    if config.learning_rate_schedule == "constant":
-        return config.learning_rate
-    if config.learning_rate_schedule == "one-cycle":
-        return config.learning_rate * one_cycle(epochs / config.num_epochs)
-    warm = min(1.0, epochs / config.warmup_epochs) if config.warmup_epochs else 1.0
-    if state.cooldown_from is None or not config.cooldown_share:
-        return config.learning_rate * warm
-    cooled = (epochs - state.cooldown_from) / _cooldown_epochs(config, state.cooldown_from)
-    return config.learning_rate * warm * max(1 - cooled, 0.01)  # the last step isn't 0
-
-
-def is_finished(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> bool:
-    """Return whether the epochs are used up, or the error settled and the cooldown is over."""
-    done = len(state.records)
-    if done >= config.num_epochs:
-        return True
-    if config.learning_rate_schedule == "constant":
-        return _has_settled(state, config, steps_an_epoch)
-    end = state.last_epoch(config)
-    return end is not None and done >= end
-
-
-def _cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
-    """Return the length that makes the cooldown `cooldown_share` of all epochs; 0 for no share."""
-    share = config.cooldown_share
-    return max(1, math.ceil(cooldown_from * share / (1 - share))) if share else 0
-
-
-def _has_settled(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> bool:
-    if config.learning_rate_schedule == "one-cycle":  # its length is fixed
-        return False
-    enough = len(state.records) * steps_an_epoch >= config.least_steps
-    return enough and state.curricula[-1].settled
-
-
-def _begin_cooldown_if_due(
-    state: TrainingState, config: TrainingConfig, steps_an_epoch: int
-) -> None:
-    done = len(state.records)
-    at_the_end = done + _cooldown_epochs(config, done) >= config.num_epochs
-    due = at_the_end or _has_settled(state, config, steps_an_epoch)
-    if state.cooldown_from is None and due:
-        state.cooldown_from = done
-        if config.best_epoch_from == "cooldown" and not is_finished(state, config, steps_an_epoch):
-            state.best_error_voxels = math.inf  # the next epoch replaces the best one so far

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jawloc.geometry import Shape
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import Objects, voxels_by_object
+from jawloc.scans.progress import Progress
 from jawloc.training.augmentation import (
     AugmentationConfig,
     draw_augmentation,
@@ -225,7 +225,7 @@ def _fit(
 ) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    for _ in tqdm(range(steps), desc="presence", unit="step", disable=None):
+    for _ in Progress(range(steps), desc="presence classifier", unit="step"):
         patches, numbers, present = _draw_batch(scans, network, augmentation, generator)
         logits = network(patches)[torch.arange(len(numbers)), numbers]
         loss = F.binary_cross_entropy_with_logits(logits, present)

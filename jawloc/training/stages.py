@@ -18,6 +18,8 @@ from jawloc.geometry import Shape
 WindowSize = Annotated[int, Field(ge=16)]
 
 LEAST_POOLED_SIZE = 24  # voxels that pooling leaves along the shortest axis
+ONE_STAGE_VOXELS = 2**18  # of a grid up to which one stage sees all of it: 96 x 48 x 48, 64^3
+FINEST_HEATMAP_VOXELS = 2**16  # of a grid up to which its heatmaps are as fine: 40^3
 WINDOW_SIZE = 16  # heatmap voxels along each axis of the fine stage's window
 
 
@@ -44,19 +46,21 @@ class NetworkConfig:
     with a heatmap as fine as its input.
     """
 
-    name: Literal["unet", "attention-unet"] = "unet"  # attention-unet: the lab's
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 128)  # width of each level
-    # Input voxels per heatmap voxel. `auto`: 4 if the shortest axis has at least 96 voxels, else 2.
+    name: Literal["unet", "attention-unet"] = "unet"  # `attention-unet`: the lab's
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 96)  # width of each level
+    # Image voxels per heatmap voxel. `auto`: 4 if the shortest axis has at least 96 voxels, 1 with
+    # one stage on at most 65,536 voxels (40×40×40), else 2.
     stride: Literal["auto", 1, 2, 4] = "auto"
-    # Image voxels that the coarse stage averages into one along each axis; 1: no coarse stage.
-    # `auto` keeps at least 24 averaged voxels along the shortest axis.
+    # Image voxels that the coarse stage averages into one along each axis; 1: one stage only.
+    # `auto`: 1 on at most 262,144 voxels (96×48×48, 64×64×64); on larger grids, as many as leave 24
+    # averaged voxels along the shortest axis.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
     # (z, y, x) of the fine stage's window round the coarse stage's point, in downsampled voxels.
     # `auto`: 16 heatmap voxels along each axis.
     window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
     # How the decoder joins its features with the encoder's; `add` takes little more than half the
     # time.
-    skip_connections: Literal["concatenate", "add"] = "concatenate"
+    skip_connections: Literal["concatenate", "add"] = "add"
     # Whether the network also learns the objects' masks, whose centroids then share in the
     # position; `auto`: where one stage sees the whole scan.
     mask_supervision: Literal["auto"] | bool = "auto"
@@ -73,18 +77,22 @@ class NetworkConfig:
     def for_grid(self, shape_zyx: Sequence[int]) -> NetworkConfig:
         """Return the configuration with every "auto" replaced for this downsampled size.
 
-        Fine grids get longer heatmap voxels: what matters is how many there are across the jaw.
+        One stage is the more accurate wherever it takes no longer than a training may (see the log
+        of experiments), and so are heatmaps as fine as a tiny grid. Fine grids get longer heatmap
+        voxels: what matters is how many there are across the jaw.
         """
         factor: Literal[1, 2, 4, 8] = 1
         for larger in (2, 4, 8):
             if min(shape_zyx) >= larger * LEAST_POOLED_SIZE:
                 factor = larger
+        voxels = math.prod(shape_zyx)
         coarse, stride, window = self.coarse, self.stride, self.window
         masks = self.mask_supervision
         if coarse == "auto":
-            coarse = factor if self.name == "unet" else 1
+            coarse = 1 if self.name != "unet" or voxels <= ONE_STAGE_VOXELS else factor
         if stride == "auto":
-            stride = 2 if factor <= 2 else 4
+            tiny = coarse == 1 and voxels <= FINEST_HEATMAP_VOXELS
+            stride = 1 if tiny else 2 if factor <= 2 else 4
         if window == "auto":
             window = (WINDOW_SIZE * stride,) * 3
         if masks == "auto":

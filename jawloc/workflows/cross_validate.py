@@ -10,14 +10,17 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jawloc.config import Config
 from jawloc.config.sigmas import tell_sigmas
+from jawloc.config.slow_settings import tell_slow_settings
+from jawloc.errors import InputError
 from jawloc.inference.calibrate import join_folds
 from jawloc.inference.evaluate_scan import PointFinder, ScanEvaluation
+from jawloc.inference.held_out_errors import held_out_errors
 from jawloc.inference.locator import Locator, load_locator, save_locator
 from jawloc.inference.metrics import PositionErrors
 from jawloc.inference.model_evaluation import Failure, ModelEvaluation
@@ -28,6 +31,7 @@ from jawloc.reporting.folders.own_files import evaluation_names, own_names, refu
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
     UNSENT,
+    is_finished,
     locked_run_folder,
     run_folder,
 )
@@ -38,15 +42,17 @@ from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.scans.listing import ListedScan
 from jawloc.training.checkpoint import (
     load_folds_checkpoint,
+    planned_epochs,
     save_folds_checkpoint,
 )
 from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.evaluate import evaluate_scans
+from jawloc.workflows.finish_training import evaluate_test_scans
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
-from jawloc.workflows.train import Job, evaluate_test_scans, train_and_test
-from jawloc.workflows.train_result import TrainResult, send_rest
+from jawloc.workflows.train import Job, train_and_test
+from jawloc.workflows.train_result import TrainResult, begun_before, finished_result, send_rest
 
 FOLDS = "folds"  # a param of the run, beside the settings
 
@@ -114,25 +120,29 @@ def _run_in(
     shown = evaluation_names(list(config.cache.objects), [p.stem for p in find_scans(config)])
     refuse_foreign(folder, "--model-name", shown, own_names(folder, run=True))
     params = {**config.as_params(), FOLDS: folds}
-    if resume and not (folder / CHECKPOINT).is_file():
-        return send_rest(config.base, folder)
+    if resume and is_finished(folder):
+        return finished_result(folder, config, folds)
+    resume = resume and begun_before(folder)
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
     choose_device(config.training.device)
     tell_sigmas(config.curriculum, config.network)
+    tell_slow_settings(config, config.requested)
     every = prepare_folds(config, folds)
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None
     work = CrossValidation(model_name, config, every, baselines, folder, same)
+    if run_id is not None:
+        _extend(work, run_id)
     unsent = folder / UNSENT
     with (
         tracked_run(config.base, model_name, params=params, run_id=run_id, unsent=unsent) as run,
-        run_folder(folder, overwrite=overwrite, resume=resume),
+        run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_folds(run, work)
         for number in range(1, folds + 1):
             if not work.is_finished(number):
-                train_fold(run, work, number)
+                train_fold(run, work, number, keep_part=not replaces)
         summary = evaluate_folds(run, work)
     (folder / CHECKPOINT).unlink()
     with suppress(ConnectionError):  # of folds that ended while it did not answer
@@ -140,7 +150,20 @@ def _run_in(
     return TrainResult(folder, summary)
 
 
-def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
+def _extend(work: CrossValidation, run_id: str) -> None:
+    """Let all folds have more epochs, if that is asked for before one is finished."""
+    before, now = planned_epochs(work.folder / CHECKPOINT), work.config.training.num_epochs
+    if before == now:
+        return
+    if work.is_finished(1):
+        raise InputError(
+            f"--resume: num_epochs may grow only as long as no fold is finished; it was {before} "
+            f"and is now {now}"
+        )
+    save_folds_checkpoint(work.folder / CHECKPOINT, work.same, run_id)
+
+
+def train_fold(parent: TrackedRun, work: CrossValidation, number: int, *, keep_part: bool) -> None:
     """Train and test one fold, as a run below the parent; or resume it."""
     folder = work.folder_of(number)
     data = work.folds[number - 1]
@@ -159,7 +182,8 @@ def train_fold(parent: TrackedRun, work: CrossValidation, number: int) -> None:
         resume=(folder / CHECKPOINT).is_file(),
         parent_run_id=parent.run_id,
         label=f"fold {number} of {len(work.folds)}",
-        after_epoch=mark_begun,
+        after_saving=mark_begun,
+        keep_part=keep_part,
     )
 
 
@@ -179,14 +203,15 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
         specimen_pattern=config.split.specimen_pattern,
         run_id=run.run_id,
     )
-    save_locator(joined, folder / f"{folder.name}.pth")
-    write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
-    evaluation = write_evaluation(run, work, alone)
     own = [json.loads((fold / "summary.json").read_text(encoding="utf-8")) for fold in folders]
     splits = [data.split for data in work.folds]
     specimens = specimens_of(work.folds[0].examples, config.split.specimen_pattern)
     summary = summarise_folds(work.name, splits, specimens, evaluations, own, joined.calibration)
     summary["run_id"] = run.run_id
+    joined = replace(joined, errors=held_out_errors(summary))
+    save_locator(joined, folder / f"{folder.name}.pth")
+    write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
+    evaluation = write_evaluation(run, work, alone)
     crops = {name: metrics.crops for name, metrics in evaluation.metrics().items()}
     summary["crops"] = {name: own and asdict(own) for name, own in crops.items()}
     write_text(folder / "out_of_fold.csv", out_of_fold_csv(summary))

@@ -32,6 +32,7 @@ DEMO_SETTINGS: dict[str, Any] = {
     "test_scans": 6,
     "initial_kernel_size": 6.0,
     "num_epochs": 45,
+    "network": {"coarse": 2},  # two stages, as on the grid of a real fish
 }
 
 

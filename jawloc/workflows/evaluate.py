@@ -12,14 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from jawloc.errors import reason_of
 from jawloc.geometry import Shape
-from jawloc.inference.comparison import Decision, compare, counted, lacking_specimens
+from jawloc.inference.comparison import Decision, compare, lacking_specimens
 from jawloc.inference.evaluate_scan import ScanEvaluation, evaluate_scan
 from jawloc.inference.locator import Locator, load_locator
-from jawloc.inference.metrics import ObjectMetrics
 from jawloc.inference.model_evaluation import Failure, ModelEvaluation
 from jawloc.inference.models import ModelOptions, file_digest, load_model
 from jawloc.reporting.evaluation_pictures import write_pictures
@@ -30,12 +27,14 @@ from jawloc.reporting.evaluation_report import (
     provenance_notes,
     write_report,
 )
+from jawloc.reporting.evaluation_text import describe_evaluation
 from jawloc.reporting.folders.own_files import evaluation_names, open_manifest
 from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.tracking import registry
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES, model_file
 from jawloc.scans.atomic import is_file_name
 from jawloc.scans.listing import ListedScan, describe_failure
+from jawloc.scans.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -85,31 +84,11 @@ class EvaluateResult:
     decision: Decision | None = None
 
     def __str__(self) -> str:
-        """Return the result in a few lines."""
-        lines, fair = [], self.evaluation.fair_metrics()
-        for name, metrics in self.evaluation.metrics().items():
-            lines.append(f"{name}: {_sentence(metrics)}")
-            if name in fair:
-                lines.append(f"{name}, fair scans only: {_sentence(fair[name])}")
-        lines += [f"note: {note}" for note in provenance_notes(self.evaluation)]
-        if self.evaluation.failed:
-            failed = counted(len(self.evaluation.failed), "scan")
-            lines.append(f"{failed} failed (the report gives the reasons)")
+        """Return the result as tables and notes."""
+        lines = describe_evaluation(self.evaluation)
         if self.decision is not None:
             lines.append(self.decision.reason)
         return "\n".join([*lines, f"Report: {self.folder / HTML_FILE}"])
-
-
-def _sentence(metrics: ObjectMetrics) -> str:
-    unit = metrics.success_unit
-    errors, crops = metrics.errors[unit], metrics.crops
-    held = f"{crops.whole} of {crops.scans}" if crops else "unknown, without masks, how many"
-    return (
-        f"mean radial error {errors.mean:.3f} {unit.replace('_', ' ')} in "
-        f"{counted(metrics.scans, 'scan')} (median {errors.median:.3f}, 95th percentile "
-        f"{errors.percentile_95:.3f}, worst {errors.worst:.3f}); {held} "
-        f"crops hold all of it"
-    )
 
 
 def folder_name(model: str) -> str:
@@ -205,7 +184,7 @@ def evaluate_scans(
     """
     evaluated: list[ScanEvaluation] = []
     failed: list[Failure] = []
-    with tqdm(scans, desc=title, unit="scan", disable=None) as bar:
+    with Progress(scans, desc=title, unit="scan") as bar:
         for scan in bar:
             try:
                 new = evaluate_scan(locator, scan, crop_size, objects)

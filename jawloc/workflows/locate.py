@@ -7,6 +7,7 @@ written, a thread reads the next scan.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from jawloc.errors import DiskFullError, reason_of
+from jawloc.errors import DiskFullError, InputError, reason_of
 from jawloc.geometry import voxels_to_lps_mm
 from jawloc.inference.crop import CropBox, crop_box_around, read_crop
 from jawloc.inference.crop_files import write_crop
@@ -34,11 +34,15 @@ from jawloc.inference.exports import (
     slicer_text,
 )
 from jawloc.inference.locator import Localisation
+from jawloc.reporting.contact_sheet import write_contact_sheet
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.figures.location import location_picture
+from jawloc.reporting.figures.style import write_png
+from jawloc.reporting.figures.thumbnail import thumbnail
 from jawloc.reporting.folders.own_files import own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.location_files import (
+    CONTACT_SHEET,
     TABLE,
     TABLES,
     LocateRequest,
@@ -47,32 +51,18 @@ from jawloc.reporting.location_files import (
     is_done,
     make_folders,
     remove_files,
+    thumbnail_of,
 )
+from jawloc.reporting.location_text import padding_note
 from jawloc.reporting.text_files import write_text
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan, describe_failure
 from jawloc.scans.manifest import start_manifest
+from jawloc.scans.orthogonal_slices import OrthogonalSlices, silhouettes
+from jawloc.scans.progress import Progress
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
-
-
-@dataclass(frozen=True)
-class LocateResult:
-    """How many scans were located, flagged, skipped since they were done before, and failed."""
-
-    located: int
-    flagged: int
-    skipped: int
-    failed: int
-    table: Path
-
-    def __str__(self) -> str:
-        parts = [f"{self.located} scan{'' if self.located == 1 else 's'} located"]
-        if self.flagged:
-            parts[0] += f" ({self.flagged} not to be trusted: see status and reason)"
-        parts += [f"{self.skipped} done before"] if self.skipped else []
-        parts += [f"{self.failed} failed (the table says why)"] if self.failed else []
-        return f"{', '.join(parts)}: {self.table}"
+from jawloc.workflows.locate_result import LocateResult
 
 
 @dataclass(frozen=True)
@@ -93,6 +83,7 @@ class LocatedScan:
     found: list[Localisation]
     windows: list[CropBox]
     crops: list[np.ndarray]  # none where nothing is made of them
+    projections: OrthogonalSlices | None  # of the image; None where no pictures are drawn
 
 
 def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Table) -> LocateResult:
@@ -112,12 +103,12 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
     KeyboardInterrupt
         Likewise.
     """
-    table = dict(table)
+    table, padded = dict(table), False
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
         _locked_folder(request, scans),
         _with_resume_hint(request.folder, count, len(scans)),
-        tqdm(total=len(scans), desc="locate", unit="scan", disable=None) as bar,
+        Progress(total=len(scans), desc="locate", unit="scan") as bar,
     ):
 
         def to_do() -> Iterator[tuple[ListedScan, str]]:
@@ -140,13 +131,22 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
             bar.update()
             if failed:
                 bar.write(describe_failure(scan, rows[0].reason or ""), file=sys.stderr)
-    return LocateResult(**count, table=request.folder / TABLE)
+            if not padded and any(row.crop_fit == "padded" for row in rows):
+                padded = True
+                bar.write(padding_note(request.crop_size, scan.name), file=sys.stderr)
+        sheet = write_sheet(request, table)
+    every = tuple(row for scan in scans for row in table[scan.name])
+    return LocateResult(**count, table=request.folder / TABLE, rows=every, sheet=sheet)
 
 
 @contextmanager
 def _locked_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Iterator[None]:
     """Lock the folder of results, and start its list of the files that jawloc wrote."""
-    written = {*TABLES, *(name for scan in scans for name in files_of(request, scan.name))}
+    written = {
+        *TABLES,
+        CONTACT_SHEET,
+        *(name for scan in scans for name in files_of(request, scan.name)),
+    }
     with locked_output_folder(request.folder):
         own = own_names(request.folder, run=is_run_folder(request.folder))
         refuse_foreign(request.folder, "--output-dir", written.__contains__, own)
@@ -223,7 +223,8 @@ def find_objects(request: LocateRequest, listed: ListedScan, read: ReadScan) -> 
     ]
     wanted = request.pictures or request.crop_format is not None
     crops = [read_crop(scan, window)[0] for window in windows] if wanted else []
-    return LocatedScan(scan, image, found, windows, crops)
+    projections = silhouettes(image) if request.pictures else None
+    return LocatedScan(scan, image, found, windows, crops, projections)
 
 
 def write_object(
@@ -235,9 +236,12 @@ def write_object(
     with _writing():
         if crop_file is not None:
             write_crop(request.folder / crop_file, located.crops[index], window, located.scan)
-        if picture_file is not None:
-            picture = location_picture(found, grid, located.image, located.crops[index], window)
+        if picture_file is not None and (sides := located.projections) is not None:
+            about = (found, grid, located.image, located.crops[index], window)
+            picture = location_picture(*about, projections=sides)
             save_figure(picture, request.folder / picture_file)
+            small = thumbnail(found, grid, sides, window)
+            write_png(small, request.folder / thumbnail_of(picture_file))
 
 
 def row_of(located: LocatedScan, index: int, about: Mapping[str, Any]) -> Row:
@@ -256,6 +260,15 @@ def write_tables(folder: Path, table: Table) -> None:
         write_text(folder / TABLE, csv_text(rows))  # the last, since it says what is done
 
 
+def write_sheet(request: LocateRequest, table: Table) -> Path | None:
+    """Write the page that shows every scan of the table; None without pictures."""
+    if not request.pictures:
+        return None
+    with _writing():
+        rows = [row for of_scan in table.values() for row in of_scan]
+        return write_contact_sheet(request.folder, rows, request.model)
+
+
 class _WritingError(OSError):
     """Results can't be written: unlike a scan that can't be read, this ends the work."""
 
@@ -267,6 +280,11 @@ def _writing() -> Iterator[None]:
     except DiskFullError as error:  # says which folder, and how much it needs
         raise _WritingError(error.errno, str(error)) from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # which no other scan need be
+            raise InputError(
+                "the names of a scan's results must not be too long for the disk; they would be, "
+                "of this scan or one of its objects"
+            ) from error
         raise _WritingError(error.errno, error.strerror or str(error)) from error
 
 

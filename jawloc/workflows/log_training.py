@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from jawloc.config import Config
 from jawloc.heatmaps.curriculum import start
 from jawloc.inference.exports import table_text
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
-from jawloc.reporting.figures import save_figure
+from jawloc.reporting.figures import figure_to_array, save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT, UNSENT
 from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_pictures
@@ -40,18 +43,18 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
             save_figure(picture, folder / f"{short}_heatmap_example{which}.png")
 
 
-def log_epoch(
-    run: TrackedRun, folder: Path, config: Config, data: Data, state: TrainingState
-) -> None:
-    """Log an epoch's metrics; where a sigma changed, also draw the new target and the prediction.
+def draw_epoch(
+    folder: Path, config: Config, data: Data, state: TrainingState
+) -> dict[str, np.ndarray]:
+    """Where a sigma changed, draw the new target and the prediction; write the targets' files.
 
-    Only stages whose sigma changed have their target drawn, each on its own heatmap grid.
+    Only stages whose sigma changed have their target drawn, each on its own heatmap grid. Return
+    the pictures (uint8, shape (rows, columns, 3)) by their rows in the image grid.
     """
-    record = state.records[-1]
-    run.log_epoch(record)
+    record, pictures = state.records[-1], {}
     before = state.records[-2].sigmas_voxels if len(state.records) > 1 else ()
     if before == record.sigmas_voxels:
-        return
+        return {}
     example = data.examples[data.split.train_ids[0]].read()
     stages = config.network.stages()
     for number, (stage, sigma) in enumerate(zip(stages, record.sigmas_voxels, strict=True)):
@@ -59,13 +62,34 @@ def log_epoch(
             continue
         target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
         row = "heatmap/train" if stage is stages[-1] else f"heatmap/train_{stage.name}"
-        run.log_heatmap(target, row, record.epoch)
         which = f"_{stage.name}" if stage.name else ""
-        save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
+        path = folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png"
+        pictures[row] = save_figure(target, path)
     example = data.examples[data.split.val_ids[0]].read()
-    title = f"Validation, best of {record.epoch} epochs"
+    title = f"Validation, weights of epoch {state.best_epoch}"
     seen = predicted_picture(example, best_locator(state, config), title)
-    run.log_heatmap(seen, "heatmap/val", record.epoch)
+    pictures["heatmap/val"] = figure_to_array(seen)
+    seen.clear()
+    return pictures
+
+
+def log_epoch(run: TrackedRun, state: TrainingState, pictures: Mapping[str, np.ndarray]) -> None:
+    """Log the last epoch's metrics, and what `draw_epoch` drew."""
+    record = state.records[-1]
+    run.log_epoch(record)
+    for row, picture in pictures.items():
+        run.log_heatmap(picture, row, record.epoch)
+
+
+def log_missing(
+    run: TrackedRun, folder: Path, config: Config, data: Data, state: TrainingState
+) -> None:
+    """Log the last epoch of a resumed run again, as far as it was killed before it had."""
+    if not state.records:
+        return
+    with torch.random.fork_rng():  # the epoch's own drawing comes before its checkpoint
+        pictures = draw_epoch(folder, config, data, state)
+    log_epoch(run, state, pictures)
 
 
 def best_locator(state: TrainingState, config: Config) -> Locator:

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from jawloc.config import Config, change_config
 from jawloc.errors import InputError
+from jawloc.geometry import Shape
 from jawloc.scans.cache import ExampleFile, build_cache, largest_size, open_example
 from jawloc.scans.cache.layout import DEFAULT_SIZE
 from jawloc.scans.labelled import find_labelled_dicoms
@@ -93,6 +96,7 @@ def prepare_data(
     data = Data(split, examples, read)
     if warn and processes.is_main:
         warn_without_extents(data.select(split.train_ids), config.presence_classifier)
+        tell_small_scans([*examples.values()], config.crop.crop_size)
     return data
 
 
@@ -102,7 +106,21 @@ def prepare_folds(config: Config, folds: int) -> tuple[Data, ...]:
     splits = cross_validation_splits([path.stem for path in scans], folds, config.split)
     examples, read = _examples(config, scans, splits, SINGLE_PROCESS, folds=True)
     warn_without_extents(list(examples.values()), config.presence_classifier)
+    tell_small_scans([*examples.values()], config.crop.crop_size)
     return tuple(Data(split, examples, read) for split in splits)
+
+
+def tell_small_scans(examples: Sequence[ExampleFile], crop_size: Shape) -> None:
+    """Print a note if the crop is larger than a scan, whose crop is then padded."""
+    shapes = [example.source_grid.shape_zyx for example in examples]
+    small = [shape for shape in shapes if any(np.greater(crop_size, shape))]
+    if small:
+        fits = np.minimum(crop_size, np.min(shapes, axis=0)).tolist()
+        print(
+            f"note: crop_size {list(crop_size)} is larger than {len(small)} of {len(shapes)} "
+            f"scans, whose crops are padded; crop_size {fits} fits all",
+            file=sys.stderr,
+        )
 
 
 def _examples(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -11,44 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from jawloc.config import Config
 from jawloc.config.sigmas import tell_sigmas
-from jawloc.inference.calibrate import calibrate
-from jawloc.inference.evaluate_scan import PointFinder, evaluate_positions, mean_position
-from jawloc.inference.locator import Locator, save_locator
-from jawloc.inference.mask_share import choose_mask_shares, shares_of
-from jawloc.inference.metrics import PositionErrors
+from jawloc.config.slow_settings import tell_slow_settings
+from jawloc.inference.evaluate_scan import PointFinder
 from jawloc.inference.predict import predict_stages
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
     UNSENT,
+    is_finished,
     locked_run_folder,
     output_folder,
     run_folder,
 )
-from jawloc.reporting.summary import summarise_run
-from jawloc.reporting.tracking.runs import tracked_run
-from jawloc.training.checkpoint import check_settings, load_checkpoint, save_checkpoint
+from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.scans.progress import Progress
+from jawloc.training.checkpoint import (
+    check_settings,
+    load_checkpoint,
+    planned_epochs,
+    save_checkpoint,
+)
 from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.device import choose_rank_device
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
+from jawloc.training.interruption import interruptions_held
 from jawloc.training.loop import TrainingState, fit, planned_training, start_training
 from jawloc.training.network import build_network
-from jawloc.training.presence_training import train_presence_classifier
-from jawloc.training.provenance import record_network
 from jawloc.training.records import EpochRecord
-from jawloc.training.splits import specimens_of
+from jawloc.training.schedule import extend
+from jawloc.workflows.finish_training import finish_training
 from jawloc.workflows.log_training import (
-    best_locator,
-    draw_results,
+    draw_epoch,
     log_epoch,
     log_inputs,
-    log_results,
+    log_missing,
 )
 from jawloc.workflows.prepare_data import Data, prepare_data
-from jawloc.workflows.train_result import TrainResult, send_rest
+from jawloc.workflows.train_result import TrainResult, begun_before, finished_result
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,18 @@ def run_training(
     if processes.is_main:
         claim = locked_run_folder(config.base, model_name, list(config.cache.objects), **how)
     else:  # when the others look, the name may be taken by the main process
-        claim = nullcontext(output_folder(config.base, model_name, overwrite=True, resume=resume))
+        claim = nullcontext(output_folder(config.base, model_name, overwrite=True, resume=False))
     with claim as folder:
-        if resume and not (folder / CHECKPOINT).is_file():
-            return send_rest(config.base, folder) if processes.is_main else None
+        with processes.main_process_first():  # which clears up after a killed one
+            if resume and is_finished(folder):
+                return finished_result(folder, config) if processes.is_main else None
+            resume = resume and begun_before(folder, say=processes.is_main)
         if resume:
             check_settings(folder / CHECKPOINT, config.as_params())
         device = choose_rank_device(config.training.device, processes.world_size)
         if processes.is_main:
             tell_sigmas(config.curriculum, config.network)
+            tell_slow_settings(config, config.requested)
         data = prepare_data(config, processes)
         job = Job(model_name, config, data, folder, baselines or {}, processes)
         summary = train_and_test(job, device, started, overwrite=overwrite, resume=resume)
@@ -119,36 +125,83 @@ def train_and_test(
     resume: bool,
     parent_run_id: str | None = None,
     label: str = "train",
-    after_epoch: Callable[[], object] = lambda: None,
+    after_saving: Callable[[], object] = lambda: None,
+    keep_part: bool = True,
 ) -> dict[str, Any] | None:
     """Do one training as an MLflow run; its seconds count from `started` (`perf_counter()`)."""
-    config, folder, fingerprint = job.config, job.folder, job.fingerprint()
+    config, folder = job.config, job.folder
     state = start_state(config, device)
-    run_id = load_checkpoint(folder / CHECKPOINT, state, fingerprint) if resume else None
+    run_id = load_state(job, state) if resume else None
     if not job.processes.is_main:
         deque(train(state, config, job.data, job.processes), maxlen=0)
         return None
     earlier = sum(record.seconds for record in state.records)  # of the interrupted run
+    earlier += state.unfinished.seconds if state.unfinished else 0.0
     of_run: dict[str, Any] = {"parent_run_id": parent_run_id, "run_id": run_id}
     of_run |= {"params": config.as_params(), "unsent": folder / UNSENT}
     with (
         tracked_run(config.base, job.name, **of_run) as run,
-        run_folder(folder, overwrite=overwrite, resume=resume),
+        run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_inputs(run, folder, config, job.data)
-        for _ in train(state, config, job.data, job.processes, label=label):
-            # in this order, an interruption between the two repeats an epoch instead of losing it
-            log_epoch(run, folder, config, job.data, state)
-            save_checkpoint(folder / CHECKPOINT, state, fingerprint, run.run_id)
-            after_epoch()
-        locator = finish_locator(folder, state, config, job.data, run.run_id)
-        evaluations = evaluate_test_scans(locator, config, job.data, job.baselines)
-        draw_results(folder, locator, evaluations["test"], state, config, job.data)
-        seconds = earlier + time.perf_counter() - started
-        summary = {**summarise(job, state, evaluations, locator, seconds), "run_id": run.run_id}
-        log_results(run, folder, summary, state.records)
+        if run_id is not None:
+            log_missing(run, folder, config, job.data, state)
+        learn(job, state, run, after_saving, label, keep_part=keep_part and not replaces)
+        # it may have been interrupted after its numbers were logged
+        known = None if run_id is None else run.number("total_seconds")
+        summary = finish_training(
+            run, job, state, lambda: known or earlier + time.perf_counter() - started
+        )
     (folder / CHECKPOINT).unlink()
     return summary
+
+
+def learn(
+    job: Job,
+    state: TrainingState,
+    run: TrackedRun,
+    after_saving: Callable[[], object],
+    label: str,
+    *,
+    keep_part: bool,
+) -> None:
+    """Train, with a checkpoint after every epoch, and within one when interrupted.
+
+    `keep_part`: whether a part of the first epoch is kept; else an earlier model comes back.
+    """
+    config, folder, fingerprint = job.config, job.folder, job.fingerprint()
+
+    def save() -> None:
+        save_checkpoint(folder / CHECKPOINT, state, fingerprint, run.run_id)
+        after_saving()
+
+    with _stop_requests(job.processes) as should_stop:
+        how: dict[str, Any] = {"label": label, "should_stop": should_stop}
+        for _ in train(state, config, job.data, job.processes, **how):
+            # in this order, a process that is killed has logged nothing that isn't saved, and what
+            # is saved but not logged, `log_missing` logs later
+            pictures = draw_epoch(folder, config, job.data, state)
+            save()
+            log_epoch(run, state, pictures)
+        if state.unfinished is not None and (keep_part or state.records):
+            save()
+
+
+def _stop_requests(processes: Processes) -> AbstractContextManager[Callable[[], bool]]:
+    if processes.world_size > 1:  # the others would wait for this one's batches
+        return nullcontext(lambda: False)
+    said = b"\nstopping after this batch; once more stops at once\n"
+    return interruptions_held(say=lambda: os.write(2, said))
+
+
+def load_state(job: Job, state: TrainingState) -> str:
+    """Bring a fresh state to where the interrupted run stopped; return the id of its run."""
+    path, config, scans = job.folder / CHECKPOINT, job.config.training, job.data.split.train_ids
+    run_id = load_checkpoint(path, state, job.fingerprint())
+    planned = replace(config, num_epochs=planned_epochs(path))
+    before, now = (planned_training(each, len(scans)) for each in (planned, config))
+    extend(state, before, now, math.ceil(len(scans) / config.batch_size))
+    return run_id
 
 
 def start_state(config: Config, device: torch.device) -> TrainingState:
@@ -171,6 +224,7 @@ def train(
     loaded: ScanTensors | None = None,
     progress: bool = True,
     label: str = "train",
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochRecord]:
     """Run fit() with a progress bar.
 
@@ -188,10 +242,11 @@ def train(
         config.network.stages(),
         predict_stages,
         processes,
+        should_stop,
     )
     done, total = len(state.records), training.num_epochs
-    hidden = None if processes.is_main and progress else True  # None: shown on a terminal
-    with tqdm(total=total, initial=done, unit="epoch", desc=label, disable=hidden) as bar:
+    shown = processes.is_main and progress
+    with Progress(total=total, initial=done, unit="epoch", desc=label, shown=shown) as bar:
         for record in epochs:
             if (end := state.last_epoch(training)) is not None:
                 bar.total = end  # the curriculum has settled: now the end is known
@@ -216,73 +271,3 @@ def _load_parts(
         )
     )
     return train_scans, val_scans
-
-
-def finish_locator(
-    folder: Path, state: TrainingState, config: Config, data: Data, run_id: str
-) -> Locator:
-    """Build, calibrate and save the locator with the best weights."""
-    split = data.split
-    tested, chosen_by, trained_on = (
-        data.select(ids) for ids in (split.test_ids, split.val_ids, split.train_ids)
-    )
-    locator = choose_mask_shares(best_locator(state, config), chosen_by, trained_on)
-    learned = train_presence_classifier(
-        trained_on,
-        config.cache.objects,
-        config.augmentation,
-        config.presence_classifier,
-        seed=config.training.seed,
-        device=next(state.network.parameters()).device,
-        memory_budget_gb=config.training.memory_budget_gb,
-    )
-    pattern = config.split.specimen_pattern
-    locator = replace(
-        locator,
-        presence_classifiers=() if learned is None else (learned,),
-        provenance=record_network(
-            {
-                "train": trained_on,
-                "validation": chosen_by,
-                "calibration": [*tested, *chosen_by],
-                "test": tested,
-            },
-            locator.sigma_voxels[0],
-            specimen_pattern=pattern,
-            run_id=run_id,
-        ),
-    )
-    locator = calibrate(locator, tested, chosen_by, trained_on, specimen_pattern=pattern)
-    save_locator(locator, folder / f"{folder.name}.pth")
-    return locator
-
-
-def evaluate_test_scans(
-    locator: Locator, config: Config, data: Data, baselines: Mapping[str, PointFinder]
-) -> dict[str, PositionErrors]:
-    """Find the objects in the test scans, with the network and with each baseline."""
-    finders: dict[str, PointFinder] = {
-        "test": lambda example: locator.predict(example.image).points_voxels,
-        "mean_position": mean_position(data.select(data.split.train_ids)),
-        **baselines,
-    }
-    scans, names = data.select(data.split.test_ids), list(config.cache.objects)
-    return {
-        key: PositionErrors(tuple(evaluate_positions((s.read() for s in scans), find, names)))
-        for key, find in finders.items()
-    }
-
-
-def summarise(
-    job: Job,
-    state: TrainingState,
-    evaluations: Mapping[str, PositionErrors],
-    locator: Locator,
-    seconds: float,
-) -> dict[str, Any]:
-    """Return what summary.json says of a training."""
-    specimens = specimens_of(job.data.examples, job.config.split.specimen_pattern)
-    split, calibration = job.data.split, locator.calibration
-    summary = summarise_run(job.name, split, state, evaluations, seconds, specimens, calibration)
-    shares = shares_of(locator)
-    return {**summary, "mask_share": shares} if shares else summary

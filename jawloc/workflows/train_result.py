@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jawloc.reporting.folders.run_folder import UNSENT, with_unsent
-from jawloc.reporting.summary import describe_run
+from jawloc.config import Config, load_config
+from jawloc.reporting.folders.run_folder import CHECKPOINT, SUMMARY, UNSENT, with_unsent
+from jawloc.reporting.run_text import describe_run
 from jawloc.reporting.tracking.runs import send_unsent
+from jawloc.scans.progress import Progress
+from jawloc.training.checkpoint import refuse_changes
 
 
 @dataclass(frozen=True)
@@ -32,4 +36,32 @@ def send_rest(root: Path, folder: Path) -> TrainResult:
     """
     for place in with_unsent(folder):
         send_unsent(root, place / UNSENT)
-    return TrainResult(folder, json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+    return TrainResult(folder, json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+
+
+def begun_before(folder: Path, *, say: bool = True) -> bool:
+    """Return whether a folder holds an interrupted run; if not, say that the run begins now."""
+    begun = (folder / CHECKPOINT).is_file()
+    if say and not begun:
+        _say(f"nothing was kept yet of a run {folder.name!r}; it begins")
+    return begun
+
+
+def finished_result(folder: Path, config: Config, folds: int | None = None) -> TrainResult:
+    """Return what a finished run showed, and send what waits of it.
+
+    The process may have been ended after its last work, but before it said so. Raises InputError if
+    the run's settings differ from these, and ConnectionError if something waits for a store that
+    still does not answer.
+    """
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    known = {k: str(v) for k, v in load_config(folder / "config.yml").as_params().items()}
+    known["folds"] = str(summary.get("folds"))
+    refuse_changes(folder.name, known, {**config.as_params(), "folds": folds}, finished=True)
+    result = send_rest(config.base, folder)
+    _say(f"{folder.name!r} is finished; --overwrite trains it anew")
+    return result
+
+
+def _say(sentence: str) -> None:
+    Progress.write(f"--resume: {sentence}", file=sys.stderr)

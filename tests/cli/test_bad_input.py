@@ -51,7 +51,6 @@ def refused(lab, jawloc, monkeypatch):
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert files_below(lab) == before
-        assert not (lab / "script_output").exists()
         return result
 
     return run
@@ -261,6 +260,8 @@ def test_a_bad_scan_does_not_cost_the_model_that_was_to_be_replaced(lab, scans, 
 
 def test_nothing_to_resume(lab, sentence):
     folder = lab / "script_output" / "jaw_location" / "blue"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").touch()
     assert sentence("--model-name", "blue", "--resume") == (
         f"--resume: {folder} holds no interrupted run; received 'blue'"
     )

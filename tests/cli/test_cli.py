@@ -149,14 +149,15 @@ def test_a_bug_is_not_hidden(lab, jawloc, monkeypatch):
     assert isinstance(jawloc("cache", "build").exception, KeyError)
 
 
-def test_an_interruption_before_a_run_has_begun_is_one_word(lab, jawloc, monkeypatch):
+def test_an_interruption_before_a_run_has_begun_is_one_sentence(lab, jawloc, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jawloc.workflows.prepare_data.build_cache", interrupted)
     before = files_below(lab)
     result = jawloc("train")
-    assert (result.exit_code, result.stderr) == (130, "Error: interrupted\n")
+    said = "Error: interrupted; the same command begins again\n"
+    assert (result.exit_code, result.stderr) == (130, said)
     assert files_below(lab) == before
 
 
@@ -368,7 +369,10 @@ def test_ui_opens_the_store_that_the_config_names(lab, jawloc, monkeypatch, tmp_
 
 # waits after the second epoch, long enough to be interrupted
 WAITING = """
-import signal, time
+import os, signal
+told, tell = os.pipe()
+os.set_blocking(tell, False)
+signal.set_wakeup_fd(tell)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 import jawloc.workflows.train as experiment
 from jawloc.cli import jawloc
@@ -377,7 +381,7 @@ def save_and_wait(path, state, *rest):
     save(path, state, *rest)
     if len(state.records) == 2:
         print("two epochs are done", flush=True)
-        time.sleep(600)
+        os.read(told, 1)
 experiment.save_checkpoint = save_and_wait
 jawloc()
 """
@@ -408,10 +412,11 @@ def test_an_interrupted_run_is_killed_in_the_store_and_can_be_gone_on_with(
 ):
     """Regression: the lab's Ctrl-C saved a partial model as if it were finished."""
     write_config(lab, num_epochs=4)
-    code, said = interrupt(lab, getattr(signal, name), "--model-name", "blue")
-    assert code == 130
+    number = getattr(signal, name)
+    code, said = interrupt(lab, number, "--model-name", "blue")
+    assert code == 128 + number
     assert said.rstrip().splitlines()[-1] == (
-        "Error: interrupted; the same command with --resume goes on from its last whole epoch"
+        "Error: interrupted; the same command with --resume goes on from its last checkpoint"
     )
     assert "Traceback" not in said
     folder = lab / "script_output" / "jaw_location" / "blue"

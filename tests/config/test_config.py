@@ -610,11 +610,14 @@ def test_settings_that_spoil_each_other_are_refused(written, settings, sentence)
     ("size", "network", "coarse", "stride", "window"),
     [
         ([512, 128, 128], {}, 4, 4, 64),
-        ([96, 48, 48], {}, 2, 2, 32),
-        ([24, 40, 31], {}, 1, 2, 32),
+        ([128, 64, 64], {}, 2, 2, 32),
+        ([96, 48, 48], {}, 1, 2, 32),
+        ([24, 40, 31], {}, 1, 1, 16),
+        ([24, 40, 31], {"stride": 2}, 1, 2, 32),
+        ([96, 48, 48], {"coarse": 2}, 2, 2, 32),
         ([512, 128, 128], {"coarse": 1}, 1, 4, 64),
         ([96, 48, 48], {"coarse": 1, "stride": 4}, 1, 4, 64),
-        ([96, 48, 48], {"window": [48, 48, 48]}, 2, 2, 48),
+        ([128, 64, 64], {"window": [48, 48, 48]}, 2, 2, 48),
         ([512, 128, 128], {"name": "attention-unet"}, 1, 4, 64),
     ],
 )
@@ -666,8 +669,8 @@ def sigmas(config):
         ([512, 128, 128], 3, 1.5, (6, 6, 3, 1.5)),
         ([512, 128, 128], 8, 4.0, (8, 6, 4, 4)),
         ([512, 128, 128], 8, 8.0, (8, 8, 8, 8)),
-        ([96, 48, 48], 6, 1.0, (6, 1.5, 2, 1)),
-        ([96, 48, 48], 8, 4.0, (8, 4, 4, 4)),
+        ([128, 64, 64], 6, 1.0, (6, 1.5, 2, 1)),
+        ([128, 64, 64], 8, 4.0, (8, 4, 4, 4)),
         ([24, 40, 31], 8, 1.0, ("auto", "auto", "auto", 1)),  # one stage: nothing to decide
     ],
 )
@@ -684,7 +687,7 @@ def test_the_sigmas_of_two_stages_are_decided_and_logged(written, size, initial,
     assert sigmas(load_config(written(config.as_yaml(), "kept.yml"))) == expected
 
 
-@pytest.mark.parametrize("size", [[512, 128, 128], [96, 48, 48]])
+@pytest.mark.parametrize("size", [[512, 128, 128], [128, 64, 64]])
 def test_the_default_search_space_is_valid_and_moves_what_gives_the_position(written, size):
     space = yaml.safe_load(
         (Path(__file__).parents[2] / "jawloc/workflows/tune/curriculum.yml").read_text(
@@ -748,7 +751,7 @@ def test_a_sigma_that_a_stage_cannot_represent_is_refused(written, settings, sen
 
 
 def test_a_minimum_sigma_too_wide_for_the_window_is_refused(written):
-    path = written({"downsampled_dicom_size": [96, 48, 48]})
+    path = written({"downsampled_dicom_size": [128, 64, 64]})
     assert refusal(path, overrides=["curriculum.minimum_sigma=4.5"]) == (
         "--set: curriculum.minimum_sigma must be at most 4 with a network.window of 32, or its "
         "heatmaps don't fit into the window; received 4.5"
@@ -814,7 +817,7 @@ def test_what_is_auto_is_decided_anew_when_a_setting_changes(written):
     changed = change_config(config, {"network.stride": 2}, source="x")
     assert changed.network.window == (32, 32, 32)
     assert change_config(changed, {"network.stride": 4}, source="x").network == config.network
-    smaller = change_config(config, {"downsampled_dicom_size": [96, 48, 48]}, source="x")
+    smaller = change_config(config, {"downsampled_dicom_size": [128, 64, 64]}, source="x")
     network = smaller.network
     assert (network.stride, network.coarse, network.window) == (2, 2, (32, 32, 32))
     # what was set by hand stays, in a change too

@@ -256,7 +256,7 @@ def test_the_file_loads_with_weights_only_and_holds_what_its_weights_need(tmp_pa
             "stride": 2,
             "coarse": 1,
             "window": "auto",
-            "skip_connections": "concatenate",
+            "skip_connections": "add",
             "mask_supervision": "auto",
         },
         "downsampled_dicom_size": SIZE,
@@ -268,6 +268,7 @@ def test_the_file_loads_with_weights_only_and_holds_what_its_weights_need(tmp_pa
         "test_time_augmentation": True,
         "presence_classifiers": [],
         "calibration": None,
+        "errors": None,
         "provenance": None,
     }
 

@@ -10,8 +10,8 @@ import pytest
 from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.metrics import PositionErrors
+from jawloc.reporting.run_text import describe_run
 from jawloc.reporting.summary import (
-    describe_run,
     flatten,
     radius_summary,
     summarise_run,
@@ -164,9 +164,12 @@ def test_the_terminal_shows_every_way_to_find_the_jaw(tmp_path):
     said = describe_run(summarised(brightest_spot=evaluation(5.0, 7.0)), tmp_path).splitlines()
     assert said == [
         "Mean radial error on 2 test scans (not seen in training):",
-        "  jawloc             1.50 downsampled voxels,   6.00 full-size voxels,  0.150 mm",
-        "  mean position     10.00 downsampled voxels,  40.00 full-size voxels,  1.000 mm",
-        "  brightest spot     6.00 downsampled voxels,  24.00 full-size voxels,  0.600 mm",
+        "                  downsampled voxels  full-size voxels     mm",
+        "  jawloc                        1.50              6.00  0.150",
+        "  mean position                10.00             40.00  1.000",
+        "  brightest spot                6.00             24.00  0.600",
+        "  3 epochs in 12 s; the weights are those of epoch 2, at sigma 6.00 "
+        "(validation 1.50 voxels)",
         f"Pictures, tables and the model: {tmp_path}",
         "Compare runs in the browser: jawloc ui",
     ]
@@ -181,8 +184,9 @@ def test_test_scans_of_one_specimen_are_said_to_be_of_one(tmp_path):
 
 def test_without_spacing_the_terminal_says_why_there_are_no_mm(tmp_path):
     said = describe_run(summarised(mm=False), tmp_path).splitlines()
-    assert said[1] == "  jawloc             1.50 downsampled voxels,   6.00 full-size voxels"
-    assert said[3] == "  (no mm: the scans' files don't say how large a voxel is)"
+    assert said[1] == "                 downsampled voxels  full-size voxels"
+    assert said[2] == "  jawloc                       1.50              6.00"
+    assert said[4] == "  (no mm: the scans' files don't say how large a voxel is)"
 
 
 # --- several objects -----------------------------------------------------------------------------
@@ -262,15 +266,24 @@ def test_summary_metrics_name_the_object():
 
 def test_the_terminal_names_each_objects_error_and_how_few_scans_show_it(tmp_path):
     said = describe_run(of_two(), tmp_path).splitlines()
-    assert said[:7] == [
+    assert said[:8] == [
         "Mean radial error on 2 test scans (not seen in training):",
-        "  jawloc             3.00 downsampled voxels,  12.00 full-size voxels,  0.300 mm",
-        "    upper            2.00 downsampled voxels,   8.00 full-size voxels,  0.200 mm",
-        "    lower (1 scan)   5.00 downsampled voxels,  20.00 full-size voxels,  0.500 mm",
-        "  mean position     20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
-        "    upper           20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
-        "    lower (1 scan)  20.00 downsampled voxels,  80.00 full-size voxels,  2.000 mm",
+        "                    downsampled voxels  full-size voxels     mm",
+        "  jawloc                          3.00             12.00  0.300",
+        "    upper                         2.00              8.00  0.200",
+        "    lower (1 scan)                5.00             20.00  0.500",
+        "  mean position                  20.00             80.00  2.000",
+        "    upper                        20.00             80.00  2.000",
+        "    lower (1 scan)               20.00             80.00  2.000",
     ]
+
+
+def test_a_model_that_is_no_better_than_the_mean_position_is_called_so(tmp_path):
+    """Regression: nothing said so, and each of its scans may have the status ok."""
+    lost = summarised() | {"test_error": summarised()["mean_position_error"]}
+    said = describe_run(lost, tmp_path)
+    assert "WARNING: this model is no better than a guess, whatever a scan's status" in said
+    assert "WARNING" not in describe_run(summarised(), tmp_path)
 
 
 def test_keys_are_joined_and_what_is_unknown_is_left_out():

@@ -199,6 +199,18 @@ def test_names_that_were_given_before_stay_and_are_not_given_again(tmp_path):
     assert names_of(b, known={a: "x", tmp_path / "c.tif": "b_x"}) != ["b_x"]
 
 
+def test_a_very_long_name_leaves_room_for_endings_and_stays_unique(tmp_path):
+    """Regression: the results of a scan with a name of 230 bytes could not be written."""
+    places = [tmp_path / folder / f"{'鱼' * 76}.tif" for folder in "ab"]
+    names = names_of(*places)
+    assert [len(name.encode()) <= 180 for name in names] == [True, True]
+    assert [name.partition("~")[0] for name in names] == [f"a_{'鱼' * 56}", f"b_{'鱼' * 56}"]
+    assert len(set(names)) == 2
+    assert names_of(*places[::-1]) == names[::-1]  # the same each time
+    assert names_of(places[0], known={places[0]: "鱼" * 76}) == ["鱼" * 76]
+    assert names_of(tmp_path / f"{'f' * 180}.tif") == ["f" * 180]
+
+
 def test_a_home_folder_of_nobody_is_listed_like_a_missing_file(tmp_path):
     (tmp_path / "list.txt").write_text("~nobody_at_all.tif\n")
     assert names_of(tmp_path / "list.txt") == ["~nobody_at_all"]

@@ -21,7 +21,9 @@ from jawloc.training.stages import NetworkConfig
 
 SHAPE = (16, 12, 12)
 STRIDE = 2
-NETWORK = NetworkConfig(name="unet", coarse=1, channels=(4, 8), stride=STRIDE)
+NETWORK = NetworkConfig(
+    name="unet", coarse=1, channels=(4, 8), stride=STRIDE, skip_connections="concatenate"
+)
 STILL = AugmentationConfig(enabled=False)
 MOVED = AugmentationConfig(rotation_degrees_zyx=(180.0, 10.0, 10.0), shift=0.1, noise=0.02)
 CURRICULUM = CurriculumConfig(
@@ -89,6 +91,7 @@ def training_config(**changes: object) -> TrainingConfig:
         "learning_rate_schedule": "cooldown",
         "warmup_epochs": 1,
         "cooldown_share": 0.3,
+        "best_epoch_from": "start",
         "weight_decay": 0.01,
         "weight_average_epochs": 1.0,
         "loss": "kl",

@@ -54,7 +54,10 @@ def blobs(points: torch.Tensor, sigma: float) -> torch.Tensor:
     ("size", "coarse"),
     [
         ((512, 128, 128), 4),
-        ((96, 48, 48), 2),
+        ((128, 64, 64), 2),
+        ((96, 48, 48), 1),  # few enough voxels for one stage
+        ((64, 64, 64), 1),
+        ((65, 64, 64), 2),
         ((24, 40, 31), 1),
         ((191, 95, 96), 2),
         ((95, 47, 48), 1),

@@ -362,7 +362,7 @@ def test_the_best_epoch_can_be_chosen_from_the_cooldown(monkeypatch, begin, shar
 
 def test_the_kept_weights_give_the_recorded_error_again():
     state = train(training_config(num_epochs=6))
-    network = build_network(NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE), 1)
+    network = build_network(NETWORK, 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
     assert validate(network, VAL, best.sigmas_voxels, ONE_STAGE) == (best.val,)

@@ -190,7 +190,7 @@ def test_any_other_device_is_refused_by_name(name):
 def test_a_network_whose_features_are_added_has_fewer_weights_and_the_same_heatmap(size, stride):
     torch.manual_seed(0)
     config = NetworkConfig(coarse=1, channels=(4, 8, 12), stride=stride)
-    joined = build_network(config, 2)
+    joined = build_network(replace(config, skip_connections="concatenate"), 2)
     added = build_network(replace(config, skip_connections="add"), 2)
     image = torch.randn(1, 1, *size)
     assert added(image).shape == joined(image).shape == (1, 2, *heatmap_shape(size, stride))

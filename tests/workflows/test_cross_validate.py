@@ -125,7 +125,7 @@ def test_the_terminal_says_the_out_of_fold_error(done):
     lab, result = done
     said = summary(outputs(lab))
     assert "Mean radial error on all 5 scans of 5 specimens" in result.stdout
-    assert f"{said['out_of_fold_error']['mm']:.3f} mm" in result.stdout
+    assert f"  {said['out_of_fold_error']['mm']:.3f}  " in result.stdout
     assert str(outputs(lab)) in result.stdout
 
 
@@ -303,7 +303,7 @@ def test_going_on_repeats_the_uninterrupted_run_and_keeps_finished_folds(
         patch.setattr(experiment, "save_checkpoint", interrupted_after(save, epochs))
         result = jawloc(*words, "parts")
     assert result.exit_code == 130
-    assert "--resume goes on from its last whole epoch" in result.stderr
+    assert "--resume goes on from its last checkpoint" in result.stderr
     _, found = runs(quick)
     assert found["parts"].info.status == "KILLED"
     assert found["parts fold 2" if epochs > 2 else "parts fold 1"].info.status == "KILLED"

@@ -224,8 +224,9 @@ def test_the_numbers_of_a_model_whose_errors_are_known(jawloc, lab, known_errors
     model_wrong_by(lab / "m.pth", 3)
     result = jawloc("evaluate", "m.pth", LAB, *OPTIONS, "--radius", 0.01, "--radius", 1000)
     assert result.exit_code == 0, result.output
-    assert "jaw: mean radial error" in result.stdout
     said = content()
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("  jaw  ")]
+    assert line.split()[1:3] == ["5", f"{said['objects']['jaw']['errors']['mm']['mean']:.3f}"]
     assert said["scans"] == {"evaluated": 5, "failed": 0}
     assert said["radius_unit"] == "mm"
     jaw = said["objects"]["jaw"]
@@ -343,7 +344,9 @@ def test_scans_that_fail_are_named_and_the_others_evaluated(jawloc, lab):
     assert set(reasons) == {"unlabelled", "empty", "junk", "gone"}
     page = Path("out/evaluation.html").read_text(encoding="utf-8")
     assert all(f">{name}<" in page for name in reasons)
-    assert "4 scans failed" in result.stdout
+    assert "4 scans failed, so the exit code is 1:" in result.stdout
+    for failure in said["failed"]:  # why, not only how many
+        assert " ".join(failure["reason"].split()) in result.stdout
 
 
 def test_a_report_even_if_every_scan_failed_and_nothing_is_promoted(jawloc, lab):

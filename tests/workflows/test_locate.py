@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -83,7 +84,10 @@ def point(row) -> list[float]:
 def test_positions_are_the_locators_in_every_table(locate, here):
     result = locate("a/fish.dcm", "c.nii.gz")
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{DOUBTFUL}: out/locations.csv\n"
+    heading, *found, last = result.stdout.splitlines()
+    assert heading.split() == ["scan", "z", "y", "x", "spread", "status"]
+    assert [line.split()[0] for line in found] == ["fish", "c"]
+    assert last == f"{DOUBTFUL}: out/locations.csv"
     fish, c = table()
     assert list(fish) == list(COLUMNS)
     locator = load_locator(here / "m.pth")
@@ -203,6 +207,20 @@ def test_a_picture_a_scan(locate, here):
     assert {p.name for p in Path("out/pictures").iterdir()} == {"c.png", "t.png"}
 
 
+def test_the_contact_sheet_shows_every_scan_also_those_that_were_done_before(locate, here):
+    options = ("--crop-size", "12", "--no-crops")
+    assert locate("c.nii.gz", options=options).exit_code == 0
+    result = locate("c.nii.gz", "a/fish.dcm", "gone.tif", options=("--resume", *options))
+    assert result.stdout.splitlines()[-1].endswith("first: out/contact_sheet.html")
+    page = Path("out/contact_sheet.html").read_text(encoding="utf-8")
+    assert page.index("<h2>gone</h2>") < min(page.index(f"<h2>{n}</h2>") for n in ("c", "fish"))
+    for name in ("c", "fish"):
+        small = Path(f"out/thumbnails/{name}.png").read_bytes()
+        assert base64.b64encode(small).decode() in page
+        with Image.open(f"out/thumbnails/{name}.png") as picture:
+            assert picture.height <= 241
+
+
 def test_without_crops_and_pictures_there_are_tables_only(locate):
     assert locate("c.nii.gz", options=("--no-crops", "--no-pictures")).exit_code == 0
     assert {p.name for p in Path("out").iterdir()} == {
@@ -300,7 +318,8 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
     bad = ["junk.tif", "flat.tif", "4d.tif", "small.tif", "notes.pdf", "gone.nii.gz"]
     result = locate(*bad[:3], "a/fish.dcm", *bad[3:], "c.nii.gz")
     assert result.exit_code == 1
-    assert result.stdout == f"{DOUBTFUL}, 6 failed (the table says why): out/locations.csv\n"
+    last = result.stdout.splitlines()[-1]
+    assert last == f"{DOUBTFUL}, 6 failed (the table says why): out/locations.csv"
     rows = {row["scan"]: row for row in table()}
     assert [name for name, row in rows.items() if row["status"] == "uncertain"] == [
         "fish",
@@ -339,6 +358,25 @@ def test_an_error_that_nobody_thought_of_fails_one_scan(locate, monkeypatch):
     assert table()[0]["reason"].endswith(f": {said}")
 
 
+@pytest.mark.parametrize("object_name", ["otolith", "o" * 80])
+def test_a_very_long_name_does_not_end_the_work(locate, here, object_name):
+    """Regression: all scans behind one whose files' names were too long were never located."""
+    write_model(here / "m.pth", ("jaw", object_name))
+    (here / "a" / "fish.dcm").rename(here / "a" / f"{'l' * 240}.dcm")
+    result = locate("a", "c.nii.gz")
+    rows = table()
+    assert rows[-1]["scan"] == "c"
+    long = [row for row in rows if row["scan"].startswith("lll")]
+    if len(object_name) < 40:
+        assert result.exit_code == 0, result.output
+        assert all(Path("out", row["crop_file"]).is_file() for row in long)
+    else:
+        assert result.exit_code == 1
+        assert [row["status"] for row in long] == ["failed"]
+        assert long[0]["reason"].startswith("the names of a scan's results must not be too long")
+        assert not [p for p in Path("out").rglob("*") if "lll" in p.name]
+
+
 def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypatch):
     write = driver.write_crop
 
@@ -357,7 +395,7 @@ def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypat
     assert {p.name for p in Path("out/imgs").iterdir()} == {"a_fish.tif"}
     monkeypatch.setattr(driver, "write_crop", write)
     result = locate("a", "b", "c.nii.gz", options=RESUME)
-    assert result.stdout.startswith(f"{DOUBTFUL}, 1 done before")
+    assert result.stdout.splitlines()[-1].startswith(f"{DOUBTFUL}, 1 done before")
 
 
 def test_a_full_disk_names_the_folder_and_what_it_needs(locate, monkeypatch):
@@ -432,7 +470,7 @@ def test_ctrl_c_loses_nothing_and_resume_goes_on(locate, monkeypatch, located):
     assert [row["scan"] for row in before] == ["a_fish"]
     located.clear()
     result = locate("a", "c.nii.gz", "b", options=RESUME)
-    assert result.stdout == f"{DOUBTFUL}, 1 done before: out/locations.csv\n"
+    assert result.stdout.splitlines()[-1] == f"{DOUBTFUL}, 1 done before: out/locations.csv"
     assert located == ["c", "b_fish"]
     assert table()[0] == before[0]
     assert [row["scan"] for row in table()] == ["a_fish", "c", "b_fish"]
@@ -496,7 +534,7 @@ def test_a_table_that_names_files_elsewhere_is_refused(locate, here, column, tex
     assert files_below(here) == before
 
 
-@pytest.mark.parametrize("name", ["imgs", "markups", "pictures"])
+@pytest.mark.parametrize("name", ["imgs", "markups", "pictures", "thumbnails"])
 def test_a_link_in_the_output_folder_is_not_written_through(locate, here, name):
     """Regression: crops went wherever a link `imgs` led to."""
     (here / "elsewhere").mkdir()
@@ -596,11 +634,7 @@ def test_no_permission_to_write(locate, here):
 
 
 def test_a_full_disk_is_refused(locate, monkeypatch):
-    import jawloc.reporting.location_files as search
-
-    monkeypatch.setattr(
-        search.shutil, "disk_usage", lambda _: search.shutil._ntuple_diskusage(9, 9, 0)
-    )
+    monkeypatch.setattr("jawloc.reporting.location_files.free_bytes", lambda _: 0)
     said = only_sentence(locate("c.nii.gz"))
     assert said == (
         "--output-dir: out needs room for at least one scan's results, 4 MB; its disk has 0 MB left"

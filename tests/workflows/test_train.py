@@ -48,6 +48,7 @@ PICTURES = {
     "losses.png",
     "metrics.png",
     "sigma.png",
+    "curriculum.png",
     "train_heatmap_pred.png",
     "val_heatmap_pred.png",
     "test_heatmap.png",
@@ -223,9 +224,9 @@ def test_the_terminal_says_how_good_beside_the_mean_position_and_where_to_look(s
     assert "Mean radial error on 1 test scan (not seen in training):" in said
     for name, key in (("jawloc", "test_error"), ("mean position", "mean_position_error")):
         (line,) = [line for line in said.splitlines() if line.split("  ")[1:2] == [name]]
-        assert f"{numbers[key]['downsampled_voxels']:.2f} downsampled voxels" in line
-        assert f"{numbers[key]['full_size_voxels']:.2f} full-size voxels" in line
-        assert f"{numbers[key]['mm']:.3f} mm" in line
+        errors = numbers[key]
+        shown = f"{errors['downsampled_voxels']:.2f}", f"{errors['full_size_voxels']:.2f}"
+        assert line.split()[-3:] == [*shown, f"{errors['mm']:.3f}"]
     assert str(outputs(lab)) in said
     assert "jawloc ui" in said
 
@@ -582,7 +583,7 @@ class Breaking(torch.nn.Module):
         return self.network(images) * (1 if self.good_steps >= 0 else float("nan"))
 
 
-@pytest.mark.parametrize(("good_steps", "epoch"), [(0, 1), (3, 2)])
+@pytest.mark.parametrize(("good_steps", "epoch"), [(0, 1), (1, 2)])
 def test_a_loss_that_is_not_finite_ends_the_run_failed(
     lab, jawloc, monkeypatch, no_pictures, good_steps, epoch
 ):
@@ -615,8 +616,10 @@ def test_an_interruption_before_the_first_epoch_leaves_the_name_free(
         patch.setattr(experiment, "train", interrupted_at_once)
         result = jawloc("train")
     assert result.exit_code == 130
-    sentence = "Error: interrupted before the end of the first epoch; nothing is kept of this run"
-    assert result.stderr.strip().splitlines()[-1] == sentence
+    assert result.stderr.strip().splitlines()[-1] == (
+        "Error: interrupted before the end of the first epoch; nothing is kept of this run, and "
+        "the same command begins it again"
+    )
     assert not outputs(lab).exists()
     _, (run,) = runs(lab)
     assert run.info.status == "KILLED"
@@ -644,9 +647,6 @@ def test_a_store_that_cannot_be_opened_costs_no_model(copied, jawloc, monkeypatc
 def test_resume_sends_what_waits_of_a_run_that_is_over(copied, jawloc, monkeypatch):
     """Its store did not answer, so that the rest of its log waits beside its results."""
     _, (run,) = runs(copied)
-    said = jawloc("train", "--resume")
-    assert said.exit_code == 2
-    assert "no interrupted run" in said.stderr
     calls = [
         {"run_id": run.info.run_id},
         {"call": "tags", "content": {"values": {"sent": "later"}}},
@@ -663,6 +663,22 @@ def test_resume_sends_what_waits_of_a_run_that_is_over(copied, jawloc, monkeypat
     client, (run,) = runs(copied)
     assert run.data.tags["sent"] == "later"
     assert [f.path for f in client.list_artifacts(run.info.run_id, "late")] == ["late/config.yml"]
+
+
+def test_resume_shows_a_finished_run_again_unless_other_settings_are_asked_for(
+    copied, jawloc, monkeypatch
+):
+    """Its process may have been ended after its last work, but before it said so."""
+    monkeypatch.setattr(experiment, "prepare_data", None)  # nothing is trained
+    result = jawloc("train", "--resume")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(TrainResult(outputs(copied), summary(copied)))
+    refused = jawloc("train", "--resume", "--set", "seed=5", "--set", "num_epochs=99")
+    assert refused.exit_code == 2
+    (sentence,) = refused.stderr.strip().splitlines()
+    assert "is finished, with other settings than these: " in sentence
+    assert "seed was 0 and is now 5" in sentence
+    assert "is now 99" in sentence
 
 
 def test_overwriting_replaces_the_models_files_and_leaves_others_alone(copied, jawloc, no_pictures):
@@ -757,22 +773,31 @@ def test_an_evaluation_of_the_old_model_goes_with_it(copied, jawloc, no_pictures
 def test_going_on_repeats_the_uninterrupted_run_with_dropout_too(
     copied, jawloc, monkeypatch, no_pictures, one_thread
 ):
-    """Regression: what the pictures drew from the random numbers was forgotten in between."""
-    settings = ["network=attention-unet", "num_epochs=3", "batch_size=2", "learning_rate=0.001"]
-    arguments = ["train", *[a for s in settings for a in ("--set", s)], "--model-name"]
+    """Regression: what the pictures drew from the random numbers was forgotten in between, and an
+    epoch of which the process was ended between its saving and its logging was missing.
+
+    The second part is asked for more epochs, and has the first part's last one to log.
+    """
+    settings = ["network=attention-unet", "batch_size=2", "learning_rate=0.001"]
+    arguments = ["train", *[a for s in settings for a in ("--set", s)]]
+    longer, shorter = (("--set", f"num_epochs={n}", "--model-name") for n in (3, 2))
     monkeypatch.setattr("jawloc.training.network.LAB_CHANNELS", (2, 2, 2, 2, 2))
     monkeypatch.setattr(log_training, "predicted_picture", drawing_picture)
-    assert jawloc(*arguments, "whole").exit_code == 0
+    assert jawloc(*arguments, *longer, "whole").exit_code == 0
 
     saved = experiment.save_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "save_checkpoint", interrupted_after(saved, epochs=2))
-        result = jawloc(*arguments, "parts")
+        patch.setattr(experiment, "save_checkpoint", interrupted_after(saved, epochs=1))
+        result = jawloc(*arguments, *shorter, "parts")
     assert result.exit_code == 130
-    assert jawloc(*arguments, "parts", "--resume").exit_code == 0
+    client, _ = runs(copied)
+    run_id = torch.load(outputs(copied, "parts") / "checkpoint.pt", weights_only=True)["run_id"]
+    assert not client.get_metric_history(run_id, "val_kl_nats")
+    assert jawloc(*arguments, *longer, "parts", "--resume").exit_code == 0
+    assert [m.step for m in client.get_metric_history(run_id, "val_kl_nats")] == [1, 2, 3]
     assert rows(copied, "parts") == rows(copied, "whole")
     assert summary(copied, "parts")["epochs"] == 3
-    assert 2000 < summary(copied, "parts")["seconds"] < 3000  # both parts together
+    assert 1000 < summary(copied, "parts")["seconds"] < 2000  # both parts together
 
 
 def drawing_picture(*_):

@@ -35,7 +35,9 @@ def command_mistake(original: Original, folder: Path, work: Path, became: str) -
         return f"{words[0]} says {done.output[:300]!r}"
     if len(lines) > MOST_LINES or max(map(len, lines), default=0) > LONGEST_LINE:
         return f"{words[0]} says {len(lines)} lines, the longest {max(map(len, lines))} characters"
-    if done.exit_code not in ((0, 1) if became == "read" else (1, 2)) and became != "read":
+    # locating needs no labels, so a labelled DICOM of which only these are damaged is located
+    unlabelled = original.kind == "labelled DICOM"
+    if became != "read" and done.exit_code not in ((0, 1, 2) if unlabelled else (1, 2)):
         return f"{words[0]} ends with {done.exit_code} where the file is {became}"
     return ""
 

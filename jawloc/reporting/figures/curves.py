@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +31,16 @@ LOSSES: dict[str, tuple[str, Callable[[HeatmapMetrics], float | None]]] = {
     "dice": ("1 − Dice score", lambda metrics: 1 - metrics.dice),
     "mse": ("squared error / squared target", lambda metrics: metrics.mse_relative),
 }
+# Curves are told apart in grey, too. None is like the dotted marks of sigma's changes.
+LINES: Sequence[Style] = [
+    {"linestyle": "-", "marker": "o"},
+    {"linestyle": (0, (5, 1.5)), "marker": "s"},
+    {"linestyle": (0, (7, 1.5, 1.5, 1.5)), "marker": "^"},
+    {"linestyle": (0, (2.5, 1.2)), "marker": "D"},
+    {"linestyle": (0, (7, 1.5, 1.5, 1.5, 1.5, 1.5)), "marker": "v"},
+]
+MOST_MARKERS = 40  # epochs; of more, markers would hide the lines
+LABEL_SHARE = 0.017  # of the width of a chart, for one upright label
 GREY = "0.55"  # of the marks where the only stage's sigma changes
 # Training and validation of the only stage, or of the coarse and of the fine one: a dark and a
 # light shade of one colour each. The dark ones stand for the stages elsewhere too.
@@ -115,15 +126,17 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
     units = {"voxels": "sigma and validation error (downsampled voxels)"}
     if any("val_error_mm" in record.flat() for record in records):
         units["mm"] = "validation error (mm)"
-    errors = _series(records, "val_error_voxels")  # fit() chooses the best epoch by these too
-    figure = blank_chart(5.8 if len(_stage_names(records)) == 1 else 6.6)
+    errors = _series(records, "val_error_voxels")
+    curves = {unit: _curves(records, unit) for unit in units}
+    lines = math.ceil((len(curves["voxels"]) + 1) / 2)  # of the legend
+    figure = blank_chart(5.2 + 0.27 * lines)
     panels = figure.subplots(1, len(units), squeeze=False)[0]
     for axes, (unit, label) in zip(panels, units.items(), strict=True):
-        _draw_curves(axes, records, _curves(records, unit))
+        _draw_curves(axes, records, curves[unit])
         if np.isfinite(errors).any():
             best = int(np.nanargmin(errors))
             epoch, lowest = records[best].epoch, _series(records, f"val_error_{unit}")[best]
-            text = f"best epoch {epoch}: {lowest:.3g} {unit}"
+            text = f"lowest, epoch {epoch}: {lowest:.3g} {unit}"
             axes.plot(epoch, lowest, "*", ms=15, color=Colour.GREEN, label=text)
         axes.set_ylabel(label)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
@@ -168,11 +181,14 @@ def _draw_curves(
 ) -> None:
     """Draw curves by epoch, on a log scale where positive values span more than a decade."""
     epochs = [record.epoch for record in records]
-    style: Style = {"marker": "o" if len(epochs) <= 40 else None, "markersize": 4, "linewidth": 1.8}
-    steps: Style = {"drawstyle": "steps-mid", "linestyle": "--"}
+    lines = cycle(LINES)
     for name, (values, colour) in curves.items():
-        own = steps if name.startswith("sigma") else {}
-        axes.plot(epochs, values, color=colour, label=name, **style, **own)
+        style: Style = {"drawstyle": "steps-mid", "linestyle": "--", "marker": "."}
+        if not name.startswith("sigma"):
+            style = next(lines).copy()
+        if len(epochs) > MOST_MARKERS:
+            style["marker"] = None
+        axes.plot(epochs, values, color=colour, label=name, markersize=4, linewidth=1.8, **style)
     every = np.concatenate([values for values, _ in curves.values()])
     every = every[np.isfinite(every)]
     if every.size and every.min() > 0 and every.max() > 10 * every.min():
@@ -196,19 +212,57 @@ def _draw_sigma_steps(
     colour: str = GREY,
 ) -> None:
     """Mark every change of a stage's sigma, and shade the epochs at its minimum."""
-    room, free_from = 0.025 * len(records), -np.inf  # epochs that one upright label takes
     steps = [(r.epoch, r.sigmas_voxels[stage]) for r in records]
     changes = [(a, b, sigma) for (a, old), (b, sigma) in pairwise(steps) if sigma != old]
-    for number, (before, after, sigma) in enumerate(changes):
-        x = (before + after) / 2
+    for number, (before, after, _) in enumerate(changes):
         label = "_" * bool(number) + f"change of sigma{' (voxels, above)' * labelled}"
+        x = (before + after) / 2
         axes.axvline(x, color=colour, linestyle=":", linewidth=1.2, label=label, zorder=0)
-        if labelled and x >= free_from:
-            place: Style = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-            text_colour = Colour.BLACK if colour == GREY else colour
-            axes.text(x, 1.01, f"{sigma:.2f}", rotation=90, size=10, color=text_colour, **place)
-            free_from = x + room
+    if labelled:
+        marks = [((before + after) / 2, f"{sigma:.2f}") for before, after, sigma in changes]
+        _label_marks(axes, marks, colour)
     lowest = [epoch for epoch, sigma in steps if sigma <= (minimum_sigma_voxels or -1)]
     if lowest:
         label = f"sigma at its minimum, {minimum_sigma_voxels:g} voxels"
         axes.axvspan(lowest[0] - 0.5, lowest[-1] + 0.5, color="0.92", zorder=-1, label=label)
+
+
+def _label_marks(axes: Axes, marks: Sequence[tuple[float, str]], colour: str) -> None:
+    """Write upright labels above marks at some x, each beside its neighbours and tied to its mark.
+
+    So many labels that they have no room in one row are thinned out.
+    """
+    first, last = axes.get_xlim()
+    room = LABEL_SHARE * (last - first)
+    every = math.ceil(len(marks) * room / (last - first)) if marks else 1
+    marks = marks[::every]
+    places = spread_out([x for x, _ in marks], room, first, last)
+    for place, (x, text) in zip(places, marks, strict=True):
+        axes.annotate(
+            text,
+            (x, 1.0),
+            xytext=(place, 1.04),
+            xycoords=axes.get_xaxis_transform(),
+            rotation=90,
+            size=10,
+            ha="center",
+            va="bottom",
+            color=Colour.BLACK if colour == GREY else colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0.5, 0)},
+        )
+
+
+def spread_out(wanted: Sequence[float], room: float, first: float, last: float) -> list[float]:
+    """Return places in the same order, `room` apart, inside the limits, near the wanted ones.
+
+    Neighbours that are too close are moved together, each group about its own middle.
+    """
+    groups: list[list[float]] = []  # of where each group's first place is wanted
+    for number, x in enumerate(wanted):
+        groups.append([x - number * room])
+        while len(groups) > 1 and np.mean(groups[-1]) < np.mean(groups[-2]):
+            moved = groups.pop()
+            groups[-1] += moved
+    starts = [float(np.mean(group)) for group in groups for _ in group]
+    lowest, highest = first + room / 2, last - room / 2 - (len(starts) - 1) * room
+    return [min(max(s, lowest), max(highest, lowest)) + n * room for n, s in enumerate(starts)]

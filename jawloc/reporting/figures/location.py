@@ -1,4 +1,4 @@
-"""A predicted position in the whole scan (above) and in the crop around it (below)."""
+"""A predicted position: the whole scan from three sides (above), slices of the crop (below)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from matplotlib.patches import Ellipse, Patch
 from matplotlib.patheffects import withStroke
 
 from jawloc.reporting.figures import panels
-from jawloc.reporting.figures.panels import BOX, OUTLINE, TITLE_LINE, VIEWS, Frame, Point, View
+from jawloc.reporting.figures.fitted_text import TITLE_LINE, draw_title, fit_title
+from jawloc.reporting.figures.panels import BOX, OUTLINE, VIEWS, Frame, Point, View
 from jawloc.reporting.figures.style import DOTS_PER_INCH, STYLE, WIDTH, Colour, Style
-from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices
+from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
 if TYPE_CHECKING:  # would load torch, which no picture needs
     from jawloc.geometry import Grid
@@ -42,7 +43,7 @@ TRUTH: Style = {
 LEAST_CLOSE = 12.0  # full-size voxels from the middle to the edge of the closest view
 
 
-Panel = tuple[OrthogonalSlices, Frame]  # three planes through the position, of this box
+Panel = tuple[OrthogonalSlices, Frame]  # three planes, of this box
 
 
 @rc_context(STYLE)
@@ -53,32 +54,40 @@ def location_picture(
     crop: np.ndarray,
     window: CropBox,
     error: ScanError | None = None,
+    projections: OrthogonalSlices | None = None,
 ) -> Figure:
-    """Show three slices through a position, of the whole scan and of the crop around it.
+    """Show a position in maximum projections of the whole scan and in three slices of the crop.
 
-    Where the truth is known (`error`), a third row shows both enlarged. All axes are in voxels of
-    the full-size scan, as `grid` is; `image` (z, y, x) is the downsampled scan that the network
-    saw, `crop` (z, y, x) the voxels in the window.
+    In the projections a wrong head is seen at a glance. Where the truth is known (`error`), a third
+    row shows both enlarged. All axes are in voxels of the full-size scan, as `grid` is; `image`
+    (z, y, x) is the downsampled scan that the network saw, `projections` its maxima along each
+    axis where they are known, `crop` (z, y, x) the voxels in the window.
     """
     spacing = grid.spacing_mm_zyx
     start, point = np.asarray(window.start_zyx), found.point_voxels
     cropped = _cut(crop, (start, start + window.size_zyx), point)
-    rows = _rows(found, _cut(image, ((0, 0, 0), grid.shape_zyx), point), cropped, error)
-    title = _title(found, grid, window, error)
+    whole = projections or silhouettes(image), ((0, 0, 0), grid.shape_zyx)
+    rows = _rows(whole, cropped)
+    if error is not None:
+        scan = _cut(image, whole[1], point)
+        rows.append(_close_view(found, scan, cropped, error))
+    title = fit_title(_title(found, grid, window, error))
     sizes = [[_inches(frame, view, spacing) for view in VIEWS] for _, frame in rows]
     heights = [max(high for _, high in row) for row in sizes]
     bottom = sum(heights) + len(rows) * (ABOVE + BELOW) + LEGEND
     tall = bottom + 0.2 + TITLE_LINE * len(title)
     figure = Figure(figsize=(WIDTH, tall), dpi=DOTS_PER_INCH)
-    panels.draw_title(figure, title)
+    draw_title(figure, title)
     for row, ((planes, box), frame) in enumerate(rows):
         bottom -= ABOVE + heights[row]
         for column, (view, (wide, high)) in enumerate(zip(VIEWS, sizes[row], strict=True)):
             x, y = LEFT + COLUMN * column + (WIDEST - wide) / 2, bottom + heights[row] - high
             place = (x / WIDTH, y / tall, wide / WIDTH, high / tall)
             axes = figure.add_axes(place, facecolor="black")
-            position = f"{point[view.normal]:.1f}"
-            panels.draw_slice(axes, view, planes, position, spacing, box, frame)
+            what = view.at(f"{point[view.normal]:.1f}")
+            if row == 0:
+                what = f"maximum along {'zyx'[view.normal]}"
+            panels.draw_slice(axes, view, planes, what, spacing, box, frame)
             panels.draw_scale_bar(axes, np.subtract(*frame[::-1])[view.columns], view, spacing)
             if row == 0:
                 panels.draw_box(axes, view, rows[1][1])
@@ -94,21 +103,24 @@ def _cut(image: np.ndarray, box: Frame, point: Point) -> Panel:
     return orthogonal_slices(image, (np.add(point, 0.5) - box[0]) * ratio - 0.5), box
 
 
-def _rows(
-    found: Localisation, scan: Panel, crop: Panel, error: ScanError | None
-) -> list[tuple[Panel, Frame]]:
+def _rows(scan: Panel, crop: Panel) -> list[tuple[Panel, Frame]]:
     """Return each row's panel and what of it is shown; the crop may reach out of the scan."""
     start, stop = crop[1]
     whole = (np.minimum(scan[1][0], start), np.maximum(scan[1][1], stop))
-    rows: list[tuple[Panel, Frame]] = [(scan, whole), (crop, crop[1])]
-    if error is not None:  # a close view of position, truth and radius
-        ends = np.array([found.point_voxels, error.truth_voxels], float)
-        radius = found.radius_voxels or 0.0
-        reach = max(1.2 * float(np.ptp(ends, axis=0).max()), 1.3 * radius, LEAST_CLOSE)
-        low, high = ends.mean(axis=0) - reach, ends.mean(axis=0) + reach
-        inside = bool(np.all(low >= start) and np.all(high <= stop))
-        rows.append((crop if inside else scan, (low, high)))
-    return rows
+    return [(scan, whole), (crop, crop[1])]
+
+
+def _close_view(
+    found: Localisation, scan: Panel, crop: Panel, error: ScanError
+) -> tuple[Panel, Frame]:
+    """Return a row that shows position, truth and radius, of the crop if it holds them all."""
+    start, stop = crop[1]
+    ends = np.array([found.point_voxels, error.truth_voxels], float)
+    radius = found.radius_voxels or 0.0
+    reach = max(1.2 * float(np.ptp(ends, axis=0).max()), 1.3 * radius, LEAST_CLOSE)
+    low, high = ends.mean(axis=0) - reach, ends.mean(axis=0) + reach
+    inside = bool(np.all(low >= start) and np.all(high <= stop))
+    return crop if inside else scan, (low, high)
 
 
 def _inches(frame: Frame, view: View, spacing: Point | None) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What pictures of slices share: the three views, a slice in grey, a scale bar, a box, the title.
+"""What pictures of slices share: the three views, a slice in grey, a scale bar, a box.
 
 Volumes and points come in as (z, y, x); here they are reordered, because a screen is (x, y).
 """
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -24,7 +23,6 @@ Point = Sequence[float] | np.ndarray
 Frame = tuple[Point, Point]  # (start, stop) of a box of voxels, `start` in it and `stop` outside
 OUTLINE = [withStroke(linewidth=3.5, foreground="black")]
 BOX: Style = {"fill": False, "edgecolor": Colour.ORANGE, "linestyle": "--", "linewidth": 1.8}
-TITLE_LINE = 0.24  # inches
 
 
 class View(NamedTuple):
@@ -40,32 +38,28 @@ class View(NamedTuple):
         plane: np.ndarray = getattr(planes, self.name)
         return plane
 
+    def at(self, position: str) -> str:
+        """Return where a slice of this view lies along its normal, as a text."""
+        return f"{'zyx'[self.normal]} = {position}"
+
 
 # z points up, since the fish stands upright with the head at large z; y points down.
 VIEWS = (View("axial", 0, 1, 2), View("coronal", 1, 0, 2), View("sagittal", 2, 0, 1))
-
-
-def draw_title(figure: Figure, lines: Sequence[str]) -> None:
-    """Write lines at the top, the first in bold."""
-    for row, line in enumerate(lines):
-        style: Style = {"size": 13, "weight": "bold"} if row == 0 else {"size": 12}
-        y = 1 - (0.15 + TITLE_LINE * row) / figure.get_figheight()
-        figure.text(0.02, y, line, va="top", parse_math=False, **style)
 
 
 def draw_slice(
     axes: Axes,
     view: View,
     planes: OrthogonalSlices,
-    position: str,
+    what: str,
     spacing: Triple | None,
     box: Frame,
     frame: Frame,
 ) -> None:
     """Draw a slice with axes in voxels; the three share limits that outliers don't move.
 
-    `position` is the slice's along its normal; the planes cover `box`, `frame` is shown. Without
-    spacing voxels are cubes.
+    `what` says which slice it is; the planes cover `box`, `frame` is shown. Without spacing voxels
+    are cubes.
     """
     values = np.concatenate([v.cut(planes).ravel()[::5] for v in VIEWS]).astype(np.float32)
     low, high = np.nanpercentile(values, (1, 99.5))
@@ -80,7 +74,7 @@ def draw_slice(
     )
     axes.set_autoscale_on(False)
     # at a fixed height: to look for free room takes a sixth of the time of drawing
-    axes.set_title(f"{view.name}, {'zyx'[view.normal]} = {position}", y=1.0)
+    axes.set_title(f"{view.name}, {what}", y=1.0)
     axes.set_xlabel(f"{'zyx'[view.columns]} (voxels)")
     axes.set_ylabel(f"{'zyx'[view.rows]} (voxels)", labelpad=2)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
@@ -101,11 +95,12 @@ def draw_scale_bar(axes: Axes, voxels: float, view: View, spacing: Triple | None
     width = voxels if spacing is None else voxels * spacing[view.columns]
     length = scale_bar_mm(width)
     inches = axes.get_window_extent().height / DOTS_PER_INCH
-    style: Style = {"transform": axes.transAxes, "color": "white", "path_effects": OUTLINE}
-    ends = [0.06, 0.06 + length / width]
-    axes.plot(ends, [0.15 / inches] * 2, linewidth=4, solid_capstyle="butt", **style)
+    style: Style = {"transform": axes.transAxes, "color": "white"}
+    ends, outline = [0.06, 0.06 + length / width], [withStroke(linewidth=7, foreground="black")]
+    bar: Style = {"linewidth": 4, "solid_capstyle": "butt", "path_effects": outline}
+    axes.plot(ends, [0.15 / inches] * 2, **style, **bar)
     text = f"{length:g} {'voxels' if spacing is None else 'mm'}"
-    axes.text(0.06, 0.22 / inches, text, va="bottom", **style)
+    axes.text(0.06, 0.22 / inches, text, va="bottom", path_effects=OUTLINE, **style)
 
 
 def scale_bar_mm(width_mm: float) -> float:

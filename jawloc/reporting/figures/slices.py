@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from jawloc.geometry import Triple
 from jawloc.reporting.figures import panels
-from jawloc.reporting.figures.panels import BOX, OUTLINE, TITLE_LINE, VIEWS, Frame, Point, View
+from jawloc.reporting.figures.fitted_text import TITLE_LINE, draw_title, fit_label, fit_title
+from jawloc.reporting.figures.heatmap import Box, draw_colour_bar, draw_heatmap
+from jawloc.reporting.figures.panels import BOX, OUTLINE, VIEWS, Frame, Point, View
 from jawloc.reporting.figures.style import DOTS_PER_INCH, STYLE, WIDTH, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
 
 Volume = np.ndarray | OrthogonalSlices
-Box = tuple[float, float, float, float]  # left, bottom, width, height
+
 
 TALLEST_PANEL = 7.5  # inches
-LEGEND_LINE, COLOUR_BAR = 0.28, 0.8  # inches of height; the bar's with its numbers and label
+LEGEND_LINE, COLOUR_BAR = 0.28, 1.0  # inches of height; the bar's with its numbers and label
+LEGEND_HANDLE = 0.5  # inches before a label
 LEFT, RIGHT, BOTTOM, GAP = 0.8, 0.3, 0.65, 0.9  # inches; room for tick and axis labels
 PANEL_TITLE = 0.6  # inches
-TITLE_CHARACTERS = 105  # a line
 JAW_RED = "#FF2A2A"
 # the markers of true points, and of predicted ones
 RINGS = [*zip("osD^vh", ("SKY", "PURPLE", "GREEN", "YELLOW", "ORANGE", "VERMILION"), strict=True)]
@@ -59,15 +60,15 @@ def plot_slices(
     base, stride = _as_planes(image, centre), np.broadcast_to(heatmap_stride, 3).astype(float)
     heat = None if heatmap is None else _as_planes(heatmap, (np.add(centre, 0.5) / stride) - 0.5)
     red = None if mask is None else _as_planes(mask, centre)
-    marks, lines = _marks(points or {}), title_lines(title, base, spacing_mm_zyx)
+    marks, lines = _marks(points or {}), fit_title(title_lines(title, base, spacing_mm_zyx))
     handles = _legend_handles(marks, None if mask is None else mask_label, window is not None)
     extent = np.asarray(base.shape_zyx) * (spacing_mm_zyx or (1, 1, 1))
-    layout = lay_out(extent, len(lines), len(handles), colour_bar=heat is not None)
+    layout = _fit_legend(handles, extent, len(lines), colour_bar=heat is not None)
     figure, whole = Figure(figsize=layout.size, dpi=DOTS_PER_INCH), ((0, 0, 0), base.shape_zyx)
-    panels.draw_title(figure, lines)
+    draw_title(figure, lines)
     for view, place in zip(VIEWS, layout.panels, strict=True):
-        axes, position = figure.add_axes(place), str(base.index_zyx[view.normal])
-        panels.draw_slice(axes, view, base, position, spacing_mm_zyx, whole, whole)
+        axes, where = figure.add_axes(place), view.at(str(base.index_zyx[view.normal]))
+        panels.draw_slice(axes, view, base, where, spacing_mm_zyx, whole, whole)
         _draw_overlays(axes, view, heat, stride, red, window)
         if spacing_mm_zyx is not None:
             panels.draw_scale_bar(axes, base.shape_zyx[view.columns], view, spacing_mm_zyx)
@@ -75,7 +76,7 @@ def plot_slices(
             axes.plot(point[view.columns], point[view.rows], **style)
     _draw_legend(figure, layout.legend, handles)
     if heat is not None:
-        _draw_colour_bar(figure, layout.colour_bar, heat, heatmap_label)
+        draw_colour_bar(figure, layout.colour_bar, heat, heatmap_label)
     return figure
 
 
@@ -160,7 +161,8 @@ def lay_out(
     lefts = (LEFT, LEFT + widths[0] + gap, LEFT + widths[0] + widths[1] + 2 * gap)
     boxes = [(x, top - h, w, h) for x, w, h in zip(lefts, widths, heights, strict=True)]
     legend_top = top - heights[0] - BOTTOM - 0.1 if tall else bottom - BOTTOM - 0.05
-    boxes.append((LEFT, legend_top - legend, widths[0], max(legend, 0.01)))
+    wide = widths[0] if tall else WIDTH - LEFT - RIGHT - colour_bar * 3.5
+    boxes.append((LEFT, legend_top - legend, wide, max(legend, 0.01)))
     below, beside = (LEFT, legend_top - legend - 0.4), (WIDTH - RIGHT - 3.3, legend_top - 0.2)
     boxes.append((*(below if tall else beside), 3.0, 0.18))
     full = top + PANEL_TITLE + TITLE_LINE * title_lines
@@ -168,9 +170,24 @@ def lay_out(
     return Layout((WIDTH, full), panels[:3], *panels[3:])
 
 
+def _fit_legend(
+    handles: Sequence[Line2D | Patch], extent_zyx: np.ndarray, title_lines: int, colour_bar: bool
+) -> Layout:
+    """Lay out a figure, and fit the labels to the room that this leaves to the legend."""
+    labels = [str(handle.get_label()) for handle in handles]
+    layout = lay_out(extent_zyx, title_lines, len(labels), colour_bar)
+    for _ in range(2):  # more lines may leave another room
+        room = layout.legend[2] * WIDTH - LEGEND_HANDLE
+        fitted = [fit_label(label, room) for label in labels]
+        layout = lay_out(extent_zyx, title_lines, len("\n".join(fitted).split("\n")), colour_bar)
+    for handle, label in zip(handles, fitted, strict=True):
+        handle.set_label(label)
+    return layout
+
+
 def title_lines(title: str, planes: OrthogonalSlices, spacing_mm_zyx: Triple | None) -> list[str]:
-    """Return the title, wrapped, and a last line with the size of the volume."""
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_CHARACTERS)]
+    """Return the title's lines, and a last one with the size of the volume."""
+    lines = title.splitlines()
     size = f"{' × '.join(map(str, planes.shape_zyx))} voxels (z, y, x)"
     if spacing_mm_zyx is None:
         return [*lines, f"{size}, spacing unknown"]
@@ -194,17 +211,6 @@ def _marks(points: Mapping[str, Point]) -> list[tuple[Point, Style]]:
     return marks
 
 
-def _heat_colours() -> ListedColormap:
-    """Return a colour map that is transparent at zero, so that the scan shows under a heatmap."""
-    colours = colormaps["plasma"](np.linspace(0.15, 1, 256))
-    colours[:, 3] = 0.75 * np.linspace(0, 1, 256) ** 0.5
-    return ListedColormap(colours)
-
-
-def _highest(heat: OrthogonalSlices) -> float:
-    return max(float(max(np.nanmax(view.cut(heat)) for view in VIEWS)), 1e-12)
-
-
 def _draw_overlays(
     axes: Axes,
     view: View,
@@ -214,26 +220,11 @@ def _draw_overlays(
     window: Frame | None,
 ) -> None:
     if heat is not None:
-        _draw_heatmap(axes, view, heat, stride)
+        draw_heatmap(axes, view, heat, stride)
     if mask is not None:
         _draw_mask(axes, view.cut(mask) != 0, opacity=0.3 if heat is None else 0.0)
     if window is not None:
         panels.draw_box(axes, view, window)
-
-
-def _draw_heatmap(axes: Axes, view: View, heat: OrthogonalSlices, stride: np.ndarray) -> None:
-    """Lay a heatmap over a slice: its voxel j covers the voxels s * j ... s * j + s - 1."""
-    rows, columns = view.cut(heat).shape
-    right, bottom = columns * stride[view.columns] - 0.5, rows * stride[view.rows] - 0.5
-    axes.imshow(
-        view.cut(heat),
-        cmap=_heat_colours(),
-        vmin=0,
-        vmax=_highest(heat),
-        extent=(-0.5, right, bottom, -0.5),
-        interpolation="bilinear",
-        aspect=axes.get_aspect(),
-    )
 
 
 def _draw_mask(axes: Axes, inside: np.ndarray, opacity: float) -> None:
@@ -244,7 +235,8 @@ def _draw_mask(axes: Axes, inside: np.ndarray, opacity: float) -> None:
     if inside.any():
         padded = np.pad(inside, 1).astype(np.float32)  # closes the outline at the border
         rows, columns = (np.arange(-1, n + 1) for n in inside.shape)
-        axes.contour(columns, rows, padded, levels=[0.5], colors=JAW_RED, linewidths=1.5)
+        line = axes.contour(columns, rows, padded, levels=[0.5], colors=JAW_RED, linewidths=1.5)
+        line.set(path_effects=[withStroke(linewidth=3, foreground="white")])  # shows in grey too
 
 
 def _legend_handles(
@@ -263,12 +255,3 @@ def _draw_legend(figure: Figure, place: Box, handles: Sequence[Line2D | Patch]) 
     legend = figure.add_axes(place)
     legend.set_axis_off()
     legend.legend(handles=handles, loc="upper left", borderaxespad=0, borderpad=0)
-
-
-def _draw_colour_bar(figure: Figure, place: Box, heat: OrthogonalSlices, label: str) -> None:
-    """Draw the heatmap's scale, on grey, since its low end is transparent."""
-    highest = _highest(heat)
-    bar = figure.add_axes(place, facecolor="0.3")
-    colours = ScalarMappable(Normalize(0, highest), _heat_colours())
-    figure.colorbar(colours, cax=bar, orientation="horizontal", label=label)
-    bar.set_xticks([0, highest], ["0", f"{highest:.2g}"])

@@ -55,12 +55,12 @@ def figure_to_array(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a small PNG, whole or not at all, and clear it."""
+def save_figure(figure: Figure, path: Path) -> np.ndarray:
+    """Write a figure as a small PNG, whole or not at all, and clear it; return it as an array."""
     picture = figure_to_array(figure)
     figure.clear()
-    record_file(path)
     write_png(picture, path)
+    return picture
 
 
 def write_png(picture: np.ndarray, path: Path) -> None:
@@ -79,6 +79,7 @@ def write_png(picture: np.ndarray, path: Path) -> None:
         reduced.save(buffer, "PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=level)
         if buffer.tell() <= LARGEST_FILE_BYTES:
             break
+    record_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path, buffer.tell()) as temporary:
         temporary.write_bytes(buffer.getvalue())

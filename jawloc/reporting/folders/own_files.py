@@ -17,14 +17,14 @@ import yaml
 from jawloc.errors import InputError
 from jawloc.reporting.evaluation_report import CSV_FILE, HTML_FILE, JSON_FILE
 from jawloc.reporting.file_names import object_endings
-from jawloc.reporting.location_files import TABLES, files_of_0_1_0
+from jawloc.reporting.location_files import CONTACT_SHEET, TABLES, files_of_0_1_0
 from jawloc.scans.manifest import start_manifest, written_files
 
 CHECKPOINT = "checkpoint.pt"
 UNSENT = "unsent.jsonl"  # what a run logged and its store has not taken yet
 _TEST_PICTURE = r"test_heatmap|test_cropped|test_centroid(?:_downsampled|_truth)?|truth_cropped"
 _RUN_FILE = (
-    r"(?:train|val)_heatmap_(?:example|pred|example_fine)\.png|(?:losses|metrics|sigma)\.png"
+    r"(?:train|val)_heatmap_(?:example|pred|example_fine)\.png|(?:losses|metrics|sigma|curriculum)\.png"
     r"|heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png"
     r"|metrics\.csv|summary\.json|config\.yml|out_of_fold\.csv"
     rf"|{re.escape(CHECKPOINT)}|{re.escape(UNSENT)}"
@@ -71,7 +71,7 @@ def own_run_names(folder: Path) -> set[str]:
     """Return the names of the files that a training, or evaluations of it, left in its folder."""
     own = own_names(folder, run=True)
     # not those of `jawloc locate`, which may write into the same folder
-    return {name for name in own if "/" not in name and name not in TABLES}
+    return {name for name in own if "/" not in name and name not in (*TABLES, CONTACT_SHEET)}
 
 
 def open_manifest(folder: Path, option: str, writes: Names, *, run: bool = False) -> None:

@@ -15,13 +15,14 @@ from jawloc.reporting.folders.own_files import CHECKPOINT as CHECKPOINT
 from jawloc.reporting.folders.own_files import UNSENT as UNSENT
 from jawloc.reporting.folders.own_files import own_names, own_run_names, refuse_foreign, run_names
 from jawloc.scans.atomic import make_writable, refuse_links, target_of_temporary
-from jawloc.scans.manifest import MANIFEST, start_manifest
+from jawloc.scans.manifest import MANIFEST, start_manifest, written_files
 
 OUTPUT_FOLDER = Path("script_output") / "jaw_location"
 LOCKS_FOLDER = ".locks"
+SUMMARY = "summary.json"
 REPLACED = ".replaced"  # holds the old run's files until the new one has a whole epoch
 UNFINISHED = ".replacing"  # the same while files are moved into it, or back
-_HOW_TO_GO_ON = "the same command with --resume goes on from its last whole epoch"
+_HOW_TO_GO_ON = "the same command with --resume goes on from its last checkpoint"
 _FOLD = re.compile(r"fold_\d+")  # of a cross-validation: each holds what a training leaves
 
 
@@ -77,6 +78,7 @@ def locked_output_folder(folder: Path) -> Iterator[None]:
     with _removed_if_empty(folder):
         make_writable(folder, f"--output-dir: {folder} must be a folder that can be written to")
         with exclusive_lock(lock_path(folder), f"--output-dir: {folder}"):
+            _remove_temporaries(folder)
             yield
 
 
@@ -103,11 +105,16 @@ def _run_of(folder: Path) -> Path | None:
 
 
 def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool) -> Path:
-    """Return the run's folder, once its name is known to be plain and free."""
+    """Return the run's folder, once its name is known to be plain and free.
+
+    `resume` takes a free name, too: of a run that was killed, nothing may have been kept yet.
+    """
     folder = _plainly_named(base, model_name)
-    if resume and not ((folder / CHECKPOINT).is_file() or with_unsent(folder)):
-        raise InputError(f"--resume: {folder} holds no interrupted run; received {model_name!r}")
-    if folder.exists() and not overwrite and not resume:
+    if folder.exists() and not overwrite and not (resume and may_be_resumed(folder)):
+        if resume:
+            raise InputError(
+                f"--resume: {folder} holds no interrupted run; received {model_name!r}"
+            )
         raise _taken(folder)
     return folder
 
@@ -115,6 +122,17 @@ def output_folder(base: Path, model_name: str, *, overwrite: bool, resume: bool)
 def with_unsent(folder: Path) -> list[Path]:
     """Return which folders, a run's and those of its folds, hold what is still to be sent."""
     return [path.parent for path in (*folder.glob(UNSENT), *folder.glob(f"fold_*/{UNSENT}"))]
+
+
+def may_be_resumed(folder: Path) -> bool:
+    """Return whether a folder holds an interrupted run, or a whole one."""
+    return (folder / CHECKPOINT).is_file() or is_finished(folder) or bool(with_unsent(folder))
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder holds the model of a run that came to its end."""
+    names = (f"{folder.name}.pth", SUMMARY)
+    return not (folder / CHECKPOINT).exists() and all((folder / name).is_file() for name in names)
 
 
 def _plainly_named(base: Path, model_name: str) -> Path:
@@ -136,26 +154,27 @@ def _taken(folder: Path) -> InputError:
 
 
 @contextmanager
-def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]:
+def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[bool]:
     """Make a run's folder; if the run ends early, keep it only if it can be resumed.
 
     `overwrite` replaces the files that an earlier run and evaluations of it wrote, and only they;
-    if the new run ends before it has a whole epoch, they are put back. Raises InputError if another
-    run took the name since `output_folder` looked; KeyboardInterrupt, and OSError (such as a full
-    disk) with how to go on.
+    if the new run ends before it has a checkpoint, they are put back. Yields whether there are any,
+    so that they aren't given up before an epoch is whole. Raises InputError if another run took the
+    name since `output_folder` looked; KeyboardInterrupt, and OSError (such as a full disk) with how
+    to go on.
     """
     _recover(folder)
     try:
         folder.mkdir(parents=True, exist_ok=overwrite or resume)
     except FileExistsError:
         raise _taken(folder) from None
-    kept = own_names(folder, run=True)
+    kept, replaces = own_names(folder, run=True), False
     if not resume:
         kept -= own_run_names(folder)
-        _move_away(folder)
+        replaces = _move_away(folder)
     try:
         start_manifest(folder, kept)
-        yield
+        yield replaces
     except BaseException as error:
         resumable = (folder / CHECKPOINT).is_file()
         if not resumable:
@@ -164,7 +183,8 @@ def run_folder(folder: Path, *, overwrite: bool, resume: bool) -> Iterator[None]
             raise KeyboardInterrupt(
                 f"interrupted; {_HOW_TO_GO_ON}"
                 if resumable
-                else "interrupted before the end of the first epoch; nothing is kept of this run"
+                else "interrupted before the end of the first epoch; nothing is kept of this run, "
+                "and the same command begins it again"
             ) from None
         if isinstance(error, OSError) and resumable and _HOW_TO_GO_ON not in str(error):
             raise OSError(f"{error}; once that is settled, {_HOW_TO_GO_ON}") from error
@@ -184,21 +204,24 @@ def _own_files(folder: Path) -> list[Path]:
     return own + [path for path in [folder / MANIFEST] if path.is_file()]
 
 
-def _move_away(folder: Path) -> None:
-    """Move a run's files into REPLACED, which exists only once it has all of them."""
+def _move_away(folder: Path) -> bool:
+    """Move a run's files into REPLACED, which exists only once it has all of them.
+
+    Return whether there were any.
+    """
     moved = _own_files(folder)
     (folder / UNFINISHED).mkdir()
     _move(moved, folder, folder / UNFINISHED)
     (folder / UNFINISHED).rename(folder / REPLACED)
-    _remove_empty_folds(folder, moved)
+    _remove_empty_folds(folder)
+    return bool(moved)
 
 
 def _put_back(folder: Path) -> None:
     """Remove what a run wrote and put back what it was to replace."""
-    written = _own_files(folder)
-    for path in written:
+    for path in _own_files(folder):
         path.unlink()
-    _remove_empty_folds(folder, written)
+    _remove_empty_folds(folder)
     if (folder / REPLACED).is_dir():
         (folder / REPLACED).rename(folder / UNFINISHED)
     _move_back(folder)
@@ -219,7 +242,7 @@ def _move(paths: Sequence[Path], source: Path, target: Path) -> None:
 
 
 def _recover(folder: Path) -> None:
-    """Finish what a killed run left undone: put back what no whole epoch had replaced."""
+    """Finish what a killed run left undone: put back what no checkpoint had replaced."""
     folds = (path for path in folder.glob("fold_*") if _FOLD.fullmatch(path.name))
     refuse_links("--model-name", folder, folder / REPLACED, folder / UNFINISHED, *folds)
     _move_back(folder)
@@ -228,11 +251,33 @@ def _recover(folder: Path) -> None:
             shutil.rmtree(folder / REPLACED, ignore_errors=True)
         else:
             _put_back(folder)
+    for place in (folder, *_folds(folder)):
+        _remove_temporaries(place)
+    _remove_if_empty(folder)  # it was killed between making the folder and its first file
 
 
-def _remove_empty_folds(folder: Path, removed: Sequence[Path]) -> None:
-    for fold in {path.parent for path in removed} - {folder}:
-        shutil.rmtree(fold / REPLACED, ignore_errors=True)
+def _remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes had only begun to write, here and in the folders in it."""
+    own = {MANIFEST, *(written_files(folder) or ())}
+    for path in [*folder.glob(".*.part.*"), *folder.glob("*/.*.part.*")]:
+        target = target_of_temporary(path)
+        if target is None or path.parent.is_symlink():
+            continue
+        if target.relative_to(folder).as_posix() in own:
+            path.unlink(missing_ok=True)
+
+
+def _folds(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if _FOLD.fullmatch(path.name) and path.is_dir()]
+
+
+def _remove_empty_folds(folder: Path) -> None:
+    """Remove the folders of folds, once their files are gone, but for those with a user's files."""
+    for fold in _folds(folder):
+        for name in (REPLACED, UNFINISHED):
+            shutil.rmtree(fold / name, ignore_errors=True)
         _remove_if_empty(fold)
 
 

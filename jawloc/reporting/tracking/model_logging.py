@@ -16,13 +16,46 @@ from jawloc.reporting.tracking.source import PACKAGE, locator_requirements
 MODEL_NAME = "locator"
 
 
-def log_locator(client: MlflowClient, run_id: str, weights: Path) -> str:
-    """Log the `.pth` of a run's locator as its model, and return the model's URI."""
+def whole_model(client: MlflowClient, run_id: str) -> str | None:
+    """Return the id of the run's model that is ready, if any; end those of killed processes."""
+    ready, known = None, client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([known], f"source_run_id = '{run_id}'"):
+        if model.status == entities.LoggedModelStatus.READY:
+            ready = model.model_id
+        elif model.status != entities.LoggedModelStatus.FAILED:
+            client.finalize_logged_model(model.model_id, "FAILED")
+    return ready
+
+
+def log_locator(
+    client: MlflowClient, run_id: str, weights: Path, earlier: str | None = None
+) -> str:
+    """Log the `.pth` of a run's locator as its model, and return the model's URI.
+
+    `earlier` is the id of a ready model with these weights, which then stands for it.
+    """
     run = client.get_run(run_id)
+    model_id = _log_files(client, run, weights) if earlier is None else earlier
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if model_id not in [output.model_id for output in outputs]:
+        client.log_outputs(run_id, [entities.LoggedModelOutput(model_id, step=0)])
+    lasts = [client.get_metric_history(run_id, key)[-1] for key in run.data.metrics]
+    summary = [
+        entities.Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run_id)
+        for m in lasts
+        if m.step == 0
+    ]
+    client.log_batch(run_id, metrics=summary)
+    return f"models:/{model_id}"
+
+
+def _log_files(client: MlflowClient, run: entities.Run, weights: Path) -> str:
+    """Log a model's files, and return its id."""
+    run_id = run.info.run_id
     model = client.create_logged_model(
         run.info.experiment_id, MODEL_NAME, run_id, params=run.data.params
     )
-    model_id = model.model_id
+    model_id = str(model.model_id)
     description = Model(model.artifact_location, run_id, model_uuid=model_id, model_id=model_id)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -32,15 +65,7 @@ def log_locator(client: MlflowClient, run_id: str, weights: Path) -> str:
         client.finalize_logged_model(model_id, "FAILED")
         raise
     client.finalize_logged_model(model_id, "READY")
-    client.log_outputs(run_id, [entities.LoggedModelOutput(model_id, step=0)])
-    lasts = [client.get_metric_history(run_id, key)[-1] for key in run.data.metrics]
-    summary = [
-        entities.Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run_id)
-        for m in lasts
-        if m.step == 0
-    ]
-    client.log_batch(run_id, metrics=summary)
-    return f"models:/{model_id}"
+    return model_id
 
 
 def _save_model(folder: Path, weights: Path, description: Model) -> None:

@@ -6,8 +6,6 @@ run or tracking URI, so that several runs, and several stores, can be open at on
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -19,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from mlflow import MlflowClient, MlflowException
 
 from jawloc.errors import InputError, without_secrets
+from jawloc.reporting.tracking.dead_runs import end_dead_runs
+from jawloc.reporting.tracking.processes import process_tags
 from jawloc.reporting.tracking.sending import MODEL_NAME, Sender, send_locator
 from jawloc.reporting.tracking.source import source_tags
 from jawloc.reporting.tracking.spool import STORE_ERRORS, Spool, waiting_run
@@ -29,9 +29,11 @@ from jawloc.reporting.tracking.store import (
     prepare_store,
     without_retries,
 )
+from jawloc.training.interruption import interruptions_held
 
 if TYPE_CHECKING:
-    from jawloc.reporting.figures import Figure
+    import numpy as np
+
     from jawloc.training.records import EpochRecord
 
 
@@ -52,18 +54,21 @@ def tracked_run(
     `run_id` is an earlier run to resume, whose changed params go into tags `resumed.<key>`.
     `unsent` is the path of a file: with it, a run that has begun goes on if the store fails, and
     what the store doesn't take waits there (see `spool.py`). Raises InputError if the earlier run
-    is not in the store, and what `connected` does.
+    is not in the store, and what `connected` does. Runs that killed processes of this machine left
+    RUNNING are ended first, unless this one is nested.
     """
     parent = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
-    every_tag = {**source_tags(), **tags, **parent}
+    every_tag = {**source_tags(), **tags, **parent, **process_tags()}
     with connected(root, experiment, offline=None not in (run_id, unsent)) as client:
         run, status = None, "FAILED"
+        if parent_run_id is None:
+            end_dead_runs(client, experiment)
         try:
             if run_id is None:
-                with _interruptions_held():  # until it is known which run to end
+                with interruptions_held():  # until it is known which run to end
                     run = _begin(client, experiment, run_name, every_tag)
             else:
-                run = TrackedRun(client, run_id).keeping(unsent, again=True)
+                run = TrackedRun(client, run_id, again=True).keeping(unsent)
                 if not _reopen(run):
                     run = None
                     raise InputError(
@@ -83,29 +88,6 @@ def tracked_run(
                 _end(run, status)
 
 
-@contextmanager
-def _interruptions_held() -> Iterator[None]:
-    """Hold back SIGINT, SIGTERM and SIGHUP until the block is done, then deliver the first.
-
-    Only signals that a Python function handles, and only in the main thread: no other gets any.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
-    numbers = [n for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    handlers = {n: handler for n in numbers if callable(handler := signal.getsignal(n))}
-    try:
-        for number in handlers:
-            signal.signal(number, lambda n, _: arrived.append(n))
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for first in arrived[:1]:
-        signal.raise_signal(first)
-
-
 def _begin(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
     known = client.get_experiment_by_name(experiment).experiment_id
     return TrackedRun(client, str(client.create_run(known, tags=tags, run_name=name).info.run_id))
@@ -117,6 +99,8 @@ def _reopen(run: TrackedRun) -> bool:
         if run.spool is not None:
             run.spool.send_all()
         with nullcontext() if run.spool is None else briefly():
+            # whose it is comes first: no other command may take it for a dead process's in between
+            Sender(run.client, run.run_id).send("tags", {"values": process_tags()})
             run.client.update_run(run.run_id, status="RUNNING")
     except STORE_ERRORS as error:
         if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
@@ -151,37 +135,48 @@ def send_unsent(root: Path, unsent: Path) -> None:
         Spool(unsent, Sender(client, run_id)).send_all()
 
 
-def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str]) -> None:
-    """End a run whose process is gone as FAILED, if the store still has it as running."""
+def end_lost_run(root: Path, run_id: str, tags: Mapping[str, str], *, unfinished: str) -> None:
+    """Tag a run whose process is gone, and end it as KILLED if it is still RUNNING.
+
+    A run in which one of the tags is no longer `unfinished` said itself how it ended.
+    """
     client = MlflowClient(prepare_store(root))
     try:
-        if client.get_run(run_id).info.status != "RUNNING":
+        run = client.get_run(run_id)
+        status = run.info.status
+        said = {run.data.tags.get(key, unfinished) for key in tags}
+        if status not in ("RUNNING", "KILLED") or said != {unfinished}:
             return
     except MlflowException:  # another store's
         return
     TrackedRun(client, run_id).tag(tags)
-    client.set_terminated(run_id, "FAILED")
+    if status == "RUNNING":
+        client.set_terminated(run_id, "KILLED")
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run in the store; what a method logs is there when it returns, or waits in its spool."""
+    """A run in the store; what a method logs is there when it returns, or waits in its spool.
+
+    `again`: what it logs may be in the store already, since a killed process logged it.
+    """
 
     client: MlflowClient
     run_id: str
     spool: Spool | None = None
+    again: bool = False
 
-    def keeping(self, unsent: Path | None, *, again: bool = False) -> TrackedRun:
-        """Return this run with a file where what the store does not take waits; None: with none.
-
-        `again`: what it logs may be in the store already, since a killed process logged it.
-        """
+    def keeping(self, unsent: Path | None) -> TrackedRun:
+        """Return this run with a file where what the store does not take waits; None: with none."""
         if unsent is None or self.spool is not None:
             return self
-        return replace(self, spool=Spool(unsent, Sender(self.client, self.run_id, again)))
+        return replace(self, spool=Spool(unsent, self._sender()))
+
+    def _sender(self) -> Sender:
+        return Sender(self.client, self.run_id, self.again)
 
     def _send(self, what: str, **content: object) -> None:
-        (self.spool or Sender(self.client, self.run_id)).send(what, content)
+        (self.spool or self._sender()).send(what, content)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log params as text, without secrets, very long ones shortened; known ones stay."""
@@ -193,19 +188,26 @@ class TrackedRun:
         numbers = record.flat()
         self._log_metrics(numbers, step=int(numbers.pop("epoch")))
 
-    def log_summary(self, numbers: Mapping[str, float | None]) -> None:
+    def log_summary(self, numbers: Mapping[str, float | None], step: int = 0) -> None:
         """Log a run's final numbers, but for those that are None (no spacing, no mm)."""
-        self._log_metrics({k: v for k, v in numbers.items() if v is not None}, step=0)
+        self._log_metrics({k: v for k, v in numbers.items() if v is not None}, step)
+
+    def number(self, key: str) -> float | None:
+        """Return the last value of a metric; None if the store has none, or does not answer."""
+        with suppress(*STORE_ERRORS), briefly():
+            return self.client.get_run(self.run_id).data.metrics.get(key)
+        return None
 
     def _log_metrics(self, numbers: Mapping[str, float], step: int) -> None:
         values = {key: float(value) for key, value in numbers.items()}
         self._send("metrics", values=values, step=step, time_ms=int(time.time() * 1000))
 
-    def log_heatmap(self, figure: Figure, key: str, step: int) -> None:
-        """Log a figure to the UI's image grid: in the row `key` (`heatmap/val`), column `step`."""
-        from jawloc.reporting.figures.style import figure_to_array
+    def log_heatmap(self, picture: np.ndarray, key: str, step: int) -> None:
+        """Log a picture to the UI's image grid: in the row `key` (`heatmap/val`), column `step`.
 
-        self._send("picture", picture=figure_to_array(figure), key=key, step=step)
+        picture : array of uint8, shape (rows, columns, 3)
+        """
+        self._send("picture", picture=picture, key=key, step=step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags, without secrets, very long texts shortened."""
@@ -235,6 +237,6 @@ class TrackedRun:
         Nothing is pickled. It has the run's params, and its summary if that is logged first.
         """
         if self.spool is None:
-            return send_locator(Sender(self.client, self.run_id), weights)
+            return send_locator(self._sender(), weights)
         self._send("locator", path=str(weights))
         return f"runs:/{self.run_id}/{MODEL_NAME}"

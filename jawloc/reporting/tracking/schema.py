@@ -46,8 +46,10 @@ def refuse_other_schema(uri: str) -> None:
     """
     database = Path(uri.removeprefix(_PREFIX).partition("?")[0])
     found = _revision(database) if uri.startswith(_PREFIX) and database.is_file() else None
+    if found is None:
+        return
     known, newest = _revisions()
-    if None in (found, newest) or found == newest:
+    if newest is None or found == newest:
         return
     how = (
         f"make a copy of the file, then run: mlflow db upgrade {uri}"

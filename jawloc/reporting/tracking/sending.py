@@ -20,8 +20,7 @@ from mlflow import MlflowClient, entities
 from PIL import Image
 
 from jawloc.errors import without_secrets
-from jawloc.reporting.tracking import model_logging
-from jawloc.reporting.tracking.store import logged_models
+from jawloc.reporting.tracking import images, model_logging
 
 LONGEST_VALUE = 5000  # characters of a param or tag; MLflow takes 6000
 PARAMS_A_BATCH = 100  # MLflow's limit
@@ -89,12 +88,8 @@ def _metrics(to: Sender, values: Mapping[str, float], step: int, time_ms: int) -
 
 def _picture(to: Sender, picture: np.ndarray | str, key: str, step: int) -> None:
     """Send a picture, or what `as_png` made of one, to the UI's image grid."""
-    if to.again:
-        name = f"images/{key.replace('/', '~')}+step+{step}+"  # as MLflow calls it
-        if any(
-            file.path.startswith(name) for file in to.client.list_artifacts(to.run_id, "images")
-        ):
-            return
+    if to.again and images.is_whole(to.client, to.run_id, key, step):
+        return
     if isinstance(picture, str):
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
     to.client.log_image(to.run_id, picture, key=key, step=step)
@@ -134,16 +129,13 @@ def _dataset(to: Sender, content: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _locator(to: Sender, path: str) -> None:
-    if to.again:
-        known = logged_models(to.client, to.run_id)
-        if any(str(model.status).endswith("READY") for model in known):
-            return
     send_locator(to, Path(path))
 
 
 def send_locator(to: Sender, weights: Path) -> str:
     """Log a locator's `.pth` as an MLflow model, and return its URI."""
-    return model_logging.log_locator(to.client, to.run_id, weights)
+    earlier = model_logging.whole_model(to.client, to.run_id) if to.again else None
+    return model_logging.log_locator(to.client, to.run_id, weights, earlier)
 
 
 def _status(to: Sender, status: str, time_ms: int | None) -> None:

@@ -13,7 +13,7 @@ from mlflow import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, reason_of
 from jawloc.inference.locator import Localisation, load_locator
 from jawloc.scans.opening import reading_below
 
@@ -48,14 +48,16 @@ class ServedLocator(PythonModel):
         """
         folder = os.environ.get(FOLDER_VARIABLE) or self.allowed_folder
         rows = []
-        try:
-            for given in model_input.iloc[:, 0]:
-                path = checked_path(str(given), folder)
+        for given in map(str, model_input.iloc[:, 0]):
+            try:
+                path = checked_path(given, folder)
                 with reading_below(None if folder is None else Path(folder)):
                     found = self.locator.locate(path)
-                rows += [_row(str(given), localisation) for localisation in found]
-        except InputError as error:  # HTTP callers see messages of MLflow's own errors only
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+            except Exception as error:
+                # HTTP callers see messages of MLflow's own errors, and tracebacks of all others
+                message = reason_of(error, given)
+                raise MlflowException.invalid_parameter_value(message) from error
+            rows += [_row(given, localisation) for localisation in found]
         table = pd.DataFrame(rows, columns=COLUMNS)
         mm = table[list(IN_MM)]
         return table.assign(**mm.astype(object).where(mm.notna(), None))  # NaN isn't JSON
@@ -75,7 +77,13 @@ def checked_path(given: str, folder: str | None) -> Path:
             )
         return Path(given)
     allowed = Path(folder).resolve()
-    path = (allowed / given).resolve()
+    try:
+        path = (allowed / given).resolve()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):  # a link to itself; a name that none can have
+        raise InputError(
+            f"{given}: a scan must be a file or folder; this leads to neither"
+        ) from None
     if not path.is_relative_to(allowed):
         # callers need not know which folder that is
         raise InputError(

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowException
-from tqdm import tqdm
 
 from jawloc.errors import DiskFullError, one_line
 from jawloc.reporting.tracking.sending import Content, Sender, as_png
 from jawloc.reporting.tracking.store import briefly
 from jawloc.scans.atomic import full_disk_named
 from jawloc.scans.manifest import record_file
+from jawloc.scans.progress import Progress
 
 # Between two tries, doubled each time, so that a dead store takes no share of the training's time.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 20.0, 300.0
@@ -33,7 +33,7 @@ STORE_ERRORS = (MlflowException, OSError)
 
 
 def _say(sentence: str) -> None:
-    tqdm.write(f"warning: {sentence}", file=sys.stderr)
+    Progress.write(f"warning: {sentence}", file=sys.stderr)
 
 
 class Spool:

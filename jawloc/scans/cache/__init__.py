@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
-from tqdm import tqdm
 
 from jawloc.errors import InputError, as_size, reason_of
-from jawloc.scans.atomic import free_bytes, make_writable, refuse_links
+from jawloc.scans.atomic import free_bytes, make_writable, refuse_links, size_of
 from jawloc.scans.cache.examples import Example as Example
 from jawloc.scans.cache.examples import ExampleFile as ExampleFile
 from jawloc.scans.cache.examples import open_example as open_example
@@ -36,6 +36,7 @@ from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import Downsampled, downsample
 from jawloc.scans.labels import objects_shown, refuse_without_objects
 from jawloc.scans.locks import locked
+from jawloc.scans.progress import Progress
 from jawloc.scans.scan import ScanFile
 
 _CHANGING = ("st_size", "st_mtime_ns", "st_ino")  # when a file is written to or replaced
@@ -88,8 +89,9 @@ def build_cache(
         for scan, path in zip(scans, cached, strict=True)
     ]
     with worker_threads(config.n_workers, len(jobs)) as pool:
-        records = list(pool.map(usable_record, jobs))
-        found = list(pool.map(labels_found, jobs, records))
+        how: dict[str, Any] = {"total": len(jobs), "unit": "scan", "shown": progress, "brief": True}
+        records = list(Progress(pool.map(usable_record, jobs), desc="checking the cache", **how))
+        found = list(Progress(pool.map(labels_found, jobs, records), desc="checking labels", **how))
         _refuse(complaints_of([e for e in found if isinstance(e, InputError)], jobs))
         check([objects_shown(v, config.objects) for v in found if isinstance(v, frozenset)])
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
@@ -116,14 +118,14 @@ def _build_all(
     make_writable(folder, f"{folder}: the cache's folder must be one that can be written to")
     places = {place for job in jobs for path in (job.cached, job.lock) for place in path.parents}
     refuse_links("cache_dir", *sorted(p for p in places if folder in p.parents))
-    sizes = {job: _size_of(job.source) for job in jobs}
+    sizes = {job: size_of(job.source) for job in jobs}  # opening a missing one names it
     stop, drawing = threading.Event(), threading.Lock()
-    bar = tqdm(
+    bar = Progress(
         total=sum(sizes.values()),
         desc=f"downsampling {len(jobs)} scan{'s' if len(jobs) > 1 else ''}",
         unit="B",
         unit_scale=True,
-        disable=None if progress else True,  # None: only on a terminal
+        shown=progress,
     )
 
     def advance(job: Job, share: float) -> None:
@@ -148,13 +150,6 @@ def _refuse_full_disk(jobs: Sequence[Job], folder: Path) -> None:
             f"{folder}: the cache needs {as_size(needed)} for {len(jobs)} downsampled scans; its "
             f"disk has {as_size(free)} left"
         )
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # opening it names the reason
-        return 0
 
 
 def _run_all(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import Timeout
-from tqdm import tqdm
 
 from jawloc.errors import InputError
 from jawloc.scans.atomic import target_of_temporary
@@ -32,6 +31,7 @@ from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.dicom.writing import has_own_checksum
 from jawloc.scans.downsample import hash_content
 from jawloc.scans.locks import locked
+from jawloc.scans.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,10 @@ def verify_cache(config: CacheConfig, *, base: Path, progress: bool = True) -> l
     folder = cache_folder(config, base)
     visible = [path for path in _files(folder) if not path.name.startswith(".")]
     paths = [path for path in visible if path.suffix == ".dcm"]
-    hidden = None if progress and paths else True  # None: only on a terminal
     with worker_threads(config.n_workers, len(paths)) as pool:
         checks = pool.map(partial(_verify, folder=folder), paths)
-        bar = tqdm(checks, desc="verifying", total=len(paths), unit="scan", disable=hidden)
-        return list(bar)
+        shown = progress and bool(paths)
+        return list(Progress(checks, desc="verifying", total=len(paths), unit="scan", shown=shown))
 
 
 def repair_cache(
@@ -98,9 +97,9 @@ def repair_cache(
             return replace(status, detail=str(error))
         return _verify(status.path, folder)
 
-    hidden = None if progress and sources else True
-    with tqdm(statuses, desc="repairing", unit="scan", disable=hidden) as bar:
-        return [repaired(status) for status in bar]
+    shown = progress and bool(sources)
+    bar = Progress(statuses, desc="repairing", unit="scan", shown=shown)
+    return [repaired(status) for status in bar]
 
 
 def _verify(path: Path, folder: Path) -> CacheStatus:

@@ -13,6 +13,7 @@ from jawloc.scans.convert.conversion import Conversion as Conversion
 from jawloc.scans.convert.conversion import carry_out, quantise, refuse_bad_spacing
 from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
 from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans
+from jawloc.scans.progress import Progress
 from jawloc.scans.quantisation import Quantisation
 from jawloc.scans.scan import ScanFile, scan_id_of
 
@@ -44,7 +45,8 @@ def plan_conversion(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
     by_id, fit, unused = pair_scans(images, labels)
-    plan = [_planned(i, path, fit[i], out / f"{i}.dcm", series) for i, path in by_id.items()]
+    pairs = Progress(by_id.items(), desc="reading headers", unit="scan", brief=True)
+    plan = [_planned(i, path, fit[i], out / f"{i}.dcm", series) for i, path in pairs]
     for path in unused:
         name = scan_id_of(path)
         plan.append(Conversion(name, None, path, out / f"{name}.dcm", f"no image for {path.name}"))

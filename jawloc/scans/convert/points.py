@@ -16,6 +16,7 @@ from jawloc.scans.pairs import LABEL_SUFFIXES, find_scans_in, images_by_id
 from jawloc.scans.points import GivenPoint, PointFile, place_points, scan_name
 from jawloc.scans.points.slicer import read_fcsv, read_markups
 from jawloc.scans.points.tables import read_table
+from jawloc.scans.progress import Progress
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import scan_ending
 from jawloc.scans.text_input import real_path
@@ -92,7 +93,10 @@ def plan_point_conversion(
             f"{', '.join([*strangers][:3])} is one of the {len(by_id)} images in {images}"
         )
     plan = [_planned(i, by_id[i], own[i], without[i], out / f"{i}.dcm", points) for i in by_id]
-    plan = [_checked(item, spacing_mm_zyx, series) for item in plan]
+    plan = [
+        _checked(item, spacing_mm_zyx, series)
+        for item in Progress(plan, desc="reading headers", unit="scan", brief=True)
+    ]
     for name, where in strangers.items():
         plan.append(
             Conversion(name, None, points, out / f"{name}.dcm", f"no image for {name} ({where})")

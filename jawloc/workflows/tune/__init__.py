@@ -13,13 +13,14 @@ from contextlib import ExitStack
 
 import optuna
 from optuna.trial import TrialState
-from tqdm import tqdm
 
 from jawloc.config import Config, change_config
 from jawloc.config.sigmas import tell_sigmas
+from jawloc.config.slow_settings import tell_slow_settings
 from jawloc.errors import TrainingError
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.scans.cores import usable_cores
+from jawloc.scans.progress import Progress
 from jawloc.training.device import choose_device
 from jawloc.workflows.prepare_data import prepare_data
 from jawloc.workflows.tune.lost_trials import finished
@@ -51,6 +52,7 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
     """
     space.check(config)
     tell_sigmas(config.curriculum, config.network)
+    tell_slow_settings(config, config.requested)
     # fills the cache that all trials share
     data = prepare_data(config, folds=study.folds)
     with ExitStack() as stack:
@@ -105,22 +107,18 @@ def _run(task: Task, opened: optuna.Study) -> None:
     """Run what is left of the study, here or in processes of their own, with a progress bar."""
     wanted, timeout = task.study.trials, task.study.timeout_seconds
     deadline = math.inf if timeout is None else time.time() + timeout
-    shown = len(finished(opened))
-    with tqdm(total=wanted, initial=shown, unit="trial", desc="tune", disable=None) as bar:
+    done = len(finished(opened))
+    with Progress(total=wanted, initial=done, unit="trial", desc="tune") as bar:
 
         def tell(activity: str) -> None:
-            nonlocal shown
             trials = finished(opened)
             errors = [t.value for t in trials if t.state == TrialState.COMPLETE]
             best = f"best {min(errors):.3f} voxels" if errors else ""
             bar.update(len(trials) - bar.n)
             bar.set_postfix_str(", ".join(filter(None, (best, activity))))
-            if bar.disable and len(trials) > shown:  # not a terminal
-                print(f"{len(trials)} of {wanted} trials, {best or 'none complete'}", flush=True)
-            shown = len(trials)
 
         tell("")
-        if shown >= wanted:
+        if bar.n >= wanted:
             return
         try:
             if task.study.workers == 1:

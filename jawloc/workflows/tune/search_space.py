@@ -24,6 +24,7 @@ from jawloc.workflows.tune.searchable_settings import check_conditions, check_se
 SECTION = "search"
 # Tried before the first trial: combinations of ends, and whole numbers between two ends.
 MOST_CORNERS, MOST_BETWEEN = 4096, 64
+LARGEST = 1e300  # of a number to search, far below what a float holds
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Range:
 
     def __post_init__(self) -> None:
         numbers = {name: getattr(self, name) for name in ("low", "high", "step")}
+        if any(abs(number or 0) > LARGEST for number in numbers.values()):  # before it overflows
+            raise ValueError(f"low, high and step must be numbers of at most {LARGEST:g}")
         if any(isinstance(number, float) for number in numbers.values()):
             for name, number in numbers.items():
                 object.__setattr__(self, name, None if number is None else float(number))

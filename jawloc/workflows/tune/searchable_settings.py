@@ -64,6 +64,10 @@ ONE_CYCLE = Condition(
     "learning_rate_schedule one-cycle",
     lambda c: c.training.learning_rate_schedule == "one-cycle",
 )
+ENDS_EARLY = Condition(
+    "a training that may end early (learning_rate_schedule cooldown or constant)",
+    lambda c: c.training.learning_rate_schedule != "one-cycle",
+)
 SHRINKING = Condition(
     f"a sigma that shrinks (curriculum.shrink_factor below 1, {INITIAL_SIGMA} above "
     "curriculum.minimum_sigma)",
@@ -74,8 +78,8 @@ PERCENTILE = Condition("intensity.rule percentile", lambda c: c.intensity.rule =
 
 _KEYS = {
     ALWAYS: f"""{INITIAL_SIGMA} batch_size learning_rate learning_rate_schedule weight_decay
-        weight_average_epochs loss seed curriculum.stop_patience least_steps network.name
-        augmentation.enabled intensity.rule""",
+        weight_average_epochs loss seed network.name augmentation.enabled intensity.rule""",
+    ENDS_EARLY: "curriculum.stop_patience least_steps",
     ONE_CYCLE: "cycle_steps",
     COOLDOWN: "warmup_epochs cooldown_share",
     SHRINKING: """curriculum.minimum_sigma curriculum.shrink_factor curriculum.trigger

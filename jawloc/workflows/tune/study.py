@@ -7,7 +7,7 @@ import random
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,12 +18,18 @@ import yaml
 from filelock import FileLock
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 
 from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 from jawloc.scans.atomic import refuse_links
+from jawloc.workflows.tune.database import (
+    Database,
+    is_postgresql,
+    postgresql_lock,
+    with_driver,
+)
 from jawloc.workflows.tune.journal import Journal
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
@@ -115,18 +121,20 @@ def search_definition(
 def one_at_a_time(study: StudyConfig, config: Config) -> Iterator[None]:
     """Let one process at a time begin or report a study in a shared folder or PostgreSQL."""
     folder = study.folder(config.base)
-    if study.is_in_a_database:
-        load(study, config)  # raises if it can't be reached, before the folder is made
     own = () if study.storage else (_journal(study, config.base),)
     refuse_links("--study-name", folder, folder / "workers", *own)
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
+        if study.storage is not None and is_postgresql(study.storage):
+            try:
+                with postgresql_lock(study.storage, "jawloc"):
+                    load(study, config)  # one at a time makes the tables that all studies share
+            except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+                raise _unusable(study, "can't be reached", error) from error
+            locks.enter_context(postgresql_lock(study.storage, f"jawloc {study.name}"))
+        elif study.is_in_a_database:
+            load(study, config)  # raises if it can't be reached, before the folder is made
+        folder.mkdir(parents=True, exist_ok=True)
         locks.enter_context(FileLock(folder / "opening.lock"))
-        if study.storage is not None and study.storage.startswith("postgresql"):
-            engine = sqlalchemy.create_engine(_url(study.storage))
-            connection = locks.enter_context(engine.begin())
-            lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtext(:name))")
-            connection.execute(lock, {"name": f"jawloc {study.name}"})
         yield
 
 
@@ -179,13 +187,12 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
         raise
     # each database's driver has types of its own; Optuna reads a damaged journal with any
     except Exception as error:
-        reason = _reason(error)
         if not study.is_in_a_database:
-            journal = _journal(study, config.base)
+            journal, reason = _journal(study, config.base), _reason(error)
             raise InputError(f"{journal}: the study's journal can't be read; {reason}") from error
         foreign = isinstance(error, UnicodeDecodeError | json.JSONDecodeError)
         problem = "holds what isn't a study's" if foreign else "can't be reached"
-        raise InputError(f"--storage: {study.storage} {problem}; {reason}") from error
+        raise _unusable(study, problem, error) from error
     # the machines that share a database must not all try the same values
     host = socket.gethostname() if study.is_in_a_database else ""
     seed = _seed(trials, config.training.seed, f"{host} {worker}")
@@ -193,11 +200,20 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
     return opened
 
 
+def _unusable(study: StudyConfig, problem: str, error: Exception) -> InputError:
+    return InputError(f"--storage: {study.storage} {problem}; {_reason(error)}")
+
+
 def _count(study: optuna.Study) -> int:
-    """Return how many trials a study has; raise ValueError if they aren't numbered."""
-    numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
+    """Return how many trials a study has; raise ValueError if one isn't what Optuna writes."""
+    trials = study.get_trials(deepcopy=False)
+    numbers = [trial.number for trial in trials]
     if any(not isinstance(number, int) for number in numbers) or len({*numbers}) != len(numbers):
         raise ValueError("its trials must have a number each")
+    if any(not isinstance(a, dict) for t in trials for a in (t.user_attrs, t.system_attrs)):
+        raise ValueError("the attributes of its trials must be mappings")
+    if any(not isinstance(value, float | int) for t in trials for value in t.values or ()):
+        raise ValueError("the errors of its trials must be numbers")
     return len(numbers)
 
 
@@ -216,31 +232,18 @@ def _storage(study: StudyConfig, base: Path) -> BaseStorage:
         _refuse_no_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(Journal(path))
-    url, grace, connect = _url(study.storage), GRACE_SECONDS, {}
+    url, grace, connect = with_driver(study.storage), GRACE_SECONDS, {}
     if (parts := sqlalchemy.make_url(url)).get_backend_name() == "sqlite":
         _refuse_no_file(Path(parts.database or ""))
         # there are no heartbeats while another process holds the file locked
         grace, connect = grace + int(LOCK_SECONDS), CONNECT_ARGUMENTS
-    return _Database(
+    return Database(
         url,
         engine_kwargs={"connect_args": connect},
         heartbeat_interval=HEARTBEAT_SECONDS,
         grace_period=grace,
         heartbeat_stale_trial_callback=queue_again,
     )
-
-
-class _Database(RDBStorage):
-    def record_heartbeat(self, trial_id: int) -> None:
-        # In a thread of Optuna's, where an error would end the heartbeats with a traceback. If the
-        # database stays away, the trial says so; if it comes back, the next heartbeat gets through.
-        with suppress(optuna.exceptions.StorageInternalError):
-            super().record_heartbeat(trial_id)
-
-
-def _url(storage: str) -> str:
-    """Return a database's URL with the driver that jawloc installs."""
-    return storage.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _seed(trials: int, seed: int, worker: str) -> int:

@@ -15,8 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 from jawloc.inference.exports import table_text
 from jawloc.reporting.content_policy import plotly_policy
 from jawloc.reporting.figures import save_drawn
+from jawloc.reporting.terminal_table import number, table_lines
 from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
+from jawloc.scans.progress import Progress
 from jawloc.workflows.tune.lost_trials import counting, finished
 from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task
 
@@ -35,6 +37,7 @@ PLOTS = {
 # The settings of the contour if both are searched; else the first two.
 PAIR = ["curriculum.threshold", "curriculum.minimum_sigma"]
 PANEL_INCHES = 4.0
+LEADING = 5  # trials in the table on the terminal
 LABELS = {
     "Step": "epoch (or fold)",
     "Intermediate Value": ERROR,
@@ -52,6 +55,7 @@ class TuneResult:
     best: FrozenTrial | None  # None: no trial is complete
     states: dict[str, int]  # number of trials by state
     tied: tuple[int, ...] = ()  # other trials with the best one's error, to the last digit
+    leading: tuple[FrozenTrial, ...] = ()  # the complete trials with the smallest errors
 
     def __str__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
@@ -71,10 +75,28 @@ class TuneResult:
             f"number {self.best.number} with a validation error of {self.best.value:.3f} "
             "downsampled voxels\n"
             f"  {settings}{tied}\n"
+            f"{self._table()}\n"
             f"Table, pictures and settings: {self.folder}\n"
             f"Train with them: jawloc-train --model-name best-{self.folder.name} --experiment "
             f"{self.folder / 'best.yml'}"
         )
+
+    def _table(self) -> str:
+        names = list(dict.fromkeys(name for trial in self.leading for name in trial.params))
+        rows = [
+            [
+                trial.number,
+                number(trial.value, 3),
+                trial.user_attrs.get("epochs"),
+                *(_shown(trial.params.get(name)) for name in names),
+            ]
+            for trial in self.leading
+        ]
+        return "\n".join(table_lines(["trial", "error (voxels)", "epochs", *names], rows))
+
+
+def _shown(value: Any) -> str | None:
+    return None if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult:
@@ -100,11 +122,12 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
         numbers |= {k: v for k, v in settings.items() if isinstance(v, int | float)}
         run.tag({key: str(value) for key, value in settings.items()})
         files += [folder / "best.yml", *_write_pictures(study, folder)]
-    run.log_summary(numbers)
+    run.log_summary(numbers, step=len(trials))  # a study that goes on has others
     for path in files:
         run.log_file(path)
     tied = [t.number for t in complete if best and t.value == best.value and t != best]
-    return TuneResult(folder, best, states, tuple(tied))
+    complete.sort(key=lambda t: (t.value, t.number))
+    return TuneResult(folder, best, states, tuple(tied), tuple(complete[:LEADING]))
 
 
 def _best_yaml(best: FrozenTrial, task: Task) -> str:
@@ -145,7 +168,8 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
     written: list[Path] = []
     size = (max(10.0, PANEL_INCHES * len(study.best_params)), 6.0)  # a panel per setting
     pages: list[str] = []
-    for name, (function, title) in PLOTS.items():
+    plots = Progress(PLOTS.items(), desc="drawing the study", unit="picture", brief=True)
+    for name, (function, title) in plots:
         options, path = _options(study, name), folder / f"{name}.png"
         try:
             with warnings.catch_warnings():

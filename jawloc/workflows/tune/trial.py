@@ -23,14 +23,14 @@ from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingState, planned_training
 from jawloc.training.splits import choose_folds
 from jawloc.workflows.prepare_data import Data, prepare_data
-from jawloc.workflows.train import log_epoch, log_inputs, start_state, train
+from jawloc.workflows.train import draw_epoch, log_epoch, log_inputs, start_state, train
 from jawloc.workflows.tune.lost_trials import WORKER, queue_again
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import StudyConfig
 
 # They make a trial fail, and the study goes on: its settings may be to blame.
 FAILURES = (TrainingError, InputError, MemoryError, RuntimeError)
-STATE = "optuna.state"  # a run's tag
+STATE, UNFINISHED = "optuna.state", "running"  # a run's tag, and what it is until the trial ends
 FULL_SIZE_READ = "full_size_scans_read"
 # The share of the epochs before which no pruner is asked, unless sigma is at its end: an error at a
 # wide sigma tells little about the error at a narrow one.
@@ -117,7 +117,7 @@ def _try(trial: Trial, worker: Worker) -> float:
         config.base,
         f"{task.study.name} {trial.number}",
         params=config.as_params(),
-        tags={"optuna.study": task.study.name, STATE: "running"},
+        tags={"optuna.study": task.study.name, STATE: UNFINISHED},
         parent_run_id=task.parent_run_id,
     ) as run:
         trial.set_user_attr("mlflow_run_id", run.run_id)
@@ -187,7 +187,7 @@ def _train(
         scans = worker.scans(config)
         epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs
         for record in train(state, config, data, loaded=scans, progress=False):
-            log_epoch(run, Path(folder), config, data, state)
+            log_epoch(run, state, draw_epoch(Path(folder), config, data, state))
             trial.set_user_attr("epochs", earlier + record.epoch)
             worker.tell(f"trial {trial.number}: epoch {record.epoch} of {epochs}")
             if compare_epochs:  # by the best error until now, as in the end

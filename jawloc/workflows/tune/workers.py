@@ -25,7 +25,7 @@ from jawloc.workflows.tune.lost_trials import (
     worker_token,
 )
 from jawloc.workflows.tune.study import load, reachable
-from jawloc.workflows.tune.trial import STATE, Task, run_trial, set_up
+from jawloc.workflows.tune.trial import STATE, UNFINISHED, Task, run_trial, set_up
 
 POLLING_SECONDS = 0.5
 MOST_LOSSES = 3  # of workers in a row, without a finished trial between them
@@ -102,7 +102,8 @@ def recover(task: Task) -> None:
     trials = study.get_trials(deepcopy=False)
     for number in replaced(trials):  # some by another machine
         if (run_id := trials[number].user_attrs.get("mlflow_run_id")) is not None:
-            end_lost_run(task.config.base, run_id, {STATE: "lost", "optuna.reason": "worker died"})
+            tags = {STATE: "lost", "optuna.reason": "worker died"}
+            end_lost_run(task.config.base, run_id, tags, unfinished=UNFINISHED)
 
 
 class _Worker(NamedTuple):

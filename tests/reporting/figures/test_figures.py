@@ -1,15 +1,17 @@
 """What the pictures show, read back from axes and from rendered pixels."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from jawloc.heatmaps.metrics import HeatmapMetrics
-from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma
+from jawloc.reporting.figures.curves import plot_losses, plot_metrics, plot_sigma, spread_out
 from jawloc.reporting.figures.slices import plot_crop, plot_slices
 from jawloc.reporting.figures.style import figure_to_array, save_figure
 from jawloc.scans.orthogonal_slices import orthogonal_slices
@@ -35,7 +37,9 @@ def words(figure):
 
 
 def legend(figure):
-    return [t.get_text() for a in figure.axes if a.get_legend() for t in a.get_legend().get_texts()]
+    """Return a figure's labels, those in two lines as if they were in one."""
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    return [t.get_text().replace("\n", ": ") for own in legends for t in own.get_texts()]
 
 
 def pixels_of(figure, axes):
@@ -122,7 +126,8 @@ def test_a_coarse_heatmap_lies_over_the_voxels_that_it_covers(image, stride):
 def test_colour_bar_says_what_and_how_much(image):
     heatmap = np.full((20, 8, 10), 0.002)
     figure = plot_slices(image, centre=(9, 9, 9), title="t", heatmap=heatmap, heatmap_stride=2)
-    (bar,) = [a for a in figure.axes if a.get_xlabel() == "probability per voxel"]
+    (bar,) = [a for a in figure.axes if a.get_xlabel().startswith("probability per voxel\n")]
+    assert bar.get_xlabel().endswith("white line: half of the highest")
     assert [t.get_text() for t in bar.get_xticklabels()] == ["0", "0.002"]
 
 
@@ -229,6 +234,41 @@ def test_losses_mark_every_change_of_sigma():
     assert (shaded.get_x(), shaded.get_x() + shaded.get_width()) == (8.5, 12.5)
 
 
+@pytest.mark.parametrize("epochs", [250, 30])
+def test_every_sigma_has_its_label_and_none_covers_another(epochs):
+    """Regression: of changes in one epoch after the other, only every second was labelled."""
+    made = [replace(r, sigma_voxels=max(8 * 0.9 ** (r.epoch - 1), 1.0)) for r in records(epochs)]
+    figure = plot_losses(made)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    expected = [f"{r.sigma_voxels:.2f}" for r in made[1:21]]
+    assert [text.get_text() for text in axes.texts] == expected
+    assert [text.xy[0] for text in axes.texts] == [n + 0.5 for n in range(1, 21)]
+    boxes = [text.get_bbox_patch() or Text.get_window_extent(text) for text in axes.texts]
+    for left, right in pairwise(boxes):
+        assert left.x1 <= right.x0
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= 1200
+    assert max(box.y1 for box in boxes) <= figure.get_figheight() * 100
+
+
+def test_labels_are_spread_about_their_own_places_and_stay_inside():
+    assert spread_out([1.0, 5.0], 1.0, 0.0, 10.0) == [1.0, 5.0]
+    assert spread_out([4.0, 4.0, 4.0], 1.0, 0.0, 10.0) == [3.0, 4.0, 5.0]
+    assert spread_out([0.0, 0.1, 9.9], 2.0, 0.0, 10.0) == [1.0, 3.0, 9.0]
+    assert spread_out([], 1.0, 0.0, 10.0) == []
+
+
+@pytest.mark.parametrize("plot", [plot_losses, plot_metrics, plot_sigma])
+def test_curves_are_told_apart_without_their_colours(plot):
+    for axes in plot(two_stages()).axes:
+        lines = [line for line in axes.lines if len(line.get_xdata()) == 12]
+        assert len(lines) > 1
+        looks = {(line.get_marker(), line.get_drawstyle()) for line in lines}
+        sigmas = sum(line.get_drawstyle() == "steps-mid" for line in lines)
+        assert len(looks) == len(lines) - max(sigmas - 1, 0)
+
+
 def two_stages():
     """Twelve epochs whose coarse sigma changes after 2 of them, the fine one after 4 and 8."""
     made = []
@@ -276,7 +316,7 @@ def test_two_stages_have_their_own_sigma_and_error_in_every_unit():
     assert list(curve(voxels, "sigma, fine").get_ydata()) == [8] * 4 + [4] * 4 + [2] * 4
     assert set(curve(voxels, "mean error, coarse").get_ydata()) == {7.0}
     assert set(curve(mm, "mean error, coarse").get_ydata()) == {0.7}
-    assert list(curve(voxels, "best epoch 5: 2 voxels").get_xdata()) == [5]
+    assert list(curve(voxels, "lowest, epoch 5: 2 voxels").get_xdata()) == [5]
 
 
 def test_mse_as_a_loss_is_drawn_as_it_is_trained_on_with_its_threshold():
@@ -324,10 +364,10 @@ def test_sigma_stands_beside_the_error_in_every_known_unit(in_mm, units):
     assert [label.partition("(")[2].rstrip(")").split()[-1] for label in labels] == units
     voxels = figure.axes[0]
     assert list(curve(voxels, "sigma").get_ydata()) == [8] * 4 + [4] * 4 + [2] * 4
-    best = curve(voxels, "best epoch 5: 2 voxels")
+    best = curve(voxels, "lowest, epoch 5: 2 voxels")
     assert (list(best.get_xdata()), list(best.get_ydata())) == ([5], [2.0])
     if in_mm:  # the same epoch, also where mm would have another lowest
-        assert list(curve(figure.axes[1], "best epoch 5: 0.1 mm").get_xdata()) == [5]
+        assert list(curve(figure.axes[1], "lowest, epoch 5: 0.1 mm").get_xdata()) == [5]
 
 
 def test_of_several_objects_each_has_a_curve():

@@ -14,6 +14,7 @@ from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import (
     CHECKPOINT,
     OUTPUT_FOLDER,
+    is_finished,
     lock_path,
     locked_output_folder,
     locked_run_folder,
@@ -22,7 +23,7 @@ from jawloc.reporting.folders.run_folder import (
     with_unsent,
 )
 from jawloc.reporting.text_files import write_text
-from jawloc.scans.manifest import MANIFEST, start_manifest, written_files
+from jawloc.scans.manifest import MANIFEST, record_file, start_manifest, written_files
 from tests.lab import files_below
 
 
@@ -65,6 +66,80 @@ def test_a_taken_name_can_be_overwritten_or_gone_on_with(tmp_path):
         output_folder(tmp_path, "x", overwrite=False, resume=True)
     (folder / CHECKPOINT).touch()
     assert output_folder(tmp_path, "x", overwrite=False, resume=True) == folder
+
+
+def killed_in(folder, *names, writing):
+    """Leave a run's folder as a process does that is killed while it writes its last file."""
+    run = run_folder(folder, overwrite=True, resume=False)
+    run.__enter__()
+    write(folder, *names)
+    record_file(folder / writing)
+    torn = (folder / writing).with_name(f".7-0123abcd.part.{Path(writing).name}")
+    torn.write_text("torn")
+    return run, torn  # the run must not be collected: that would end it
+
+
+def locked(base, **how):
+    how = {"overwrite": False, "resume": False} | how
+    return locked_run_folder(base, "x", ["jaw"], **how)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_of_a_run_killed_before_its_first_checkpoint_the_name_is_free(tmp_path, resume):
+    """Regression: it was taken, and yet held 'no interrupted run'."""
+    folder = tmp_path / OUTPUT_FOLDER / "x"
+    killed = killed_in(folder, "config.yml", writing=CHECKPOINT)
+    with locked(tmp_path, resume=resume):
+        assert not folder.exists()
+    folder.mkdir(parents=True)  # or the end of the "killed" run would complain
+    del killed
+
+
+def test_of_a_run_killed_while_it_wrote_only_the_checkpoint_stays(tmp_path):
+    folder = tmp_path / OUTPUT_FOLDER / "x"
+    kept = {CHECKPOINT, f"fold_1/{CHECKPOINT}", "config.yml"}
+    killed, torn = killed_in(folder, *kept, writing="metrics.csv")
+    start_manifest(folder / "fold_1", [CHECKPOINT])
+    killed_too, torn_too = killed_in(folder / "fold_1", CHECKPOINT, writing=CHECKPOINT)
+    foreign = folder / ".7-0123abcd.part.notes.txt"
+    foreign.touch()
+    with locked(tmp_path, resume=True):
+        names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert not torn.exists()
+        assert not torn_too.exists()
+        assert foreign.exists()
+    assert kept <= names
+    del killed, killed_too
+
+
+@pytest.mark.parametrize("name", ["locations.csv", "pictures/a.png", ".jawloc-files"])
+def test_what_a_killed_process_had_begun_to_write_into_an_output_folder_goes(tmp_path, name):
+    """Regression: `jawloc locate` left hidden files there, for good."""
+    folder = tmp_path / "out"
+    (folder / "pictures").mkdir(parents=True)
+    start_manifest(folder)
+    record_file(folder / name)
+    torn = (folder / name).with_name(f".7-0123abcd.part.{Path(name).name}")
+    foreign = torn.with_name(".7-0123abcd.part.mine.csv")
+    torn.touch()
+    foreign.touch()
+    with locked_output_folder(folder):
+        assert foreign.exists()
+        assert not torn.exists()
+
+
+def test_a_run_that_is_over_can_be_resumed_since_its_process_may_have_been_killed_then(tmp_path):
+    folder = tmp_path / OUTPUT_FOLDER / "x"
+    folder.mkdir(parents=True)
+    write(folder, "x.pth")
+    with pytest.raises(InputError, match="holds no interrupted run"), locked(tmp_path, resume=True):
+        pass
+    write(folder, "summary.json")
+    assert is_finished(folder)
+    with locked(tmp_path, resume=True):
+        assert (folder / "x.pth").is_file()
+    with pytest.raises(InputError, match="'x' is taken"), locked(tmp_path):
+        pass
 
 
 def test_an_overwritten_run_loses_jawlocs_files_only_and_a_resumed_one_keeps_them(tmp_path):
@@ -162,7 +237,7 @@ def test_a_full_disk_says_how_to_go_on(tmp_path, whole_epoch):
         if whole_epoch:
             write(folder, CHECKPOINT, f"fold_1/{CHECKPOINT}")
         raise error
-    going_on = "the same command with --resume goes on from its last whole epoch"
+    going_on = "the same command with --resume goes on from its last checkpoint"
     expected = f"{error}; once that is settled, {going_on}" if whole_epoch else str(error)
     assert str(caught.value) == expected
 

@@ -210,7 +210,7 @@ def test_heatmaps_go_to_the_image_grid_by_key_and_step(root):
     figure = Figure(figsize=(0.6, 0.4), dpi=100, facecolor=(1.0, 0.0, 0.0))
     figure.text(0.1, 0.1, "x")
     with stored(root) as run:
-        run.log_heatmap(figure, "heatmap/val", 7)
+        run.log_heatmap(figure_to_array(figure), "heatmap/val", 7)
     (path,) = (artifacts(root, run.run_id) / "images").glob("*.png")
     assert path.name.startswith("heatmap~val+step+7+")
     picture = np.asarray(Image.open(path))

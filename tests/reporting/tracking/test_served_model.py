@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowException
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, printable
 from jawloc.inference.locator import Localisation
 from jawloc.reporting.tracking import served_model
 from jawloc.reporting.tracking.served_model import ServedLocator, checked_path
+from jawloc.scans.reading import open_scan
 
 
 @pytest.fixture
@@ -82,3 +83,28 @@ def test_environment_wins_over_the_models_own_setting(monkeypatch, lab):
     monkeypatch.setenv("JAWLOC_SCAN_FOLDER", str(lab / "scans"))
     with pytest.raises(MlflowException, match="only inside the folder that"):
         model.predict(None, pd.DataFrame({"scan": [str(lab / "secret.dcm")]}))
+
+
+@pytest.mark.parametrize("given", ["circle.dcm", f"{'l' * 300}.dcm", "a\0.dcm", "\ud800.dcm"])
+def test_a_path_that_leads_nowhere_is_refused_in_one_sentence(lab, given):
+    """Regression: the answer was a traceback with the server's paths."""
+    (lab / "scans" / "circle.dcm").symlink_to(lab / "scans" / "circle.dcm")
+    with pytest.raises(InputError) as refused:
+        found = checked_path(given, str(lab / "scans"))
+        open_scan(found)  # later Pythons resolve a link to itself
+    assert str(refused.value).startswith(f"{printable(given)}: a scan must be a file or folder; ")
+
+
+def test_whatever_fails_the_answer_is_one_sentence(monkeypatch, lab):
+    """Regression: the answer was a traceback with the server's paths."""
+
+    def fail(*_):
+        raise ZeroDivisionError(str(lab))
+
+    monkeypatch.setattr(FakeLocator, "locate", fail)
+    model = loaded(monkeypatch, allowed_folder=str(lab / "scans"))
+    with pytest.raises(MlflowException) as refused:
+        model.predict(None, pd.DataFrame({"scan": ["a.dcm"]}))
+    assert refused.value.message == (
+        "a.dcm: jawloc failed unexpectedly (ZeroDivisionError); please report this scan"
+    )

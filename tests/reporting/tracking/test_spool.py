@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy
-from matplotlib.figure import Figure
 from mlflow import MlflowClient, MlflowException
 
 from jawloc.errors import DiskFullError, InputError
@@ -25,6 +24,7 @@ from jawloc.reporting.tracking.store import briefly, prepare_store, tracking_uri
 from tests.lab import write_model
 from tests.reporting.tracking.test_runs import record
 
+PICTURE = np.full((10, 10, 3), 255, np.uint8)
 WRITING = ("log_batch", "log_image", "log_artifact", "log_dict", "log_inputs", "set_terminated")
 
 
@@ -74,7 +74,7 @@ def log_everything(run, root):
     (root / "run" / "a.txt").write_text("a file")
     weights = write_model(root / "run" / "m.pth")
     run.log_epoch(record(2))
-    run.log_heatmap(Figure(figsize=(0.1, 0.1)), "heatmap/val", 2)
+    run.log_heatmap(PICTURE, "heatmap/val", 2)
     run.log_file(root / "run" / "a.txt", "outputs")
     run.log_dict({"a": 1}, "a.json")
     run.log_dataset({"train": ["x"]}, {"x": "key"})
@@ -212,13 +212,13 @@ def test_an_epoch_that_a_resumed_run_repeats_is_logged_once(root, unsent):
         tracked_run(root, "m", params={}, unsent=unsent) as run,
     ):
         run.log_epoch(record(1))
-        run.log_heatmap(Figure(figsize=(0.1, 0.1)), "heatmap/val", 1)
+        run.log_heatmap(PICTURE, "heatmap/val", 1)
         raise OSError("the disk is full")
     with tracked_run(root, "m", params={}, run_id=run.run_id, unsent=unsent) as again:
         again.log_epoch(record(1))
-        again.log_heatmap(Figure(figsize=(0.1, 0.1)), "heatmap/val", 1)
+        again.log_heatmap(PICTURE, "heatmap/val", 1)
         again.log_epoch(record(2))
-        again.log_heatmap(Figure(figsize=(0.1, 0.1)), "heatmap/val", 2)
+        again.log_heatmap(PICTURE, "heatmap/val", 2)
     found = contents(root, run.run_id)
     assert (found["steps"]["val_kl_nats"], found["images"]) == ([1, 2], 4)
 

@@ -9,14 +9,21 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
+from sqlalchemy.pool import NullPool
 
+from jawloc.config import load_config
+from jawloc.workflows.tune.database import postgresql_lock, with_driver
+from jawloc.workflows.tune.study import StudyConfig, one_at_a_time
+from tests.lab import write_config
 from tests.workflows.tune.machines import FORKS, SECONDS, Machine, pid_of, run_server, trials_in
 from tests.workflows.tune.test_tune import tune_words
 
@@ -63,6 +70,11 @@ class Database:
         log = str(self.home / "log")
         self.run("pg_ctl", "-D", self.data, "-l", log, "-o", options, "-w", "start")
 
+    def create(self, name):
+        host = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "jawloc"]
+        self.run("createdb", *host, name)
+        return f"{self.url}/{name}"
+
     def stop(self):
         self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
 
@@ -79,8 +91,7 @@ def database():
     database.start()
     try:
         for name in ("study", "runs"):
-            host = ["-h", "127.0.0.1", "-p", str(database.port), "-U", "jawloc"]
-            database.run("createdb", *host, name)
+            database.create(name)
         yield database
     finally:
         database.stop()
@@ -122,6 +133,28 @@ def answers(address):
             return True
     except OSError:
         return False
+
+
+def test_machines_that_begin_at_once_make_the_tables_one_after_the_other(
+    database, make_lab, tmp_path
+):
+    """Regression: each made them before it had the lock, and one of them failed."""
+    storage, begun = database.create("begin"), threading.Event()
+    study, config = StudyConfig("s", storage=storage), load_config(write_config(make_lab(tmp_path)))
+
+    def begin():
+        with one_at_a_time(study, config):
+            begun.set()
+
+    with postgresql_lock(storage, "jawloc"):
+        machine = threading.Thread(target=begin)
+        machine.start()
+        assert not begun.wait(1.0)
+        engine = sqlalchemy.create_engine(with_driver(storage), poolclass=NullPool)
+        assert sqlalchemy.inspect(engine).get_table_names() == []
+    machine.join(SECONDS)
+    assert begun.is_set()
+    assert "studies" in sqlalchemy.inspect(engine).get_table_names()
 
 
 def test_three_machines_share_a_study_and_one_is_killed(database, tracking, make_lab, tmp_path):

@@ -53,6 +53,7 @@ def test_every_space_that_comes_with_jawloc_fits_the_default_settings(path):
             "low must be below high; received 2 and 1",
         ),
         ({"curriculum.threshold": {"low": 1.0, "high": 1.0}}, "low must be below high"),
+        ({"curriculum.threshold": {"low": 1.0, "high": 10**400}}, "numbers of at most 1e+300"),
         ({"curriculum.threshold": {"low": 0.0, "high": 1.0, "log": True}}, "low must be above 0"),
         ({"curriculum.threshold": {"low": 0.1, "high": 1.0, "step": 2.0}}, "step must be above 0"),
         ({"curriculum.threshold": {"low": 0.1}}, "a range needs high"),
@@ -148,15 +149,15 @@ def test_a_space_is_known_by_all_that_it_says(space):
 @pytest.mark.parametrize(
     ("searched", "settings", "default", "kept"),
     [
-        # (stride, coarse, window) are (2, 1, (32, 32, 32)) by the grid
-        ({"network.stride": [1, 2, 4]}, {}, {"network.stride": 2}, True),
-        ({"network.stride": [1, "auto"]}, {}, {"network.stride": "auto"}, True),
+        # (stride, coarse, window) are (1, 1, (16, 16, 16)) by the grid
+        ({"network.stride": [2, 1, 4]}, {}, {"network.stride": 1}, True),
+        ({"network.stride": [2, "auto"]}, {}, {"network.stride": "auto"}, True),
         ({"network.window": [[64, 64, 64], "auto"]}, {}, {"network.window": "auto"}, True),
-        ({"network.stride": [1, 4]}, {}, {"network.stride": 1}, False),
+        ({"network.stride": [2, 4]}, {}, {"network.stride": 2}, False),
         (
-            {"network.stride": [1, 2], "network.window": ["auto", [16, 16, 16]]},
-            {"window": [16, 16, 16]},
-            {"network.stride": 2, "network.window": "[16, 16, 16]"},
+            {"network.stride": [2, 1], "network.window": ["auto", [32, 32, 32]]},
+            {"window": [32, 32, 32]},
+            {"network.stride": 1, "network.window": "[32, 32, 32]"},
             True,
         ),
     ],

@@ -23,6 +23,9 @@ from tests.lab import write_config
 SETTINGS = {
     "num_epochs": 2,
     "cpu_threads": 1,
+    "batch_size": 2,
+    "learning_rate_schedule": "cooldown",
+    "best_epoch_from": "last",
     "warmup_epochs": 1,
     "cooldown_share": 0.3,
     "weight_decay": 0.1,
@@ -57,7 +60,7 @@ OTHERS = {
     "network.stride": 2,
     "network.coarse": 1,
     "network.window": [16, 16, 20],
-    "network.skip_connections": "add",
+    "network.skip_connections": "concatenate",
     "mask_supervision": False,
     "augmentation.enabled": False,
     "augmentation.flip_axes": ["y"],
@@ -245,6 +248,7 @@ def test_a_key_that_is_none_is_refused(searched, sentence):
         ({"network.stride": [1, 2]}, {"network.name": "attention-unet"}, "network.name unet"),
         ({"augmentation.gain": [0.1, 0.2]}, {"augmentation.enabled": False}, "enabled true"),
         ({"cooldown_share": [0.1, 0.2]}, {"learning_rate_schedule": "constant"}, "cooldown"),
+        ({"least_steps": [1, 2]}, {"learning_rate_schedule": "one-cycle"}, "may end early"),
         ({"curriculum.threshold": [1, 2]}, {"curriculum.shrink_factor": 1.0}, "that shrinks"),
         ({"curriculum.patience": [1, 2]}, {"initial_kernel_size": 1.0}, "that shrinks"),
         (

@@ -146,6 +146,24 @@ def test_a_journal_that_is_damaged_is_refused_in_one_sentence(opened, config, da
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "rule"),
+    [
+        (b'"value":0.5', b'"value":[0.5]', "the errors of its trials must be numbers"),
+        (b'"system_attrs":{', b'"system_attrs":"x","y":{', "attributes of its trials must be map"),
+    ],
+)
+def test_values_of_another_kind_are_refused(opened, config, before, after, rule):
+    """Regression: an AttributeError or TypeError from within Optuna."""
+    opened.add_trial(optuna.trial.create_trial(value=0.5))
+    path = STUDY.folder(config.base) / "study.journal"
+    whole = path.read_bytes()
+    assert before in whole
+    path.write_bytes(whole.replace(before, after))
+    with pytest.raises(InputError, match=f"the study's journal can't be read; .*{rule}"):
+        load(STUDY, config)
+
+
 @pytest.mark.parametrize("form", ["journal", "sqlite"])
 def test_a_pipe_is_no_study(config, tmp_path, form):
     os.mkfifo(tmp_path / "pipe")

@@ -111,6 +111,7 @@ def test_a_study_from_its_first_trial_to_the_training_of_the_best(lab, words, ja
 
 
 def test_the_same_command_goes_on_and_a_finished_study_stays(lab, words, jawloc):
+    """Regression: each command logged the study's numbers at step 0, over and over."""
     assert jawloc(*words, "--trials", 1).exit_code == 0
     assert jawloc(*words, "--trials", 2).exit_code == 0
     assert [t.state.name for t in study(lab).trials] == ["COMPLETE"] * 2
@@ -120,6 +121,10 @@ def test_the_same_command_goes_on_and_a_finished_study_stays(lab, words, jawloc)
     parent, nested = runs(lab)
     assert len(nested) == 2
     assert parent.data.metrics["trials_complete"] == 2
+    history = MlflowClient(tracking_uri(lab)).get_metric_history(
+        parent.info.run_id, "trials_complete"
+    )
+    assert [(m.step, m.value) for m in history] == [(1, 1), (2, 2)]
 
 
 def test_pictures_of_a_study(lab, no_pictures, jawloc):

@@ -1,0 +1,101 @@
+"""A small picture of a position in the whole scan, drawn in milliseconds: hundreds fit on a page.
+
+Volumes and points come in as (z, y, x); here they are reordered, because a screen is (x, y).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from jawloc.reporting.figures.panels import VIEWS, Point, View
+from jawloc.reporting.figures.style import Colour
+from jawloc.scans.orthogonal_slices import OrthogonalSlices
+
+if TYPE_CHECKING:  # would load torch, which no picture needs
+    from jawloc.geometry import Grid, Triple
+    from jawloc.inference.crop import CropBox
+    from jawloc.inference.locator import Localisation
+
+ROOM = (320, 240)  # pixels across and down for the three views together
+GAP = 6  # pixels between views
+LEAST = 12  # pixels of a view's side
+ARM = 8  # pixels of the cross
+SIDES = (VIEWS[1], VIEWS[2], VIEWS[0])  # the upright views first
+
+Pixels = tuple[float, float]
+
+
+def thumbnail(
+    found: Localisation, grid: Grid, projections: OrthogonalSlices, window: CropBox
+) -> np.ndarray:
+    """Return the scan's maximum projections from three sides as uint8 (rows, columns, 3).
+
+    A cross marks the position, a circle its radius (where it is stated), a box the crop. `grid` is
+    the full-size scan's, in whose voxels these are; the projections may be of any resolution. The
+    views share one scale, in mm where the spacing is known.
+    """
+    spacing = grid.spacing_mm_zyx or (1.0, 1.0, 1.0)
+    scale, page = _scale(np.multiply(grid.shape_zyx, spacing)), []
+    low, high = _limits(projections)
+    for view in SIDES:
+        per_voxel = scale * spacing[view.columns], scale * spacing[view.rows]
+        rows, columns = (grid.shape_zyx[axis] for axis in (view.rows, view.columns))
+        size = max(LEAST, round(columns * per_voxel[0])), max(LEAST, round(rows * per_voxel[1]))
+        grey = 255 * np.clip((view.cut(projections).astype(np.float32) - low) / (high - low), 0, 1)
+        flat = Image.fromarray(grey.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+        picture = flat.convert("RGB")
+        _draw_marks(ImageDraw.Draw(picture), view, found, window, per_voxel)
+        upright = view.rows == 0  # z points up
+        page.append(picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if upright else picture)
+    sheet = Image.new("RGB", (sum(p.width + GAP for p in page) - GAP, max(p.height for p in page)))
+    sheet.paste("white", (0, 0, *sheet.size))
+    across = 0
+    for picture in page:
+        sheet.paste(picture, (across, 0))
+        across += picture.width + GAP
+    return np.asarray(sheet)
+
+
+def _scale(extent: np.ndarray) -> float:
+    """Return the pixels per unit of length with which the views fit into the room."""
+    depth, height, width = extent.tolist()
+    across, down = ROOM
+    return min((across - 2 * GAP) / (2 * width + height), down / max(depth, height))
+
+
+def _limits(projections: OrthogonalSlices) -> tuple[float, float]:
+    values = np.concatenate([view.cut(projections).ravel() for view in VIEWS])
+    low, high = np.nanpercentile(values, (1, 99.5)).tolist()
+    return low, max(high, low + 1e-6)
+
+
+def _draw_marks(
+    draw: ImageDraw.ImageDraw, view: View, found: Localisation, window: CropBox, per_voxel: Pixels
+) -> None:
+    """Draw box, circle and cross, each light on a dark edge, so that it shows on any grey."""
+
+    def place(point: Point | Triple) -> Pixels:
+        x, y = (float(point[axis]) + 0.5 for axis in (view.columns, view.rows))
+        return x * per_voxel[0], y * per_voxel[1]
+
+    start = np.subtract(window.start_zyx, 0.5)
+    box = (*place(start), *place(start + window.size_zyx))
+    _outlined(draw.rectangle, box, Colour.ORANGE)
+    x, y = place(found.point_voxels)
+    if found.radius_voxels is not None:
+        across, down = (found.radius_voxels * pixels for pixels in per_voxel)
+        _outlined(draw.ellipse, (x - across, y - down, x + across, y + down), Colour.SKY)
+    for width, colour in ((5, Colour.BLACK), (2, Colour.YELLOW)):
+        reach = ARM + (width > 2)
+        draw.line((x - reach, y, x + reach, y), fill=str(colour), width=width)
+        draw.line((x, y - reach, x, y + reach), fill=str(colour), width=width)
+
+
+def _outlined(draw, box: Iterable[float], colour: Colour) -> None:  # type: ignore[no-untyped-def]
+    left, top, right, bottom = box
+    draw((left - 1, top - 1, right + 1, bottom + 1), outline=str(Colour.BLACK), width=3)
+    draw((left, top, right, bottom), outline=str(colour), width=1)

@@ -1,0 +1,29 @@
+"""Pictures in a run's image grid, which MLflow knows by their file names alone."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+FOLDER = "images"
+COMPRESSED = "+compressed."  # of each picture's two files, the one that is written last
+
+
+def is_whole(client: MlflowClient, run_id: str, key: str, step: int) -> bool:
+    """Return whether the grid has a picture; if it has only a part, remove that.
+
+    A store that can't remove artifacts keeps it.
+    """
+    name = f"{FOLDER}/{key.replace('/', '~')}+step+{step}+"  # as MLflow calls it
+    paths = [file.path for file in client.list_artifacts(run_id, FOLDER)]
+    parts = [path for path in paths if path.startswith(name)]
+    if any(COMPRESSED in path for path in parts):
+        return True
+    if parts:
+        repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+        for path in parts:
+            with suppress(NotImplementedError):
+                repository.delete_artifacts(path)
+    return False
