@@ -64,7 +64,7 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # AdamW's, of the convolutions' kernels
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
-    # The `last` epoch's weights are kept: with few validation scans, another is the best by luck. Or
+    # The `last` epoch's weights are kept: with few validation scans, another is best by luck. Or
     # those of the best validation error, of all epochs (`start`) or of the `cooldown`.
     best_epoch_from: Literal["start", "cooldown", "last"] = "last"
     # Before so many steps, an error that no longer falls does not end training: with few scans an
