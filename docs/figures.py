@@ -6,6 +6,7 @@ The trainings are of a very small network on bright blobs in noise, with jawloc'
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,9 +38,10 @@ IMAGES = Path(__file__).parent / "images"
 SHAPE = (24, 16, 16)
 STRIDE = 2
 NETWORK = NetworkConfig(coarse=1, channels=(4, 8), stride=STRIDE, mask_supervision=False)
+DEEPER = replace(NETWORK, channels=(4, 8, 16))  # which sees far enough for a wide sigma
 SIGMA = 2.0  # voxels, where it does not change
 SEEDS = (0, 1, 2)
-STEPS, BATCH, TRAIN, TEST = 300, 4, 24, 40
+STEPS, BATCH, TRAIN, TEST, VALIDATION = 300, 4, 24, 40, 12
 MEASURED_EVERY = 20  # steps
 
 
@@ -119,25 +121,30 @@ def heatmap_or_coordinates() -> Figure:
 def train_with_curriculum() -> list[EpochRecord]:
     """Train with jawloc's own loop, from a wide sigma to a narrow one."""
     curriculum = CurriculumConfig(
-        initial_sigma_voxels=5.0,
+        initial_sigma_voxels=4.0,
         minimum_sigma_voxels=1.0,
-        shrink_factor=0.7,
+        shrink_factor=0.6,
         threshold=0.5,
-        patience=4,
+        patience=3,
+        stop_patience=0,
     )
     config = TrainingConfig(
-        batch_size=BATCH, num_epochs=60, learning_rate=3e-3, device="cpu", best_epoch_from="start"
+        batch_size=BATCH,
+        num_epochs=30,
+        learning_rate_schedule="constant",
+        weight_average_epochs=0.0,
+        device="cpu",
     )
     torch.manual_seed(0)
-    state = start_training(build_network(NETWORK, 1), config, curriculum)
+    state = start_training(build_network(DEEPER, 1), config, curriculum)
     scans = []
-    for count, seed in ((TRAIN, 0), (TEST, 1000)):
+    for count, seed in ((TRAIN, 0), (VALIDATION, 1000)):
         images, points = blobs(count, seed)
         grids, sizes = (Grid(SHAPE, None),) * count, torch.ones(count, 3)
         ids = tuple(f"blob_{number}" for number in range(count))
         scans.append(ScanTensors(ids, images, points, sizes, grids))
     still = AugmentationConfig(enabled=False)
-    stages = NETWORK.stages()
+    stages = DEEPER.stages()
     return [*fit(state, *scans, config, curriculum, still, stages, predict_stages)]
 
 
@@ -240,17 +247,19 @@ def coarse_to_fine() -> Figure:
         sigmas = {"first": schedule.initial_sigma_voxels, "last": schedule.minimum_sigma_voxels}
         for axes, (which, sigma) in zip(axes_of_stage, sigmas.items(), strict=True):
             _draw_target(axes, volume, centre, sigma / pool)
-            axes.set_title(f"{name}, {which}:\nsigma {sigma:g}", size=12)
+            axes.set_title(f"{name}, {which} target:\nsigma {sigma:g} voxels", size=12)
+            axes.set(xlabel=f"x ({name} voxels)")
+        axes_of_stage[0].set(ylabel=f"z ({name} voxels)")
     height, width = window[[0, 2]] / coarse.pool
     z, _, x = start / coarse.pool - 0.5
     for axes in panels[:2]:
         frame = Rectangle((x, z), width, height, fill=False, color=Colour.YELLOW, linewidth=1.5)
         axes.add_patch(frame)
     sizes = "×".join(map(str, pooled_shape)), "×".join(map(str, fine.window))
-    figure.suptitle(
-        f"Coarse stage: the scan pooled to {sizes[0]}. Fine stage: a window of {sizes[1]} (yellow)",
-        size=13,
+    title = (
+        f"A phantom. Coarse: all of it, pooled to {sizes[0]}. Fine: a window of {sizes[1]} (yellow)"
     )
+    figure.suptitle(title, size=13)
     return figure
 
 
@@ -262,7 +271,6 @@ def _draw_target(axes: Axes, volume: np.ndarray, centre: np.ndarray, sigma: floa
     heat = target.amax(1).numpy()
     heat /= heat.max()
     axes.imshow(heat, cmap="inferno", origin="lower", alpha=np.clip(heat, 0, 1) * 0.75)
-    axes.set(xticks=[], yticks=[])
 
 
 def main() -> None:

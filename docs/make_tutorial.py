@@ -24,6 +24,8 @@ from PIL import Image
 
 from jawloc.geometry import Shape
 from jawloc.phantom import make_phantom
+from jawloc.reporting.figures.slices import plot_slices
+from jawloc.reporting.figures.style import save_figure
 from jawloc.scans.scan import Scan
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where this is run as a script
@@ -35,19 +37,24 @@ IMAGES = TUTORIAL / "images"
 SHAPE: Shape = (200, 60, 60)
 LABELLED, HELD_OUT, NEW = 24, 8, 2
 CLICK_SD_VOXELS = 0.5  # of a hand that clicks
-LONGEST_OUTPUT = 30  # lines
+LONGEST_OUTPUT = 40  # lines
 LONGEST_SIDE = 1000  # pixels of a picture
+PROGRESS = re.compile(r"\d+%\||^[\w ]+: [\d.]+\w? of [\d.]+\w? .*\d\d:\d\d|, \d\d:\d\d")
 OUTPUTS = Path("script_output")
 FIRST, TUNED = (OUTPUTS / "jaw_location" / name for name in ("first", "tuned"))
 EVALUATION = OUTPUTS / "evaluations" / "tuned"
 STUDY = OUTPUTS / "tuning" / "curriculum"
+SCAN_PICTURE = Path("scan.png")
 PICTURES = {
+    "scan.png": SCAN_PICTURE,
     "val_heatmap_example.png": FIRST / "val_heatmap_example.png",
+    "curriculum.png": FIRST / "curriculum.png",
     "losses.png": FIRST / "losses.png",
     "sigma.png": FIRST / "sigma.png",
     "val_heatmap_pred.png": FIRST / "val_heatmap_pred.png",
     "test_centroid.png": FIRST / "test_centroid.png",
     "test_cropped.png": FIRST / "test_cropped.png",
+    "tuned.png": TUNED / "sigma.png",
     "history.png": STUDY / "history.png",
     "contour.png": STUDY / "contour.png",
     "success.png": EVALUATION / "success.png",
@@ -149,7 +156,7 @@ def run(block: Block, folder: Path) -> str:
 def _plain(output: str, folder: Path) -> Iterator[str]:
     for line in output.splitlines():
         last = line.rpartition("\r")[2].rstrip()
-        if last and not re.search(r"\d+%\|", last):
+        if last and not PROGRESS.search(last):
             yield last.replace(f"{folder}/", "")
 
 
@@ -171,9 +178,26 @@ def make_pages(folder: Path, pages: tuple[str, ...] = PAGES) -> None:
                 page.write_text(text, encoding="utf-8")
                 printed = ""
     IMAGES.mkdir(exist_ok=True)
+    draw_first_scan(folder / SCAN_PICTURE)
     for picture, path in PICTURES.items():
         if (folder / path).exists():
             copy_picture(folder / path, IMAGES / picture)
+
+
+def draw_first_scan(path: Path) -> None:
+    """Draw the first of the tutorial's scans, and its mask."""
+    scan = make_phantom(0, SHAPE)
+    assert scan.mask is not None
+    centre = np.argwhere(scan.mask).mean(0)
+    figure = plot_slices(
+        scan.image,
+        centre=centre,
+        title=f"A scan and its mask\n{fish(0)}, a phantom",
+        points={"centroid of the mask": centre},
+        spacing_mm_zyx=scan.grid.spacing_mm_zyx,
+        mask=scan.mask,
+    )
+    save_figure(figure, path)
 
 
 def copy_picture(source: Path, target: Path) -> None:

@@ -53,9 +53,7 @@ BEGUN_ANEW = ("locations",)
 PROGRAMS = {"jawloc": [], "jawloc-train": ["train"], "jawloc-tune": ["tune"]}
 SHELL = ("ls", "head", "cut", "python")
 SHORTER = {"--trials": "2", "--epochs": "2"}
-OTHERS_HERE = {"num_epochs=20": "num_epochs=2", "my_locator": "first"}
-TINY_GRID = ["--set", "downsampled_dicom_size=[24,12,12]", "--set", "network.channels=[4,8]"]
-SMALL_GRIDS = [*TINY_GRID, "--set", "cycle_steps=2", "--set", "initial_kernel_size=4"]
+OTHERS_HERE = {"num_epochs=40": "num_epochs=2", "my_locator": "first"}
 
 
 @pytest.fixture
@@ -95,8 +93,6 @@ def shortened(words: list[str]) -> list[str]:
     for option, value in SHORTER.items():
         if option in short:
             short[short.index(option) + 1] = value
-    if "experiments/small_grids.yml" in short:
-        short += SMALL_GRIDS
     if "--downsampled-size" in short:
         short[short.index("--downsampled-size") + 1] = "32,16,16"
     return short
