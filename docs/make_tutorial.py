@@ -44,6 +44,7 @@ OUTPUTS = Path("script_output")
 FIRST, TUNED = (OUTPUTS / "jaw_location" / name for name in ("first", "tuned"))
 EVALUATION = OUTPUTS / "evaluations" / "tuned"
 STUDY = OUTPUTS / "tuning" / "curriculum"
+SERVER = "jawloc ui"  # runs until it is stopped
 SCAN_PICTURE = Path("scan.png")
 PICTURES = {
     "scan.png": SCAN_PICTURE,
@@ -170,7 +171,7 @@ def make_pages(folder: Path, pages: tuple[str, ...] = PAGES) -> None:
         for block in blocks(page):
             if (file := named_file(block)) is not None:
                 (folder / file).write_text(block.text, encoding="utf-8")
-            elif block.language == "bash":
+            elif block.language == "bash" and not block.text.startswith(SERVER):
                 printed = run(block, folder)
             elif block.language == "text" and printed:
                 text = text[: block.start + longer] + printed + text[block.end + longer :]
