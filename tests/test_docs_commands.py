@@ -60,6 +60,7 @@ PICTURES = [
 BEGUN_ANEW = ("locations",)
 PROGRAMS = {"jawloc": [], "jawloc-train": ["train"], "jawloc-tune": ["tune"]}
 SHELL = ("ls", "head", "cut", "python")
+TINIER_SETTINGS = TINY_SETTINGS | {"presence_classifier": {"steps": 0}}
 SHORTER = {"--trials": "2", "--epochs": "2"}
 OTHERS_HERE = {"num_epochs=40": "num_epochs=2", "my_locator": "first"}
 
@@ -78,17 +79,18 @@ def project(tmp_path, copy_store, monkeypatch):
 
 @pytest.fixture
 def no_pictures_at_all(monkeypatch, no_pictures):
-    """Leave out the pictures of evaluations and positions, too: other tests are about them."""
+    """Leave out those of evaluations, positions and studies, too: other tests are about them."""
     blank = Figure(figsize=(0.1, 0.1))
     for place in PICTURES:
         monkeypatch.setattr(place, lambda *_, **__: blank)
+    monkeypatch.setattr("jawloc.workflows.tune.study_report._write_pictures", lambda *_: [])
 
 
 def add_other_files(folder: Path) -> None:
     """Make what the pages after the tutorial's scans take for granted."""
     import torch
 
-    write_phantoms(folder / "dicoms" / "new_scans", 2, SCAN_SHAPE, seed=50, progress=False)
+    write_phantoms(folder / "dicoms" / "new_scans", 1, SCAN_SHAPE, seed=50, progress=False)
     scan = sitk.ReadImage(str(folder / "new" / "fish_32.nrrd"))
     for name in ("scan.tif", "scan.nii.gz", "scans/a.nrrd"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -117,7 +119,7 @@ def shortened(words: list[str]) -> list[str]:
 def run(words: list[str], jawloc) -> str:
     """Run a command; return what went wrong, or nothing."""
     if words[:3] == ["python", "../docs/make_tutorial.py", "scans"]:
-        write_scans(Path.cwd(), 5, 2, 1, SCAN_SHAPE)
+        write_scans(Path.cwd(), 3, 1, 1, SCAN_SHAPE)
         add_other_files(Path.cwd())
         return ""
     words = words[: words.index("|")] if "|" in words else words
@@ -152,7 +154,7 @@ def write_config(path: Path, text: str) -> None:
     """Check the settings of a page, and write tiny ones in their place."""
     path.write_text(text, encoding="utf-8")
     load_config(path)
-    path.write_text(yaml.safe_dump({"jaw_loc_config": TINY_SETTINGS}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"jaw_loc_config": TINIER_SETTINGS}), encoding="utf-8")
 
 
 @pytest.mark.slow
