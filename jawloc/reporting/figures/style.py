@@ -56,9 +56,8 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: Path) -> np.ndarray:
-    """Write a figure as a small PNG, whole or not at all, and clear it; return it as an array."""
+    """Write a figure as a small PNG, whole or not at all; return it as an array."""
     picture = figure_to_array(figure)
-    figure.clear()
     write_png(picture, path)
     return picture
 

@@ -104,6 +104,7 @@ def bench(make_lab, tmp_path_factory):
 def unlogged():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "log_inputs", lambda *_: None)
+        patch.setattr(module, "draw_epoch", lambda *_: None)
         patch.setattr(module, "log_epoch", lambda *_: None)
         yield
 
