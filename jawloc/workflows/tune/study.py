@@ -174,15 +174,16 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
     """Return the study with the sampler of one worker, counted from 0."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        storage = _storage(study, config.base)
         opened = optuna.create_study(
             study_name=study.name,
-            storage=_storage(study, config.base),
+            storage=storage,
             pruner=_pruner(study, config.training.num_epochs),
             direction="minimize",
             load_if_exists=True,
         )
         # all of it is read here, so that damage shows before any work
-        trials, _, _ = _count(opened), opened.direction, opened.user_attrs
+        trials, _, _ = _count(storage, study.name), opened.direction, opened.user_attrs
     except InputError:
         raise
     # each database's driver has types of its own; Optuna reads a damaged journal with any
@@ -190,7 +191,7 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
         if not study.is_in_a_database:
             journal, reason = _journal(study, config.base), _reason(error)
             raise InputError(f"{journal}: the study's journal can't be read; {reason}") from error
-        foreign = isinstance(error, UnicodeDecodeError | json.JSONDecodeError)
+        foreign = isinstance(error, ValueError)  # of text and JSON too
         problem = "holds what isn't a study's" if foreign else "can't be reached"
         raise _unusable(study, problem, error) from error
     # the machines that share a database must not all try the same values
@@ -204,9 +205,10 @@ def _unusable(study: StudyConfig, problem: str, error: Exception) -> InputError:
     return InputError(f"--storage: {study.storage} {problem}; {_reason(error)}")
 
 
-def _count(study: optuna.Study) -> int:
+def _count(storage: BaseStorage, name: str) -> int:
     """Return how many trials a study has; raise ValueError if one isn't what Optuna writes."""
-    trials = study.get_trials(deepcopy=False)
+    # a study's own list has one trial of each number, whatever its database holds
+    trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
     numbers = [trial.number for trial in trials]
     if any(not isinstance(number, int) for number in numbers) or len({*numbers}) != len(numbers):
         raise ValueError("its trials must have a number each")

@@ -172,12 +172,15 @@ def test_a_pipe_is_no_study(config, tmp_path, form):
         load(replace(STUDY, storage=storage), config)
 
 
-def test_trials_without_numbers_are_refused(config, tmp_path):
+@pytest.mark.parametrize("number", [b"\xff", 2**62])
+def test_trials_without_a_number_each_are_refused(config, tmp_path, number):
+    """Regression: of several trials of one number, all but one were left out in silence."""
     study = replace(STUDY, storage=f"sqlite:///{tmp_path / 'study.db'}")
-    open_study(study, config, search_definition(config, SPACE, study, {}), DEFAULT)
+    opened = open_study(study, config, search_definition(config, SPACE, study, {}), DEFAULT)
+    opened.add_trial(optuna.trial.create_trial(value=0.5))
     with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
-        database.execute("UPDATE trials SET number = x'ff'")
-    with pytest.raises(InputError, match="its trials must have a number each"):
+        database.execute("UPDATE trials SET number = ?", (number,))
+    with pytest.raises(InputError, match="isn't a study's; its trials must have a number each"):
         load(study, config)
 
 
