@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,16 +36,46 @@ def locked(
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        lease = path.with_suffix(".lease")
         lock = SoftFileLease(
-            path.with_suffix(".lease"),
-            lease_duration=LEASE_SECONDS,
-            heartbeat_interval=RENEWAL_SECONDS,
+            lease, lease_duration=LEASE_SECONDS, heartbeat_interval=RENEWAL_SECONDS
         )
-        _acquire(lock, patience_seconds, check)
+        abandoned = _Abandoned(lease)
+
+        def check_lease() -> None:
+            check()
+            abandoned.remove()
+
+        _acquire(lock, patience_seconds, check_lease)
     try:
         yield
     finally:
         lock.release()
+
+
+class _Abandoned:
+    """A lease that may stay empty for as long as a lease lasts, and is then nobody's.
+
+    Its holder was killed before it wrote its name: filelock waits for it for ever.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[tuple[int, int] | None, float] = None, 0.0
+
+    def remove(self) -> None:
+        empty, now = self._empty(), time.monotonic()
+        if empty is None or empty != self._seen[0]:
+            self._seen = empty, now
+        elif now - self._seen[1] >= LEASE_SECONDS:
+            self.path.unlink(missing_ok=True)
+
+    def _empty(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return (status.st_ino, status.st_mtime_ns) if status.st_size == 0 else None
 
 
 def _acquire(lock: BaseFileLock, patience_seconds: float, check: Callable[[], object]) -> None:

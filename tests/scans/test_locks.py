@@ -88,6 +88,19 @@ def test_what_the_check_raises_ends_the_waiting(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("drive", ["ENOLCK"], indirect=True)
+@pytest.mark.usefixtures("drive")
+def test_a_lease_whose_holder_was_killed_before_it_wrote_its_name_ends(tmp_path, monkeypatch):
+    """Regression: an empty lease was waited for without end."""
+    monkeypatch.setattr("jawloc.scans.locks.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("jawloc.scans.locks.RENEWAL_SECONDS", 0.1)
+    lease = tmp_path / "a.lease"
+    lease.touch()
+    with locked(tmp_path / "a.lock", 60.0):
+        assert lease.read_bytes()
+    assert not lease.exists()
+
+
 def test_another_error_is_not_taken_for_a_drive_without_locks(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError(errno.EIO, "Input/output error")
