@@ -16,6 +16,7 @@ _SHOWN_AT_END = 300
 _UNPRINTABLE = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 HIDDEN = "***"
 _SECRET_NAME = r"[\w.-]*(?:pass|pwd|token|secret|key|sig|cred|auth)[\w.-]*"
+_NO_SECRET = "viewStateShareKey"  # of an address of MLflow's pages: which saved view to show
 _SECRETS = tuple(
     (re.compile(pattern, re.IGNORECASE), shown)
     for pattern, shown in (
@@ -23,7 +24,7 @@ _SECRETS = tuple(
         (r"(\b[a-z][\w+.-]*://[^\s:/@]*:)[^\s/?#'\"]*@", rf"\1{HIDDEN}@"),
         (r"(\b(?!https?:)[a-z][\w+.-]*://[^\s:/@]*:)[^\s'\"]*@", rf"\1{HIDDEN}@"),
         (r"(\bhttps?://)[^\s:/@?#'\"]+@", rf"\1{HIDDEN}@"),  # a token without a user
-        (rf"([?&]{_SECRET_NAME}=)[^\s&#'\")]*", rf"\1{HIDDEN}"),
+        (rf"([?&](?!{_NO_SECRET}=){_SECRET_NAME}=)[^\s&#'\")]*", rf"\1{HIDDEN}"),
         (r"(\b(?:password|passwd|pwd)=)[^\s&'\"]+", rf"\1{HIDDEN}"),  # in a driver's own form
     )
 )

@@ -125,18 +125,15 @@ def no_epoch_pictures(monkeypatch):
         return figure_to_array(blank)
 
     monkeypatch.setattr(log_training, "target_picture", lambda *_: blank)
+    monkeypatch.setattr(log_training, "heatmap_tile", lambda *_: blank)
     monkeypatch.setattr(log_training, "save_figure", saved)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch, no_epoch_pictures):
     """Leave out all pictures, which take most of a run's time, where a test is about others."""
-    from matplotlib.figure import Figure
-
     import jawloc.workflows.log_training as log_training
 
-    blank = Figure(figsize=(0.1, 0.1))
-    monkeypatch.setattr(log_training, "predicted_picture", lambda *_: blank)
     monkeypatch.setattr(log_training, "write_pictures", lambda *_, **__: None)
 
 

@@ -29,6 +29,7 @@ from jawloc.errors import MOST_CHARACTERS, InputError, TrainingError, without_se
         ("sqlite:////home/lab/mlruns/mlflow.db", "sqlite:////home/lab/mlruns/mlflow.db"),
         ("models:/jaw_locator@champion", "models:/jaw_locator@champion"),
         ("a/b:c@d: e=f", "a/b:c@d: e=f"),
+        ("#/runs?viewStateShareKey=a&key=s3cret", "#/runs?viewStateShareKey=a&key=***"),
     ],
 )
 def test_secrets_in_addresses_are_hidden_and_nothing_else(text, shown):

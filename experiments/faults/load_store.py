@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from load_project import SETTINGS, Project
+from load_project import Project
+
+from jawloc.config.compared import ALWAYS
 
 STUDY = "curriculum"
+# Some columns of metrics.csv, and what MLflow calls them
+CHECKED_METRICS = {
+    "sigma_voxels": "curriculum/sigma",
+    "train_kl_nats": "train/kl",
+    "val_error_voxels": "val/error_voxels",
+}
 SECONDS = "seconds"  # which differ between two runs of the same training
 
 
@@ -24,7 +32,7 @@ def wrong_training(project: Project, name: str, alone: Path | None) -> list[str]
     wrong = [] if [r.info.run_id for r in runs] == [run_id] else [f"{len(runs)} runs of this name"]
     wrong += _wrong_run(client, run_id, _table(results / "metrics.csv"))
     config = yaml.safe_load((results / "config.yml").read_text(encoding="utf-8"))
-    seed = client.get_run(run_id).data.params["seed"]
+    seed = client.get_run(run_id).data.params.get("seed", "0")  # left out where it is the default
     wrong += [] if str(config["jaw_loc_config"]["seed"]) == seed else [f"another's seed, {seed}"]
     kept = {path.name: path for path in _artifacts(client, run_id).rglob("*") if path.is_file()}
     for path in results.glob("[!.]*"):
@@ -60,10 +68,11 @@ def _wrong_run(client: Any, run_id: str, rows: list[dict[str, str]]) -> list[str
     run = client.get_run(run_id)
     wrong = [] if run.info.status == "FINISHED" else [f"its run is {run.info.status}"]
     wrong += [] if rows else ["no epochs"]
-    wrong += [] if len(run.data.params) > len(SETTINGS) else [f"{len(run.data.params)} params"]
+    lacking = sorted({*ALWAYS} - {*run.data.params})
+    wrong += [f"params missing: {lacking}"] if lacking else []
     epochs = [int(row["epoch"]) for row in rows]
-    for key in ("sigma_voxels", "train_kl_nats", "val_error_voxels"):
-        history = {m.step: m.value for m in client.get_metric_history(run_id, key)}
+    for key, name in CHECKED_METRICS.items():
+        history = {m.step: m.value for m in client.get_metric_history(run_id, name)}
         wrong += [] if list(history) == epochs else [f"{key} of epochs {list(history)}"]
         for row in rows:
             known, here = history.get(int(row["epoch"])), float(row.get(key) or "nan")

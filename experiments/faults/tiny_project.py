@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+import numpy as np
 import yaml
 from campaign import Outcome
 
@@ -91,26 +92,30 @@ def without_pictures() -> Iterator[None]:
     from matplotlib.figure import Figure
 
     import jawloc.workflows.log_training as log_training
+    from jawloc.reporting.figures import figure_to_array
     from jawloc.reporting.text_files import write_text
     from jawloc.workflows import locate
 
     blank, save = Figure(figsize=(0.1, 0.1)), log_training.save_figure
 
-    def save_if_drawn(figure: Any, path: Path) -> None:
-        write_text(path, "") if figure is blank else save(figure, path)
+    def save_if_drawn(figure: Any, path: Path) -> np.ndarray:
+        if figure is not blank:
+            return save(figure, path)
+        write_text(path, "")
+        return figure_to_array(blank)
 
     def write_some(folder: Path, *_: Any, **__: Any) -> None:
         write_text(folder / "losses.png", "a picture\n" * 1000)
 
     drawn = {
         "target_picture": lambda *_: blank,
-        "predicted_picture": lambda *_: blank,
+        "heatmap_tile": lambda *_: blank,
         "write_pictures": write_some,
         "save_figure": save_if_drawn,
     }
     with (
         mock.patch.multiple(log_training, **drawn),
-        mock.patch.object(locate, "location_picture", lambda *_: Figure(figsize=(1, 1))),
+        mock.patch.object(locate, "location_picture", lambda *_, **__: Figure(figsize=(1, 1))),
     ):
         yield
 
@@ -235,6 +240,9 @@ def metrics_table(folder: Path) -> list[dict[str, str]]:
 
 def wrong_in_store(database: Path, artifacts: Path, results: Path) -> list[str]:
     """Compare a finished run in its store with the folder of its results; say what is wrong."""
+    from jawloc.config.compared import ALWAYS
+    from jawloc.reporting.tracking.metric_names import grouped
+
     rows, run_id = metrics_table(results), _run_id(results)
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as store:
         ask = store.execute
@@ -245,25 +253,25 @@ def wrong_in_store(database: Path, artifacts: Path, results: Path) -> list[str]:
         models = ask(
             "SELECT status FROM logged_models WHERE source_run_id = ?", (run_id,)
         ).fetchall()
-        params = ask("SELECT count(*) FROM params WHERE run_uuid = ?", (run_id,)).fetchone()[0]
+        params = {k for (k,) in ask("SELECT key FROM params WHERE run_uuid = ?", (run_id,))}
     wrong = [] if status == ("FINISHED",) else [f"the run is {status}"]
     twice = [key for key, n in Counter((key, step) for key, step, _ in metrics).items() if n > 1]
     wrong += [f"{len(twice)} metrics twice, such as {twice[0]}"] if twice else []
     stored = {(key, step): value for key, step, value in metrics}
-    expected = {
-        (key, int(row["epoch"])): float(text)
-        for row in rows
-        for key, text in row.items()
-        if key != "epoch" and text
-    }
+    expected = {}
+    for row in rows:
+        epoch = int(row.pop("epoch"))
+        numbers = grouped({key: float(text) for key, text in row.items() if text})
+        expected |= {(key, epoch): value for key, value in numbers.items()}
     missing = [key for key in expected if key not in stored]
     wrong += [f"{len(missing)} metrics missing, such as {missing[0]}"] if missing else []
     # an epoch that --resume repeats has the same numbers, but another duration
-    same = {key: value for key, value in expected.items() if key[0] != "seconds"}
+    same = {key: value for key, value in expected.items() if "seconds" not in key[0]}
     different = [k for k, v in same.items() if k in stored and abs(stored[k] - v) > 1e-6]
     wrong += [f"{len(different)} metrics differ, such as {different[0]}"] if different else []
     wrong += [] if [s for (s,) in models] == [2] else [f"logged models: {models}"]  # one, ready
-    wrong += [] if params > 20 else [f"only {params} params"]
+    lacking = sorted({*ALWAYS} - params)
+    wrong += [f"params missing: {lacking}"] if lacking else []
     kept = {p.name for p in artifacts.rglob(f"{run_id}/artifacts/outputs/*")}
     wanted = {"metrics.csv", "summary.json", "config.yml", "losses.png", f"{results.name}.pth"}
     wrong += [f"artifacts missing: {sorted(wanted - kept)}"] if wanted - kept else []

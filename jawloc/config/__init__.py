@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from jawloc.config.combinations import combined_mistakes
+from jawloc.config.compared import compared_settings
 from jawloc.config.keys import ADAPTER, KEYS, SECTION, Sections
 from jawloc.config.layers import Layer, absolute, layer_of, parse_override, read_layer, source_of
 from jawloc.config.messages import describe_mistake
@@ -63,6 +64,12 @@ class Config(Sections):
         params = {key: plain[section][name] for key, (section, name) in KEYS.items()}
         return params | {"cache_dir": absolute(params["cache_dir"], self.base)}
 
+    def compared_params(self, also: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the settings that runs are compared by, and `also`, under their dotted keys."""
+        every = self.as_params()
+        changed = [key for key in self.requested if every[key] != _left_out(self, key)]
+        return {key: every[key] for key in (*compared_settings(changed), *also)}
+
     def as_yaml(self) -> str:
         """Return a config file that sets every key, valid in any folder."""
         mapping: dict[str, Any] = {}
@@ -105,6 +112,15 @@ def change_config(config: Config, values: Mapping[str, Any], *, source: str) -> 
     """
     requested = Layer("the settings", dict(config.requested))
     return _check([requested, layer_of(source, values, config.base)], config.base)
+
+
+def _left_out(config: Config, key: str) -> Any:
+    """Return a setting's value had it not been set; None if something must be set then."""
+    rest = {name: value for name, value in config.requested.items() if name != key}
+    try:
+        return _check([Layer("the settings", rest)], config.base).as_params()[key]
+    except InputError:
+        return None
 
 
 def _check(layers: Sequence[Layer], base: Path) -> Config:

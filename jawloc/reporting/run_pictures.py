@@ -88,7 +88,7 @@ def curriculum_picture(
     for number, stage in enumerate(stages):
         sigmas = [(record.epoch, record.sigmas_voxels[number]) for record in records]
         changes = [after for before, after in pairwise(sigmas) if before[1] != after[1]]
-        render_at = partial(_target_at, point, example.image.shape, stage.heatmap_stride)
+        render_at = partial(target_at, point, example.image.shape, stage.heatmap_stride)
         strips.append(Strip(stage.name, stage.heatmap_stride, [sigmas[0], *changes], render_at))
     name = example.object_names[known[0]]
     return plot_target_strips(
@@ -101,7 +101,7 @@ def curriculum_picture(
     )
 
 
-def _target_at(point: np.ndarray, image_shape: Shape, stride: int, sigma: float) -> np.ndarray:
+def target_at(point: np.ndarray, image_shape: Shape, stride: int, sigma: float) -> np.ndarray:
     """Return the target heatmap (z, y, x) of a point, both lengths in voxels of the image."""
     placed = to_heatmap_grid(torch.from_numpy(point)[None, None], stride)
     heatmap: np.ndarray = render(placed, heatmap_shape(image_shape, stride), sigma / stride)[

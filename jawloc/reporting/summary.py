@@ -178,14 +178,23 @@ def flatten(nested: Mapping[str, Any]) -> dict[str, float]:
 
 
 def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return the summary's numbers under flat names, to sort and compare runs by."""
+    """Return the summary's numbers under their names in the store, to sort and compare runs by.
+
+    The errors in scans that did not train are a section: `test/error_mm`, and beside it
+    `test/mean_position_error_mm`; of a cross-validation `out_of_fold/...`.
+    """
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
     numbers["total_seconds"] = numbers.pop("seconds")  # `seconds` is an epoch's in the store
     every = {"": summary, **summary.get("objects", {})}
+    section = OUT_OF_FOLD if "folds" in summary else "test"
     errors = {
-        key: {name: own[key] for name, own in every.items()}
+        _in_section(section, key): {name: own[key] for name, own in every.items()}
         for key in summary
         if key.endswith("_error")
     }
     shares = {"mask_share": summary.get("mask_share", {})}
     return flatten({**numbers, **errors, **shares})
+
+
+def _in_section(section: str, key: str) -> str:
+    return key if key == "validation_error" else f"{section}/{key.removeprefix(f'{section}_')}"

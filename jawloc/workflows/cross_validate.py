@@ -47,6 +47,7 @@ from jawloc.training.checkpoint import (
 )
 from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
+from jawloc.workflows.describe_run import describe_folds, tag_inputs
 from jawloc.workflows.evaluate import evaluate_scans
 from jawloc.workflows.finish_training import evaluate_test_scans
 from jawloc.workflows.log_training import log_results
@@ -125,7 +126,7 @@ def _run_in(
     resume = resume and begun_before(folder)
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
-    choose_device(config.training.device)
+    device = choose_device(config.training.device)
     tell_sigmas(config.curriculum, config.network)
     tell_slow_settings(config, config.requested)
     every = prepare_folds(config, folds)
@@ -134,12 +135,13 @@ def _run_in(
     work = CrossValidation(model_name, config, every, baselines, folder, same)
     if run_id is not None:
         _extend(work, run_id)
-    unsent = folder / UNSENT
+    unsent, logged = folder / UNSENT, {**config.compared_params(), FOLDS: folds}
     with (
-        tracked_run(config.base, model_name, params=params, run_id=run_id, unsent=unsent) as run,
+        tracked_run(config.base, model_name, params=logged, run_id=run_id, unsent=unsent) as run,
         run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_folds(run, work)
+        tag_inputs(run, config, every[0], "cross-validation", device)
         for number in range(1, folds + 1):
             if not work.is_finished(number):
                 train_fold(run, work, number, keep_part=not replaces)
@@ -217,6 +219,7 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     write_text(folder / "out_of_fold.csv", out_of_fold_csv(summary))
     log_results(run, folder, summary)
     run.log_summary(evaluation_metrics(evaluation))
+    describe_folds(run, folder, summary)
     return summary
 
 

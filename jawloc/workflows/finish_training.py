@@ -20,6 +20,7 @@ from jawloc.training.loop import TrainingState
 from jawloc.training.presence_training import train_presence_classifier
 from jawloc.training.provenance import record_network
 from jawloc.training.splits import specimens_of
+from jawloc.workflows.describe_run import describe_finished
 from jawloc.workflows.log_training import best_locator, draw_results, log_results
 from jawloc.workflows.prepare_data import Data
 
@@ -44,10 +45,11 @@ def finish_training(
         locator = replace(locator, errors=held_out_errors(summary))
         save_locator(locator, folder / f"{folder.name}.pth")
         begin("drawing")
-        draw_results(folder, locator, evaluations["test"], state, config, data)
+        draw_results(run, folder, locator, evaluations["test"], state, config, data)
         begin("logging")
         summary |= {"seconds": round(seconds(), 1), "run_id": run.run_id}
         log_results(run, folder, summary, state.records)
+        describe_finished(run, folder, config, data, evaluations["test"], summary)
     return summary
 
 

@@ -17,17 +17,20 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import figure_to_array, save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT, UNSENT
-from jawloc.reporting.run_pictures import predicted_picture, target_picture, write_pictures
+from jawloc.reporting.heatmap_tiles import heatmap_tile
+from jawloc.reporting.run_pictures import target_picture, write_pictures
 from jawloc.reporting.summary import summary_metrics
 from jawloc.reporting.text_files import write_json, write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.training.loop import EpochRecord, TrainingState
 from jawloc.training.network import build_network
+from jawloc.workflows.describe_run import describe_begun
 from jawloc.workflows.prepare_data import Data
 
 
 def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> None:
     """Log what the run starts from: settings, split, scans, and pictures of the first targets."""
+    describe_begun(run, config, data)
     write_text(folder / "config.yml", config.as_yaml())
     run.log_file(folder / "config.yml")
     split = {"train": data.split.train_ids, "val": data.split.val_ids, "test": data.split.test_ids}
@@ -41,17 +44,22 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
             picture = target_picture(example, start(schedule).sigma_voxels, stage, title)
             which = f"_{stage.name}" if number else ""
             save_figure(picture, folder / f"{short}_heatmap_example{which}.png")
+        # step 0 is where MLflow's page opens the image grid
+        sigmas = [start(schedule).sigma_voxels for schedule in schedules]
+        tile = heatmap_tile(example, stages, sigmas, "Before training")
+        run.log_heatmap(figure_to_array(tile), f"heatmap/{short}", 0)
+        tile.clear()
 
 
 def draw_epoch(
     folder: Path, config: Config, data: Data, state: TrainingState
 ) -> dict[str, np.ndarray]:
-    """Where a sigma changed, draw the new target and the prediction; write the targets' files.
+    """Where a sigma changed, draw its new target into a file, and the tiles of the image grid.
 
     Only stages whose sigma changed have their target drawn, each on its own heatmap grid. Return
-    the pictures (uint8, shape (rows, columns, 3)) by their rows in the image grid.
+    the tiles as `draw_tiles` does; none where no sigma changed.
     """
-    record, pictures = state.records[-1], {}
+    record = state.records[-1]
     before = state.records[-2].sigmas_voxels if len(state.records) > 1 else ()
     if before == record.sigmas_voxels:
         return {}
@@ -61,24 +69,38 @@ def draw_epoch(
         if before[number : number + 1] == (sigma,):
             continue
         target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
-        row = "heatmap/train" if stage is stages[-1] else f"heatmap/train_{stage.name}"
         which = f"_{stage.name}" if stage.name else ""
-        path = folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png"
-        pictures[row] = save_figure(target, path)
-    example = data.examples[data.split.val_ids[0]].read()
-    title = f"Validation, weights of epoch {state.best_epoch}"
-    seen = predicted_picture(example, best_locator(state, config), title)
-    pictures["heatmap/val"] = figure_to_array(seen)
-    seen.clear()
-    return pictures
+        save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
+    return draw_tiles(config, data, state, best_locator(state, config))
 
 
-def log_epoch(run: TrackedRun, state: TrainingState, pictures: Mapping[str, np.ndarray]) -> None:
+def draw_tiles(
+    config: Config, data: Data, state: TrainingState, locator: Locator
+) -> dict[str, np.ndarray]:
+    """Draw the target of the last epoch, and what a locator predicts, in a scan of each use.
+
+    Return the pictures (uint8, shape (rows, columns, 3)) by their rows in the image grid.
+    """
+    record, best, tiles = state.records[-1], state.best_epoch, {}
+    when = f"Epoch {record.epoch}" + (f", weights of {best}" if best != record.epoch else "")
+    for short, (_, ids) in data.split.titled().items():
+        example, stages = data.examples[ids[0]].read(), config.network.stages()
+        tile = heatmap_tile(example, stages, record.sigmas_voxels, when, locator)
+        tiles[f"heatmap/{short}"] = figure_to_array(tile)
+        tile.clear()
+    return tiles
+
+
+def log_epoch(run: TrackedRun, state: TrainingState, tiles: Mapping[str, np.ndarray]) -> None:
     """Log the last epoch's metrics, and what `draw_epoch` drew."""
-    record = state.records[-1]
-    run.log_epoch(record)
-    for row, picture in pictures.items():
-        run.log_heatmap(picture, row, record.epoch)
+    run.log_epoch(state.records[-1])
+    log_tiles(run, state, tiles)
+
+
+def log_tiles(run: TrackedRun, state: TrainingState, tiles: Mapping[str, np.ndarray]) -> None:
+    """Log tiles to the image grid, at the step of the last epoch."""
+    for row, tile in tiles.items():
+        run.log_heatmap(tile, row, state.records[-1].epoch)
 
 
 def log_missing(
@@ -110,6 +132,7 @@ def best_locator(state: TrainingState, config: Config) -> Locator:
 
 
 def draw_results(
+    run: TrackedRun,
     folder: Path,
     locator: Locator,
     tested: PositionErrors,
@@ -117,7 +140,13 @@ def draw_results(
     config: Config,
     data: Data,
 ) -> None:
-    """Draw the run's curves, predicted heatmaps, and the worst test scan of each object."""
+    """Draw the run's curves, predicted heatmaps, and the worst test scan of each object.
+
+    The image grid gets the finished locator's heatmaps, unless sigma changed in the last epoch.
+    """
+    lasts = state.records[-2:]
+    if len(lasts) == 2 and lasts[0].sigmas_voxels == lasts[1].sigmas_voxels:
+        log_tiles(run, state, draw_tiles(config, data, state, locator))
     write_pictures(
         folder,
         locator,

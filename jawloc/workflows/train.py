@@ -43,6 +43,7 @@ from jawloc.training.loop import TrainingState, fit, planned_training, start_tra
 from jawloc.training.network import build_network
 from jawloc.training.records import EpochRecord
 from jawloc.training.schedule import extend
+from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.finish_training import finish_training
 from jawloc.workflows.log_training import (
     draw_epoch,
@@ -138,11 +139,13 @@ def train_and_test(
     earlier = sum(record.seconds for record in state.records)  # of the interrupted run
     earlier += state.unfinished.seconds if state.unfinished else 0.0
     of_run: dict[str, Any] = {"parent_run_id": parent_run_id, "run_id": run_id}
-    of_run |= {"params": config.as_params(), "unsent": folder / UNSENT}
+    of_run |= {"params": config.compared_params(), "unsent": folder / UNSENT}
     with (
         tracked_run(config.base, job.name, **of_run) as run,
         run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
+        kind = "training" if parent_run_id is None else "fold"
+        tag_inputs(run, config, job.data, kind, device)
         log_inputs(run, folder, config, job.data)
         if run_id is not None:
             log_missing(run, folder, config, job.data, state)

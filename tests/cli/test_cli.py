@@ -426,14 +426,14 @@ def test_an_interrupted_run_is_killed_in_the_store_and_can_be_gone_on_with(
     experiment_id = client.get_experiment_by_name("jaw_location").experiment_id
     (run,) = client.search_runs([experiment_id])
     assert run.info.status == "KILLED"
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "val_kl_nats")] == [1, 2]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "val/kl")] == [1, 2]
     if name == "SIGTERM":
         return  # both leave the same, which one test of going on is enough for
 
     assert jawloc("train", "--model-name", "blue", "--resume").exit_code == 0
     (again,) = client.search_runs([experiment_id])  # the same run
     assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
-    history = client.get_metric_history(run.info.run_id, "val_kl_nats")
+    history = client.get_metric_history(run.info.run_id, "val/kl")
     assert [m.step for m in history] == [1, 2, 3, 4]
     assert len(again.inputs.dataset_inputs) == 3
     assert (folder / "blue.pth").is_file()

@@ -846,3 +846,22 @@ def test_a_config_can_be_sent_to_another_process_and_changed_there(written):
     assert (
         changed.as_params() == change_config(config, {"network.stride": 1}, source="x").as_params()
     )
+
+
+def test_runs_are_compared_by_the_usual_settings_and_those_that_were_changed(written):
+    settings = {"network": {"channels": [4, 8], "skip_connections": "add"}, "n_workers": 3}
+    config = load_config(written({"dicom_dirs": ["a"], **settings}))
+    compared = config.compared_params()
+    assert compared["learning_rate"] == 0.003  # usual, and at its default
+    assert compared["network.channels"] == [4, 8]
+    # at its default, of this machine only, and where files lie
+    assert not compared.keys() & {"network.skip_connections", "n_workers", "dicom_dirs"}
+    assert config.compared_params(also=["n_workers"])["n_workers"] == 3
+
+
+def test_a_file_that_sets_every_key_to_its_default_changes_nothing(written, tmp_path):
+    """So that a run with a study's best.yml has no more params than the study's trials."""
+    config = load_config(written({"dicom_dirs": ["a"]}))
+    (tmp_path / "best.yml").write_text(config.as_yaml(), encoding="utf-8")
+    again = load_config(written({"dicom_dirs": ["a"]}), experiment=tmp_path / "best.yml")
+    assert again.compared_params() == config.compared_params()

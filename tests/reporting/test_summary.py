@@ -139,15 +139,15 @@ def test_summary_metrics_are_what_runs_are_compared_by():
         "total_seconds": 12.3,
         "validation_error_downsampled_voxels": 1.5,
         "validation_error_mm": 0.15,
-        "test_error_downsampled_voxels": 1.5,
-        "test_error_full_size_voxels": 6.0,
-        "test_error_mm": pytest.approx(0.15),
-        "mean_position_error_downsampled_voxels": 10.0,
-        "mean_position_error_full_size_voxels": 40.0,
-        "mean_position_error_mm": 1.0,
-        "brightest_spot_error_downsampled_voxels": 6.0,
-        "brightest_spot_error_full_size_voxels": 24.0,
-        "brightest_spot_error_mm": pytest.approx(0.6),
+        "test/error_downsampled_voxels": 1.5,
+        "test/error_full_size_voxels": 6.0,
+        "test/error_mm": pytest.approx(0.15),
+        "test/mean_position_error_downsampled_voxels": 10.0,
+        "test/mean_position_error_full_size_voxels": 40.0,
+        "test/mean_position_error_mm": 1.0,
+        "test/brightest_spot_error_downsampled_voxels": 6.0,
+        "test/brightest_spot_error_full_size_voxels": 24.0,
+        "test/brightest_spot_error_mm": pytest.approx(0.6),
     }
     assert numbers == expected
     assert not [name for name in summary_metrics(summarised(mm=False)) if "mm" in name]
@@ -257,10 +257,10 @@ def test_every_object_has_its_own_errors():
 
 def test_summary_metrics_name_the_object():
     numbers = summary_metrics(of_two())
-    assert numbers["test_error_downsampled_voxels"] == 3.0
-    assert numbers["test_error_lower_mm"] == 0.5
+    assert numbers["test/error_downsampled_voxels"] == 3.0
+    assert numbers["test/error_lower_mm"] == 0.5
     assert numbers["validation_error_upper_downsampled_voxels"] == 1.5
-    assert numbers["mean_position_error_upper_full_size_voxels"] == 80.0
+    assert numbers["test/mean_position_error_upper_full_size_voxels"] == 80.0
     assert not [name for name in summary_metrics(of_two(mm=False)) if "mm" in name]
 
 

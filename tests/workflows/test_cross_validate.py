@@ -189,7 +189,7 @@ def test_the_runs_are_nested_and_the_parent_has_the_model(done):
     assert parent.data.params["curriculum.threshold"] == "100.0"
     said, metrics = summary(outputs(lab)), parent.data.metrics
     for key, value in said["out_of_fold_error"].items():
-        assert metrics[f"out_of_fold_error_{key}"] == pytest.approx(value)
+        assert metrics[f"out_of_fold/error_{key}"] == pytest.approx(value)
     folder = Path(mlflow.artifacts._download_artifact_from_uri(parent.info.artifact_uri))
     assert {"out_of_fold.csv", "summary.json", "locator.pth", "test_centroid.png"} <= {
         path.name for path in (folder / "outputs").iterdir()
@@ -202,8 +202,8 @@ def test_the_runs_are_nested_and_the_parent_has_the_model(done):
         run = found[f"locator fold {number}"]
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.metrics["test_error_mm"] > 0
-        assert [m.step for m in client.get_metric_history(run.info.run_id, "val_kl_nats")] == [1, 2]
+        assert run.data.metrics["test/error_mm"] > 0
+        assert [m.step for m in client.get_metric_history(run.info.run_id, "val/kl")] == [1, 2]
         assert run.outputs.model_outputs
     (output,) = parent.outputs.model_outputs
     model = mlflow.pyfunc.load_model(client.get_logged_model(output.model_id).artifact_location)
@@ -259,7 +259,7 @@ def test_of_several_objects_each_has_errors_where_scans_show_it(lab, jawloc, no_
     }
     assert "right (4 scans) " in result.stdout
     _, found = runs(lab)
-    assert found["locator"].data.metrics["out_of_fold_error_right_mm_max"] == pytest.approx(
+    assert found["locator"].data.metrics["out_of_fold/error_right_mm_max"] == pytest.approx(
         said["objects"]["right"]["out_of_fold_error"]["mm_max"]
     )
 

@@ -11,6 +11,16 @@ FOLDER = "images"
 COMPRESSED = "+compressed."  # of each picture's two files, the one that is written last
 
 
+def last_thumbnails(client: MlflowClient, run_id: str) -> list[str]:
+    """Return the path of each row's last small picture among the artifacts, by the rows' names."""
+    last: dict[str, tuple[int, str]] = {}
+    for file in client.list_artifacts(run_id, FOLDER):
+        row, _, rest = file.path.partition("+step+")
+        if COMPRESSED in rest:
+            last[row] = max(last.get(row, (-1, "")), (int(rest.partition("+")[0]), file.path))
+    return [last[row][1] for row in sorted(last)]
+
+
 def is_whole(client: MlflowClient, run_id: str, key: str, step: int) -> bool:
     """Return whether the grid has a picture; if it has only a part, remove that.
 

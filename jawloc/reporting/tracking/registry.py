@@ -13,7 +13,9 @@ from mlflow.entities import LoggedModel, Run
 
 from jawloc.errors import InputError
 from jawloc.inference.models import file_digest
+from jawloc.reporting.descriptions import add_evaluation
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES
+from jawloc.reporting.tracking.pages import describe, description_of, page_of
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.reporting.tracking.store import (
     EXPERIMENT,
@@ -116,13 +118,17 @@ def log_evaluation(
     """Log an evaluation's numbers and files to the model's run; a new one where it has none."""
     with ExitStack() as stack:
         if known.run_id is None:
-            params, tags = {"model": known.name}, {WEIGHTS_TAG: known.digest}
+            params = {"model": known.name}
+            tags = {WEIGHTS_TAG: known.digest, "kind": "evaluation"}
             run = stack.enter_context(tracked_run(root, known.name, params=params, tags=tags))
         else:  # the run has ended, and keeps its status
             run = TrackedRun(stack.enter_context(connected(root)), known.run_id)
         run.log_summary(numbers)
         for path in files:
             run.log_file(path, "evaluation")
+        if numbers:
+            text = add_evaluation(description_of(run), numbers, known.name, page_of(run))
+            describe(run, text)
     return replace(known, run_id=run.run_id)
 
 

@@ -18,6 +18,7 @@ from mlflow import MlflowClient, MlflowException
 
 from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking.dead_runs import end_dead_runs
+from jawloc.reporting.tracking.metric_names import grouped
 from jawloc.reporting.tracking.processes import process_tags
 from jawloc.reporting.tracking.sending import MODEL_NAME, Sender, send_locator
 from jawloc.reporting.tracking.source import source_tags
@@ -184,9 +185,10 @@ class TrackedRun:
         self._send("params", values=texts)
 
     def log_epoch(self, record: EpochRecord) -> None:
-        """Log an epoch's numbers under their flat names, with the epoch as the step."""
+        """Log an epoch's numbers by their sections (`train/kl`), with the epoch as the step."""
         numbers = record.flat()
-        self._log_metrics(numbers, step=int(numbers.pop("epoch")))
+        step = int(numbers.pop("epoch"))
+        self._log_metrics(grouped(numbers), step)
 
     def log_summary(self, numbers: Mapping[str, float | None], step: int = 0) -> None:
         """Log a run's final numbers, but for those that are None (no spacing, no mm)."""

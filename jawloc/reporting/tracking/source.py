@@ -21,6 +21,7 @@ LOCATOR_REQUIREMENTS = (
 def source_tags() -> dict[str, str]:
     """Return MLflow's tags of the user, the package, and the commit of a git checkout."""
     tags = {"mlflow.source.name": "jawloc", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
+    tags["jawloc_version"] = jawloc.__version__
     # asks for a file of jawloc's, since an installed one may lie inside another repository
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return tags

@@ -20,6 +20,7 @@ from sqlalchemy import Engine, event
 from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking import MLFLOW_RETRIES, MLFLOW_TIMEOUT, USUAL_RETRIES
 from jawloc.reporting.tracking.schema import create_database, refuse_other_schema
+from jawloc.reporting.tracking.views import describe_experiment
 from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, waiting_once
 from jawloc.scans.atomic import make_writable
 from jawloc.scans.locks import locked
@@ -98,9 +99,11 @@ def prepare_store(root: Path, experiment: str = EXPERIMENT) -> str:
 def _ensure_experiment(client: MlflowClient, name: str, artifacts: str | None) -> None:
     known = client.get_experiment_by_name(name)
     if known is None:
-        client.create_experiment(name, artifact_location=artifacts)
+        made = client.create_experiment(name, artifact_location=artifacts)
+        known = client.get_experiment(made)
     elif known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)
+    describe_experiment(client, known)
 
 
 def refuse_damaged(database: Path, wait_seconds: float = 5.0) -> None:

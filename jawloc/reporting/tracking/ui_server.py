@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking.store import EXPERIMENT, prepare_store, store_database
+from jawloc.reporting.tracking.views import RESULTS, view_page
 
 HOST = "127.0.0.1"
 _LOOPBACK = {"0.0.0.0": HOST, "::": "::1"}
@@ -37,7 +38,7 @@ def open_ui(
     """
     uri = prepare_store(root, experiment)
     known = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
-    page = f"#/experiments/{known.experiment_id}"
+    page = view_page(known.experiment_id, RESULTS)
     if uri.startswith("http"):
         say(without_secrets(f"the runs are at {uri.rstrip('/')}/{page}"))
         return

@@ -64,8 +64,8 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
                 tracked_run(
                     config.base,
                     study.name,
-                    params=config.as_params() | study.as_params(),
-                    tags={"optuna.study": study.name},
+                    params=config.compared_params() | study.as_params(),
+                    tags={"optuna.study": study.name, "kind": "study"},
                     run_id=opened.user_attrs.get(PARENT),
                 )
             )

@@ -19,6 +19,7 @@ from jawloc.reporting.terminal_table import number, table_lines
 from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.scans.progress import Progress
+from jawloc.workflows.tune.describe_study import describe_study
 from jawloc.workflows.tune.lost_trials import counting, finished
 from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task
 
@@ -125,6 +126,11 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     run.log_summary(numbers, step=len(trials))  # a study that goes on has others
     for path in files:
         run.log_file(path)
+    names, best_file = (
+        [path.name for path in files],
+        (folder / "best.yml").relative_to(task.config.base),
+    )
+    describe_study(run, study, task.space, trials, names, best_file.as_posix())
     tied = [t.number for t in complete if best and t.value == best.value and t != best]
     complete.sort(key=lambda t: (t.value, t.number))
     return TuneResult(folder, best, states, tuple(tied), tuple(complete[:LEADING]))
@@ -177,6 +183,7 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
                 draw = partial(getattr(still, function), study, **options)
                 save_drawn(draw, path, size, title, LABELS)
                 figure = getattr(interactive, function)(study, **options)
+                figure.update_layout(title=title)
         except (ValueError, RuntimeError):  # too few trials for it
             continue
         written.append(path)

@@ -22,8 +22,10 @@ from jawloc.training.device import choose_device
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingState, planned_training
 from jawloc.training.splits import choose_folds
+from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train import draw_epoch, log_epoch, log_inputs, start_state, train
+from jawloc.workflows.tune.describe_study import OBJECTIVE, describe_trial, trial_name
 from jawloc.workflows.tune.lost_trials import WORKER, queue_again
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import StudyConfig
@@ -113,11 +115,12 @@ def _try(trial: Trial, worker: Worker) -> float:
     trial.set_user_attr(FULL_SIZE_READ, worker.full_size_scans_read)
     worker.full_size_scans_read = 0  # counted once
     config = task.space.apply(task.config, task.space.suggest(trial))
+    named = task.study.name, trial.number, trial.params
     with tracked_run(
         config.base,
-        f"{task.study.name} {trial.number}",
-        params=config.as_params(),
-        tags={"optuna.study": task.study.name, STATE: UNFINISHED},
+        trial_name(*named),
+        params=config.compared_params(also=task.space.parameters),
+        tags={"optuna.study": task.study.name, STATE: UNFINISHED, "kind": "trial"},
         parent_run_id=task.parent_run_id,
     ) as run:
         trial.set_user_attr("mlflow_run_id", run.run_id)
@@ -133,9 +136,12 @@ def _try(trial: Trial, worker: Worker) -> float:
             reason = _reason(failure)
             trial.set_user_attr("reason", reason)
             run.tag({STATE: "failed", "optuna.reason": reason})
+            describe_trial(run, *named, f"failed, {reason}")
             raise
         run.tag({STATE: "pruned" if error is None else "complete"})
-        run.log_summary({"objective_error_voxels": error})
+        run.log_summary({OBJECTIVE: error})
+        ended = "stopped by the pruner" if error is None else f"validation error {error:.3g} voxels"
+        describe_trial(run, *named, ended)
     if error is None:  # after the run, which a pruned trial ends as finished
         raise TrialPruned
     return error
@@ -158,8 +164,8 @@ def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: Tracked
     for number, split in enumerate(folds, start=1):
         with tracked_run(
             config.base,
-            f"{study.name} {trial.number} fold {number}",
-            params=config.as_params(),
+            f"{study.name} trial {trial.number} fold {number}",
+            params=config.compared_params(),
             parent_run_id=run.run_id,
         ) as fold:
             data = replace(worker.data, split=split)
@@ -180,9 +186,11 @@ def _train(
     trial: Trial, worker: Worker, config: Config, data: Data, run: TrackedRun, compare_epochs: bool
 ) -> float:
     """Train on one split and log it as `jawloc-train` does, until the pruner stops it."""
-    state = start_state(config, choose_device(config.training.device))
+    device = choose_device(config.training.device)
+    state = start_state(config, device)
     earlier = trial.user_attrs.get("epochs", 0)
     with TemporaryDirectory() as folder:
+        tag_inputs(run, config, data, "trial" if compare_epochs else "fold", device)
         log_inputs(run, Path(folder), config, data)
         scans = worker.scans(config)
         epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs

@@ -25,6 +25,7 @@ from jawloc.heatmaps.metrics import HeatmapMetrics
 from jawloc.inference.locator import Locator, save_locator
 from jawloc.phantom import write_phantom
 from jawloc.reporting.figures.style import figure_to_array
+from jawloc.reporting.tracking.metric_names import grouped
 from jawloc.reporting.tracking.runs import tracked_run
 from jawloc.reporting.tracking.store import prepare_store, refuse_damaged, tracking_uri
 from jawloc.training.dataset import IntensityConfig
@@ -167,8 +168,9 @@ def test_params_tags_and_metrics_come_back_by_name_and_step(root):
     assert found.data.params["dicom_dirs"] == "['a', 'b']"
     assert found.data.params["long"].endswith("... (20000 characters)")
     assert len(found.data.params) == len(params)
-    assert set(found.data.metrics) == set(record(1).flat()) - {"epoch"} | {"test_error_voxels"}
-    history = run.client.get_metric_history(run.run_id, "sigma_voxels")
+    numbers = grouped({k: v for k, v in record(1).flat().items() if k != "epoch"}).keys()
+    assert found.data.metrics.keys() == numbers | {"test_error_voxels"}
+    history = run.client.get_metric_history(run.run_id, "curriculum/sigma")
     assert [(m.step, m.value) for m in history] == [(1, 8.0), (2, 7.2)]
 
 
@@ -202,7 +204,7 @@ def test_unknown_spacing_leaves_mm_out(root):
     with stored(root) as run:
         run.log_epoch(record(1, in_mm=False))
     metrics = read(root, run.run_id).data.metrics
-    assert "val_error_voxels" in metrics
+    assert "val/error_voxels" in metrics
     assert not [name for name in metrics if "mm" in name]
 
 
@@ -306,7 +308,7 @@ def test_resuming_adds_to_the_run_and_says_what_changed(root):
     assert found.data.params == {"learning_rate": "0.01", "device": "cuda", "new": "1"}
     assert found.data.tags["resumed.device"] == "cpu"
     assert "resumed.learning_rate" not in found.data.tags
-    steps = [m.step for m in run.client.get_metric_history(run.run_id, "val_kl_nats")]
+    steps = [m.step for m in run.client.get_metric_history(run.run_id, "val/kl")]
     assert steps == [1, 2]
 
 

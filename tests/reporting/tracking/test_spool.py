@@ -110,7 +110,7 @@ def assert_whole(found):
     assert found["images"] == 2  # a picture and its small copy
     assert found["datasets"] == ["train scans"]
     assert found["models"] == ["READY"]
-    assert found["steps"]["val_kl_nats"] == [1, 2]
+    assert found["steps"]["val/kl"] == [1, 2]
     assert found["steps"]["test_error_mm"] == [0]
 
 
@@ -157,7 +157,7 @@ def test_what_waits_is_sent_as_soon_as_the_store_answers(root, unsent, outage, m
         outage.end()
         run.log_epoch(record(3))
         assert not unsent.exists()
-        assert contents(root, run.run_id)["steps"]["val_kl_nats"] == [1, 2, 3]
+        assert contents(root, run.run_id)["steps"]["val/kl"] == [1, 2, 3]
     assert capsys.readouterr().err.splitlines()[1].endswith("all that waited for it has been sent")
 
 
@@ -168,7 +168,7 @@ def test_a_store_that_is_away_is_left_alone_for_a_while(root, unsent, outage):
             run.log_epoch(record(epoch))
         assert outage.asked == 1
         outage.end()
-    assert contents(root, run.run_id)["steps"]["val_kl_nats"] == list(range(1, 30))
+    assert contents(root, run.run_id)["steps"]["val/kl"] == list(range(1, 30))
 
 
 def test_the_end_of_a_run_waits_for_a_store_that_comes_back(root, unsent, outage, monkeypatch):
@@ -180,7 +180,7 @@ def test_the_end_of_a_run_waits_for_a_store_that_comes_back(root, unsent, outage
         outage.begin()
         run.log_epoch(record(1))
     found = contents(root, run.run_id)
-    assert (found["status"], found["steps"]["val_kl_nats"]) == ("FINISHED", [1])
+    assert (found["status"], found["steps"]["val/kl"]) == ("FINISHED", [1])
     assert not unsent.exists()
 
 
@@ -200,7 +200,7 @@ def test_an_interrupted_run_is_resumed_with_what_waits_or_without_its_store(root
         assert contents(root, run.run_id)["status"] == "RUNNING"
         again.log_epoch(record(3))
     found = contents(root, run.run_id)
-    assert (found["status"], found["steps"]["val_kl_nats"]) == ("FINISHED", [1, 2, 3])
+    assert (found["status"], found["steps"]["val/kl"]) == ("FINISHED", [1, 2, 3])
     params = MlflowClient(tracking_uri(root)).get_run(run.run_id).data
     assert (params.params["a"], params.tags["resumed.a"]) == ("1", "2")
 
@@ -220,7 +220,7 @@ def test_an_epoch_that_a_resumed_run_repeats_is_logged_once(root, unsent):
         again.log_epoch(record(2))
         again.log_heatmap(PICTURE, "heatmap/val", 2)
     found = contents(root, run.run_id)
-    assert (found["steps"]["val_kl_nats"], found["images"]) == ([1, 2], 4)
+    assert (found["steps"]["val/kl"], found["images"]) == ([1, 2], 4)
 
 
 def test_a_run_that_is_not_in_the_store_keeps_nothing(root, unsent):
@@ -239,7 +239,7 @@ def test_a_line_that_was_torn_is_left_out(root, unsent, outage):
         run.log_epoch(record(2))
     outage.end()
     send_unsent(root, unsent)
-    assert contents(root, run.run_id)["steps"]["val_kl_nats"] == [1, 2]
+    assert contents(root, run.run_id)["steps"]["val/kl"] == [1, 2]
 
 
 def test_what_waits_of_another_run_is_not_sent_to_this_one(root, unsent, outage):
@@ -252,7 +252,7 @@ def test_what_waits_of_another_run_is_not_sent_to_this_one(root, unsent, outage)
         outage.begin()
         new.log_epoch(record(6))
         outage.end()
-    assert contents(root, new.run_id)["steps"]["val_kl_nats"] == [5, 6]
+    assert contents(root, new.run_id)["steps"]["val/kl"] == [5, 6]
     assert contents(root, old.run_id)["steps"] == {}
 
 

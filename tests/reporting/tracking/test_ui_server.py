@@ -154,10 +154,14 @@ def test_pages_of_a_remote_store_are_only_named(root, monkeypatch, secret):
         def get_experiment_by_name(self, name):
             return mlflow.entities.Experiment("42", name, "", "active")
 
+        def set_experiment_tag(self, *_):
+            raise mlflow.MlflowException("this user may not change experiments")
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{secret}lab:5000/")
     monkeypatch.setattr(store, "MlflowClient", Remote)
     monkeypatch.setattr(ui_server, "MlflowClient", Remote)
     said = []
     open_ui(root, say=said.append)
     shown = secret and "me:***@"
-    assert said == [f"the runs are at http://{shown}lab:5000/#/experiments/42"]
+    page = "experiments/42/runs?workflowType=machine_learning&viewStateShareKey=results"
+    assert said == [f"the runs are at http://{shown}lab:5000/#/{page}"]

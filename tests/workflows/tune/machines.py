@@ -151,4 +151,4 @@ def hold_trainings():
 
     train.fit = fit
     blank = Figure(figsize=(0.1, 0.1))
-    log_training.target_picture = log_training.predicted_picture = lambda *_: blank
+    log_training.target_picture = log_training.heatmap_tile = lambda *_: blank

@@ -112,7 +112,7 @@ def unlogged():
 def error_of(bench, values):
     """Return the objective of a trial with these values."""
     config = change_config(bench.task.config, values, source="s")
-    run = SimpleNamespace(log_summary=lambda _: None)
+    run = SimpleNamespace(log_summary=lambda _: None, tag=lambda _: None)
     trial = FixedTrial({})
     return module._train(trial, bench, config, bench.data, run, compare_epochs=False)
 

@@ -96,7 +96,7 @@ def test_a_study_from_its_first_trial_to_the_training_of_the_best(lab, words, ja
         assert run.data.tags["optuna.state"] == "complete"
         assert run.data.metrics["trial"] == number
         assert run.data.metrics["objective_error_voxels"] == pytest.approx(trials[number].value)
-        assert {"val_error_voxels", "train_kl_nats", "sigma_voxels"} <= set(run.data.metrics)
+        assert {"val/error_voxels", "train/kl", "curriculum/sigma"} <= set(run.data.metrics)
         assert run.data.params["num_epochs"] == "2"
         value = float(run.data.params["curriculum.threshold"])
         assert value == trials[number].params["curriculum.threshold"]

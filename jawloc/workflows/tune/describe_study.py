@@ -1,0 +1,119 @@
+"""What a study's and a trial's pages in MLflow say: what was searched, what won, by how much."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from jawloc.reporting.descriptions import artifact_page
+from jawloc.reporting.tracking.pages import describe, page_of, study_page
+from jawloc.reporting.tracking.runs import TrackedRun
+from jawloc.workflows.tune.search_space import Range, Space
+
+OBJECTIVE = "objective_error_voxels"
+LONGEST_NAME = 120  # characters
+
+
+def trial_name(study: str, number: int, settings: Mapping[str, Any]) -> str:
+    """Return a trial's name, with its settings by the last part of their keys."""
+    values = ", ".join(f"{key.rpartition('.')[2]} {_short(v)}" for key, v in settings.items())
+    name = f"{study} trial {number}: {values}"
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+
+
+def describe_trial(
+    run: TrackedRun, study: str, number: int, settings: Mapping[str, Any], result: str
+) -> None:
+    """Describe a trial: its settings, and how it ended."""
+    rows = "\n".join(f"| `{key}` | {_short(value)} |" for key, value in settings.items())
+    text = f"Trial {number} of the study `{study}`: {result}.\n\n| Setting | Value |\n|---|---|\n"
+    describe(run, text + rows)
+
+
+def describe_study(
+    run: TrackedRun,
+    study: optuna.Study,
+    space: Space,
+    trials: Sequence[FrozenTrial],
+    files: Sequence[str],
+    best_file: str,
+) -> None:
+    """Describe a study by its results until now.
+
+    Parameters
+    ----------
+    trials : those that count
+    files : the names of the study's own files among the run's artifacts
+    best_file : the path of `best.yml` in the project's folder
+    """
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    states = [(s.name.lower(), sum(t.state == s for t in trials)) for s in TrialState]
+    counts = ", ".join(f"{n} {state}" for state, n in states if n)
+    lines = [  # the page shows the first few lines, and the rest when asked
+        f"{_winner(complete)} A search for the settings with the lowest validation error: "
+        f"{len(trials)} trials ({counts}), each a run below this one.",
+        "",
+        *_table(space, complete),
+    ]
+    if complete:
+        name, path = (shlex.quote(each) for each in (f"best-{study.study_name}", best_file))
+        # two lines, since a long one makes the page wider than the window
+        command = f"jawloc-train --model-name {name} \\\n    --experiment {path}"
+        lines += ["", "Train with the best settings, in the project's folder:", ""]
+        lines += [f"```\n{command}\n```"]
+    page = page_of(run)
+    if page is not None:
+        view = study_page(run, study.study_name, list(space.parameters), OBJECTIVE)
+        shown = [f"[all trials in parallel coordinates]({view})"]
+        shown += [
+            f"[{n}]({artifact_page(page, n)})" for n in files if n.endswith((".html", ".csv"))
+        ]
+        lines += ["", f"Look at {', '.join(shown)}."]
+    describe(run, "\n".join(lines))
+
+
+def _winner(complete: Sequence[FrozenTrial]) -> str:
+    """Return in a sentence or two what won, and by how much."""
+    best, first = _best_and_first(complete)
+    if best is None:
+        return "No trial is complete yet."
+    error = f"with a validation error of {_short(best.value)} downsampled voxels"
+    if first is None or not first.value or first is best:
+        return f"**Trial {best.number} is the best until now, {error}.**"
+    less = 100 * (1 - (best.value or 0) / first.value)
+    return (
+        f"**Trial {best.number} won, {error}: {less:.0f} % less than trial 0**, which has the "
+        "settings as they were."
+    )
+
+
+def _best_and_first(
+    complete: Sequence[FrozenTrial],
+) -> tuple[FrozenTrial | None, FrozenTrial | None]:
+    best = min(complete, key=lambda t: (t.value, t.number), default=None)
+    return best, next((t for t in complete if t.number == 0), None)
+
+
+def _table(space: Space, complete: Sequence[FrozenTrial]) -> list[str]:
+    """Return the table of what was searched and what won."""
+    best, first = _best_and_first(complete)
+    heads = ["Setting", "Searched", *(["Best"] if best else []), *(["Trial 0"] if first else [])]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for key, each in space.parameters.items():
+        searched = ", ".join(map(_short, each.ends))
+        if isinstance(each, Range):
+            searched = f"{_short(each.low)} to {_short(each.high)}"
+        values = [t.params.get(key) for t in (best, first) if t is not None]
+        lines.append(f"| `{key}` | {' | '.join([searched, *map(_short, values)])} |")
+    if best is not None:
+        errors = [f"**{_short(best.value)}**", *([_short(first.value)] if first else [])]
+        lines.append(f"| validation error, downsampled voxels | | {' | '.join(errors)} |")
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
