@@ -214,7 +214,8 @@ def start_twice(lab: Lab, kind: Kind, draw: random.Random) -> Outcome:
     others = Path(second["err"]).read_text(encoding="utf-8", errors="replace").strip()
     said = {ended["code"]: ended["said"], ended["second"]: others}
     wrong = [] if said.keys() == {0, 2} else [f"exit codes {sorted(said)}: {said}"]
-    if 2 in said and not one_sentence(said[2]):
+    # a warning about the model comes first
+    if 2 in said and not one_sentence(said[2][max(said[2].rfind("\nError: "), -1) + 1 :]):
         wrong.append(f"it said: {said[2][-300:]!r}")
     wrong += kind.wrong(base, reference)
     shutil.rmtree(base)

@@ -75,27 +75,34 @@ def worker_token(folder: Path) -> Iterator[str]:
     token = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path = _token_path(folder, token)
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    lock.acquire()
+    while not path.exists():  # another process took it for a dead one's before it was locked
+        lock.release()
+        lock.acquire()
     try:
-        with FileLock(path):
-            yield token
+        yield token
     finally:
+        lock.release()
         path.unlink(missing_ok=True)
 
 
 def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
     """Queue the trials of this machine's dead workers again, and return these trials."""
+    # before the trials are read, so that all of a dead worker's are among them
+    dead = {path for path in (folder / "workers").glob("*.lock") if _is_dead(path)}
     lost = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         token = trial.user_attrs.get(WORKER)
         # others may write into a study: what is no token of ours names no file
         if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
             continue
-        path = _token_path(folder, token)
-        if _is_dead(path):
+        if _token_path(folder, token) in dead:
             with suppress(ValueError, UpdateFinishedTrialError):  # another process was faster
                 lost.append(study.tell(trial.number, state=TrialState.FAIL))
                 queue_again(study, lost[-1])
-            path.unlink(missing_ok=True)
+    for path in dead:
+        path.unlink(missing_ok=True)
     return lost
 
 

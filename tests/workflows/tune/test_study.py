@@ -231,6 +231,15 @@ def test_the_trial_of_a_living_worker_is_left_alone(opened, config):
         assert opened.trials[trial.number].state == TrialState.RUNNING
 
 
+def test_the_file_of_a_worker_killed_before_its_first_trial_goes(opened, config):
+    """Regression: it stayed for ever."""
+    folder = STUDY.folder(config.base)
+    with worker_token(folder) as living:
+        (folder / "workers" / f"{living[:-1]}x.lock").touch()
+        assert recover_lost(opened, folder) == []
+        assert [path.stem for path in (folder / "workers").iterdir()] == [living]
+
+
 @pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_queued_again(opened, config):
     folder = STUDY.folder(config.base)
