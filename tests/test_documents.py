@@ -1,25 +1,43 @@
 """The project's pages: diagrams, links, paths and names in them exist in the code as it is now."""
 
+import ast
 import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from jawloc.config import load_config
+from docs import generate
+from docs.commands import blocks
+from jawloc.config.keys import KEYS
 from tests.import_diagram import BEGIN, END, PAGE, imported_parts, with_diagram, without_shortcuts
 from tests.test_architecture import RANKS
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = sorted(
     path.relative_to(CHECKOUT).as_posix()
-    for folder in (".", "experiments", "experiments/tune", "mlruns", "tests")
-    for path in (CHECKOUT / folder).glob("*.md")
+    for folder in (".", "docs/**", "experiments/**", "mlruns", "tests")
+    for path in CHECKOUT.glob(f"{folder}/*.md")
 )
 
 
 def read(page: str) -> str:
     return (CHECKOUT / page).read_text(encoding="utf-8")
+
+
+def texts_in_the_code() -> Iterator[str]:
+    """Yield every text of the package, with `{}` in place of what is filled in."""
+    for path in (CHECKOUT / "jawloc").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "{}"
+                    for part in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
 
 
 def anchors(text: str) -> set[str]:
@@ -76,8 +94,8 @@ def test_paths_and_names_in_contributing_exist():
         assert re.search(rf"\b{name}\b", source), name
 
 
-def test_the_readmes_folder_picture_is_the_package():
-    picture = read("README.md").split("```\njawloc/\n")[1].split("```")[0]
+def test_the_folder_picture_is_the_package():
+    picture = read("docs/method.md").split("```\njawloc/\n")[1].split("```")[0]
     inside, _, _ = picture.partition("experiments/")
     parts = set(re.findall(r"^  ([a-z_]+)(?:/|\.py)  ", inside, flags=re.MULTILINE))
     assert parts == set(RANKS) - {"__main__", "errors"}
@@ -86,42 +104,100 @@ def test_the_readmes_folder_picture_is_the_package():
         assert found, name
 
 
-def documented_settings() -> dict[str, str | None]:
-    """Return the keys of the README's settings table with their defaults, where it has a value."""
-    found: dict[str, str | None] = {}
-    table = read("README.md").split("\n## Settings\n")[1].split("\n## ")[0]
-    for line in table.splitlines():
-        if not line.startswith("| `"):
-            continue
-        key_cell, default_cell, meaning = line.strip("| ").split(" | ", 2)
-        keys, defaults = (re.findall(r"`([^`]+)`", cell) for cell in (key_cell, default_cell))
-        section = "".join(keys[0].rpartition(".")[:2])
-        keys = [key if key.startswith(section) else section + key for key in keys]
-        defaults = defaults * len(keys) if len(defaults) == 1 else defaults or [None] * len(keys)
-        found |= dict(zip(keys, defaults, strict=True))
-        # settings of a setting: `warmup_epochs` (2)
-        found |= dict(re.findall(r"`([a-z_]+)` \(([\d.]+)", meaning))
-    return found
+def test_the_readme_is_a_screen_and_a_half():
+    assert len(read("README.md").splitlines()) <= 90
+    assert read("README.md").count("![") == 1
 
 
-def test_the_readmes_settings_table_is_complete_and_has_the_defaults(tmp_path):
-    (tmp_path / "userconf.yml").write_text("jaw_loc_config: {dicom_dirs: [dicoms]}")
-    params = load_config(tmp_path / "userconf.yml").as_params()
-    documented = documented_settings()
-    assert {key for key in documented if not key.startswith("objects.")} == {
-        key for key in params if not key.startswith("objects.")
+def test_the_tables_of_settings_are_up_to_date():
+    page = read("docs/settings.md")
+    assert generate.with_tables(page) == page, "run: python -m docs.generate"
+
+
+def test_the_tables_of_settings_have_every_setting_with_a_meaning():
+    page = read("docs/settings.md")
+    assert [*re.findall(r"<!-- settings: (\w+) -->", page)] == [*generate.sections()]
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (.+?) \| (.+?) \| (.*?) \|", page, flags=re.MULTILINE)
+    assert sorted(key for key, *_ in rows) == sorted(KEYS)
+    assert [key for key, default, allowed, meaning in rows if len(meaning) < 10] == []
+
+
+def test_a_settings_meaning_is_the_comment_at_its_field():
+    class Settings:
+        # lines above it
+        # and these
+        first: int = 1  # with the rest of its line
+
+        second: int = 2  # its own
+
+    assert generate.comments_of(Settings) == {
+        "first": "lines above it and these with the rest of its line",
+        "second": "its own",
     }
-    without_value = {key for key, default in documented.items() if default in (None, "auto")}
-    for key, default in documented.items():
-        if key in without_value or key in ("cache_dir", "objects"):
-            continue  # decided when it is used, or relative to the config
-        assert yaml.safe_load(default) == params[key], key
-    assert without_value == {
-        *("dicom_dirs", "specimen_pattern", "device"),
-        *(f"network.{name}" for name in ("stride", "coarse", "window")),
-        *(f"curriculum.{name}" for name in ("coarse_initial_sigma", "coarse_minimum_sigma")),
-        *("curriculum.fine_initial_sigma", "mask_supervision"),
-    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer", "minimum": 1}, "whole number from 1"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "number above 0 to 1"),
+        ({"anyOf": [{"const": "auto"}, {"type": "boolean"}]}, "`auto` or `true`, `false`"),
+        ({"$ref": "#/$defs/Three"}, "3 of: number"),
+    ],
+)
+def test_what_a_setting_allows_is_said_in_words(schema, words):
+    three = {"type": "array", "prefixItems": [{"type": "number"}] * 3}
+    assert generate.allowed(schema, {"Three": three}) == words
+
+
+def test_every_dependency_has_its_reason():
+    project = tomllib.loads(read("pyproject.toml"))
+    extras = project["project"]["optional-dependencies"]
+    assert extras["docs"] == project["dependency-groups"]["docs"]
+    assert extras["test"] == project["dependency-groups"]["test"]
+    needed = [*project["project"]["dependencies"], *extras["docs"], *extras["test"]]
+    page = read("docs/dependencies.md")
+    names = {re.match(r"[\w-]+", line)[0] for line in needed}
+    assert [name for name in sorted(names) if not re.search(rf"\| .*\b{name}\b.* \|", page)] == []
+
+
+def test_every_page_is_in_the_contents():
+    config = yaml.load(read("mkdocs.yml"), yaml.BaseLoader)  # which leaves Python's tags alone
+    listed = set(re.findall(r"'([\w/.-]+\.md)'", str(config["nav"])))
+    pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
+    assert len(pages) > 20
+    assert pages - listed == set()
+    assert [page for page in listed - pages if not (CHECKOUT / page).exists()] == []
+
+
+def test_messages_in_troubleshooting_are_jawlocs():
+    symptoms = re.findall(r"^\| (.+?) \|", read("docs/troubleshooting.md"), flags=re.MULTILINE)
+    messages = [quoted for cell in symptoms for quoted in re.findall(r"`([^`]+ [^`]+)`", cell)]
+    assert len(messages) > 15
+    texts = [*texts_in_the_code()]
+
+    def is_said(message: str) -> bool:
+        pattern = ".*".join(map(re.escape, message.split("...")))
+        return any(re.search(pattern, text, flags=re.DOTALL) for text in texts)
+
+    assert [message for message in messages if not is_said(message)] == []
+
+
+def test_pictures_of_the_pages_are_small_and_used():
+    pictures = [*(CHECKOUT / "docs").rglob("*.png")]
+    assert len(pictures) > 10
+    pages = "".join(read(page) for page in PAGES if page.startswith("docs/"))
+    for picture in pictures:
+        assert picture.stat().st_size < 200_000, picture
+        assert f"images/{picture.name})" in pages, picture
+
+
+def test_the_tutorials_outputs_are_there():
+    """docs/make_tutorial.py writes them from what the commands print."""
+    for page in ("index.md", "points.md"):
+        texts = [b.text for b in blocks(CHECKOUT / "docs/tutorial" / page) if b.language == "text"]
+        assert texts
+        assert all(text.strip() for text in texts)
 
 
 EXPERIMENTS = sorted(

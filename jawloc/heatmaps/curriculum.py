@@ -42,16 +42,32 @@ class CurriculumConfig:
     # A uniform heatmap has almost this loss, so a threshold must lie below; KL has no such limit.
     uniform_map_losses: ClassVar[Mapping[str, float]] = {"dice": 1.0, "mse": 1.0}
 
+    # Sigma of the first heatmaps, in downsampled voxels; with two stages, of the coarse stage.
     initial_sigma_voxels: Annotated[float, Field(gt=0, alias="initial_sigma")] = 8.0
+    # Sigma of the last heatmaps, in downsampled voxels; with two stages, of the fine stage, which
+    # gives the position.
     minimum_sigma_voxels: Annotated[float, Field(gt=0, alias="minimum_sigma")] = 1.5
-    shrink_factor: Annotated[float, Field(gt=0, le=1)] = 0.8  # 1 never shrinks
+    # The factor that sigma is multiplied by; 1 never shrinks (`--no-shrink-heatmap`).
+    shrink_factor: Annotated[float, Field(gt=0, le=1)] = 0.8
+    # `error`: shrink sigma once the validation error is below threshold × sigma; `loss`: once the
+    # training loss is below the threshold (the lab's rule). Each stage uses its own error or loss.
     trigger: Literal["loss", "error"] = "error"
-    threshold: Annotated[float, Field(gt=0)] = 1.0  # nats of loss, or error / sigma
+    # Of error / sigma, or of the loss: see `trigger`. With trigger `loss`, the default means the
+    # same for every loss, a displacement of √2 sigma: 1.0 nats for `kl`, 0.39 for `dice`, 0.79 for
+    # `mse`.
+    threshold: Annotated[float, Field(gt=0)] = 1.0
     patience: Annotated[int, Field(ge=1)] = 1  # epochs in a row below the threshold
-    stop_patience: Annotated[int, Field(ge=0)] = 20  # epochs without a better error; 0: never stop
-    # With two stages; the fine one, which gives the position, ends at `minimum_sigma_voxels`.
+    # Once sigma is at its end: epochs without a better error before training ends, after its
+    # cooldown; 0 never stops early. `one-cycle` never does.
+    stop_patience: Annotated[int, Field(ge=0)] = 20
+    # With two stages, the coarse stage's first sigma, in downsampled voxels. `auto`:
+    # `initial_kernel_size`, within what the stage can represent.
     coarse_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_initial_sigma")] = "auto"
+    # The coarse stage's last sigma. `auto`: `curriculum.minimum_sigma`, within what the stage can
+    # represent (at least 6 at 512×128×128).
     coarse_minimum_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_minimum_sigma")] = "auto"
+    # The fine stage's first sigma. `auto`: `initial_kernel_size`, within what the stage can
+    # represent (at most 4 at 512×128×128).
     fine_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="fine_initial_sigma")] = "auto"
 
     def per_stage(self, count: int) -> tuple[CurriculumConfig, ...]:

@@ -19,6 +19,7 @@ Length = Annotated[int, Field(ge=1)]
 class CropConfig:
     """The crop's size in voxels of the full-size scan, (z, y, x)."""
 
+    # (z, y, x) of the window that is cropped, in voxels of the full-size scan; the model keeps it
     crop_size: tuple[Length, Length, Length] = (192, 192, 192)
 
 

@@ -27,14 +27,14 @@ Degrees = Annotated[float, Field(ge=0, le=180)]
 class AugmentationConfig:
     """How much training scans are augmented; every range is symmetric about the identity."""
 
-    enabled: bool = True
-    flip_axes: tuple[Axis, ...] = ("y", "x")  # each with probability one half
-    rotation_degrees_zyx: tuple[Degrees, Degrees, Degrees] = (180.0, 6.0, 6.0)  # about each axis
+    enabled: bool = True  # random changes while training
+    flip_axes: tuple[Axis, ...] = ("y", "x")  # mirrored with probability ½
+    rotation_degrees_zyx: tuple[Degrees, Degrees, Degrees] = (180.0, 6.0, 6.0)  # largest, by axis
     scale: Annotated[float, Field(ge=0, lt=0.9)] = 0.1  # 0.1: from 1/1.1 to 1.1 times as large
-    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.08  # share of each axis
-    gain: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of the grey range
-    offset: Annotated[float, Field(ge=0)] = 0.1  # share of the grey range
-    gamma: Annotated[float, Field(ge=0, lt=3)] = 0.2  # exponent from 1/1.2 to 1.2
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.08  # largest, share of each axis
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.2  # largest, share of the grey range
+    offset: Annotated[float, Field(ge=0)] = 0.1  # largest, share of the grey range
+    gamma: Annotated[float, Field(ge=0, lt=3)] = 0.2  # exponent: from 1/1.2 to 1.2
     noise: Annotated[float, Field(ge=0)] = 0.05  # largest s.d., share of the grey range
 
 

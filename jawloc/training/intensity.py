@@ -20,9 +20,9 @@ class IntensityConfig:
     scanner's gain and offset; ``raw`` keeps the values, as the lab trained.
     """
 
-    rule: Literal["percentile", "raw"] = "percentile"
-    low: Annotated[float, Field(ge=0, le=100)] = 1.0
-    high: Annotated[float, Field(ge=0, le=100)] = 99.5
+    rule: Literal["percentile", "raw"] = "percentile"  # `raw` leaves grey values as they are
+    low: Annotated[float, Field(ge=0, le=100)] = 1.0  # the percentile of each scan that becomes 0
+    high: Annotated[float, Field(ge=0, le=100)] = 99.5  # the percentile of each scan that becomes 1
 
 
 def normalise(image: np.ndarray, config: IntensityConfig) -> np.ndarray:

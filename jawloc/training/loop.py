@@ -49,34 +49,35 @@ GRADIENT_NORM = 1.0  # larger gradients are scaled down to it
 class TrainingConfig:
     """How the network is trained."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 4  # scans a step
-    num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the curriculum may stop earlier
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest; AdamW
-    # rise over a quarter of all steps and fall over the others, as half-waves of a cosine; or warm
-    # up, hold, and fall to zero over the last share of the epochs; or hold all the time
+    batch_size: Annotated[int, Field(ge=1)] = 4  # scans per step
+    num_epochs: Annotated[int, Field(ge=1)] = 250  # at most; the schedule may end earlier
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-3  # the highest rate, with AdamW
+    # `one-cycle`: rise over a quarter of all steps and fall over the others, as cosine half-waves;
+    # `cooldown`: warm up, hold, and fall to zero over a last share of the epochs, which end once
+    # the error has settled; `constant`: hold.
     learning_rate_schedule: Literal["one-cycle", "cooldown", "constant"] = "one-cycle"
-    # The length of one-cycle in steps, rounded up to epochs, of which there are at most
+    # The length of `one-cycle` in steps, rounded up to epochs, of which there are at most
     # `num_epochs`; 0: just as many. The fewer scans, the more epochs.
     cycle_steps: Annotated[int, Field(ge=0)] = 600
-    warmup_epochs: Annotated[int, Field(ge=0)] = 2
-    cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3  # 0: the rate never falls
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_epochs: Annotated[int, Field(ge=0)] = 2  # in which `cooldown` lets the rate rise
+    cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share in which the rate falls
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # AdamW's, of the convolutions' kernels
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
-    # Kept are the last weights: with few validation scans, others are best by luck. Or those of the
-    # best validation error, of all epochs or of the cooldown's, where there is one.
+    # The `last` epoch's weights are kept: with few validation scans, another is best by luck. Or
+    # those of the best validation error, of all epochs (`start`) or of the `cooldown`.
     best_epoch_from: Literal["start", "cooldown", "last"] = "last"
-    # Before so many steps, an error that no longer falls doesn't end training: with few scans an
+    # Before so many steps, an error that no longer falls does not end training: with few scans an
     # epoch has few steps, and `curriculum.stop_patience` is soon over.
     least_steps: Annotated[int, Field(ge=0)] = 0
-    loss: LossName = "kl"
-    device: str = "auto"
+    loss: LossName = "kl"  # what the network is trained by; all three are logged in any case
+    device: str = "auto"  # `auto`, `cpu`, `cuda`, `cuda:1`; without a GPU the CPU, with a warning
     # Cores that a training on the CPU uses; 0: all. Rounding depends on it, and differences grow.
     cpu_threads: Annotated[int, Field(ge=0)] = 0
     # Scans of one split that need more memory than this (GB, 4 bytes a downsampled voxel) are read
     # from the cache batch by batch; on an SSD that costs little.
     memory_budget_gb: Annotated[float, Field(ge=0)] = 4.0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0  # same seed, CPU and number of threads: same numbers
 
 
 def planned_training(config: TrainingConfig, scans: int) -> TrainingConfig:

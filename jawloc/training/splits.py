@@ -46,9 +46,11 @@ def checked_pattern(pattern: str) -> str:
 class SplitConfig:
     """Which scans validate and test: at least so many, by whole specimens, or these ids."""
 
+    # At least so many, whole specimens before the test scans in the order of ids; or these ids.
     validation_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
+    # At least so many, whole specimens from the end of the sorted ids; or these ids.
     test_scans: Annotated[int, Field(ge=1)] | ScanIds = 1
-    # Its one group is what the ids of all scans of one specimen have in common.
+    # A regular expression whose one group is what the ids of a specimen's scans have in common.
     specimen_pattern: Annotated[str, AfterValidator(checked_pattern)] = SPECIMEN_PATTERN
 
 

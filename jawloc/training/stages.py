@@ -46,18 +46,23 @@ class NetworkConfig:
     with a heatmap as fine as its input.
     """
 
-    name: Literal["unet", "attention-unet"] = "unet"
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 96)  # one number a level
-    stride: Literal["auto", 1, 2, 4] = "auto"  # input voxels per heatmap voxel
-    # Image voxels that the coarse stage averages into one along each axis; 1: no coarse stage.
+    name: Literal["unet", "attention-unet"] = "unet"  # `attention-unet`: the lab's
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 96)  # width of each level
+    # Image voxels per heatmap voxel. `auto`: 4 if the shortest axis has at least 96 voxels, 1 with
+    # one stage on at most 65,536 voxels (40×40×40), else 2.
+    stride: Literal["auto", 1, 2, 4] = "auto"
+    # Image voxels that the coarse stage averages into one along each axis; 1: one stage only.
+    # `auto`: 1 on at most 262,144 voxels (96×48×48, 64×64×64); on larger grids, as many as leave 24
+    # averaged voxels along the shortest axis.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
-    # (z, y, x) image voxels of the fine stage's window round the coarse stage's point
+    # (z, y, x) of the fine stage's window round the coarse stage's point, in downsampled voxels.
+    # `auto`: 16 heatmap voxels along each axis.
     window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
-    # How the decoder joins its features with the encoder's; "add" takes little more than half the
+    # How the decoder joins its features with the encoder's; `add` takes little more than half the
     # time.
     skip_connections: Literal["concatenate", "add"] = "add"
     # Whether the network also learns the objects' masks, whose centroids then share in the
-    # position; auto: where one stage sees the whole scan.
+    # position; `auto`: where one stage sees the whole scan.
     mask_supervision: Literal["auto"] | bool = "auto"
 
     @property

@@ -43,13 +43,16 @@ DEFAULT_SIZE: Shape = (512, 128, 128)
 class CacheConfig:
     """Settings of the cache of downsampled scans."""
 
-    dicom_dirs: tuple[str, ...] = ()  # folders of full-size labelled DICOMs
-    # (z, y, x) in voxels; "auto": the default, on each axis no longer than the shortest scan
+    dicom_dirs: tuple[str, ...] = ()  # of labelled DICOMs; searched with sub-folders
+    # (z, y, x) of the grid that the locator works on, in voxels; no larger than any scan, those
+    # included that will be located later. `auto`: the default, on each axis no longer than the
+    # shortest scan of the training.
     downsampled_dicom_size: tuple[_Size, _Size, _Size] | Literal["auto"] = DEFAULT_SIZE
+    # Folder of the downsampled scans.
     cache_dir: Annotated[str, Field(min_length=1)] = "dicoms/downsampled_dicoms"
     n_workers: Annotated[int, Field(gt=0)] = 10  # scans downsampled at once; at most one a core
-    # Names of the objects to locate and their label values; null stands for every non-zero voxel.
-    # A scan may lack some of several objects. Cached files don't depend on it.
+    # Names of the objects to locate, each with its label value or a list of them; `null` stands for
+    # every non-zero one. A scan may lack some of several objects. The cache doesn't depend on it.
     objects: Annotated[Mapping[str, _LabelValues | None], Field(min_length=1)] = field(
         default_factory=lambda: {"jaw": None}
     )
