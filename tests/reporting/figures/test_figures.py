@@ -410,9 +410,9 @@ def test_one_epoch_is_enough_and_none_is_refused(plot):
         plot([])
 
 
-def test_saving_writes_the_picture_and_clears_the_figure(image, tmp_path):
+def test_saving_writes_the_picture_and_returns_it(image, tmp_path):
     figure = plot_slices(image, centre=(9, 9, 9), title="t")
     before = figure_to_array(figure)
-    save_figure(figure, tmp_path / "slices.png")
+    returned = save_figure(figure, tmp_path / "slices.png")
+    np.testing.assert_array_equal(returned, before)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "slices.png")), before)
-    assert not figure.axes
