@@ -1,7 +1,7 @@
 """Faults: what an overnight run meets, planted with a fixed seed; nothing may be lost.
 
     python experiments/faults/campaign.py              # everything; hours
-    python experiments/faults/campaign.py --short      # a little of everything: 3 minutes, as in CI
+    python experiments/faults/campaign.py --short      # a little of everything: 5 minutes; its caches run in CI
     python experiments/faults/campaign.py --only kills
 
 Each area is a module beside this one with a function `faults(plan)` that plants faults one by one
@@ -105,7 +105,7 @@ def _write(path: Path, outcomes: list[Outcome]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="a little of everything, as in CI")
+    parser.add_argument("--short", action="store_true", help="a little of everything")
     parser.add_argument("--only", action="append", choices=AREAS, help="one area; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

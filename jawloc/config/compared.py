@@ -14,11 +14,11 @@ ALWAYS = (
     *("curriculum.threshold", "curriculum.minimum_sigma", "curriculum.shrink_factor"),
     *("initial_kernel_size", "learning_rate", "batch_size", "num_epochs"),
 )
-# No params even if they were set: no result depends on them, or they are tags of the run.
+# No params even if they were set: where files lie, how fast a machine is, the run's tags, the crop.
 NEVER = frozenset(
     {
         *("dicom_dirs", "cache_dir", "n_workers", "device", "cpu_threads", "memory_budget_gb"),
-        *("downsampled_dicom_size", "objects", "crop_size", "specimen_pattern"),
+        *("downsampled_dicom_size", "objects", "crop_size"),
     }
 )
 

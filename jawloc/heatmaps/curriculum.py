@@ -56,7 +56,9 @@ class CurriculumConfig:
     # same for every loss, a displacement of √2 sigma: 1.0 nats for `kl`, 0.39 for `dice`, 0.79 for
     # `mse`.
     threshold: Annotated[float, Field(gt=0)] = 1.0
-    patience: Annotated[int, Field(ge=1)] = 1  # epochs in a row below the threshold
+    patience: Annotated[int, Field(ge=1)] = (
+        1  # epochs in a row below the threshold before sigma shrinks
+    )
     # Once sigma is at its end: epochs without a better error before training ends, after its
     # cooldown; 0 never stops early. `one-cycle` never does.
     stop_patience: Annotated[int, Field(ge=0)] = 20

@@ -48,7 +48,7 @@ def estimate_crops(
 def crop_holds(
     example: Example, error: ScanError, labels: Labels, crop_size: Sequence[int]
 ) -> bool | None:
-    """Return whether the crop holds the object's outermost downsampled voxels; None: no mask."""
+    """Return whether the crop holds all of the object's downsampled voxels; None: no mask."""
     if example.mask is None:
         return None
     indices = np.argwhere(object_voxels(example.mask, labels))
@@ -56,7 +56,7 @@ def crop_holds(
         return None
     shape: Shape = example.source_grid.shape_zyx
     window = crop_box_around(error.predicted_voxels.tolist(), crop_size, shape)
-    corners = np.stack([indices.min(axis=0), indices.max(axis=0)]).astype(float)
-    lowest, highest = map_points(corners, example.grid, example.source_grid)
+    edges = np.stack([indices.min(axis=0) - 0.5, indices.max(axis=0) + 0.5])
+    lowest, highest = map_points(edges, example.grid, example.source_grid)
     start = np.asarray(window.start_zyx) - 0.5
     return bool((lowest >= start).all() and (highest <= start + window.size_zyx).all())

@@ -117,8 +117,8 @@ def describe_cross_validation(
     lines = [
         *_result(summary, _crop_lines(crops, (), "scans")),
         "",
-        f"{summary['folds']} networks were trained, and each was tested on the scans that it was "
-        f"not trained on: {number} scans of {summary['specimens']} specimens in all. Each network "
+        f"{summary['folds']} networks were trained, and each was tested on scans that it had not "
+        f"seen: {number} scans of {summary['specimens']} specimens in all. Each network "
         f"is a run below this one. {duration(summary['seconds'])}.",
         "",
         *_errors_table(summary, OUT_OF_FOLD, number),
@@ -132,7 +132,8 @@ def add_evaluation(
     description: str, numbers: Mapping[str, float], model: str, page: str | None
 ) -> str:
     """Return a description with what `jawloc evaluate` found last, by its metrics' names."""
-    unit = "mm" if "evaluation_error_mm_mean" in numbers else "full_size_voxels"
+    known = (u for u in UNITS if any(key.endswith(f"error_{u}_mean") for key in numbers))
+    unit = next(known, "mm")
     keys = [k for k in numbers if k.endswith(f"error_{unit}_mean") and "unseen" not in k]
     lines = []
     for key in sorted(keys):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLease
@@ -64,15 +65,25 @@ class _Abandoned:
         self._seen: tuple[tuple[int, int] | None, float] = None, 0.0
 
     def remove(self) -> None:
-        empty, now = self._empty(), time.monotonic()
+        empty, now = self._empty(self.path), time.monotonic()
         if empty is None or empty != self._seen[0]:
             self._seen = empty, now
         elif now - self._seen[1] >= LEASE_SECONDS:
-            self.path.unlink(missing_ok=True)
+            self._move_away(empty)
 
-    def _empty(self) -> tuple[int, int] | None:
+    def _move_away(self, seen: tuple[int, int]) -> None:
+        aside = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}")
+        with suppress(OSError):
+            if self._empty(self.path) == seen:
+                self.path.rename(aside)
+                if self._empty(aside) != seen:  # another process was faster, and has begun
+                    aside.rename(self.path)
+                aside.unlink(missing_ok=True)
+
+    @staticmethod
+    def _empty(path: Path) -> tuple[int, int] | None:
         try:
-            status = self.path.stat()
+            status = path.stat()
         except OSError:
             return None
         return (status.st_ino, status.st_mtime_ns) if status.st_size == 0 else None

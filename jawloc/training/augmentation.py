@@ -28,14 +28,18 @@ class AugmentationConfig:
     """How much training scans are augmented; every range is symmetric about the identity."""
 
     enabled: bool = True  # random changes while training
-    flip_axes: tuple[Axis, ...] = ("y", "x")  # mirrored with probability ½
-    rotation_degrees_zyx: tuple[Degrees, Degrees, Degrees] = (180.0, 6.0, 6.0)  # largest, by axis
+    flip_axes: tuple[Axis, ...] = ("y", "x")  # axes mirrored with probability ½
+    rotation_degrees_zyx: tuple[Degrees, Degrees, Degrees] = (
+        180.0,
+        6.0,
+        6.0,
+    )  # largest, of each axis
     scale: Annotated[float, Field(ge=0, lt=0.9)] = 0.1  # 0.1: from 1/1.1 to 1.1 times as large
-    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.08  # largest, share of each axis
-    gain: Annotated[float, Field(ge=0, lt=1)] = 0.2  # largest, share of the grey range
-    offset: Annotated[float, Field(ge=0)] = 0.1  # largest, share of the grey range
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.08  # largest shift, as a share of each axis
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.2  # contrast: a factor from 0.8 to 1.2
+    offset: Annotated[float, Field(ge=0)] = 0.1  # brightness: largest, as a share of the greys
     gamma: Annotated[float, Field(ge=0, lt=3)] = 0.2  # exponent: from 1/1.2 to 1.2
-    noise: Annotated[float, Field(ge=0)] = 0.05  # largest s.d., share of the grey range
+    noise: Annotated[float, Field(ge=0)] = 0.05  # largest s.d., as a share of the grey range
 
 
 @dataclass(frozen=True)

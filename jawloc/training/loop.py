@@ -59,9 +59,11 @@ class TrainingConfig:
     # The length of `one-cycle` in steps, rounded up to epochs, of which there are at most
     # `num_epochs`; 0: just as many. The fewer scans, the more epochs.
     cycle_steps: Annotated[int, Field(ge=0)] = 600
-    warmup_epochs: Annotated[int, Field(ge=0)] = 2  # in which `cooldown` lets the rate rise
-    cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share in which the rate falls
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # AdamW's, of the convolutions' kernels
+    warmup_epochs: Annotated[int, Field(ge=0)] = 2  # with `cooldown`: in which the rate rises
+    # With `cooldown`: the share of the epochs, at their end, in which the rate falls to 0.
+    cooldown_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    # The weight decay of AdamW, which only the convolutions' kernels have.
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
     # Validated and kept are the weights averaged over about so many epochs; 0: the last step's.
     weight_average_epochs: Annotated[float, Field(ge=0)] = 2.0
     # The `last` epoch's weights are kept: with few validation scans, another is best by luck. Or

@@ -51,9 +51,9 @@ Extent = tuple[int, ...]  # an object's lengths along (z, y, x), voxels of the d
 class PresenceClassifierConfig:
     """How long the presence classifier is trained."""
 
-    steps: Annotated[int, Field(ge=0)] = 600  # of 16 patches each; 0: no classifier
-    # Of the sphere that stands in for the mask of a scan that has points, in mm. `null`: such scans
-    # are left out.
+    steps: Annotated[int, Field(ge=0)] = 600  # training steps of 16 patches; 0: no classifier
+    # The radius in mm of the sphere that stands in for the mask of a scan that has points. `null`:
+    # such scans are left out.
     object_radius_mm: Annotated[float, Field(gt=0)] | None = None
     # The same in voxels of the full-size scan, for scans without a voxel size.
     object_radius_voxels: Annotated[float, Field(gt=0)] | None = None

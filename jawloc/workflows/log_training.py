@@ -48,7 +48,6 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
         sigmas = [start(schedule).sigma_voxels for schedule in schedules]
         tile = heatmap_tile(example, stages, sigmas, "Before training")
         run.log_heatmap(figure_to_array(tile), f"heatmap/{short}", 0)
-        tile.clear()
 
 
 def draw_epoch(
@@ -87,7 +86,6 @@ def draw_tiles(
         example, stages = data.examples[ids[0]].read(), config.network.stages()
         tile = heatmap_tile(example, stages, record.sigmas_voxels, when, locator)
         tiles[f"heatmap/{short}"] = figure_to_array(tile)
-        tile.clear()
     return tiles
 
 
@@ -115,7 +113,7 @@ def log_missing(
 
 
 def best_locator(state: TrainingState, config: Config) -> Locator:
-    """Return a locator with the weights of the lowest validation error."""
+    """Return a locator with the weights that are kept so far."""
     network = build_network(config.network, len(config.cache.objects))
     network.load_state_dict(state.best_weights)
     flips = config.augmentation

@@ -1,4 +1,4 @@
-"""Crops hold an object if they hold its outermost downsampled voxels."""
+"""Crops hold an object if they hold all of its downsampled voxels."""
 
 from pathlib import Path
 
@@ -29,18 +29,18 @@ def found(*point):
     return ScanError("s", "jaw", point, point, 0.0, 0.0, None)
 
 
-# downsampled voxels 4 and 5 have their centres at the full-size voxels 17.5 and 21.5
+# downsampled voxels 4 and 5 are the full-size voxels 16 to 23
 LABELLED = np.s_[4:6, 4:6, 4:6]
 
 
 @pytest.mark.parametrize(
     ("labelled", "point", "size", "holds"),
     [
-        (LABELLED, (19, 19, 19), (7, 7, 7), True),  # voxels 16 to 22
-        (LABELLED, (19, 19, 22), (7, 7, 7), False),  # x from 19 to 25
-        (LABELLED, (16, 19, 19), (7, 7, 7), False),  # z from 13 to 19
-        (LABELLED, (19, 19, 19), (3, 7, 7), False),
-        (np.s_[0:1, 4:6, 4:6], (1, 19, 19), (7, 7, 7), True),  # at the border
+        (LABELLED, (19.5, 19.5, 19.5), (8, 8, 8), True),  # voxels 16 to 23
+        (LABELLED, (19.5, 19.5, 19.5), (8, 7, 8), False),
+        (LABELLED, (19.5, 19.5, 22.5), (8, 8, 8), False),  # x from 19 to 26
+        (LABELLED, (16.5, 19.5, 19.5), (8, 8, 8), False),  # z from 13 to 20
+        (np.s_[0:1, 4:6, 4:6], (1, 19.5, 19.5), (8, 8, 8), True),  # at the border
         (None, (19, 19, 19), (7, 7, 7), None),
         (np.s_[0:0], (19, 19, 19), (7, 7, 7), None),  # the object is not in this scan
     ],
@@ -57,6 +57,6 @@ def test_scans_without_a_mask_do_not_count():
     examples = {"a": Cached(LABELLED), "b": Cached(None), "c": Cached(LABELLED)}
     errors = [
         ScanError(name, "jaw", np.full(3, at), np.full(3, at), 0.0, 0.0, None)
-        for name, at in (("a", 19.0), ("b", 19.0), ("c", 35.0))
+        for name, at in (("a", 19.5), ("b", 19.5), ("c", 35.5))
     ]
-    assert estimate_crops(errors, examples, {"jaw": None}, (7, 7, 7)) == {"jaw": HeldObjects(1, 2)}
+    assert estimate_crops(errors, examples, {"jaw": None}, (8, 8, 8)) == {"jaw": HeldObjects(1, 2)}

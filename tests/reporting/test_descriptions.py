@@ -86,3 +86,5 @@ def test_only_the_last_evaluation_is_described():
     second = add_evaluation(first, numbers, "m", None)
     assert "0.5 mm" not in second
     assert "mean error of left 2 full-size voxels" in second
+    numbers["evaluation_left_error_mm_mean"] = 0.1
+    assert "mean error of left 0.1 mm" in add_evaluation(second, numbers, "m", None)

@@ -39,7 +39,12 @@ def description_of(run: TrackedRun) -> str:
     return str(run.client.get_run(run.run_id).data.tags.get(DESCRIPTION, ""))
 
 
-def study_page(run: TrackedRun, study: str, settings: Sequence[str], error: str) -> str:
-    """Save the view of a study's trials, whose run is given, and return its address."""
-    known = run.client.get_run(run.run_id).info.experiment_id
-    return save_study_view(run.client, known, study, settings, error)
+def study_page(run: TrackedRun, study: str, settings: Sequence[str], error: str) -> str | None:
+    """Save the view of a study's trials, whose run is given, and return its address.
+
+    None if the store fails, or this user may not change the experiment.
+    """
+    with suppress(*STORE_ERRORS), briefly():
+        known = run.client.get_run(run.run_id).info.experiment_id
+        return save_study_view(run.client, known, study, settings, error)
+    return None

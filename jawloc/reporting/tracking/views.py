@@ -61,7 +61,8 @@ def save_study_view(
     client: MlflowClient, experiment_id: str, study: str, settings: Sequence[str], error: str
 ) -> str:
     """Save the view of a study's trials, in parallel coordinates; return the page's path."""
-    view_id = f"study-{re.sub(r'[^A-Za-z0-9._-]', '_', study)}"
+    # each name has its own, in the characters that MLflow allows in a tag's key
+    view_id = "study-" + re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}", study)
     chart = {"type": "PARALLEL", "selectedParams": list(settings), "selectedMetrics": [error]}
     state = {
         "searchFilter": f"tags.`optuna.study` = '{study}' AND tags.kind = 'trial'",

@@ -68,11 +68,11 @@ def describe_study(
     page = page_of(run)
     if page is not None:
         view = study_page(run, study.study_name, list(space.parameters), OBJECTIVE)
-        shown = [f"[all trials in parallel coordinates]({view})"]
+        shown = [f"[all trials in parallel coordinates]({view})"] if view else []
         shown += [
             f"[{n}]({artifact_page(page, n)})" for n in files if n.endswith((".html", ".csv"))
         ]
-        lines += ["", f"Look at {', '.join(shown)}."]
+        lines += ["", f"Look at {', '.join(shown)}."] if shown else []
     describe(run, "\n".join(lines))
 
 

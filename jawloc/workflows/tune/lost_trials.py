@@ -20,7 +20,7 @@ import socket
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -75,34 +75,30 @@ def worker_token(folder: Path) -> Iterator[str]:
     token = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path = _token_path(folder, token)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    lock.acquire()
-    while not path.exists():  # another process took it for a dead one's before it was locked
-        lock.release()
-        lock.acquire()
     try:
-        yield token
+        with FileLock(path):
+            yield token
     finally:
-        lock.release()
         path.unlink(missing_ok=True)
 
 
 def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
     """Queue the trials of this machine's dead workers again, and return these trials."""
-    # before the trials are read, so that all of a dead worker's are among them
-    dead = {path for path in (folder / "workers").glob("*.lock") if _is_dead(path)}
     lost = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        token = trial.user_attrs.get(WORKER)
-        # others may write into a study: what is no token of ours names no file
-        if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
-            continue
-        if _token_path(folder, token) in dead:
-            with suppress(ValueError, UpdateFinishedTrialError):  # another process was faster
-                lost.append(study.tell(trial.number, state=TrialState.FAIL))
-                queue_again(study, lost[-1])
-    for path in dead:
-        path.unlink(missing_ok=True)
+    with ExitStack() as held:  # a worker that begins meanwhile waits, and makes its file anew
+        # before the trials are read, so that all of a dead worker's are among them
+        dead = {path for path in (folder / "workers").glob("*.lock") if _take(path, held)}
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            token = trial.user_attrs.get(WORKER)
+            # others may write into a study: what is no token of ours names no file
+            if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
+                continue
+            if _token_path(folder, token) in dead:
+                with suppress(ValueError, UpdateFinishedTrialError):  # another process was faster
+                    lost.append(study.tell(trial.number, state=TrialState.FAIL))
+                    queue_again(study, lost[-1])
+        for path in dead:
+            path.unlink(missing_ok=True)
     return lost
 
 
@@ -110,12 +106,12 @@ def _token_path(folder: Path, token: str) -> Path:
     return folder / "workers" / f"{token}.lock"
 
 
-def _is_dead(path: Path) -> bool:
-    """Return whether a token's lock is free; other machines' tokens are not in this folder."""
+def _take(path: Path, held: ExitStack) -> bool:
+    """Take a token's lock if it is free; other machines' tokens are not in this folder."""
     if not path.is_file() or path.is_symlink():
         return False
     try:
-        with FileLock(path, timeout=0):
-            return True
+        held.enter_context(FileLock(path, timeout=0))
     except Timeout:
         return False
+    return True

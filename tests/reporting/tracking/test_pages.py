@@ -111,7 +111,7 @@ def address(project):
         yield found[0]
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(30)
+        server.wait(120)  # as a busy computer takes
         server.stdout.close()
 
 

@@ -65,10 +65,16 @@ def test_a_studys_view_shows_its_trials_best_first(client):
     page = save_study_view(client, number, "my+study", ["a.b", "c"], "error")
     assert page == (
         f"#/experiments/{number}/runs?workflowType=machine_learning"
-        "&viewStateShareKey=study-my_study&compareRunsMode=CHART"
+        "&viewStateShareKey=study-my_2bstudy&compareRunsMode=CHART"
     )
-    view = state(known(client).tags[VIEW + "study-my_study"])
+    view = state(known(client).tags[VIEW + "study-my_2bstudy"])
     (chart,) = view["compareRunCharts"]
     assert (chart["type"], chart["selectedParams"]) == ("PARALLEL", ["a.b", "c"])
     assert view["searchFilter"] == "tags.`optuna.study` = 'my+study' AND tags.kind = 'trial'"
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`error`", True)
+
+
+def test_studies_of_similar_names_have_views_of_their_own(client):
+    number = known(client).experiment_id
+    pages = {save_study_view(client, number, name, [], "e") for name in ("a b", "a+b", "a_b")}
+    assert len(pages) == 3
