@@ -16,16 +16,23 @@ from jawloc.scans.orthogonal_slices import OrthogonalSlices
 Box = tuple[float, float, float, float]  # left, bottom, width, height
 
 
-def draw_heatmap(axes: Axes, view: View, heat: OrthogonalSlices, stride: np.ndarray) -> None:
+def draw_heatmap(
+    axes: Axes,
+    view: View,
+    heat: OrthogonalSlices,
+    stride: np.ndarray,
+    scale: OrthogonalSlices | None = None,
+) -> None:
     """Lay a heatmap over a slice: its voxel j covers the voxels s * j ... s * j + s - 1.
 
-    A white line, which shows in grey too, is where it is half of its highest value.
+    A white line, which shows in grey too, is where it is half of the highest value: its own, or
+    that of another heatmap, on whose `scale` it is drawn.
     """
-    plane, highest = view.cut(heat), _highest(heat)
+    plane, highest = view.cut(heat), _highest(scale or heat)
     (rows, columns), high, wide = plane.shape, stride[view.rows], stride[view.columns]
     axes.imshow(
         plane,
-        cmap=heat_colours(),
+        cmap=_heat_colours(),
         vmin=0,
         vmax=highest,
         extent=(-0.5, columns * wide - 0.5, rows * high - 0.5, -0.5),
@@ -42,13 +49,13 @@ def draw_colour_bar(figure: Figure, place: Box, heat: OrthogonalSlices, label: s
     """Draw the heatmap's scale, on grey, since its low end is transparent."""
     highest = _highest(heat)
     bar = figure.add_axes(place, facecolor="0.3")
-    colours = ScalarMappable(Normalize(0, highest), heat_colours())
+    colours = ScalarMappable(Normalize(0, highest), _heat_colours())
     label += "\nwhite line: half of the highest"
     figure.colorbar(colours, cax=bar, orientation="horizontal", label=label)
     bar.set_xticks([0, highest], ["0", f"{highest:.2g}"])
 
 
-def heat_colours() -> ListedColormap:
+def _heat_colours() -> ListedColormap:
     """Return a colour map that is transparent at zero, so that the scan shows under a heatmap."""
     colours = colormaps["plasma"](np.linspace(0.15, 1, 256))
     colours[:, 3] = 0.75 * np.linspace(0, 1, 256) ** 0.5

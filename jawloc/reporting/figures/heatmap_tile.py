@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jawloc.geometry import Triple
-from jawloc.reporting.figures.heatmap import heat_colours
+from jawloc.reporting.figures.heatmap import draw_heatmap
 from jawloc.reporting.figures.panels import VIEWS, Point, View
 from jawloc.reporting.figures.style import DOTS_PER_INCH, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, orthogonal_slices, silhouettes
@@ -42,8 +42,8 @@ def plot_heatmap_tile(
     ----------
     image : (z, y, x), the downsampled scan
     target, predicted : (z, y, x) of the heatmap grid, whose voxels cover `stride` image voxels; the
-        highest values along the line of sight are shown, on the target's scale. Without a
-        prediction, its panels show the scan alone.
+        highest values along the line of sight are shown, on the target's scale, with a line where
+        they are half of its highest. Without a prediction, its panels show the scan alone.
     title : lines of about 40 characters, below the panels
     points : (z, y, x) in voxels; those with "predict" in their name are marked on the right only
     """
@@ -83,19 +83,8 @@ def _draw(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_facecolor("black")
-    if heat is None:
-        return
-    cut = view.cut(heat)
-    rows, columns = cut.shape
-    axes.imshow(
-        cut,
-        cmap=heat_colours(),
-        vmin=0,
-        vmax=max(float(np.nanmax(view.cut(target))), 1e-12),
-        extent=(-0.5, columns * stride - 0.5, rows * stride - 0.5, -0.5),
-        interpolation="bilinear",
-        aspect=aspect,
-    )
+    if heat is not None:
+        draw_heatmap(axes, view, heat, np.full(3, stride), scale=target)
 
 
 def _look_round(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from jawloc.reporting.descriptions import artifact_page
 from jawloc.reporting.tracking.pages import describe, page_of, study_page
@@ -38,7 +38,8 @@ def describe_study(
     run: TrackedRun,
     study: optuna.Study,
     space: Space,
-    trials: Sequence[FrozenTrial],
+    states: Mapping[str, int],
+    complete: Sequence[FrozenTrial],
     files: Sequence[str],
     best_file: str,
 ) -> None:
@@ -46,16 +47,15 @@ def describe_study(
 
     Parameters
     ----------
-    trials : those that count
+    states : how many of the trials that count ended how
+    complete : those of them that are complete
     files : the names of the study's own files among the run's artifacts
     best_file : the path of `best.yml` in the project's folder
     """
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    states = [(s.name.lower(), sum(t.state == s for t in trials)) for s in TrialState]
-    counts = ", ".join(f"{n} {state}" for state, n in states if n)
+    counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
     lines = [  # the page shows the first few lines, and the rest when asked
         f"{_winner(complete)} A search for the settings with the lowest validation error: "
-        f"{len(trials)} trials ({counts}), each a run below this one.",
+        f"{sum(states.values())} trials ({counts}), each a run below this one.",
         "",
         *_table(space, complete),
     ]

@@ -19,7 +19,7 @@ from jawloc.reporting.terminal_table import number, table_lines
 from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.scans.progress import Progress
-from jawloc.workflows.tune.describe_study import describe_study
+from jawloc.workflows.tune.describe_study import OBJECTIVE, describe_study
 from jawloc.workflows.tune.lost_trials import counting, finished
 from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task
 
@@ -118,7 +118,7 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     numbers["epochs_of_all_trials"] = sum(t.user_attrs.get("epochs", 0) for t in trials)
     if best is not None:
         write_text(folder / "best.yml", _best_yaml(best, task))
-        numbers |= {"best_trial": best.number, "objective_error_voxels": best.value}
+        numbers |= {"best_trial": best.number, OBJECTIVE: best.value}
         settings = {f"best.{key}": value for key, value in best.params.items()}
         numbers |= {k: v for k, v in settings.items() if isinstance(v, int | float)}
         run.tag({key: str(value) for key, value in settings.items()})
@@ -126,11 +126,9 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     run.log_summary(numbers, step=len(trials))  # a study that goes on has others
     for path in files:
         run.log_file(path)
-    names, best_file = (
-        [path.name for path in files],
-        (folder / "best.yml").relative_to(task.config.base),
-    )
-    describe_study(run, study, task.space, trials, names, best_file.as_posix())
+    best_file = (folder / "best.yml").relative_to(task.config.base).as_posix()
+    names = [path.name for path in files]
+    describe_study(run, study, task.space, states, complete, names, best_file)
     tied = [t.number for t in complete if best and t.value == best.value and t != best]
     complete.sort(key=lambda t: (t.value, t.number))
     return TuneResult(folder, best, states, tuple(tied), tuple(complete[:LEADING]))

@@ -202,6 +202,7 @@ def pages(address, tmp_path_factory):
 
 def test_the_experiment_is_among_the_others(pages):
     pages.open("#/experiments", "jaw_location")
+    assert "Experiments" in pages.text
     pages.keep("experiments")
 
 
@@ -306,6 +307,7 @@ def test_reports_open_among_the_artifacts(pages, project, run, path, expected):
     pages.driver.switch_to.frame(frame)
     try:
         pages.until_shown(expected)
+        assert "Traceback" not in pages.text
     finally:
         pages.driver.switch_to.default_content()
     pages.keep(Path(path).name.replace(".", "_"))

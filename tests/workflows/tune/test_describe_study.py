@@ -46,7 +46,9 @@ def described(monkeypatch):
             )
         run = SimpleNamespace(run_id="r1")
         files = ["trials.csv", "study.html", "history.png"]
-        describe_study(run, study, SPACE, study.trials, files, "tuning/best.yml")
+        complete = study.get_trials(states=(TrialState.COMPLETE,))
+        states = {"complete": len(complete), "pruned": len(errors) - len(complete), "failed": 0}
+        describe_study(run, study, SPACE, states, complete, files, "tuning/best.yml")
         return texts[-1]
 
     return of
