@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from socket import socket
 from types import SimpleNamespace
@@ -99,6 +100,8 @@ def address(project):
     environment |= {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "jawloc", "ui", "--port", str(port)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    # in the background of a script Ctrl-C is ignored, also by what is started there
+    pipes["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     server = subprocess.Popen(command, cwd=project.folder, env=environment, **pipes)
     try:
         said = ""
@@ -111,7 +114,7 @@ def address(project):
         yield found[0]
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(120)  # as a busy computer takes
+        server.wait(60)
         server.stdout.close()
 
 
