@@ -23,6 +23,8 @@ _SECRETS = tuple(
         # scheme://user:password@host; a database's password may hold slashes
         (r"(\b[a-z][\w+.-]*://[^\s:/@]*:)[^\s/?#'\"]*@", rf"\1{HIDDEN}@"),
         (r"(\b(?!https?:)[a-z][\w+.-]*://[^\s:/@]*:)[^\s'\"]*@", rf"\1{HIDDEN}@"),
+        # so may one of a web address, whose host can have a port and slashes behind it as well
+        (r"(\bhttps?://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s'\"]*@", rf"\1{HIDDEN}@"),
         (r"(\bhttps?://)[^\s:/@?#'\"]+@", rf"\1{HIDDEN}@"),  # a token without a user
         (rf"([?&](?!{_NO_SECRET}=){_SECRET_NAME}=)[^\s&#'\")]*", rf"\1{HIDDEN}"),
         (r"(\b(?:password|passwd|pwd)=)[^\s&'\"]+", rf"\1{HIDDEN}"),  # in a driver's own form

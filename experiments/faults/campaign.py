@@ -16,6 +16,7 @@ import argparse
 import csv
 import importlib
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -56,6 +57,8 @@ class Outcome:
 
 def main() -> None:
     options = _options()
+    # a shell starts what it runs in the background with SIGINT ignored, and so would this its own
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     lost = 0
     for area in options.only or AREAS:
         started = time.monotonic()

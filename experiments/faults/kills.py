@@ -166,6 +166,8 @@ def phases(events: Sequence[str]) -> dict[str, list[int]]:
 
 
 def one_sentence(said: str) -> bool:
+    """Return whether an error is one sentence, which a warning about the model may precede."""
+    said = "\n".join(line for line in said.splitlines() if not line.startswith("warning: "))
     return said.startswith("Error: ") and len(said.splitlines()) == 1
 
 
@@ -192,7 +194,8 @@ def kill(lab: Lab, kind: Kind, draw: random.Random, way: str, which: str) -> Out
     if repeated and first["code"] != 0:
         more = ("--resume",) if way == "resume" and kind.again else ()
         after = draw.uniform(0.05, seconds)
-        lab.ask(base, (*kind.command, *more), signal="SIGKILL", after=after)
+        again = lab.ask(base, (*kind.command, *more), signal="SIGKILL", after=after)
+        first = again if again["code"] == 0 else first  # it came too late
         detail += f", again after {after:.2f} s"
         run_ids |= known_runs(base)
     if first["code"] != 0 or way == "resume":
@@ -214,8 +217,7 @@ def start_twice(lab: Lab, kind: Kind, draw: random.Random) -> Outcome:
     others = Path(second["err"]).read_text(encoding="utf-8", errors="replace").strip()
     said = {ended["code"]: ended["said"], ended["second"]: others}
     wrong = [] if said.keys() == {0, 2} else [f"exit codes {sorted(said)}: {said}"]
-    # a warning about the model comes first
-    if 2 in said and not one_sentence(said[2][max(said[2].rfind("\nError: "), -1) + 1 :]):
+    if 2 in said and not one_sentence(said[2]):
         wrong.append(f"it said: {said[2][-300:]!r}")
     wrong += kind.wrong(base, reference)
     shutil.rmtree(base)

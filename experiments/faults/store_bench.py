@@ -54,13 +54,13 @@ class Bench:
 def moments_of_training() -> dict[str, tuple[Any, str, int]]:
     """Return moments of a training: just before a call of a module's function."""
     import jawloc.workflows.log_training as log_training
-    from jawloc.workflows import train
+    from jawloc.workflows import finish_training, train
 
     return {
         "before the first epoch is logged": (train, "log_epoch", 1),
         "before the second epoch is logged": (train, "log_epoch", 2),
         "before the second checkpoint": (train, "save_checkpoint", 2),
-        "before the model is saved": (train, "save_locator", 1),
+        "before the model is saved": (finish_training, "save_locator", 1),
         "before the pictures": (train, "draw_results", 1),
         "before the results are logged": (train, "log_results", 1),
         "before the summary is written": (log_training, "write_json", 1),

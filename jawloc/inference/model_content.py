@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, TypeAdapter
 from torch import nn
@@ -67,8 +68,15 @@ def check_calibration(
         for n, direction in zip(bins, upright, strict=True)
     ] != [n // 2 * 2 for n in bins]:
         raise ValueError("profiles of another grid")
+    known_directions = [direction for direction in upright if direction is not None]
+    if not all(_is_finite(values) for values in (*profiles, *known_directions)):
+        raise ValueError("profiles that aren't numbers")
     if not set(objects) <= set(calibration.objects):
         raise ValueError("an object without a reference")
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    return values.dtype.kind in "fiu" and bool(np.isfinite(values).all())
 
 
 def check_weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from jawloc.errors import InputError
 
 _ALLOWED: ContextVar[Path | None] = ContextVar("allowed", default=None)  # None: any folder
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for somebody who writes into a pipe
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -51,7 +53,19 @@ class _Stream(BufferedReader):
 
 
 def open_below(path: str | Path, flags: int) -> int:
-    """Return the descriptor of a file, as Python's `open` asks its `opener` for one."""
+    """Return the descriptor of a file or folder, as Python's `open` asks its `opener` for one.
+
+    InputError if it is something else: a pipe would be waited for, a device never ends.
+    """
+    descriptor = _open_allowed(path, flags | _NO_WAIT)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return descriptor
+    os.close(descriptor)
+    raise InputError(f"{Path(path).name}: a scan must be a file or folder; this is neither")
+
+
+def _open_allowed(path: str | Path, flags: int) -> int:
     allowed = _ALLOWED.get()
     if allowed is None:
         return os.open(path, flags)

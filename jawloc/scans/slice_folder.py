@@ -236,7 +236,7 @@ def _logged_sizes(folder: Path) -> dict[str, float]:
 
 def _micrometres(text: str, path: Path) -> float:
     try:
-        return float(text.replace(",", "."))
+        return float(text.replace(",", ".").replace("_", "?"))  # which Python reads, as in 1_000
     except ValueError as error:
         raise InputError(
             f"{path.name}: Image Pixel Size (um) must be a number; it is {text!r}"

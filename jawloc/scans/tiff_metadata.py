@@ -40,11 +40,15 @@ def _imagej_size(tiff: Any, path: Path) -> Size | None:
     """
     metadata, page = tiff.imagej_metadata or {}, tiff.pages[0]
     unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ").strip()
-    if unit.lower() in _NO_LENGTH or "XResolution" not in page.tags:
+    if unit.lower() in _NO_LENGTH or not _both_known(page.tags):
         return None
     x, y = (1 / n if n > 0 else math.nan for n in page.resolution)
     z = metadata.get("spacing", 1.0 if x == y == 1 else None)
     return _in_mm([None if z is None else abs(float(z)), y, x], [unit] * 3, path)
+
+
+def _both_known(tags: Any) -> bool:
+    return "XResolution" in tags and "YResolution" in tags
 
 
 def _ome_size(text: str, path: Path) -> Size | None:

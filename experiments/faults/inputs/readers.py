@@ -172,8 +172,15 @@ def read_list(folder: Path, target: str) -> list[str]:
 
 def judge_list(found: Any, whole: Any, folder: Path, target: str) -> str:
     text = (folder / target).read_text(encoding="utf-8-sig").replace("\\", "/")
-    wrong = [n for n in found if n not in text and Path(n).parent.as_posix() not in text]
-    return f"{wrong} are not in the list" if wrong and "." not in text.split() else ""
+    places = [(folder / line.strip()).resolve() for line in text.splitlines() if line.strip()]
+    wrong = [
+        name
+        for name in found
+        if name not in text
+        and Path(name).parent.as_posix() not in text
+        and not any((folder / name).resolve().is_relative_to(place) for place in places)
+    ]
+    return f"{wrong} are not in the list" if wrong else ""
 
 
 # Settings

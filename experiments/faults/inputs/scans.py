@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def judge_scan(found: ScanContent, whole: Any, folder: Path, target: str) -> str
     if (broken := _broken_seal(path)) and known and not np.array_equal(found.image, whole.image):
         return f"read other voxels although {broken}"
     sizes = [size for _, size in others] + ([whole.spacing] if known else [])
+    sizes += [[size] * 3 for size in _logged(path)]
     sizes = [size for size in sizes if size is not None]
     if found.spacing is None or not sizes:
         return ""
@@ -96,11 +98,11 @@ def _others(path: Path) -> Iterator[tuple[np.ndarray, Any]]:
             yield np.stack([np.asarray(page) for page in ImageSequence.Iterator(picture)]), None
         with suppress(Exception):
             yield tifffile.imread(path), _tiff_spacing(path)
-    if not path.is_dir() and not name.endswith(".dcm"):
+    # (SimpleITK never ends with a TIFF whose pages go round in a circle)
+    if not path.is_dir() and not name.endswith((".dcm", ".tif")):
         with suppress(Exception):
             image = SimpleITK.ReadImage(str(path))
-            spacing = None if name.endswith(".tif") else image.GetSpacing()[:3][::-1]
-            yield SimpleITK.GetArrayFromImage(image), spacing
+            yield SimpleITK.GetArrayFromImage(image), image.GetSpacing()[:3][::-1]
 
 
 def _tiff_spacing(path: Path) -> Any:
@@ -146,6 +148,16 @@ def _others_of_folder(folder: Path) -> Iterator[tuple[np.ndarray, Any]]:
             yield np.stack([np.asarray(Image.open(path).convert("L")) for path in kept]), None
         with suppress(Exception):
             yield np.stack([tifffile.imread(path) for path in kept]), None
+
+
+def _logged(folder: Path) -> Iterator[float]:
+    """Yield the pixel sizes in mm that the logs in a folder state."""
+    for path in sorted(folder.glob("*.log")):
+        for line in path.read_text(encoding="latin-1").splitlines():
+            name, _, value = line.partition("=")
+            if name.strip().lower() == "image pixel size (um)":
+                with suppress(ArithmeticError, IndexError):
+                    yield float(Decimal(value.split()[0].replace(",", "."))) / 1000
 
 
 def _depth(ds: Any) -> float:

@@ -11,6 +11,7 @@ creator at (00BB,00B0), spacing in the functional groups, metadata as JSON in (0
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -135,7 +136,9 @@ def _decode_slices(layout: PixelLayout, start: int, stop: int) -> np.ndarray:
     slab = np.empty((stop - start, *layout.shape_zyx[1:]), layout.dtype)
     # each decoder raises its own types for damaged data
     damaged = as_input_error(f"{layout.path.name}: slices {start} to {stop - 1} can't be decoded")
-    with damaged, BoundedFile(layout.path) as file:
+    with damaged, warnings.catch_warnings(), BoundedFile(layout.path) as file:
+        # of run lengths that give more values than a slice has, pydicom would cut off the rest
+        warnings.filterwarnings("error", message="The decoded RLE segment contains non-conformant")
         frames = iter_pixels(file, indices=range(start, stop), raw=True)
         for number, frame in enumerate(frames):
             slab[number] = frame

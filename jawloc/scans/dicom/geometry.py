@@ -29,18 +29,27 @@ def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
     In-plane: PixelSpacing, from the functional groups or from the top level. Along z:
     SpacingBetweenSlices from the same place, else the distance between the frames' positions (a
     quarter of a second to parse for 2000 frames), else SliceThickness.
-    Raise InputError if a spacing is there but is not a positive finite number.
+    Raise InputError if a spacing is there but is not a positive finite number, or if
+    SpacingBetweenSlices is neither SliceThickness nor the distance between the positions.
     """
     measures = functional_group(header, "PixelMeasuresSequence", path) or header
     in_plane = header_value(measures, "PixelSpacing", path)
     if in_plane is None:
         return None
     z = header_value(measures, "SpacingBetweenSlices", path)
-    z = _frame_distance_mm(header, path) if z is None else z
-    z = header_value(measures, "SliceThickness", path) if z is None else z
+    thickness = header_value(measures, "SliceThickness", path)
+    positions_decide = z is None or (thickness is not None and z != thickness)
+    apart = _frame_distance_mm(header, path) if positions_decide else None
+    z = next((given for given in (z, apart, thickness) if given is not None), None)
     if z is None:
         return None
-    return checked_spacing([z, *np.atleast_1d(np.asarray(in_plane, dtype=object))], path)
+    spacing = checked_spacing([z, *np.atleast_1d(np.asarray(in_plane, dtype=object))], path)
+    if apart is not None and abs(spacing[0] - apart) > UNEVEN_SHARE * apart:
+        raise InputError(
+            f"{path.name}: SpacingBetweenSlices must be the distance between the frames' "
+            f"positions, {apart:g} mm; it is {spacing[0]:g} mm"
+        )
+    return spacing
 
 
 def _frame_distance_mm(header: Dataset, path: Path) -> float | None:

@@ -39,6 +39,8 @@ _RAW_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
 
 # What pydicom logs of damaged files, with tracebacks, is in an InputError where it matters.
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
+# Nor does it warn of each value that isn't as its type asks: what is used is checked here.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,10 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     stored = _integer(header, "BitsStored", path, bits)
     if not 1 <= stored <= bits:
         raise InputError(f"{path.name}: BitsStored must be 1 to {bits}; it is {stored}")
-    kind = "i" if _integer(header, "PixelRepresentation", path, 0) else "u"
+    signed = _integer(header, "PixelRepresentation", path, 0)
+    if signed not in (0, 1):
+        raise InputError(f"{path.name}: PixelRepresentation must be 0 or 1; it is {signed}")
+    kind = "i" if signed else "u"
     dtype = np.dtype(f"{kind}{bits // 8}")
     offset = _pixels_offset(header, path, shape, dtype)
     return PixelLayout(path, shape, dtype, bits - stored, offset, colours == "MONOCHROME1")

@@ -82,18 +82,35 @@ def worker_token(folder: Path) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def recover_lost(study: optuna.Study, folder: Path) -> list[FrozenTrial]:
-    """Queue the trials of this machine's dead workers again, and return these trials."""
+def asking(folder: Path) -> FileLock:
+    """Return the lock under which a worker begins a trial and writes its token into it.
+
+    Without it, two workers might both begin the last trial.
+    """
+    return FileLock(folder / "asking.lock")
+
+
+def recover_lost(
+    study: optuna.Study, folder: Path, *, heartbeats: bool = False
+) -> list[FrozenTrial]:
+    """Queue the trials of this machine's dead workers again, and return these trials.
+
+    Without `heartbeats`, all workers share the folder, and a running trial without a token is one
+    whose worker died before it wrote it.
+    """
     lost = []
     with ExitStack() as held:  # a worker that begins meanwhile waits, and makes its file anew
+        if not heartbeats:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(asking(folder))
         # before the trials are read, so that all of a dead worker's are among them
         dead = {path for path in (folder / "workers").glob("*.lock") if _take(path, held)}
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             token = trial.user_attrs.get(WORKER)
+            never_named = token is None and not heartbeats
             # others may write into a study: what is no token of ours names no file
-            if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
-                continue
-            if _token_path(folder, token) in dead:
+            ours = isinstance(token, str) and _TOKEN.fullmatch(token) is not None
+            if never_named or (ours and _token_path(folder, token) in dead):
                 with suppress(ValueError, UpdateFinishedTrialError):  # another process was faster
                     lost.append(study.tell(trial.number, state=TrialState.FAIL))
                     queue_again(study, lost[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import socket
@@ -33,6 +34,7 @@ from jawloc.workflows.tune.database import (
 from jawloc.workflows.tune.journal import Journal
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
+from jawloc.workflows.tune.stored_trials import count_trials
 
 SamplerName = Literal["tpe", "random", "gp", "qmc"]
 PrunerName = Literal["none", "median", "hyperband", "wilcoxon"]
@@ -183,7 +185,7 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
             load_if_exists=True,
         )
         # all of it is read here, so that damage shows before any work
-        trials, _, _ = _count(storage, study.name), opened.direction, opened.user_attrs
+        trials, _, _ = count_trials(storage, study.name), opened.direction, opened.user_attrs
     except InputError:
         raise
     # each database's driver has types of its own; Optuna reads a damaged journal with any
@@ -203,20 +205,6 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
 
 def _unusable(study: StudyConfig, problem: str, error: Exception) -> InputError:
     return InputError(f"--storage: {study.storage} {problem}; {_reason(error)}")
-
-
-def _count(storage: BaseStorage, name: str) -> int:
-    """Return how many trials a study has; raise ValueError if one isn't what Optuna writes."""
-    # a study's own list has one trial of each number, whatever its database holds
-    trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-    numbers = [trial.number for trial in trials]
-    if any(not isinstance(number, int) for number in numbers) or len({*numbers}) != len(numbers):
-        raise ValueError("its trials must have a number each")
-    if any(not isinstance(a, dict) for t in trials for a in (t.user_attrs, t.system_attrs)):
-        raise ValueError("the attributes of its trials must be mappings")
-    if any(not isinstance(value, float | int) for t in trials for value in t.values or ()):
-        raise ValueError("the errors of its trials must be numbers")
-    return len(numbers)
 
 
 def _journal(study: StudyConfig, base: Path) -> Path:
@@ -278,7 +266,8 @@ def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> 
 def _as_yaml(value: Any) -> str:
     if isinstance(value, dict):
         value = {key: part for key, part in value.items() if part not in (None, False)}
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf)  # on one line
+    return text.removesuffix("...\n").strip()
 
 
 @contextmanager

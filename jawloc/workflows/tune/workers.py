@@ -12,11 +12,11 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, NoReturn
 
 import optuna
-from filelock import FileLock
 
 from jawloc.errors import InputError, TrainingError
 from jawloc.reporting.tracking.runs import end_lost_run
 from jawloc.workflows.tune.lost_trials import (
+    asking,
     finished,
     is_under_way,
     recover_lost,
@@ -40,19 +40,19 @@ def work(
     activity, and after every trial with "".
     """
     study, folder = load(task.study, task.config, number), task.study.folder(task.config.base)
-    asking = FileLock(folder / "asking.lock")  # two workers must not both begin the last trial
+    begins = asking(folder)
     with reachable(task.study), worker_token(folder) as token:
         worker = set_up(task, token, tell)
         while time.time() < deadline:
-            asking.acquire()
+            begins.acquire()
             try:
                 optuna.storages.fail_stale_trials(study)  # before the trials are counted
                 if to_start(study, task.study.trials) > 0:
-                    run_trial(study, worker, asked=asking.release)
+                    run_trial(study, worker, asked=begins.release)
                     tell("")
                     continue
             finally:
-                asking.release(force=True)
+                begins.release(force=True)
             # another machine's trial may be lost; for this machine's there is `recover`
             if not (task.study.is_in_a_database and is_under_way(study)):
                 return
@@ -98,7 +98,8 @@ def supervise(task: Task, deadline: float, tell: Callable[[str], object]) -> Non
 def recover(task: Task) -> None:
     """Queue the trials of dead workers again, and end their runs as failed."""
     study = load(task.study, task.config)
-    recover_lost(study, task.study.folder(task.config.base))
+    folder, heartbeats = task.study.folder(task.config.base), task.study.is_in_a_database
+    recover_lost(study, folder, heartbeats=heartbeats)
     trials = study.get_trials(deepcopy=False)
     for number in replaced(trials):  # some by another machine
         if (run_id := trials[number].user_attrs.get("mlflow_run_id")) is not None:
