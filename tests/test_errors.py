@@ -25,6 +25,8 @@ from jawloc.errors import MOST_CHARACTERS, InputError, TrainingError, without_se
             "connection to host=h user=u password=s3cret failed",
             "connection to host=h user=u password=*** failed",
         ),
+        ("https://lab:s3/cr@t@host:5000/runs", "https://lab:***@host:5000/runs"),
+        ("https://lab:5/cr?t@host/runs", "https://lab:5/cr?t@host/runs"),  # 5 may be a port
         ("https://host:5000/a@b", "https://host:5000/a@b"),
         ("sqlite:////home/lab/mlruns/mlflow.db", "sqlite:////home/lab/mlruns/mlflow.db"),
         ("models:/jaw_locator@champion", "models:/jaw_locator@champion"),

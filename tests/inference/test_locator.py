@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -468,8 +469,10 @@ def test_positions_that_are_not_finite_are_refused_with_the_scans_name():
         lambda calibration: calibration["ranges"]["peak"].update(mean="x"),
         lambda calibration: calibration["profiles"].pop(),
         lambda calibration: calibration.update(profiles=[[[1.0]]] * 3),
+        lambda calibration: calibration["profiles"][0][0].__setitem__(0, ""),
+        lambda calibration: calibration["profiles"][0][0].__setitem__(0, math.nan),
     ],
-    ids=["no object", "a range that is no number", "two axes", "another grid"],
+    ids=["no object", "no number", "two axes", "another grid", "a profile of text", "or of nan"],
 )
 def test_a_calibration_that_does_not_fit_is_refused(tmp_path, change):
     ranges = {"peak": ReferenceRange(0.5, 0.2, 9)}

@@ -23,6 +23,7 @@ from jawloc.scans.dicom import (
     write_labelled_dicom,
     write_labelled_dicom_slabs,
 )
+from jawloc.scans.dicom.header import read_header
 from jawloc.scans.labelled import find_labelled_dicoms
 from jawloc.scans.labels import search_labels
 from jawloc.scans.listing import list_scans
@@ -327,6 +328,11 @@ def between_slices_wins(ds: Dataset) -> None:
     ds.SpacingBetweenSlices = 0.05
 
 
+def positions_confirm(ds: Dataset) -> None:
+    frames_at(0, 0.5, 1, 1.5, 2, 2.5)(ds)
+    ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 0.5
+
+
 def in_plane_only(ds: Dataset) -> None:
     ds.PixelSpacing = [0.02, 0.03]
 
@@ -354,6 +360,7 @@ def frames_at(*depths: float) -> Callable[[Dataset], None]:
         (between_slices_wins, (0.05, 0.02, 0.03)),
         (in_plane_only, None),
         (frames_at(0, 0.5, 1, 1.5, 2, 2.5), (0.5, 0.02, 0.03)),
+        (positions_confirm, (0.5, 0.02, 0.03)),
     ],
 )
 def test_spacing_is_found_where_dicom_puts_it(tmp_path, change, expected):
@@ -365,6 +372,44 @@ def test_unevenly_spaced_frames_are_refused(tmp_path):
     write_legacy(tmp_path / "a.dcm", change=frames_at(0, 1, 2, 3, 4, 6))
     with pytest.raises(InputError, match=r"a\.dcm: slices must be evenly spaced"):
         open_labelled_dicom(tmp_path / "a.dcm")
+
+
+def test_a_spacing_that_contradicts_the_positions_is_refused(tmp_path):
+    """Regression: whichever element came first was believed."""
+
+    def contradict(ds):
+        positions_confirm(ds)
+        ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1.5
+
+    write_legacy(tmp_path / "a.dcm", change=contradict)
+    with pytest.raises(
+        InputError, match=r"a\.dcm: SpacingBetweenSlices .*, 0\.5 mm; it is 1\.5 mm"
+    ):
+        open_labelled_dicom(tmp_path / "a.dcm")
+
+
+def test_run_lengths_of_more_values_than_a_slice_has_are_refused(tmp_path):
+    """Regression: the rest was cut off, and what was left need not be the slice."""
+    ds = legacy_header(volume(EVEN, "uint16"), labels(EVEN).tobytes())
+    ds.compress(RLELossless)
+    ds.Columns -= 1
+    ds[MASK_TAG].value = b"\1" * (EVEN[0] * EVEN[1] * (EVEN[2] - 1))
+    ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    scan = open_labelled_dicom(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=r"a\.dcm: slices 0 to 1 can't be decoded"):
+        scan.read_image(0, 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_not_as_their_type_asks_are_not_warned_of(tmp_path):
+    """Regression: pydicom warned of each, in lines of hundreds of characters."""
+
+    def odd(ds):
+        ds.add_new("StudyInstanceUID", "UI", "1.2")
+        ds["StudyInstanceUID"]._value = "x" * 300
+
+    write_legacy(tmp_path / "a.dcm", change=odd)
+    assert str(read_header(tmp_path / "a.dcm").StudyInstanceUID) == "x" * 300
 
 
 # --- bad input: one sentence each, found at opening ---------------------------------------------

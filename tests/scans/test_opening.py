@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,20 @@ def test_a_pipe_is_no_scan(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
     with pytest.raises(InputError, match=r"^a\.tif: a scan must be a file or folder; this is neit"):
         open_scan(tmp_path / "a.tif")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_not_waited_for_by_whoever_opens_it(tmp_path):
+    """Regression: `jawloc locate` waited for one that is called like a volume."""
+    os.mkfifo(tmp_path / "a.mhd")
+    code = (
+        "import sys, pathlib, jawloc.scans.opening as o; o.open_binary(pathlib.Path(sys.argv[1]))"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "a.mhd")]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert b"a.mhd: a scan must be a file or folder; this is neither" in done.stderr
+    with reading_below(tmp_path), pytest.raises(InputError, match="this is neither"):
+        open_binary(tmp_path / "a.mhd")
 
 
 @pytest.mark.parametrize("ending", [".npy", ".npz", ".pkl", *SCAN_ENDINGS])

@@ -207,6 +207,19 @@ def test_an_imagej_voxel_size_that_is_not_stated_is_unknown(
     assert got == (None if spacing is None else pytest.approx(spacing))
 
 
+def test_an_imagej_voxel_size_without_a_height_is_unknown(tmp_path):
+    """Regression: voxels were 1 mm high."""
+    path, how = tmp_path / "a.tif", {"axes": "ZYX", "unit": "mm", "spacing": 0.04}
+    tifffile.imwrite(path, IMAGE, imagej=True, metadata=how, resolution=(50, 50))
+    with tifffile.TiffFile(path) as file:
+        height = file.pages[0].tags["YResolution"].offset
+    content = bytearray(path.read_bytes())
+    content[height : height + 2] = content[height : height + 2].replace(b"\x1b\x01", b"\x2c\x01")
+    assert bytes(content) != path.read_bytes()
+    path.write_bytes(content)
+    assert quietly(path).grid.spacing_mm_zyx is None
+
+
 @pytest.mark.parametrize(
     ("sizes", "spacing"),
     [

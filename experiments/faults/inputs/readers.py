@@ -172,7 +172,8 @@ def read_list(folder: Path, target: str) -> list[str]:
 
 def judge_list(found: Any, whole: Any, folder: Path, target: str) -> str:
     text = (folder / target).read_text(encoding="utf-8-sig").replace("\\", "/")
-    places = [(folder / line.strip()).resolve() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "\0" not in line]
+    places = [(folder / line).resolve() for line in lines]
     wrong = [
         name
         for name in found

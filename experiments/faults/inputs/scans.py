@@ -152,7 +152,7 @@ def _others_of_folder(folder: Path) -> Iterator[tuple[np.ndarray, Any]]:
 
 def _logged(folder: Path) -> Iterator[float]:
     """Yield the pixel sizes in mm that the logs in a folder state."""
-    for path in sorted(folder.glob("*.log")):
+    for path in filter(Path.is_file, sorted(folder.glob("*.log"))):
         for line in path.read_text(encoding="latin-1").splitlines():
             name, _, value = line.partition("=")
             if name.strip().lower() == "image pixel size (um)":

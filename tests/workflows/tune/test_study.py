@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from jawloc.errors import InputError
 from jawloc.reporting.tracking import waiting_sqlite
 from jawloc.workflows.tune import study as study_module
 from jawloc.workflows.tune.lost_trials import (
+    asking,
     finished,
     is_under_way,
     queue_again,
@@ -151,6 +153,8 @@ def test_a_journal_that_is_damaged_is_refused_in_one_sentence(opened, config, da
     [
         (b'"value":0.5', b'"value":[0.5]', "the errors of its trials must be numbers"),
         (b'"system_attrs":{', b'"system_attrs":"x","y":{', "attributes of its trials must be map"),
+        (b'"value":0.5', b'"eulav":0.5', "a complete trial must have one error"),
+        (b'"system_attrs":{', b'"system_attrs":{"fixed_params":1,"y":{}},"y":{', "to try must be"),
     ],
 )
 def test_values_of_another_kind_are_refused(opened, config, before, after, rule):
@@ -240,6 +244,22 @@ def test_the_file_of_a_worker_killed_before_its_first_trial_goes(opened, config)
         assert [path.stem for path in (folder / "workers").iterdir()] == [living]
 
 
+def test_a_trial_whose_worker_died_before_it_wrote_its_token_is_queued_again(opened, config):
+    """Regression: it counted as running for ever, and the study ended one trial short."""
+    folder = STUDY.folder(config.base)
+    _, value = ask(opened)
+    assert recover_lost(opened, folder, heartbeats=True) == []  # a database finds it by itself
+    assert len(recover_lost(opened, folder)) == 1
+    assert ask(opened)[1] == value
+    with ThreadPoolExecutor(1) as others:
+        with asking(folder):  # a worker that is about to write its token is waited for
+            waiting = others.submit(recover_lost, opened, folder)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            optuna.Trial(opened, opened.trials[-1]._trial_id).set_user_attr("worker", "another")
+        assert waiting.result(60) == []
+
+
 @pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_queued_again(opened, config):
     folder = STUDY.folder(config.base)
@@ -281,11 +301,11 @@ def test_of_two_processes_one_queues_a_lost_trial_again(opened, config, monkeypa
     tell, others = opened.tell, []
 
     def late(number, **options):
-        others.append(recover_lost(load(STUDY, config), folder))
+        others.append(recover_lost(load(STUDY, config), folder, heartbeats=True))
         return tell(number, **options)
 
     monkeypatch.setattr(opened, "tell", late)
-    (lost,) = recover_lost(opened, folder)
+    (lost,) = recover_lost(opened, folder, heartbeats=True)  # without, one waits for the other
     assert (lost.number, others) == (trial.number, [[]])
     assert [t.state for t in opened.trials] == [TrialState.FAIL, TrialState.WAITING]
 
