@@ -52,7 +52,7 @@ def time_of_review(now: datetime | None = None) -> str:
 
 def review_text(reviews: Sequence[Review]) -> str:
     """Return reviews as CSV, in their order."""
-    rows = [REVIEW_COLUMNS, *(_cells(review) for review in reviews)]
+    rows = [REVIEW_COLUMNS, *map(review_cells, reviews)]
     # a carriage return, which the writer leaves bare, would end the row for a reader
     bare = any("\r" in cell for row in rows for cell in row)
     file = StringIO()
@@ -105,17 +105,19 @@ def numbered_reviews(path: Path) -> list[tuple[int, Review]]:
     return found
 
 
-def _cells(review: Review) -> tuple[str, ...]:
+def review_cells(review: Review) -> tuple[str, ...]:
+    """Return the cells of a review's row, none of which a table program takes for a formula."""
     at = review.position_voxels_zyx
     texts = (review.reviewer, review.time, review.model, review.path)
     return (
         *(as_cell(review.scan), as_cell(review.object or ""), review.verdict),
-        *(("", "", "") if at is None else map(_number, at)),
+        *(("", "", "") if at is None else map(number_text, at)),
         *map(as_cell, texts),
     )
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """Return a coordinate in voxels as a review's cells have it: without zeros at its end."""
     rounded = round(value, _DECIMALS) + 0.0  # which makes 0 of -0
     return f"{rounded:.{_DECIMALS}f}".rstrip("0").rstrip(".")
 
