@@ -22,6 +22,12 @@ def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None
     """
     found: dict[str, Path] = {}
     for folder in folders:
+        if Path(folder).is_file():
+            raise InputError(
+                f"{folder}: dicom_dirs must name folders of labelled DICOMs; this is a file, and of "
+                f"a review.csv or another table of points `jawloc dicoms IMAGES TABLE OUT` makes "
+                f"such a folder"
+            )
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: a folder of scans must exist; there is no such folder")
         below = files_below(Path(folder), exclude)
