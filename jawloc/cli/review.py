@@ -15,13 +15,12 @@ output = option_under("Output")
 
 @click.command(cls=Command)
 @click.argument("locations", type=FILE_OR_FOLDER)
-@output("--sheet", is_flag=True, help="Make a page for a browser, in place of napari's window.")
+@output("--sheet", is_flag=True, help="Make a page for a browser.")
 @output(
     "--output",
     "file",
     type=FILE,
-    help="The review's file; with --sheet the page's.  [default: review.csv, or review.html, in "
-    "LOCATIONS]",
+    help="File of the page.  [default: review.html in LOCATIONS]",
 )
 @option_under("Review")(
     "--reviewer", metavar="NAME", help="Who decides.  [default: your login name]"
@@ -30,22 +29,19 @@ def review(locations: Path, sheet: bool, file: Path | None, reviewer: str | None
     """Look at located positions, correct them, and keep the decisions in review.csv.
 
     LOCATIONS is a folder of results of `jawloc locate`, or its locations.csv. `jawloc dicoms`
-    makes labels of review.csv. With --sheet no display is needed; without it, napari is.
+    makes labels of review.csv.
 
     \b
     Examples:
       jawloc review script_output/locations --sheet
-      jawloc review script_output/locations --reviewer Ana
+      jawloc review script_output/locations --sheet --reviewer Ana
     """
     name = _login_name() if reviewer is None else reviewer
-    if sheet:
-        from jawloc.workflows.review import make_review_sheet
+    if not sheet:
+        raise InputError("jawloc review: --sheet makes a page for a browser; give --sheet")
+    from jawloc.workflows.review import make_review_sheet
 
-        click.echo(str(make_review_sheet(locations, file, name)))
-        return
-    raise InputError(
-        "jawloc review: without --sheet, it needs napari; pip install 'jawloc[napari]'"
-    )
+    click.echo(str(make_review_sheet(locations, file, name)))
 
 
 def _login_name() -> str:
