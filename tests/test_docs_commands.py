@@ -43,6 +43,8 @@ NOT_RUN = {
     "jawloc-train --model-name best-curriculum": "the tutorial's tuned with another name",
     "jawloc-train --model-name my_folds --folds": "tests/workflows/test_cross_validate.py",
     "jawloc-train --model-name lab_network": "slow: tests/workflows/test_train.py",
+    "jawloc dicoms images/ script_output/locations/review.csv": "needs a person's decisions: "
+    "tests/scans/points/test_review.py",
     "torchrun": "several processes: tests/training/test_distributed.py",
     "docker": "needs Docker: tests/test_containers.py runs the steps",
     "apptainer": "needs Apptainer: tests/test_containers.py runs the steps",

@@ -26,6 +26,7 @@ from jawloc.cli.options import (
     setting,
     takes_settings,
 )
+from jawloc.cli.review import review
 from jawloc.cli.scans import cache, dicoms
 from jawloc.errors import InputError
 
@@ -227,5 +228,5 @@ def ui(port: int, host: str, config_path: Path) -> None:
     open_ui(config_path.resolve().parent, port=port, host=host)
 
 
-for command in (locate, evaluate, dicoms, cache, info, doctor):
+for command in (locate, review, evaluate, dicoms, cache, info, doctor):
     jawloc.add_command(command)

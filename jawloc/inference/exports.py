@@ -159,13 +159,13 @@ def json_text(rows: Iterable[Row]) -> str:
     return json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, need: str = "--resume needs") -> list[Row]:
     """Read a table that `csv_text` made.
 
     Raises
     ------
     InputError
-        If the file is not such a table.
+        If the file is not such a table; `need` begins the rule.
     """
     import pandas  # as above
 
@@ -181,7 +181,7 @@ def read_rows(path: Path) -> list[Row]:
         ]
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path}: --resume needs the table as jawloc wrote it; {type(error).__name__}: {error}"
+            f"{path}: {need} the table as jawloc wrote it; {type(error).__name__}: {error}"
         ) from error
 
 

@@ -27,9 +27,10 @@ def page_templates() -> Environment:
     return environment
 
 
-def page_policy(style: str) -> str:
-    """Return the policy of a page of pictures and tables with one style sheet, and no script."""
-    return f"{_NOTHING}; style-src {_sources([style])}"
+def page_policy(style: str, script: str | None = None) -> str:
+    """Return the policy of a page of pictures with one style sheet, and one script or none."""
+    runs = "" if script is None else f"; script-src {_sources([script])}"
+    return f"{_NOTHING}; style-src {_sources([style])}{runs}"
 
 
 def plotly_policy(page: str) -> str:

@@ -104,7 +104,26 @@ def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
     return table
 
 
-def _refuse_stray(row: Row, path: Path) -> None:
+def read_locations(place: Path) -> tuple[Path, list[Row]]:
+    """Return the folder and the rows of results: of a folder, or of the table in it.
+
+    Raises InputError if there is no such table, it is not as jawloc wrote it, or it has no row.
+    """
+    path = place / TABLE if place.is_dir() else place
+    if not path.is_file():
+        raise InputError(
+            f"{place}: it must be a folder of results of `jawloc locate`, or their {TABLE}; there "
+            f"is no {path.name}"
+        )
+    rows = read_rows(path, "a review needs")
+    for row in rows:
+        _refuse_stray(row, path, "a review needs")
+    if not rows:
+        raise InputError(f"{path}: a review needs at least one located scan; there is none")
+    return path.parent, rows
+
+
+def _refuse_stray(row: Row, path: Path, need: str = "--resume needs") -> None:
     """Raise InputError if a table names a scan or a file that would lie somewhere else."""
     named = {
         "scan": ("", row.scan),
@@ -117,7 +136,7 @@ def _refuse_stray(row: Row, path: Path) -> None:
         )
         if not inside:
             raise InputError(
-                f"{path}: --resume needs the table as jawloc wrote it, whose column {column} has "
+                f"{path}: {need} the table as jawloc wrote it, whose column {column} has "
                 f"{f'files in {folder}' if folder else 'names of files'}; one is {text!r}"
             )
 

@@ -22,6 +22,12 @@ def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Path | None = None
     """
     found: dict[str, Path] = {}
     for folder in folders:
+        if Path(folder).is_file():
+            raise InputError(
+                f"{folder}: dicom_dirs must name folders of labelled DICOMs; this is a file, and "
+                f"`jawloc dicoms IMAGES TABLE OUT` makes such a folder of a review.csv or another "
+                f"table of points"
+            )
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: a folder of scans must exist; there is no such folder")
         below = files_below(Path(folder), exclude)

@@ -11,8 +11,10 @@ from jawloc.errors import InputError
 MOST_BYTES = 2**23  # of a list or table, which has a line a scan
 
 
-def read_text(path: Path, what: str, most_bytes: int = MOST_BYTES) -> str:
+def read_text(path: Path, what: str, most_bytes: int = MOST_BYTES, errors: str = "strict") -> str:
     """Return the text of a file in UTF-8, with or without a byte order mark, its lines as they end.
+
+    `errors` is as for `bytes.decode`.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def read_text(path: Path, what: str, most_bytes: int = MOST_BYTES) -> str:
             f"{path.name}: {what} has at most {most_bytes / 1e6:.1f} MB; this file has "
             f"{state.st_size / 1e6:.1f} MB"
         )
-    return path.read_bytes().decode("utf-8-sig")  # reading a folder raises its error
+    return path.read_bytes().decode("utf-8-sig", errors)  # reading a folder raises its error
 
 
 def real_path(path: Path) -> Path:

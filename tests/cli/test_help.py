@@ -43,7 +43,18 @@ def examples(command: click.Command) -> list[list[str]]:
 
 
 def test_every_command_is_known():
-    expected = {"train", "tune", "locate", "evaluate", "dicoms", "cache", "ui", "info", "doctor"}
+    expected = {
+        "train",
+        "tune",
+        "locate",
+        "review",
+        "evaluate",
+        "dicoms",
+        "cache",
+        "ui",
+        "info",
+        "doctor",
+    }
     expected |= {"cache build", "cache verify", "cache clear", ""}
     assert {" ".join(words) for words in COMMANDS} == expected
 

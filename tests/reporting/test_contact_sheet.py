@@ -40,6 +40,12 @@ def test_the_page_has_every_scan_the_most_doubtful_first(tmp_path):
     assert "style=" not in page  # which the policy forbids
 
 
+def test_a_picture_whose_name_is_not_utf_8_is_linked_to(tmp_path):
+    """Regression: the page was not written, after all scans had been located."""
+    page = write_contact_sheet(tmp_path, [row("a", picture_file="pictures/\udce9.png")], "m")
+    assert 'href="pictures/%E9.png"' in page.read_text(encoding="utf-8")
+
+
 def drawn(shape, point, window, spacing=None, radius=None):
     image = np.zeros(shape, np.uint16)
     image[tuple(np.array(shape) // 2)] = 9

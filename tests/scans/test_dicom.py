@@ -626,6 +626,9 @@ def test_folders_inside_each_other_find_a_file_once(tmp_path):
 
 
 def test_missing_folder_is_refused(tmp_path):
+    (tmp_path / "review.csv").touch()
+    with pytest.raises(InputError, match=r"this is a file, .*`jawloc dicoms IMAGES TABLE OUT`"):
+        find_labelled_dicoms([tmp_path / "review.csv"])
     with pytest.raises(InputError, match=r"nowhere: .*no such folder"):
         find_labelled_dicoms([tmp_path / "nowhere"])
 

@@ -1,9 +1,19 @@
-"""Texts in the cells of CSV files that table programs would take for formulas."""
+"""The cells of CSV files, and texts in them that table programs would take for formulas."""
 
 from __future__ import annotations
 
+import csv
 import re
+from collections import Counter
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
 
+from jawloc.errors import InputError, as_input_error
+from jawloc.scans.text_input import read_text
+
+DELIMITERS = ",;\t"
+Row = Mapping[str, str]
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -18,3 +28,31 @@ def as_cell(text: str) -> str:
 def text_of_cell(cell: str) -> str:
     """Return the text that `as_cell` made a cell of."""
     return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+
+
+def read_cells(path: Path, errors: str = "strict") -> tuple[list[str], list[tuple[int, Row]]]:
+    """Return the names of a table's columns, and each row that isn't empty with its line's number.
+
+    `errors` is as for `bytes.decode`. Raise InputError if it is no table in UTF-8, two columns have
+    one name, or a row has more cells or fewer than the header.
+    """
+    damaged = as_input_error(
+        f"{path.name}: a table must be text in UTF-8", UnicodeDecodeError, csv.Error
+    )
+    with damaged, StringIO(read_text(path, "a table", errors=errors), newline="") as file:
+        first = file.readline()
+        delimiter = max(DELIMITERS, key=first.count)
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter)
+        header = [name.strip() for name in next(reader, [])]
+        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    if twice:
+        raise InputError(f"{path.name}: a table's columns must differ; two are called {twice[0]!r}")
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path.name}, line {line}: a row must have a cell for each of the "
+                f"{len(header)} columns; it has {len(cells)}"
+            )
+    return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in lines]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
-from jawloc.errors import InputError, as_input_error
+from jawloc.errors import InputError
 from jawloc.scans.points import (
     GivenPoint,
     PointFile,
@@ -20,12 +17,10 @@ from jawloc.scans.points import (
     point_name,
     scan_name,
 )
-from jawloc.scans.points.cells import text_of_cell
-from jawloc.scans.text_input import read_text
+from jawloc.scans.points.cells import Row, read_cells, text_of_cell
+from jawloc.scans.points.review import REVIEW_COLUMNS, numbered_reviews
 
-DELIMITERS = ",;\t"
 NO_POSITION = ("not found", "failed")  # a row's status in jawloc's own tables
-Row = Mapping[str, str]
 # (columns of z, y and x, in which space); the first that a table has are used
 COLUMNS: tuple[tuple[tuple[str, str, str], Space], ...] = (
     (("z", "y", "x"), "voxels"),
@@ -49,7 +44,8 @@ def read_table(path: Path, own_scan: str) -> PointFile:
 
     A row names its scan in the column `scan`; without this column all are of `own_scan`. An object
     is named, or has its label value, in the column `object` (or `label`). A table with one row a
-    scan has the objects in its columns' names: `jaw_z`, `jaw_y`, `jaw_x`.
+    scan has the objects in its columns' names: `jaw_z`, `jaw_y`, `jaw_x`. Of a review.csv, the
+    positions that were accepted or moved are points.
 
     Raises
     ------
@@ -57,7 +53,11 @@ def read_table(path: Path, own_scan: str) -> PointFile:
         If it is not a table in UTF-8 with a header, separated by commas, semicolons or tabs, has no
         columns of points or no row, or if a cell is not what its column asks.
     """
-    header, rows = _read_rows(path)
+    header, rows = read_cells(path)
+    if not rows:
+        raise InputError(f"{path.name}: a table of points needs a header and a row; it has no row")
+    if set(REVIEW_COLUMNS) <= set(header):
+        return _reviewed_points(path)
     every = _columns(header, path)
     points, skipped = [], []
     for line, row in rows:
@@ -75,6 +75,18 @@ def read_table(path: Path, own_scan: str) -> PointFile:
                 skipped.append((scan, f"{point_name(key)} is {why} in {source}"))
             else:
                 points.append(GivenPoint(scan, key, position, columns.space, source))
+    return PointFile(tuple(points), tuple(skipped))
+
+
+def _reviewed_points(path: Path) -> PointFile:
+    points, skipped = [], []
+    for line, review in numbered_reviews(path):
+        source = f"{path.name}, line {line}"
+        scan, key = scan_name(review.scan), parse_object(review.object or "", source)
+        if review.position_voxels_zyx is None:
+            skipped.append((scan, f"{point_name(key)} is {review.verdict!r} in {source}"))
+        else:
+            points.append(GivenPoint(scan, key, review.position_voxels_zyx, "voxels", source))
     return PointFile(tuple(points), tuple(skipped))
 
 
@@ -104,29 +116,3 @@ def _columns(header: Sequence[str], path: Path) -> list[_Columns]:
 
 def _wide_columns(name: str) -> _Columns:
     return _Columns((f"{name}_z", f"{name}_y", f"{name}_x"), "voxels", lambda _: name)
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
-    """Return the names of the columns, and each row that is not empty with its line's number."""
-    damaged = as_input_error(
-        f"{path.name}: a table must be text in UTF-8", UnicodeDecodeError, csv.Error
-    )
-    with damaged, StringIO(read_text(path, "a table"), newline="") as file:
-        first = file.readline()
-        delimiter = max(DELIMITERS, key=first.count)
-        file.seek(0)
-        reader = csv.reader(file, delimiter=delimiter)
-        header = [name.strip() for name in next(reader, [])]
-        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    twice = [name for name, count in Counter(header).items() if count > 1 and name]
-    if twice:
-        raise InputError(f"{path.name}: a table's columns must differ; two are called {twice[0]!r}")
-    if not lines:
-        raise InputError(f"{path.name}: a table of points needs a header and a row; it has no row")
-    for line, cells in lines:
-        if len(cells) != len(header):
-            raise InputError(
-                f"{path.name}, line {line}: a row must have a cell for each of the "
-                f"{len(header)} columns; it has {len(cells)}"
-            )
-    return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in lines]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,29 +27,18 @@ from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.reporting.tracking.views import TRAINING
 from jawloc.workflows import log_training
 from jawloc.workflows.tune import study_report
+from tests.browser import NEEDS_BROWSER, PATIENCE, browser
 
 CHECKOUT = Path(__file__).parents[3]
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 try:
-    from selenium import webdriver
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 except ImportError:
-    webdriver = None
+    pass  # the tests are skipped
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(webdriver is None, reason="selenium is not installed"),
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver"),
-]
-PATIENCE = 60  # seconds that a page may take on a busy machine
-BROWSER = (
-    *("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", "disable-quic"),
-    *("no-first-run", "disable-background-networking", "disable-component-update", "disable-sync"),
-    *("window-size=1280,1000", "hide-scrollbars"),
-)
+pytestmark = NEEDS_BROWSER
 # MLflow opens its assistant once in every new browser; here the user has closed it
 CLOSED = {"mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"}
 
@@ -185,22 +173,13 @@ def colours(picture) -> int:
 def pages(address, tmp_path_factory):
     kept = Path(os.environ.get("JAWLOC_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     kept.mkdir(parents=True, exist_ok=True)
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*BROWSER, f"user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(f"--{argument}")
-    service = webdriver.ChromeService(executable_path=DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_page_load_timeout(PATIENCE)
-    try:
+    with browser(tmp_path_factory.mktemp("browser")) as driver:
         opened = Pages(driver, address.partition("#")[0], kept)
         driver.get(opened.server + "health")
         for key, value in CLOSED.items():
             driver.execute_script("localStorage.setItem(...arguments)", key, value)
         print(f"screenshots: {kept}")
         yield opened
-    finally:
-        driver.quit()
 
 
 def test_the_experiment_is_among_the_others(pages):
