@@ -61,8 +61,8 @@ def moments_of_training() -> dict[str, tuple[Any, str, int]]:
         "before the second epoch is logged": (train, "log_epoch", 2),
         "before the second checkpoint": (train, "save_checkpoint", 2),
         "before the model is saved": (finish_training, "save_locator", 1),
-        "before the pictures": (train, "draw_results", 1),
-        "before the results are logged": (train, "log_results", 1),
+        "before the pictures": (finish_training, "draw_results", 1),
+        "before the results are logged": (finish_training, "log_results", 1),
         "before the summary is written": (log_training, "write_json", 1),
     }
 
