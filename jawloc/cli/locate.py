@@ -90,8 +90,8 @@ def locate(
     from jawloc.workflows.locate import locate_scans
 
     crop = parse_size(crop_size, "--crop-size")
-    rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
     locator, digest = _load(model, config_path, model_options, device)
+    rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
     known = {Path(scan_rows[0].path): name for name, scan_rows in rows.items()}
     listed = list_scans(scans, exclude=folder, known=known, series=series)
     request = LocateRequest(
