@@ -40,8 +40,8 @@ def write_review_sheet(
     *,
     earlier: Sequence[Review] = (),
     reviewer: str = "",
-) -> None:
-    """Write the page.
+) -> Earlier:
+    """Write the page, and return the reviews that it begins with.
 
     Parameters
     ----------
@@ -57,6 +57,7 @@ def write_review_sheet(
         If another program's file has the page's name.
     """
     _refuse_foreign(path)
+    known = match_reviews(rows, earlier)
     templates = page_templates()
     numbers = {id(row): number for number, row in enumerate(rows)}
     cards = position_cards(folder, by_doubt(rows), path)
@@ -65,11 +66,12 @@ def write_review_sheet(
         several=several_objects(cards),
         models=", ".join(dict.fromkeys(row.model for row in rows)),
         reviewer=reviewer,
-        data=_data(folder, rows, match_reviews(rows, earlier)),
+        data=_data(folder, rows, known),
         script=(Path(__file__).parent / SCRIPT).read_text(encoding="utf-8"),
         generator=GENERATOR,
     )
     write_text(path, page)
+    return known
 
 
 def match_reviews(rows: Sequence[Row], reviews: Sequence[Review]) -> Earlier:

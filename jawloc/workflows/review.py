@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jawloc.reporting.location_files import read_locations
-from jawloc.reporting.review_sheet import REVIEW_SHEET, match_reviews, write_review_sheet
+from jawloc.reporting.review_sheet import REVIEW_SHEET, write_review_sheet
 from jawloc.scans.atomic import make_writable
 from jawloc.scans.points.review import REVIEW, read_review
 
@@ -46,5 +46,5 @@ def make_review_sheet(place: Path, page: Path | None = None, reviewer: str = "")
     page = folder / REVIEW_SHEET if page is None else page
     reviews = read_review(folder / REVIEW) if (folder / REVIEW).exists() else ()
     make_writable(page.parent, f"--output: {page.parent} must be a folder that can be written to")
-    write_review_sheet(page, folder, rows, earlier=reviews, reviewer=reviewer)
-    return SheetResult(page, len(rows), len(match_reviews(rows, reviews).of_rows))
+    known = write_review_sheet(page, folder, rows, earlier=reviews, reviewer=reviewer)
+    return SheetResult(page, len(rows), len(known.of_rows))

@@ -36,7 +36,6 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _NO_ELEMENT, _MOST_ZEROS = bytes(8), 2**14  # 128 KiB of zeros one after another
 _RAW_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
 
-
 # What pydicom logs of damaged files, with tracebacks, is in an InputError where it matters.
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
 # Nor does it warn of each value that isn't as its type asks: what is used is checked here.
@@ -235,8 +234,7 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     signed = _integer(header, "PixelRepresentation", path, 0)
     if signed not in (0, 1):
         raise InputError(f"{path.name}: PixelRepresentation must be 0 or 1; it is {signed}")
-    kind = "i" if signed else "u"
-    dtype = np.dtype(f"{kind}{bits // 8}")
+    dtype = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
     offset = _pixels_offset(header, path, shape, dtype)
     return PixelLayout(path, shape, dtype, bits - stored, offset, colours == "MONOCHROME1")
 

@@ -21,9 +21,7 @@ from jawloc.scans.points import parse_position
 from jawloc.scans.points.cells import Row, as_cell, read_cells, text_of_cell
 
 REVIEW = "review.csv"
-REVIEW_COLUMNS = (
-    *("scan", "object", "verdict", "z", "y", "x", "reviewer", "time", "model", "path"),
-)
+REVIEW_COLUMNS = ("scan", "object", "verdict", "z", "y", "x", "reviewer", "time", "model", "path")
 # the position is right; it was corrected; the scan doesn't show the object; nobody can tell
 Verdict = Literal["accepted", "moved", "absent", "skipped"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -77,15 +75,20 @@ def read_review(path: Path) -> tuple[Review, ...]:
         If it isn't such a table, a cell isn't what its column asks, or two rows are of one object
         of one scan.
     """
-    return tuple(review for _, review in numbered_reviews(path))
-
-
-def numbered_reviews(path: Path) -> list[tuple[int, Review]]:
-    """Return the reviews in a table with the number of the line of each; as `read_review`."""
     try:
         header, rows = read_cells(path, errors="surrogateescape")  # as names of files may need
     except OSError as error:
         raise InputError(f"{path}: a review must be readable; {error.strerror}") from error
+    return tuple(review for _, review in numbered_reviews(header, rows, path))
+
+
+def numbered_reviews(
+    header: Sequence[str], rows: Sequence[tuple[int, Row]], path: Path
+) -> list[tuple[int, Review]]:
+    """Return the reviews in a table's rows with the number of the line of each.
+
+    `header` and `rows` as `read_cells` returns them; errors as `read_review`.
+    """
     missing = [name for name in REVIEW_COLUMNS if name not in header]
     if missing:
         raise InputError(

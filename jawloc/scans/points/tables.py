@@ -18,7 +18,7 @@ from jawloc.scans.points import (
     scan_name,
 )
 from jawloc.scans.points.cells import Row, read_cells, text_of_cell
-from jawloc.scans.points.review import REVIEW_COLUMNS, numbered_reviews
+from jawloc.scans.points.review import REVIEW_COLUMNS, Review, numbered_reviews
 
 NO_POSITION = ("not found", "failed")  # a row's status in jawloc's own tables
 # (columns of z, y and x, in which space); the first that a table has are used
@@ -57,7 +57,7 @@ def read_table(path: Path, own_scan: str) -> PointFile:
     if not rows:
         raise InputError(f"{path.name}: a table of points needs a header and a row; it has no row")
     if set(REVIEW_COLUMNS) <= set(header):
-        return _reviewed_points(path)
+        return _reviewed_points(numbered_reviews(header, rows, path), path)
     every = _columns(header, path)
     points, skipped = [], []
     for line, row in rows:
@@ -78,9 +78,9 @@ def read_table(path: Path, own_scan: str) -> PointFile:
     return PointFile(tuple(points), tuple(skipped))
 
 
-def _reviewed_points(path: Path) -> PointFile:
+def _reviewed_points(reviews: Sequence[tuple[int, Review]], path: Path) -> PointFile:
     points, skipped = [], []
-    for line, review in numbered_reviews(path):
+    for line, review in reviews:
         source = f"{path.name}, line {line}"
         scan, key = scan_name(review.scan), parse_object(review.object or "", source)
         if review.position_voxels_zyx is None:

@@ -44,8 +44,8 @@ def work(
     with reachable(task.study), worker_token(folder) as token:
         worker = set_up(task, token, tell)
         while time.time() < deadline:
-            begins.acquire()
             try:
+                begins.acquire()  # inside, or an interruption right behind it would keep the lock
                 optuna.storages.fail_stale_trials(study)  # before the trials are counted
                 if to_start(study, task.study.trials) > 0:
                     run_trial(study, worker, asked=begins.release)
