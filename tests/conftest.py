@@ -132,9 +132,15 @@ def no_epoch_pictures(monkeypatch):
 @pytest.fixture
 def no_pictures(monkeypatch, no_epoch_pictures):
     """Leave out all pictures, which take most of a run's time, where a test is about others."""
+    import jawloc.workflows.cross_validate as cross_validate
     import jawloc.workflows.log_training as log_training
 
+    def none_of_objects(_folder, _locator, evaluation, _worst):
+        return {name: [] for name in evaluation.objects}
+
     monkeypatch.setattr(log_training, "write_pictures", lambda *_, **__: None)
+    monkeypatch.setattr(cross_validate, "write_worst_pictures", lambda *_: None)
+    monkeypatch.setattr(cross_validate, "write_evaluation_pictures", none_of_objects)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 from mlflow import MlflowClient
 
 import jawloc.workflows.cross_validate as cross_validation
+import jawloc.workflows.log_training as log_training
 import jawloc.workflows.train as experiment
 from jawloc.inference.locator import load_locator
 from jawloc.reporting.tracking.store import tracking_uri
@@ -217,9 +218,8 @@ def test_the_runs_are_nested_and_the_parent_has_the_model(done):
 
 
 @pytest.fixture
-def quick(lab, monkeypatch, no_pictures):
+def quick(lab, no_pictures):
     """A lab where a fold is one epoch and nothing is drawn."""
-    monkeypatch.setattr(cross_validation, "write_worst_pictures", lambda *_: None)
     write_config(lab, num_epochs=1)
     return lab
 
@@ -394,10 +394,15 @@ def test_an_interruption_before_the_first_epoch_brings_an_overwritten_model_back
 
 
 @pytest.mark.slow
-def test_a_single_training_in_the_place_of_folds_leaves_and_logs_nothing_of_theirs(quick, jawloc):
+def test_a_single_training_in_the_place_of_folds_leaves_and_logs_nothing_of_theirs(
+    lab, jawloc, monkeypatch, no_epoch_pictures
+):
     """Regression: the folds' evaluation stayed, and was logged as the new run's."""
+    monkeypatch.setattr(cross_validation, "write_worst_pictures", lambda *_: None)
+    monkeypatch.setattr(log_training, "write_pictures", lambda *_, **__: None)
+    write_config(lab, num_epochs=1)
     assert jawloc("train", "--folds", "2").exit_code == 0
-    folder = outputs(quick)
+    folder = outputs(lab)
     theirs = {path.name for path in folder.iterdir()}
     assert {"evaluation.json", "success.png", "trust.png", "bias.png"} <= theirs
     assert sum(name.startswith("worst_") for name in theirs) == 5
@@ -410,7 +415,7 @@ def test_a_single_training_in_the_place_of_folds_leaves_and_logs_nothing_of_thei
         "heatmap_epoch_1_sigma_4.00.png",
     }
     assert {path.name for path in folder.iterdir()} == {*own, "bias_notes.png", MANIFEST}
-    client, found = runs(quick)
+    client, found = runs(lab)
     logged = client.list_artifacts(found["locator"].info.run_id, "outputs")
     assert {file.path for file in logged} == {f"outputs/{name}" for name in own}
 
