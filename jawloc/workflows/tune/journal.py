@@ -30,7 +30,14 @@ class Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append lines, at the start of one."""
         self._drop_part_of_a_line()
-        super().append_logs(logs)
+        try:
+            super().append_logs(logs)
+        except Exception as error:
+            # interrupted while it takes its lock, Optuna gives up a lock that it need not have yet,
+            # and that error hides the interruption
+            if _interrupted(error):
+                raise KeyboardInterrupt from error
+            raise
 
     def _drop_part_of_a_line(self) -> None:
         with self._path.open("rb") as file:
@@ -49,6 +56,13 @@ class Journal(JournalFileBackend):
             yield
         finally:
             self._lock.release()
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Return whether an error arose while an interruption was handled."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _is_whole(file: BinaryIO) -> bool:

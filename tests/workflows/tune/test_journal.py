@@ -54,3 +54,21 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "scan.mha").write_bytes(b"ObjectType = Image\n\0\1\2")
     Journal(tmp_path / "scan.mha")
     assert (tmp_path / "scan.mha").read_bytes() == b"ObjectType = Image\n\0\1\2"
+
+
+def test_an_interruption_while_the_lock_is_taken_stays_one(path, monkeypatch):
+    """Regression: Optuna gave up a lock that it did not have, and `jawloc tune` ended with that."""
+    journal = Journal(path)
+    before = path.read_bytes()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "symlink", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append_logs([{"op_code": 0}])
+    assert path.read_bytes() == before
+    monkeypatch.setattr(os, "symlink", lambda *_: (_ for _ in ()).throw(OSError(30, "read-only")))
+    with pytest.raises(OSError, match="read-only"):
+        journal.append_logs([{"op_code": 0}])
