@@ -20,6 +20,7 @@ CHECKPOINT = "checkpoint.pt"
 IMAGE = re.compile(r"(.+?)\+step\+(\d+)\+.*?((?:\+compressed)?\.\w+)")
 LEFTOVER = re.compile(r"\.part\.|\.replac|\.lock$|\.lease$|^\.locks$")
 KEPT_LOCKS = {"asking.lock", "opening.lock"}  # of a study, between its commands
+HALF_WRITTEN = ".artifact.uploading."
 READY = 2  # a logged model's status in the database
 
 
@@ -129,9 +130,14 @@ class Store:
         return {(key, step): value for i, key, step, value in self.metrics if i == run}
 
     def artifacts(self, run: str) -> Counter[str]:
-        """Return the names of a run's artifacts; of pictures in the grid, row and step."""
+        """Return the names of a run's artifacts; of pictures in the grid, row and step.
+
+        A file that MLflow was writing when it was killed stays, under a name that its pages and its
+        clients hide.
+        """
         folder = self.base / "mlruns" / "artifacts" / run / "artifacts"
         names = names_below(folder) if folder.is_dir() else set()
+        names = {name for name in names if not Path(name).name.startswith(HALF_WRITTEN)}
         return Counter(IMAGE.sub(r"\1 \2\3", name) for name in names)
 
     def models_of(self, run: str) -> list[str]:

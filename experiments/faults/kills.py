@@ -23,6 +23,8 @@ import kill_checks as checks
 import yaml
 from campaign import Outcome, Plan
 
+from jawloc.reporting.folders.run_folder import is_finished
+
 SCANS, SHAPE, TRIALS = 5, (24, 16, 16), 2
 SETTINGS = {
     "downsampled_dicom_size": [16, 16, 16],
@@ -239,6 +241,8 @@ def go_on(lab: Lab, kind: Kind, base: Path, way: str) -> list[str]:
         done = lab.ask(base, kind.command)
         if done["code"] == 0:
             return []
+        if done["code"] == 2 and is_finished(base / RUN) and "is taken" in done["said"]:
+            return []  # it was killed after it had done everything
         if done["code"] != 2 or not one_sentence(done["said"]) or "--resume" not in done["said"]:
             return [f"the plain command: code {done['code']}: {done['said'][-400:]}"]
     done = lab.ask(base, (*kind.command, *kind.again))
