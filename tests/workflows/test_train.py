@@ -41,6 +41,7 @@ from tests.lab import (
     write_lab_dicom,
 )
 from tests.reporting.folders.test_folder_lock import another_process
+from tests.workflows.conftest import drawing
 
 PICTURES = {
     "train_heatmap_example.png",
@@ -125,7 +126,7 @@ def smoke(make_lab, jawloc, tmp_path_factory):
     lab = make_lab(tmp_path_factory.mktemp("smoke") / "a lab's projéct")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, drawing():
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(lab)
         result = jawloc("train")

@@ -127,7 +127,7 @@ def test_the_same_command_goes_on_and_a_finished_study_stays(lab, words, jawloc)
     assert [(m.step, m.value) for m in history] == [(1, 1), (2, 2)]
 
 
-def test_pictures_of_a_study(lab, no_pictures, jawloc):
+def test_pictures_of_a_study(lab, no_pictures, drawn, jawloc):
     assert jawloc(*tune_words(lab), "--trials", 4, "--sampler", "random").exit_code == 0
     names = {path.stem for path in folder(lab).glob("*.png")}
     expected = "history importances slice parallel_coordinates contour intermediate_values"
