@@ -65,7 +65,8 @@ def test_a_shortened_demo_finds_the_jaw(lab, jawloc, no_pictures, monkeypatch):
     """The whole demo takes minutes, and is off by 0.2 voxels of a grid twice as fine.
 
     Half as many scans on half the grid, 16 epochs, a narrower network with coarser heatmaps: with
-    seeds 0 to 4, the mean error was 1.5 voxels. A network that learned nothing is no better than the mean position.
+    seeds 0 to 4, the mean error was 1.5 voxels. A network that learned nothing is no better than
+    the mean position.
     """
     half = {
         "downsampled_dicom_size": [n // 2 for n in demo.DEMO_SETTINGS["downsampled_dicom_size"]],
