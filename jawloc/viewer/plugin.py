@@ -11,7 +11,6 @@ from typing import Any
 
 import napari
 import numpy as np
-from magicgui import magic_factory
 
 from jawloc.errors import InputError, one_line
 from jawloc.geometry import Grid
@@ -113,22 +112,6 @@ def _points_layer(rows: Sequence[Row], spacing: Sequence[float]) -> LayerData:
     features = {"object": [row.object for row in rows], "status": [row.status for row in rows]}
     about = {"name": f"{rows[0].scan} positions", "scale": spacing, "features": features, "size": 6}
     return [found_position(row) for row in rows], about, "points"
-
-
-@magic_factory(
-    call_button="Find",
-    model={"label": "model", "mode": "r", "filter": "*.pth"},
-    layout="vertical",
-)
-def find_the_jaw(scan: napari.layers.Image, model: Path) -> napari.types.LayerDataTuple:
-    """Find the objects of a model in a layer, and add their positions as points.
-
-    A layer of a file that jawloc opened is read from that file, at full size; any other is taken
-    as it is, voxel by voxel.
-    """
-    if scan is None or not model.is_file():
-        raise InputError("Find the jaw: choose a layer with a scan, and a model (.pth)")
-    return position_layer(scan, find_in_layer(scan, model))
 
 
 def find_in_layer(layer: Any, model: Path) -> list[Localisation]:

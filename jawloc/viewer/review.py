@@ -35,7 +35,7 @@ ACTIONS = {
     "near": Action("f", "find", "Go back to the position."),
 }
 _POLL_MILLISECONDS = 30
-DEFAULT_CROP = (192, 192, 192)  # looked at where there is no crop box
+DEFAULT_LENGTHS = (192, 192, 192)  # in voxels, looked at where there is no crop box
 _NO_HEATMAP = "no heatmap: the results keep none; `jawloc review --model MODEL` computes it"
 
 
@@ -52,7 +52,7 @@ class ReviewWindow:
         self.loader = Loader(heatmap)
         self.scan: ScanFile | None = None
         self._detail: Block | None = None
-        self._crop_size: Shape = DEFAULT_CROP
+        self._crop_size: Shape | None = None
         self._limits: tuple[float, float] | None = None
         self._pending: dict[str, tuple[Future[Any], Callable[[Any], None]]] = {}
         self._shown_place: tuple[int, str] | None = None
@@ -98,6 +98,8 @@ class ReviewWindow:
         shown = (self.session.place, row.path)
         if shown == self._shown_place:
             self._mark()
+            if (point := self.session.position_voxels_zyx) is not None:
+                self.views.follow(point)
             return
         self._shown_place = shown
         self.scan = self._detail = self._limits = None
@@ -114,7 +116,8 @@ class ReviewWindow:
             parts.append(f"radius {row.radius_voxels:.0f} voxels{mm}")
         if session.decision is not None:
             parts.append(f"decided: {session.decision.verdict}")
-        self.bar.title.setText(" · ".join(part for part in parts if part))
+        text = " · ".join(part for part in parts if part)
+        self.bar.title.setText(" ".join(text.split()))  # a reason may have several lines
         self.bar.show_left(session.left, len(session.order))
 
     # --- what is read meanwhile ---------------------------------------------------------------
@@ -140,7 +143,7 @@ class ReviewWindow:
 
     def _opened(self, scan: ScanFile) -> None:
         self.scan = scan
-        self._crop_size = self.session.crop_size or DEFAULT_CROP
+        self._crop_size = self.session.crop_size
         self.views.clear(scan.grid.spacing_mm_zyx or (1.0, 1.0, 1.0))
         middle = tuple((n - 1) / 2 for n in scan.grid.shape_zyx)
         point = self.session.position_voxels_zyx or middle
@@ -184,15 +187,17 @@ class ReviewWindow:
 
     def _window(self, point: Triple) -> CropBox | None:
         """Return the crop box: of the results, or round where the position was moved to."""
-        assert self.scan is not None
-        shape = self.scan.grid.shape_zyx
-        return crop_box_around(point, self._crop_size, shape)
+        if self._crop_size is None or self.scan is None:
+            return None
+        return crop_box_around(point, self._crop_size, self.scan.grid.shape_zyx)
 
     def _look(self) -> None:
         if self.scan is not None and self._detail is not None:
             shape = self.scan.grid.shape_zyx
             middle = tuple((n - 1) / 2 for n in shape)
-            lengths = [min(pair) for pair in zip(self._crop_size, shape, strict=True)]
+            lengths = [
+                min(pair) for pair in zip(self._crop_size or DEFAULT_LENGTHS, shape, strict=True)
+            ]
             self.views.look_at(self.session.position_voxels_zyx or middle, lengths)
 
     def _place(self) -> None:
@@ -219,7 +224,6 @@ class ReviewWindow:
             self.bar.said.setText(one_line(error))
             return
         self.refresh()
-        self.views.follow(inside)
         if self._detail is not None and not shows_detail(self._detail, shape, inside):
             self._await("detail", self.loader.detail(self.scan, inside), self._show_detail)
 

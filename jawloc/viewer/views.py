@@ -7,6 +7,7 @@ layers of its own on the same arrays; all have the scan's voxels times their siz
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import napari
@@ -28,8 +29,7 @@ BOX_COLOUR, RADIUS_COLOUR, POINT_COLOUR = "#56b4e9", "#f0e442", "#d55e00"
 _ORDERS = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # across z, y, x; the last two are shown
 _NEAR_PIXELS = 12  # of a press that takes hold of the position
 _POINT_PIXELS = 14
-_LINE_SHARE = 0.005  # of what is looked at: the width of lines
-_LENGTHS = (192, 192, 192)
+_LINE_PIXELS = 1.8
 _NOTHING = np.zeros((2, 2, 2), np.uint8)
 _NO_BALL = np.zeros((3, 3)), np.array([[0, 1, 2]])
 _MARGIN = 1.4  # of what is shown at first: this times the crop box
@@ -55,6 +55,7 @@ class Views:
         self._point: np.ndarray | None = None
         self._radius: float | None = None
         self._window: CropBox | None = None
+        self._is_moving = False
         self._canvases = [viewer.window._qt_viewer, *map(QtViewer, self.all[1:])]
         self._lay_out(viewer.window._qt_window.centralWidget())
         for number, model in enumerate(self.slices):
@@ -81,13 +82,29 @@ class Views:
         """Begin with a scan of this voxel size; layers stay, since making them takes a second."""
         self._point = self._radius = self._window = None
         self._spacing = spacing
-        for model in self.all:
-            if HEATMAP in model.layers:
-                model.layers.remove(HEATMAP)
-            for name in (SCAN, DETAIL):
-                if name in model.layers:
+        with self._moving():
+            for model in self.all:
+                if HEATMAP in model.layers:
+                    model.layers.remove(HEATMAP)
+                for name in {SCAN, DETAIL}.intersection(layer.name for layer in model.layers):
                     model.layers[name].data = _NOTHING
-        self._update_marks()
+                for name in {OUTLINES, BALL, POINT}.intersection(
+                    layer.name for layer in model.layers
+                ):
+                    if not np.array_equal(model.layers[name].scale, spacing):
+                        model.layers[name].scale = spacing
+            self._update_marks()
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Draw outlines once at the end, not at each step of a slider and a layer."""
+        self._is_moving = True
+        try:
+            yield
+        finally:
+            self._is_moving = False
+        for number in range(len(self.slices)):
+            self._outline(number)
 
     def show(self, name: str, block: Block, *, projected: bool = False, **about: Any) -> None:
         """Show a block in the slices, or in space, in place of an earlier one of this name."""
@@ -134,7 +151,7 @@ class Views:
 
     def _add_marks(self, model: Any) -> None:
         active, scale = model.layers.selection.active, self._spacing
-        model.add_shapes(ndim=3, name=OUTLINES, scale=scale)
+        model.add_shapes(ndim=3, name=OUTLINES, scale=scale, opacity=1)
         if model is self.space:
             model.add_surface(
                 _NO_BALL,
@@ -153,7 +170,7 @@ class Views:
             symbol="disc",
             face_color="#0000",  # what it marks stays visible
             border_color=POINT_COLOUR,
-            border_width=0.2,
+            border_width=0.12,
             canvas_size_limits=(_POINT_PIXELS, _POINT_PIXELS),
             blending="translucent_no_depth",
         )
@@ -161,9 +178,6 @@ class Views:
 
     def _update_marks(self) -> None:
         for model in self.all:
-            for name in (OUTLINES, BALL, POINT):
-                if name in model.layers:
-                    model.layers[name].scale = self._spacing
             if POINT in model.layers:
                 model.layers[POINT].data = (
                     np.empty((0, 3)) if self._point is None else [self._point]
@@ -175,7 +189,7 @@ class Views:
     def _outline(self, number: int) -> None:
         """Draw circle and box of one view's slice."""
         model, axis = self.slices[number], _ORDERS[number][0]
-        if OUTLINES not in model.layers:
+        if self._is_moving or OUTLINES not in model.layers:
             return
         at, found = model.dims.point[axis] / self._spacing[axis], []
         if self._window is not None:
@@ -202,7 +216,7 @@ class Views:
         layer.data = []
         if shapes:
             lines, colours = (list(each) for each in zip(*shapes, strict=True))
-            width = _LINE_SHARE * max(self._window.size_zyx if self._window else _LENGTHS)
+            width = _LINE_PIXELS / (model.camera.zoom * min(self._spacing))
             layer.add(
                 lines, shape_type=kind, edge_width=width, edge_color=colours, face_color="#0000"
             )
@@ -213,14 +227,16 @@ class Views:
         lengths = np.asarray(lengths_voxels) * self._spacing * _MARGIN
         for number, (model, order) in enumerate(zip(self.slices, _ORDERS, strict=True)):
             if model.dims.ndim == 3:
-                model.dims.set_point(range(3), world)
                 self._frame(number, world[list(order[1:])], lengths[list(order[1:])])
-        if self.space.layers:
-            self.space.reset_view()
+        self.follow(point)
+        if SCAN in self.space.layers:
+            layer = self.space.layers[SCAN]
+            self.space.reset_view(layers=[layer])
             self.space.camera.set_view_direction(_FROM, (-1.0, 0.0, 0.0))
-            tall, *wide = np.diff(self.space.layers.extent.world, axis=0)[0]
+            tall, *wide = np.diff(layer.extent.world, axis=0)[0]
             height, width = self._canvases[-1].canvas.size
             self.space.camera.zoom = min(height / tall, width / max(wide)) / _MARGIN_IN_SPACE
+            self._mark_space()
 
     def _frame(self, number: int, centre: np.ndarray, lengths: np.ndarray) -> None:
         height, width = self._canvases[number].canvas.size
@@ -230,8 +246,10 @@ class Views:
 
     def follow(self, point: Sequence[float]) -> None:
         """Show the slices through a position, from where they are looked at."""
-        for model in self.slices:
-            model.dims.set_point(range(3), np.asarray(point) * self._spacing)
+        with self._moving():
+            for model in self.slices:
+                if model.dims.ndim == 3:
+                    model.dims.set_point(range(3), np.asarray(point) * self._spacing)
 
     def _drag(self, model: Any, event: Any) -> Iterator[None]:
         """Move the position with the mouse: from near it, or, while placing, from anywhere."""
