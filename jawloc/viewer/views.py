@@ -28,7 +28,7 @@ _LAYERS = (SCAN, DETAIL, HEATMAP, OUTLINES, BALL, POINT)  # from below
 BOX_COLOUR, RADIUS_COLOUR, POINT_COLOUR = "#56b4e9", "#f0e442", "#d55e00"
 _ORDERS = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # across z, y, x; the last two are shown
 _NEAR_PIXELS = 12  # of a press that takes hold of the position
-_POINT_PIXELS = 14
+_POINT_PIXELS, _POINT_PIXELS_IN_SPACE = 14, 8
 _LINE_PIXELS = 1.8
 _NOTHING = np.zeros((2, 2, 2), np.uint8)
 _NO_BALL = np.zeros((3, 3)), np.array([[0, 1, 2]])
@@ -151,6 +151,7 @@ class Views:
 
     def _add_marks(self, model: Any) -> None:
         active, scale = model.layers.selection.active, self._spacing
+        pixels = _POINT_PIXELS_IN_SPACE if model is self.space else _POINT_PIXELS
         model.add_shapes(ndim=3, name=OUTLINES, scale=scale, opacity=1)
         if model is self.space:
             model.add_surface(
@@ -171,7 +172,7 @@ class Views:
             face_color="#0000",  # what it marks stays visible
             border_color=POINT_COLOUR,
             border_width=0.12,
-            canvas_size_limits=(_POINT_PIXELS, _POINT_PIXELS),
+            canvas_size_limits=(pixels, pixels),
             blending="translucent_no_depth",
         )
         model.layers.selection.active = active
