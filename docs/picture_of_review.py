@@ -70,7 +70,10 @@ def draw(folder: Path) -> None:
         QApplication.processEvents()
     window.do("near")  # of the window's last size
     shown = window.viewer.screenshot(canvas_only=False, flash=False)
-    Image.fromarray(shown[..., :3]).quantize(COLOURS, dither=Image.Dither.NONE).save(PICTURE)
+    picture = Image.fromarray(shown[..., :3])
+    # a method that keeps the colours of few pixels
+    coverage, undithered = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    picture.quantize(COLOURS, coverage, dither=undithered).save(PICTURE)
     window.close()
 
 
