@@ -45,6 +45,7 @@ class LocateRequest:
     pictures: bool = True
     # Files that earlier commands made (see `owners`), perhaps of other objects of the model.
     earlier: Mapping[str, Owner] = field(default_factory=dict)
+    several: bool = False  # processes write into the folder at once
 
     def objects(self) -> tuple[str, ...]:
         """Return the names of the objects to locate."""
@@ -206,7 +207,8 @@ def remove_files(request: LocateRequest, scan: str) -> None:
     for name in own:
         if os.path.lexists(request.folder / name):  # false also of a name that is too long
             (request.folder / name).unlink()
-    forget_files(request.folder, own)
+    if not request.several:  # which would drop the names that others add meanwhile
+        forget_files(request.folder, own)
 
 
 def files_of_0_1_0(folder: Path) -> set[str]:

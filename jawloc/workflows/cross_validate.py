@@ -48,7 +48,7 @@ from jawloc.training.checkpoint import (
 from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.describe_run import describe_folds, tag_inputs
-from jawloc.workflows.evaluate import evaluate_scans
+from jawloc.workflows.evaluate_scans import evaluate_scans
 from jawloc.workflows.finish_training import evaluate_test_scans
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
