@@ -39,9 +39,13 @@ def convert_scans(
         else:
             results = opened.run(convert_task, how, plan)
         for number, result in results:
+            target = plan[number].target
             if isinstance(result, Lost):
-                reason = f"{plan[number].target.name}: {result.reason}"
+                reason = f"{target.name}: {result.reason}"
                 result = replace(plan[number], skip_reason=reason)
+            elif opened is not None and result.skip_reason == f"{target.name} exists":
+                # a worker was killed between writing it and saying so
+                result = replace(result, skip_reason=None)
             done[number] = result
             bar.update()
     return [done[number] for number in range(len(plan))]
