@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from jawloc.phantom import write_phantoms
+from jawloc.scans.reading import read_scan
 from jawloc.workflows.cluster import Lost
 from tests.lab import SCAN_IDS, SCAN_SHAPE, files_below, only_sentence, write_model
 from tests.workflows.cluster.conftest import interrupt, kill_first
@@ -19,7 +22,7 @@ pytest.importorskip("distributed", reason="needs jawloc[cluster]")
 pytestmark = pytest.mark.slow
 LABELLED = "dicoms/labelled"
 LOCATE = "jawloc.workflows.locate", "find_objects"
-CROP = ("--crop-size", "20,10,12")
+CROP = ("--crop-size", "20,10,12", "--no-pictures")
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def rows(folder: str) -> list[dict[str, str]]:
 
 
 def outputs(folder: str) -> dict[str, bytes]:
-    """Return what `locate` wrote, but for the tables, which state seconds, and the list of files."""
+    """Return what `locate` wrote but the tables that state seconds, and the list of files."""
     named = files_below(Path(folder)).items()
     return {name: content for name, content in named if "/" in name or name.endswith("points.csv")}
 
@@ -58,9 +61,7 @@ def test_every_scan_is_located_once_although_a_worker_is_killed(
     assert rows("out") == rows("plain")
     assert outputs("out").keys() == outputs("plain").keys()
     differing = [
-        name
-        for name, content in outputs("out").items()
-        if content != outputs("plain")[name] and not name.startswith("pictures/")
+        name for name, content in outputs("out").items() if content != outputs("plain")[name]
     ]
     assert differing == []
     assert len(begun(tmp_path)) <= 8  # seven, and that of the killed worker again
@@ -77,15 +78,12 @@ def test_ctrl_c_keeps_what_is_done_and_one_machine_goes_on(here, jawloc, address
             "--output-dir",
             "out",
             *CROP,
-            "--no-pictures",
             "--scheduler",
             address,
         )
     assert result.exit_code == 130, result.output
     assert result.stderr.endswith("of 9 scans are done; the same command with --resume goes on\n")
-    result = jawloc(
-        "locate", "m.pth", "scans", "--output-dir", "out", *CROP, "--no-pictures", "--resume"
-    )
+    result = jawloc("locate", "m.pth", "scans", "--output-dir", "out", *CROP, "--resume")
     assert result.exit_code == 0, result.output
     assert [row["scan"] for row in rows("out")] == [f"phantom_00{n}" for n in range(9)]
 
@@ -113,11 +111,15 @@ def test_cache_and_dicoms_are_those_of_one_machine(here, jawloc, address, held):
         result = jawloc("cache", "build", "--scheduler", address)
     assert result.stdout == "5 scans in the cache: 5 built, 0 refreshed, 0 already there\n"
     assert files_below(Path("dicoms/downsampled")) == plain
-    convert = ("dicoms", LABELLED, LABELLED)
+    shutil.copytree(LABELLED, "masks")
+    convert = ("dicoms", LABELLED, "masks")
     assert jawloc(*convert, "plain").exit_code == 0
     result = jawloc(*convert, "out", "--scheduler", address)
     assert result.stdout.splitlines()[-1] == "5 labelled DICOMs written to out, 0 skipped"
-    assert files_below(Path("out")) == files_below(Path("plain"))
+    for path in Path("plain").iterdir():
+        same = read_scan(path), read_scan(Path("out", path.name))
+        np.testing.assert_array_equal(same[0].image, same[1].image)
+        np.testing.assert_array_equal(same[0].mask, same[1].mask)
 
 
 def test_a_task_that_kills_its_workers_is_named_and_the_others_go_on(address, tmp_path):
@@ -134,7 +136,8 @@ def test_a_task_that_kills_its_workers_is_named_and_the_others_go_on(address, tm
 
 def test_workers_of_one_machine_are_reached_from_no_other(here, jawloc, watched):
     """Each is a process with one thread, whose memory is bounded, and ends with the command."""
-    result = jawloc("dicoms", LABELLED, LABELLED, "out", "--workers", 2, "--worker-memory", "2GB")
+    shutil.copytree(LABELLED, "masks")
+    result = jawloc("dicoms", LABELLED, "masks", "out", "--workers", 2, "--worker-memory", "2GB")
     assert result.exit_code == 0, result.output
     assert len(watched.processes) >= 2
     assert watched.addresses == {"127.0.0.1"}
