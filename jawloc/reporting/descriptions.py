@@ -73,7 +73,7 @@ def describe_training(
     crop_size: Sequence[int],
     page: str | None,
     files: Collection[str],
-    tiles: Collection[str] = (),
+    thumbnails: Collection[str] = (),
 ) -> str:
     """Return a finished training's description.
 
@@ -84,7 +84,7 @@ def describe_training(
     crops : of each object, in the test scans
     page : the run's page; None where it is unknown
     files : the names of the run's outputs
-    tiles : paths of small pictures among the run's artifacts; the page shows them as they are
+    thumbnails : of the image grid, paths among the run's artifacts; the page shows them as they are
     """
     run_id = str(summary["run_id"])
     sigma = f"sigma {summary['best_sigma_voxels']:.3g} voxels"
@@ -96,7 +96,7 @@ def describe_training(
         "",
         *_errors_table(summary, "test", len(summary["scans"]["test"])),
         WHAT_TO_LOOK_AT,
-        " ".join(picture(run_id, path, "") for path in tiles),
+        " ".join(picture(run_id, path, "") for path in thumbnails),
         "",
         *_files(page, "outputs", files, TRAINING_FILES),
     ]

@@ -197,7 +197,7 @@ def files_of(request: LocateRequest, scan: str) -> list[str]:
 
 
 def thumbnail_of(picture_file: str) -> str:
-    """Return the name of the small picture beside a large one."""
+    """Return the name of the thumbnail beside a picture."""
     return f"{THUMBNAILS}/{picture_file.removeprefix(f'{PICTURES}/')}"
 
 

@@ -21,8 +21,8 @@ SUMMARY = {
 def described(summary=SUMMARY, page="#/experiments/1/runs/r1", files=("sigma.png", "losses.png")):
     crops = {"jaw": HeldObjects(1, 2)}
     scans = describe_scans(summary["scans"], ["jaw"], (24, 12, 12), "was trained")
-    tiles = ["images/heatmap~val+step+2.webp"]
-    return describe_training(summary, scans, crops, (20, 20, 20), page, files, tiles)
+    thumbnails = ["images/heatmap~val+step+2.webp"]
+    return describe_training(summary, scans, crops, (20, 20, 20), page, files, thumbnails)
 
 
 def test_a_training_is_described_by_scans_errors_crops_pictures_and_files():

@@ -19,9 +19,11 @@ from jawloc.config.sigmas import tell_sigmas
 from jawloc.config.slow_settings import tell_slow_settings
 from jawloc.errors import TrainingError
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.reporting.tracking.views import STATE, STUDY
 from jawloc.scans.cores import usable_cores
 from jawloc.scans.progress import Progress
 from jawloc.training.device import choose_device
+from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.prepare_data import prepare_data
 from jawloc.workflows.tune.lost_trials import finished
 from jawloc.workflows.tune.search_space import Space
@@ -34,7 +36,7 @@ from jawloc.workflows.tune.study import (
     search_definition,
 )
 from jawloc.workflows.tune.study_report import TuneResult, report_study
-from jawloc.workflows.tune.trial import Task
+from jawloc.workflows.tune.trial import UNFINISHED, Task
 from jawloc.workflows.tune.workers import recover, supervise, work
 
 PARENT = "mlflow_run_id"  # the study's attribute with the id of its run
@@ -65,20 +67,26 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
                     config.base,
                     study.name,
                     params=config.compared_params() | study.as_params(),
-                    tags={"optuna.study": study.name, "kind": "study"},
+                    tags={STUDY: study.name},
                     run_id=opened.user_attrs.get(PARENT),
                 )
             )
             opened.set_user_attr(PARENT, run.run_id)
+        tag_inputs(run, config, data, "study", choose_device(config.training.device))
+        run.tag({STATE: UNFINISHED})
         task = Task(config, space, study, run.run_id)
         with reachable(study):
             recover(task)
             try:
                 _run(task, opened)
-            except (KeyboardInterrupt, TrainingError):
+            except (KeyboardInterrupt, TrainingError) as error:
                 _report(task, opened, run)
+                interrupted = isinstance(error, KeyboardInterrupt)
+                run.tag({STATE: "interrupted" if interrupted else "failed"})
                 raise
-            return _report(task, opened, run)
+            result = _report(task, opened, run)
+            run.tag({STATE: "complete"})
+            return result
 
 
 def _report(task: Task, opened: optuna.Study, run: TrackedRun) -> TuneResult:
