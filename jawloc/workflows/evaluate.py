@@ -114,7 +114,11 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
         If the store of the runs can't be reached.
     """
     folder = request.folder
-    with locked_output_folder(folder), model_file(request.model, request.base) as weights:
+    with (
+        open_cluster(request.cluster) as cluster,
+        locked_output_folder(folder),
+        model_file(request.model, request.base) as weights,
+    ):
         locator = load_model(weights, request.model_options, request.device)
         objects = request.model_options.objects or tuple(locator.objects)
         written = evaluation_names(objects, [scan.name for scan in scans])
@@ -123,7 +127,7 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
             load_locator(weights)  # refuses bare weights, which could not be served
         run_id = None if locator.provenance is None else locator.provenance.run_id
         known = registry.find_model(request.base, request.model, weights, run_id)
-        with present_champion(request) as champion, open_cluster(request.cluster) as cluster:
+        with present_champion(request) as champion:
             evaluation = evaluate_locator(request, locator, known, objects, scans, cluster)
             pictures = write_pictures(folder, locator, evaluation, request.pictures)
             write_report(folder, evaluation, pictures)  # even if the store can't be reached now

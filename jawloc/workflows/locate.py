@@ -120,8 +120,8 @@ def locate_scans(
     table, padded = dict(table), False
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
-        _locked_folder(request, scans, several=cluster is not None),
         open_cluster(cluster) as opened,
+        _locked_folder(request, scans, several=cluster is not None),
         with_resume_hint(request.folder, count, len(scans)),
         Progress(total=len(scans), desc="locate", unit="scan") as bar,
     ):

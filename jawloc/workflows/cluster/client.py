@@ -37,16 +37,23 @@ LOCAL_CONFIG = {
 
 @contextmanager
 def open_cluster(options: ClusterOptions | None) -> Iterator[Cluster | None]:
-    """Reach or start the workers, for as long as the block lasts; yield None without options.
+    """Do as `reach_cluster`; without options, yield None: all work is done in this process."""
+    if options is None:
+        yield None
+        return
+    with reach_cluster(options) as cluster:
+        yield cluster
+
+
+@contextmanager
+def reach_cluster(options: ClusterOptions) -> Iterator[Cluster]:
+    """Reach or start the workers, for as long as the block lasts.
 
     Raises
     ------
     InputError
         If the scheduler can't be reached, or the workers can't be started.
     """
-    if options is None:
-        yield None
-        return
     from distributed import Client
 
     with ExitStack() as stack:

@@ -61,15 +61,17 @@ class Cluster:
         with self._sharing(function, shared) as name:
             yield from self._results(name, items, idle)
 
-    def ordered(
-        self, function: Task, shared: Any, items: Sequence[Any], done: Callable[[int, Any], object]
-    ) -> list[Any]:
-        """Return the results in the order of the items; `done` is called as each comes."""
-        results = [None] * len(items)
-        for number, result in self.run(function, shared, items):
-            results[number] = result
-            done(number, result)
-        return results
+    def elsewhere(
+        self, function: Callable[[Any], Any], items: Sequence[Any], names: Sequence[str]
+    ) -> Iterator[tuple[int, Any]]:
+        """Call a function with each item on a worker; in place of a `Lost`, yield an InputError.
+
+        `names` are those of the scans, with which the errors begin.
+        """
+        for number, result in self.run(_call, function, items):
+            if isinstance(result, Lost):
+                result = InputError(f"{names[number]}: {result.reason}")
+            yield number, result
 
     @contextmanager
     def _sharing(self, function: Task, shared: Any) -> Iterator[str]:
@@ -165,6 +167,10 @@ class Cluster:
                 if not any(self.client.run(is_busy, name, on_error="ignore").values()):
                     return
                 time.sleep(POLLING_SECONDS / 2)
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
 
 
 NOT_ENOUGH = "is there enough memory for it?"
