@@ -14,6 +14,7 @@ from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.exports import by_axis, rounded, table_text
 from jawloc.inference.metrics import AXES, ObjectMetrics
 from jawloc.inference.model_evaluation import COVERAGE_IS_FAIR, ModelEvaluation
+from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.content_policy import page_templates
 from jawloc.reporting.summary import flatten
 from jawloc.reporting.text_files import write_json, write_text
@@ -59,6 +60,7 @@ def html_report(
     """Return the HTML page; parameters as for `write_report`."""
     environment = page_templates()
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
+    environment.filters["counted"] = counted
     environment.tests["worst"] = lambda path: "worst" in path.stem
     return environment.get_template(TEMPLATE).render(
         evaluation=evaluation,
@@ -68,6 +70,7 @@ def html_report(
         why_no_mm=_why_no_mm(evaluation),
         pictures=pictures,
         use_names=USE_NAMES,
+        unit_names=UNIT_NAMES,
     )
 
 

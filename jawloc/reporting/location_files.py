@@ -46,6 +46,7 @@ class LocateRequest:
     pictures: bool = True
     # Files that earlier commands made (see `owners`), perhaps of other objects of the model.
     earlier: Mapping[str, Owner] = field(default_factory=dict)
+    several: bool = False  # processes write into the folder at once
 
     def objects(self) -> tuple[str, ...]:
         """Return the names of the objects to locate."""
@@ -207,7 +208,7 @@ def files_of(request: LocateRequest, scan: str) -> list[str]:
 
 
 def thumbnail_of(picture_file: str) -> str:
-    """Return the name of the small picture beside a large one."""
+    """Return the name of the thumbnail beside a picture."""
     return f"{THUMBNAILS}/{picture_file.removeprefix(f'{PICTURES}/')}"
 
 
@@ -217,7 +218,8 @@ def remove_files(request: LocateRequest, scan: str) -> None:
     for name in own:
         if os.path.lexists(request.folder / name):  # false also of a name that is too long
             (request.folder / name).unlink()
-    forget_files(request.folder, own)
+    if not request.several:  # which would drop the names that others add meanwhile
+        forget_files(request.folder, own)
 
 
 def files_of_0_1_0(folder: Path) -> set[str]:

@@ -148,7 +148,7 @@ def test_the_page_says_it_in_words(tmp_path):
         "the model states at least 90 %",
         "Of these 3 scans the model has used 1 trained on: its errors there are optimistic.",
         "The 2 scans on which the model's errors are fair",
-        "Radii and ranks are in voxels of the full-size scan: the files of some scans don",
+        "Radii and ranks are in full-size voxels: the files of some scans don",
         "odd &amp; old",
         "is &lt;empty&gt;",
         "What the worst look like",
@@ -183,6 +183,6 @@ def test_what_needs_a_mask_is_said_to_be_unknown(inside):
         assert json_content(clicked)["objects"]["jaw"]["crops"] is None
         assert not [name for name in numbers if "crop" in name]
     else:
-        assert "1 of 1 crops hold all of the labelled voxels" in page
+        assert "1 of 1 crop holds all of the labelled voxels" in page
         assert "It is unknown in 1 of 2 scans, where points were given in place of a mask." in page
         assert numbers["evaluation_crops_whole"] == 1
