@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 FIRST_SECONDS = 2.0  # what takes no longer leaves no line in a file
 LINE_SECONDS = 60.0
+_hidden = False  # see `progress_hidden`
 
 
 class Progress(tqdm):
@@ -40,7 +41,7 @@ class Progress(tqdm):
         even: bool = True,
         **options: Any,
     ) -> None:
-        shown = shown and os.environ.get("RANK", "0") == "0"
+        shown = shown and not _hidden and os.environ.get("RANK", "0") == "0"
         if brief:
             options |= {"leave": False, "delay": FIRST_SECONDS}
         if not even:
@@ -98,6 +99,17 @@ class Progress(tqdm):
 
     def _number(self, value: float) -> str:
         return self.format_sizeof(value) if self.unit_scale else f"{value:g}"
+
+
+@contextmanager
+def progress_hidden() -> Iterator[None]:
+    """Show no progress in the block, of a process whose work another one counts."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
 
 
 @contextmanager

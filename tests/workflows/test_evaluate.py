@@ -18,7 +18,6 @@ import SimpleITK
 import torch
 
 import jawloc.inference.evaluate_scan as scan_module
-import jawloc.workflows.evaluate as evaluate_model
 from jawloc.geometry import Grid, map_points
 from jawloc.inference.locator import Locator, load_locator
 from jawloc.reporting.tracking.store import tracking_uri
@@ -437,7 +436,7 @@ def test_a_users_file_that_would_be_overwritten_is_refused_before_slow_work(
     def too_late(*_, **__):
         raise AssertionError("slow work began")
 
-    monkeypatch.setattr(evaluate_model, "evaluate_scan", too_late)
+    monkeypatch.setattr("jawloc.workflows.evaluate_scans.evaluate_scan", too_late)
     write_model(lab / "m.pth")
     Path("out").mkdir()
     Path("out", name).write_text("mine")
