@@ -22,7 +22,7 @@ from jawloc.training.provenance import PURPOSES, Provenance, Purpose
 MOST_IDS = 6  # of the scans of one use
 USES: Mapping[Purpose, str] = {
     "train": "trained it",
-    "validation": "chose its weights",
+    "validation": "validated its training",
     "calibration": "calibrated radius and status",
     "test": "tested it",
 }
