@@ -49,6 +49,9 @@ NOT_RUN = {
     "docker": "needs Docker: tests/test_containers.py runs the steps",
     "apptainer": "needs Apptainer: tests/test_containers.py runs the steps",
     "sbatch": "needs Slurm",
+    "python experiments/cluster/slurm.py": "needs Slurm",
+    "jawloc locate my_locator scans/ --workers": "starts workers: tests/workflows/cluster",
+    "jawloc locate my_locator scans/ --scheduler": "needs a scheduler: tests/workflows/cluster",
     "jawloc-tune --trials 100 --storage": "needs PostgreSQL: tests/workflows/tune/test_database.py",
 }
 PICTURES = [
