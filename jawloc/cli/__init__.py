@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,19 @@ def jawloc() -> None:
     help="Number of networks to train, so that each scan is tested once, by a network that has "
     "not seen it.  [default: one network, no folds]",
 )
+@target(
+    "--corrections",
+    metavar="REVIEW",
+    type=FILE,
+    multiple=True,
+    help="review.csv with corrected positions to train on, too; may be repeated.  [default: none]",
+)
+@target(
+    "--compare-with",
+    metavar="MODEL",
+    help="Model whose errors in the same test scans are reported beside the new one's.  [default: "
+    "with --corrections, the one that was corrected]",
+)
 @takes_settings
 @setting("--no-shrink-heatmap", is_flag=True, help="Keep sigma at its initial value.")
 @repeat("--resume", is_flag=True, help="Continue an interrupted run of this name.")
@@ -75,6 +89,8 @@ def train(
     model_name: str | None,
     demo: bool,
     folds: int | None,
+    corrections: tuple[Path, ...],
+    compare_with: str | None,
     settings: SettingsOptions,
     no_shrink_heatmap: bool,
     resume: bool,
@@ -87,6 +103,7 @@ def train(
       jawloc-train --demo
       jawloc-train --model-name my_locator --folds 5
       jawloc-train --model-name my_locator --set curriculum.threshold=0.4 --overwrite
+      jawloc-train --model-name second --corrections script_output/locations/review.csv
     """
     if overwrite and resume:
         raise InputError("--resume goes on with a run and --overwrite replaces it; give only one")
@@ -104,6 +121,10 @@ def train(
     from jawloc.workflows.train import run_training
 
     more = ["curriculum.shrink_factor=1.0"] if no_shrink_heatmap else []
+    if corrections:
+        more.append(f"corrections={json.dumps([str(path) for path in corrections])}")
+    if compare_with is not None:
+        more.append(f"compare_with={json.dumps(compare_with)}")
     flags: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
     with distributed_training() as processes:
         if demo:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
@@ -18,7 +19,7 @@ from jawloc.scans.points.slicer import read_fcsv, read_markups
 from jawloc.scans.points.tables import read_table
 from jawloc.scans.progress import Progress
 from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import scan_ending
+from jawloc.scans.scan import ScanFile, scan_ending
 from jawloc.scans.text_input import real_path
 
 READERS = {".mrk.json": read_markups, ".fcsv": read_fcsv, ".csv": read_table}
@@ -163,24 +164,40 @@ def convert_points(
 
     def write(image_path: Path, _: Path) -> tuple[str, ...]:
         image = open_scan(image_path, series=series)
-        points, notes = place_points(conversion.points, image, spacing_mm_zyx)
-        spacing, more = choose_spacing(image, image, spacing_mm_zyx)
-        if image.is_labelled:
-            more += (f"the labels in {image_path.name} were left out: points take their place",)
-        quantisation, rounding = quantise(image)
-        conversion.target.parent.mkdir(parents=True, exist_ok=True)
-        write_labelled_dicom_slabs(
-            conversion.target,
-            ((quantisation.stored(image.read_image(a, b)), None) for a, b in image.slab_ranges()),
-            Grid(image.grid.shape_zyx, spacing),
-            quantisation.dtype,
-            metadata={"image": image_path.name, "points": [p.source for p in conversion.points]},
-            rescale=quantisation.rescale,
-            points=points,
-        )
-        return notes + more + rounding
+        metadata = {"image": image_path.name, "points": [p.source for p in conversion.points]}
+        return write_points(conversion.target, image, conversion.points, metadata, spacing_mm_zyx)
 
     return carry_out(conversion, write)
+
+
+def write_points(
+    target: Path,
+    image: ScanFile,
+    given: Sequence[GivenPoint],
+    metadata: Mapping[str, Any],
+    spacing_mm_zyx: Triple | None = None,
+) -> tuple[str, ...]:
+    """Write a labelled DICOM of an image and points, and return the notes.
+
+    `metadata` is anything JSON can hold; a given spacing replaces the image's. InputError as
+    `place_points`.
+    """
+    points, notes = place_points(given, image, spacing_mm_zyx)
+    spacing, more = choose_spacing(image, image, spacing_mm_zyx)
+    if image.is_labelled:
+        more += (f"the labels in {image.path.name} were left out: points take their place",)
+    quantisation, rounding = quantise(image)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_labelled_dicom_slabs(
+        target,
+        ((quantisation.stored(image.read_image(a, b)), None) for a, b in image.slab_ranges()),
+        Grid(image.grid.shape_zyx, spacing),
+        quantisation.dtype,
+        metadata=metadata,
+        rescale=quantisation.rescale,
+        points=points,
+    )
+    return notes + more + rounding
 
 
 def _point_ending(path: Path) -> str | None:
