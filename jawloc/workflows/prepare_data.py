@@ -120,7 +120,7 @@ def prepare_data(
     data = _with_corrected(changed, read)
     if warn and processes.is_main:
         tell_corrections(corrections, changed)
-        warn_without_extents(data.select(split.train_ids), config.presence_classifier)
+        warn_without_extents(data.select(data.split.train_ids), config.presence_classifier)
         tell_small_scans([*examples.values()], config.crop.crop_size)
     return data
 
@@ -144,10 +144,11 @@ def prepare_folds(
     corrected = correct_scans(config, corrections, examples, earlier=earlier)
     pattern = config.split.specimen_pattern
     every = [add_corrected(split, examples, corrected, pattern) for split in splits]
-    most = max(every, key=lambda changed: len(changed.records))
-    refuse_without_corrections(corrections, most)
-    tell_corrections(corrections, replace(most, kept_out=()))
-    # which fold keeps out what follows from its test scans, and is no news
+    records = tuple(dict.fromkeys(record for changed in every for record in changed.records))
+    # that a fold keeps out its own test scans is no news
+    told = replace(every[0], records=records, kept_out=every[0].kept_out if not records else ())
+    refuse_without_corrections(corrections, told)
+    tell_corrections(corrections, told)
     return tuple(_with_corrected(replace(changed, kept_out=()), read) for changed in every)
 
 
