@@ -73,7 +73,8 @@ def jawloc() -> None:
     metavar="REVIEW",
     type=FILE,
     multiple=True,
-    help="review.csv with corrected positions to train on, too; may be repeated.  [default: none]",
+    help="File of decisions (review.csv) whose corrected positions are trained on; may be "
+    "repeated.  [default: none]",
 )
 @target(
     "--compare-with",
