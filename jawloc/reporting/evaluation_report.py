@@ -24,7 +24,7 @@ JSON_FILE, CSV_FILE, HTML_FILE = "evaluation.json", "evaluation.csv", "evaluatio
 TEMPLATE = "evaluation_report.html.j2"
 USE_NAMES: dict[ScanUse, str] = {
     "train": "trained on",
-    "validation": "weights chosen by",
+    "validation": "validated on",
     "specimen": "of a specimen learned from",
     "calibration": "radius calibrated on",
     "test": "tested on",
@@ -209,10 +209,12 @@ def provenance_notes(evaluation: ModelEvaluation) -> list[str]:
             "to be fair"
         ]
     notes = []
-    if learned := [f"{len(used[u])} {USE_NAMES[u]}" for u in used if u in LEARNED_FROM]:
+    if learned := [u for u in used if u in LEARNED_FROM]:
+        uses = ", ".join(f"{USE_NAMES[use]}: {len(used[use])}" for use in learned)
+        number = sum(len(used[use]) for use in learned)
         notes.append(
-            f"of these {every} scans the model has used {' and '.join(learned)}: its errors there "
-            f"are optimistic"
+            f"the model has used {number} of these {every} scans ({uses}): its errors there are "
+            f"optimistic"
         )
     has_radius = any(s.found.radius_voxels is not None for s in evaluation.evaluated)
     if "calibration" in used and has_radius:

@@ -28,7 +28,7 @@ from jawloc.workflows.prepare_data import decide_size, find_scans
 
 PACKAGES = ("torch", "monai", "mlflow", "optuna", "numpy", "pydicom", "SimpleITK", "matplotlib")
 LEAST_FREE_GB = 2.0  # of the disk: cache, models and pictures of a small study
-LEAST_SCANS = 3  # one each to train on, to choose the weights by, and to test
+LEAST_SCANS = 3  # one each to train on, to validate on, and to test
 
 
 @dataclass(frozen=True)
