@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from jawloc.inference.held_out_errors import held_out_errors
 from jawloc.inference.metrics import CropCoverage
 from jawloc.inference.quantities import UNIT_NAMES, counted, short
+from jawloc.reporting.correction_text import correction_lines
 from jawloc.reporting.run_text import duration
 from jawloc.reporting.summary import OUT_OF_FOLD
 
@@ -93,6 +94,7 @@ def describe_training(
         f"those of epoch {summary['best_epoch']} ({sigma}).",
         "",
         *_errors_table(summary, "test", len(summary["scans"]["test"])),
+        *_correction_list(summary),
         WHAT_TO_LOOK_AT,
         " ".join(picture(run_id, path, "") for path in thumbnails),
         "",
@@ -118,6 +120,7 @@ def describe_cross_validation(
         f"is a run below this one. {duration(summary['seconds'])}.",
         "",
         *_errors_table(summary, OUT_OF_FOLD, number),
+        *_correction_list(summary),
         "",
         *_files(page, "outputs", files, FOLDS_FILES),
     ]
@@ -141,6 +144,11 @@ def add_evaluation(
     text = f"`jawloc evaluate {model}` on {scans}, {fair} of them fair: {', '.join(lines)}."
     files = "\n".join(_files(page, "evaluation", ["evaluation.html"], ["evaluation"]))
     return f"{description.partition(EVALUATION)[0]}{EVALUATION}{text}\n\n{files}".strip()
+
+
+def _correction_list(summary: Mapping[str, Any]) -> list[str]:
+    lines = [f"- {line[0].upper()}{line[1:]}." for line in correction_lines(summary)]
+    return ["", *lines] if lines else []
 
 
 def _errors_table(summary: Mapping[str, Any], tested: str, number: int) -> list[str]:

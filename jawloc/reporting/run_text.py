@@ -8,6 +8,7 @@ from typing import Any
 
 from jawloc.inference.held_out_errors import held_out_errors
 from jawloc.inference.quantities import UNIT_NAMES, counted
+from jawloc.reporting.correction_text import correction_lines
 from jawloc.reporting.summary import OUT_OF_FOLD
 from jawloc.reporting.terminal_table import number, shortened, table_lines
 
@@ -37,6 +38,7 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
     lines += _fold_lines(summary) if tested == OUT_OF_FOLD else [_training_line(summary)]
     lines += _worst_lines(summary, tested)
     lines += _crop_lines(summary) + _radius_lines(summary)
+    lines += [f"  {line}" for line in correction_lines(summary)]
     known = held_out_errors(summary)
     if known is not None and known.warning():
         lines.append(

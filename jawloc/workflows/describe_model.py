@@ -158,7 +158,24 @@ def _scan_lines(record: Provenance | None) -> list[str]:
         specimens = len({record.scans[i].specimen for i in ids})
         more = f", and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
         rows.append([USES[purpose], len(ids), specimens, ", ".join(ids[:MOST_IDS]) + more])
-    return table_lines(["scans that", "scans", "specimens", "ids"], rows, indent=0)
+    lines = table_lines(["scans that", "scans", "specimens", "ids"], rows, indent=0)
+    return lines + _correction_lines(record)
+
+
+def _correction_lines(record: Provenance) -> list[str]:
+    """Return which positions that people corrected trained a model, and who corrected them."""
+    if not record.corrections:
+        return []
+    rows = [
+        [
+            f"{one.scan_id}, {one.object_name}",
+            *("corrected" if one.verdict == "moved" else one.verdict, f"{one.weight:g}"),
+            *(one.reviewer, one.time, one.model, one.earlier_use),
+        ]
+        for one in record.corrections
+    ]
+    header = ["corrections", "", "weight", "by", "when", "of model", "its use of the scan"]
+    return table_lines(header, rows, indent=0)
 
 
 def _setting_lines(path: Path) -> list[str]:
@@ -171,7 +188,7 @@ def _setting_lines(path: Path) -> list[str]:
     others = [
         [key, str(value), str(standard[key])]
         for key, value in own.items()
-        if value != standard[key] and key not in ("dicom_dirs", "cache_dir")
+        if value != standard[key] and key not in ("dicom_dirs", "cache_dir", "corrections")
     ]
     if not others:
         return ["settings  all the default ones"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from jawloc.errors import InputError
-from jawloc.geometry import Triple
+from jawloc.geometry import Shape, Triple
 from jawloc.inference.exports import Row
 from jawloc.reporting.location_files import read_locations
 from jawloc.reporting.location_text import by_doubt
@@ -29,6 +29,7 @@ from jawloc.scans.points.review import (
     time_of_review,
     write_review,
 )
+from jawloc.scans.reading import open_scan
 
 _LOCK, _PATIENCE_SECONDS = ".review.lock", 1.0
 
@@ -57,6 +58,10 @@ class ReviewSession:
         self._undo: list[tuple[int, int, Review | None]] = []  # place, row, decision before
         self.place = next(self._undecided_from(0), 0)
 
+    def __str__(self) -> str:
+        total = len(self.order)
+        return f"{total - self.left} of {total} positions decided about: {self.file}"
+
     @property
     def row(self) -> Row:
         """Return the row of the table that is looked at."""
@@ -77,6 +82,16 @@ class ReviewSession:
     def left(self) -> int:
         """Return how many rows nobody has decided about."""
         return len(self.order) - len(self._decisions)
+
+    @property
+    def crop_size(self) -> Shape | None:
+        """Return the crop's size in voxels (z, y, x); None where there is no crop to be read."""
+        if self.row.crop_file is None:
+            return None
+        try:
+            return open_scan(self.folder / self.row.crop_file).grid.shape_zyx
+        except (InputError, OSError):
+            return None
 
     @property
     def position_voxels_zyx(self) -> Triple | None:

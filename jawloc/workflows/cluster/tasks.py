@@ -162,10 +162,13 @@ class Cluster:
 
         with suppress(OSError, TimeoutError, RuntimeError):  # the scheduler is gone as well
             self.client.cancel(list(futures), force=True)
-            until = time.monotonic() + STOPPING_SECONDS
+            until, told = time.monotonic() + STOPPING_SECONDS, False
             while time.monotonic() < until:
                 if not any(self.client.run(is_busy, name, on_error="ignore").values()):
                     return
+                if not told:
+                    os.write(2, STOPPING)
+                    told = True
                 time.sleep(POLLING_SECONDS / 2)
 
 
@@ -174,6 +177,10 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 NOT_ENOUGH = "is there enough memory for it?"
+STOPPING = (
+    f"\nstopping: what the workers are in the middle of ends first (at most "
+    f"{STOPPING_SECONDS:.0f} s); once more stops at once\n"
+).encode()
 
 
 class _Watch:

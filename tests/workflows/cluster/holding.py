@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-SECONDS = 120  # a test's patience
+SECONDS = 300  # a test's patience
 
 
 def hold(folder: str, module: str, name: str) -> None:
@@ -42,6 +42,14 @@ def begun(folder: Path) -> list[int]:
     """Return the processes of the tasks that began, in their order."""
     path = folder / "begun"
     return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def fill(_folder: Path, item: int) -> int:
+    """Be a task: the second needs more memory than a worker may have."""
+    held = bytearray(1_500_000_000) if item == 1 else bytearray(8)
+    held[::4096] = b"x" * len(held[::4096])  # each page is there now
+    time.sleep(1.0 if item == 1 else 0.0)
+    return item
 
 
 def double(folder: Path, item: int) -> int:

@@ -1,4 +1,7 @@
-"""Commands on a real scheduler with three worker processes, some of which are killed."""
+"""Commands on a real scheduler with three worker processes, some of which are killed.
+
+In one file, whose tests share the processes: importing PyTorch in each takes most of the time.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import optuna
 import psutil
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from jawloc.phantom import write_phantoms
 from jawloc.scans.reading import read_scan
 from jawloc.workflows.cluster import Lost
-from tests.lab import SCAN_IDS, SCAN_SHAPE, files_below, only_sentence, write_model
+from tests.lab import SCAN_IDS, SCAN_SHAPE, files_below, only_sentence, write_config, write_model
 from tests.workflows.cluster.conftest import interrupt, kill_first
-from tests.workflows.cluster.holding import begun, double
+from tests.workflows.cluster.holding import begun, double, fill
 
 pytest.importorskip("distributed", reason="needs jawloc[cluster]")
 pytestmark = pytest.mark.slow
@@ -134,12 +140,18 @@ def test_a_task_that_kills_its_workers_is_named_and_the_others_go_on(address, tm
     assert found == {n: 2 * n for n in (0, 1, 2, 4, 5, 6, 7)}
 
 
-def test_workers_of_one_machine_are_reached_from_no_other(here, jawloc, watched):
-    """Each is a process with one thread, whose memory is bounded, and ends with the command."""
-    shutil.copytree(LABELLED, "masks")
-    result = jawloc("dicoms", LABELLED, "masks", "out", "--workers", 2, "--worker-memory", "2GB")
-    assert result.exit_code == 0, result.output
-    assert len(watched.processes) >= 2
+def test_workers_of_one_machine_have_bounded_memory_and_are_reached_from_no_other(watched):
+    """They are processes that end with the command; the one that needs too much ends before."""
+    from jawloc.workflows.cluster import ClusterOptions
+    from jawloc.workflows.cluster.client import MOST_DEATHS, open_cluster
+
+    with open_cluster(ClusterOptions(workers=2, worker_memory="1GB")) as cluster:
+        found = dict(cluster.run(fill, Path(), range(4)))
+    lost = found.pop(1)
+    assert isinstance(lost, Lost)
+    assert lost.reason.startswith(f"{MOST_DEATHS} workers were killed while they worked on it")
+    assert found == {n: n for n in (0, 2, 3)}
+    assert len(watched.processes) >= 2 + MOST_DEATHS - 1
     assert watched.addresses == {"127.0.0.1"}
     assert psutil.wait_procs(watched.processes, timeout=30)[1] == []
 
@@ -150,3 +162,80 @@ def test_a_scheduler_that_does_not_answer_is_refused_before_any_work(here, jawlo
     said = only_sentence(jawloc("locate", "m.pth", "scans", "--scheduler", nobody))
     assert said.startswith(f"--scheduler: a Dask scheduler must answer at {nobody}; ")
     assert not Path("script_output/locations").exists()
+
+
+# --- folds and trials ------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(lab):
+    """A lab whose trainings take a moment."""
+    write_config(lab, num_epochs=2, presence_classifier={"steps": 0})
+    return lab
+
+
+def folds_of(name: str) -> list:
+    """Return what a cross-validation says of each scan."""
+    path = Path("script_output/jaw_location", name, "summary.json")
+    return json.loads(path.read_text(encoding="utf-8"))["out_of_fold_scans"]
+
+
+def test_folds_are_those_of_one_machine_although_a_worker_is_killed(
+    quick, jawloc, address, held, one_thread, no_pictures
+):
+    plain = jawloc("train", "--folds", "2", "--model-name", "plain")
+    assert plain.exit_code == 0, plain.output
+    words = ("train", "--folds", "2", "--model-name", "out")
+    with held("jawloc.workflows.train", "log_epoch", kill_first, 2):
+        result = jawloc(*words, "--scheduler", address)
+    assert result.exit_code == 0, result.output
+    assert folds_of("out") == folds_of("plain")
+
+
+def test_folds_that_are_interrupted_go_on_on_one_machine(quick, jawloc, address, held, no_pictures):
+    words = ("train", "--folds", "2", "--model-name", "out")
+    with held("jawloc.workflows.train", "log_epoch", interrupt, 2):
+        result = jawloc(*words, "--scheduler", address)
+    assert result.exit_code == 130, result.output
+    assert "--resume goes on from its last checkpoint" in result.stderr
+    result = jawloc(*words, "--resume")
+    assert result.exit_code == 0, result.output
+    assert len(folds_of("out")) == 5
+
+
+def test_a_study_has_its_trials_although_a_worker_is_killed(
+    quick, jawloc, address, held, monkeypatch
+):
+    monkeypatch.setattr("jawloc.workflows.tune.study_report._write_pictures", lambda *_: [])
+    with held("jawloc.workflows.tune.trial", "log_epoch", kill_first, 3):
+        result = jawloc(
+            "tune",
+            "--trials",
+            "4",
+            "--sampler",
+            "random",
+            "--pruner",
+            "none",
+            "--study-name",
+            "s",
+            "--scheduler",
+            address,
+        )
+    assert result.exit_code == 0, result.output
+    storage = JournalStorage(JournalFileBackend("script_output/tuning/s/study.journal"))
+    trials = optuna.load_study(study_name="s", storage=storage).trials
+    states = [trial.state.name for trial in trials]
+    assert states.count("COMPLETE") == 4
+    assert states.count("FAIL") == 1  # it was tried again
+    assert len(trials) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "--scheduler", "tcp://127.0.0.1:1"), "--scheduler and --workers train folds"),
+        (("tune", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"), "--scheduler has workers"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(quick, jawloc, words, said):
+    assert jawloc(*words).stderr.startswith(f"Error: {said}")
