@@ -6,7 +6,8 @@ For each kind of scans and each seed, the scans are shuffled and divided: some t
 some are held out and only test, the others are the pool to choose from. Each choice from the pool
 is added to the training scans, and a network of the same seed trains on all. A training that is in
 `results/choices.csv` is not repeated. Writes that table, a row a training, and
-`results/choices.png` beside this script; with --first-seed 5, `results/choices_from_5.csv` and so on.
+`results/choices.png` beside this script; with --first-seed 5,
+`results/choices_from_5.csv` and so on.
 """
 
 from __future__ import annotations
