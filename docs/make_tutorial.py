@@ -20,15 +20,16 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import tifffile
+from matplotlib import rc_context
 from PIL import Image
 
 from jawloc.geometry import Shape
 from jawloc.phantom import make_phantom
-from jawloc.reporting.figures.slices import plot_slices
-from jawloc.reporting.figures.style import save_figure
+from jawloc.reporting.figures.style import STYLE, save_figure
 from jawloc.scans.scan import Scan
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where this is run as a script
+from docs import tutorial_pictures
 from docs.commands import Block, blocks
 
 TUTORIAL = Path(__file__).parent / "tutorial"
@@ -39,15 +40,15 @@ LABELLED, HELD_OUT, NEW = 24, 8, 2
 CLICK_SD_VOXELS = 0.5  # of a hand that clicks
 LONGEST_OUTPUT = 40  # lines
 LONGEST_SIDE = 1000  # pixels of a picture
+LARGEST_BYTES = 190_000
 PROGRESS = re.compile(r"\d+%\||^[\w ]+: [\d.]+\w? of [\d.]+\w? .*\d\d:\d\d|, \d\d:\d\d")
 OUTPUTS = Path("script_output")
-FIRST, TUNED = (OUTPUTS / "jaw_location" / name for name in ("first", "tuned"))
-EVALUATION = OUTPUTS / "evaluations" / "tuned"
+FIRST, TUNED, CLICKED = (OUTPUTS / "jaw_location" / n for n in ("first", "tuned", "clicked"))
+EVALUATION, OF_CLICKED = (OUTPUTS / "evaluations" / n for n in ("tuned", "clicked"))
+LOCATIONS = OUTPUTS / "locations"
 STUDY = OUTPUTS / "tuning" / "curriculum"
 SERVER = "jawloc ui"  # runs until it is stopped
-SCAN_PICTURE = Path("scan.png")
 PICTURES = {
-    "scan.png": SCAN_PICTURE,
     "val_heatmap_example.png": FIRST / "val_heatmap_example.png",
     "curriculum.png": FIRST / "curriculum.png",
     "losses.png": FIRST / "losses.png",
@@ -61,7 +62,9 @@ PICTURES = {
     "success.png": EVALUATION / "success.png",
     "trust.png": EVALUATION / "trust.png",
     "bias.png": EVALUATION / "bias.png",
-    "located.png": OUTPUTS / "locations" / "pictures" / "fish_32.png",
+    "located.png": LOCATIONS / "pictures" / "fish_32.png",
+    "clicked_heatmap_pred.png": CLICKED / "val_heatmap_pred.png",
+    "clicked_success.png": OF_CLICKED / "success.png",
 }
 
 
@@ -179,26 +182,29 @@ def make_pages(folder: Path, pages: tuple[str, ...] = PAGES) -> None:
                 page.write_text(text, encoding="utf-8")
                 printed = ""
     IMAGES.mkdir(exist_ok=True)
-    draw_first_scan(folder / SCAN_PICTURE)
+    draw_files(folder)
     for picture, path in PICTURES.items():
         if (folder / path).exists():
             copy_picture(folder / path, IMAGES / picture)
 
 
-def draw_first_scan(path: Path) -> None:
-    """Draw the first of the tutorial's scans, and its mask."""
-    scan = make_phantom(0, SHAPE)
-    assert scan.mask is not None
-    centre = np.argwhere(scan.mask).mean(0)
-    figure = plot_slices(
-        scan.image,
-        centre=centre,
-        title=f"A scan and its mask\n{fish(0)}, a phantom",
-        points={"centroid of the mask": centre},
-        spacing_mm_zyx=scan.grid.spacing_mm_zyx,
-        mask=scan.mask,
-    )
-    save_figure(figure, path)
+def draw_files(folder: Path) -> None:
+    """Draw what goes in and what comes out, from the files."""
+    new = LOCATIONS / "markups" / "fish_32.mrk.json", LOCATIONS / "imgs" / "fish_32.nrrd"
+    figures = {
+        "files": lambda: tutorial_pictures.draw_files(folder),
+        "labelled": lambda: tutorial_pictures.draw_labelled(folder / "dicoms/labelled/fish_00.dcm"),
+        "split": lambda: tutorial_pictures.draw_split(folder),
+        "reopened": lambda: tutorial_pictures.draw_reopened(
+            folder / "new" / "fish_32.nrrd", *(folder / path for path in new)
+        ),
+        "click": lambda: tutorial_pictures.draw_click(folder),
+        "clicked": lambda: tutorial_pictures.draw_clicked(folder / "dicoms/clicked"),
+    }
+    for name, draw in figures.items():
+        with rc_context(STYLE):
+            save_figure(draw(), folder / f"{name}.png")
+        copy_picture(folder / f"{name}.png", IMAGES / f"{name}.png")
 
 
 def copy_picture(source: Path, target: Path) -> None:
@@ -207,8 +213,11 @@ def copy_picture(source: Path, target: Path) -> None:
         picture = picture.convert("RGB")
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     way = Image.Quantize.MAXCOVERAGE  # which keeps the colours of small parts
-    picture = picture.quantize(256, way, kmeans=1, dither=Image.Dither.NONE)
-    picture.save(target, optimize=True)
+    for colours in (256, 128, 64, 32):  # noise makes a file large
+        few = picture.quantize(colours, way, kmeans=1, dither=Image.Dither.NONE)
+        few.save(target, optimize=True)
+        if target.stat().st_size < LARGEST_BYTES:
+            break
 
 
 if __name__ == "__main__":

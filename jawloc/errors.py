@@ -77,6 +77,8 @@ class DiskFullError(OSError):
 
     def __init__(self, path: Path, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._numbers = needed_bytes, free_bytes
+        self._path = path
         self.sentence = (
             f"{path.parent}: the disk is full; {path.name} needs {as_size(needed_bytes)}, and "
             f"{as_size(free_bytes)} are free"
@@ -84,6 +86,9 @@ class DiskFullError(OSError):
 
     def __str__(self) -> str:
         return self.sentence
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._path, *self._numbers)  # else it could not be sent by a worker
 
 
 def as_size(number: int) -> str:

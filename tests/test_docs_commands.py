@@ -27,7 +27,7 @@ CHECKOUT = Path(__file__).parents[1]
 FIRST = ["docs/tutorial/index.md", "docs/tutorial/points.md", "README.md", "docs/training.md"]
 OTHERS = sorted(path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "docs").rglob("*.md"))
 PAGES = [*FIRST, *(page for page in OTHERS if page not in FIRST)]
-# The beginning of a command -> why it is not run here.
+# The beginning of a command, or with a $ all of it -> why it is not run here.
 NOT_RUN = {
     "pip install": "installs; .ci/run does it",
     "pytest": ".ci/run does it",
@@ -44,12 +44,16 @@ NOT_RUN = {
     "jawloc-train --model-name best-curriculum": "the tutorial's tuned with another name",
     "jawloc-train --model-name my_folds --folds": "tests/workflows/test_cross_validate.py",
     "jawloc-train --model-name lab_network": "slow: tests/workflows/test_train.py",
+    "jawloc review script_output/locations$": "a window: tests/viewer/test_review_window.py",
     "jawloc dicoms images/ script_output/locations/review.csv": "needs a person's decisions: "
     "tests/scans/points/test_review.py",
     "torchrun": "several processes: tests/training/test_distributed.py",
     "docker": "needs Docker: tests/test_containers.py runs the steps",
     "apptainer": "needs Apptainer: tests/test_containers.py runs the steps",
     "sbatch": "needs Slurm",
+    "python experiments/cluster/slurm.py": "needs Slurm",
+    "jawloc locate my_locator scans/ --workers": "starts workers: tests/workflows/cluster",
+    "jawloc locate my_locator scans/ --scheduler": "needs a scheduler: tests/workflows/cluster",
     "jawloc-tune --trials 100 --storage": "needs PostgreSQL: tests/workflows/tune/test_database.py",
 }
 PICTURES = [
@@ -197,7 +201,7 @@ def test_every_command_in_the_pages_runs(project, jawloc, no_pictures_at_all):
             elif block.language == "python":
                 failed.append(run_python(block.text, project))
             for command in commands(block) if block.language == "bash" else ():
-                reasons = {start for start in NOT_RUN if command.line.startswith(start)}
+                reasons = {start for start in NOT_RUN if f"{command.line}$".startswith(start)}
                 used |= reasons
                 check_settings(command.words)
                 if not reasons and command.line not in done:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jawloc import __version__
 from jawloc.cli.about import doctor, info
+from jawloc.cli.cluster import cluster_options, scheduler_option, takes_cluster
 from jawloc.cli.evaluate import evaluate
 from jawloc.cli.locate import locate
 from jawloc.cli.options import (
@@ -30,6 +31,9 @@ from jawloc.cli.options import (
 from jawloc.cli.review import review
 from jawloc.cli.scans import cache, dicoms
 from jawloc.errors import InputError
+
+if TYPE_CHECKING:
+    from jawloc.workflows.cluster import ClusterOptions
 
 # Read when torch is loaded. Threads that wait by spinning starve each other as soon as another
 # program wants a core (measured: a training step 15 times slower); waiting asleep costs nothing.
@@ -84,6 +88,7 @@ def jawloc() -> None:
 )
 @takes_settings
 @setting("--no-shrink-heatmap", is_flag=True, help="Keep sigma at its initial value.")
+@takes_cluster
 @repeat("--resume", is_flag=True, help="Continue an interrupted run of this name.")
 @repeat("--overwrite", is_flag=True, help="Replace the model of this name.")
 def train(
@@ -96,6 +101,7 @@ def train(
     no_shrink_heatmap: bool,
     resume: bool,
     overwrite: bool,
+    cluster: ClusterOptions | None,
 ) -> None:
     """Train a locator on labelled scans, and report its errors.
 
@@ -103,6 +109,7 @@ def train(
     Examples:
       jawloc-train --demo
       jawloc-train --model-name my_locator --folds 5
+      jawloc-train --model-name my_locator --folds 5 --scheduler tcp://10.0.0.1:8786
       jawloc-train --model-name my_locator --set curriculum.threshold=0.4 --overwrite
       jawloc-train --model-name second --corrections script_output/locations/review.csv
     """
@@ -110,6 +117,8 @@ def train(
         raise InputError("--resume goes on with a run and --overwrite replaces it; give only one")
     if demo and (settings.experiment is not None or settings.config_path != DEFAULT_CONFIG):
         raise InputError("--demo has settings of its own; change them with --set, not with a file")
+    if cluster is not None and folds is None:
+        raise InputError("--scheduler and --workers train folds at once; give --folds, too")
     if folds is not None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError("--folds trains fold after fold in one process: not by torchrun")
@@ -129,7 +138,7 @@ def train(
     flags: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
     with distributed_training() as processes:
         if demo:
-            flags |= {"folds": folds, "processes": processes}
+            flags |= {"folds": folds, "processes": processes, "cluster": cluster}
             result = run_demo(Path.cwd(), model_name, (*settings.overrides, *more), **flags)
         else:
             config = settings.load_for_scans(*more)
@@ -137,7 +146,7 @@ def train(
             if folds is None:
                 result = run_training(config, name, processes=processes, **flags)
             else:
-                result = run_cross_validation(config, name, folds, **flags)
+                result = run_cross_validation(config, name, folds, cluster=cluster, **flags)
     if result is not None:
         click.echo(str(result))
 
@@ -165,6 +174,7 @@ def train(
     "folder]",
 )
 @study_option("--workers", default=1, help="Number of processes that share the study.")
+@scheduler_option
 @study_option(
     "--timeout",
     type=float,
@@ -196,6 +206,7 @@ def tune(
     timeout: float | None,
     epochs: int | None,
     settings: SettingsOptions,
+    scheduler: str | None,
     **options: Any,
 ) -> None:
     """Search for better settings in a study of many trainings.
@@ -213,13 +224,16 @@ def tune(
         raise InputError(f"--epochs: at least 1; received {epochs}")
     if more and any(text.partition("=")[0].strip() == "num_epochs" for text in settings.overrides):
         raise InputError("--epochs sets num_epochs; give only one of --epochs and --set")
+    if scheduler is not None and options["workers"] != 1:
+        raise InputError("--scheduler has workers of its own; give no --workers with it")
+    cluster = cluster_options(scheduler)
     study = StudyConfig(
         name=space_path.stem if name is None else name,
         timeout_seconds=None if timeout is None else 3600 * timeout,
         **options,  # trials, storage, workers, sampler, folds, pruner
     )
     space = read_space(space_path)
-    click.echo(str(tune(settings.load_for_scans(*more), space, study)))
+    click.echo(str(tune(settings.load_for_scans(*more), space, study, cluster)))
 
 
 @jawloc.command(cls=Command)

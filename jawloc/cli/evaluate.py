@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jawloc.cli.cluster import takes_cluster
 from jawloc.cli.options import (
     FILE_OR_FOLDER,
     Command,
@@ -65,6 +66,7 @@ registry = option_under("Model registry")
     help="Register the model, and make it the champion if it beats the present champion on these "
     "scans.",
 )
+@takes_cluster
 @config_option
 def evaluate(
     model: str,
@@ -90,6 +92,7 @@ def evaluate(
       jawloc evaluate my_locator dicoms/new_scans --radius 0.2 --radius 0.5
       jawloc evaluate my_locator dicoms/new_scans --promote
       jawloc evaluate my_locator images/ masks/
+      jawloc evaluate my_locator dicoms/new_scans --workers 4
     """
     if not all(0 < radius < float("inf") for radius in radii):
         received = ", ".join(f"{radius:g}" for radius in radii)
@@ -106,7 +109,7 @@ def evaluate(
         radii=radii,
         register=register or promote,
         promote=promote,
-        **options,  # model_options, device, pictures
+        **options,  # model_options, device, pictures, cluster
     )
     result = evaluate_model(request, _list(scans, series, folder))
     click.echo(str(result))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jawloc.cli.cluster import takes_cluster
 from jawloc.cli.options import (
     FILE_OR_FOLDER,
     Command,
@@ -24,6 +25,7 @@ from jawloc.errors import InputError
 if TYPE_CHECKING:
     from jawloc.inference.locator import Locator
     from jawloc.inference.models import ModelOptions
+    from jawloc.workflows.cluster import ClusterOptions
 
 DEFAULT_OUTPUT = Path("script_output") / "locations"
 output = option_under("Output")
@@ -55,6 +57,7 @@ repeat = option_under("Interrupted and repeated runs")
     "--resume", is_flag=True, help="Skip scans that are done, and add the others to the tables."
 )
 @repeat("--overwrite", is_flag=True, help="Replace the tables in the output folder.")
+@takes_cluster
 @config_option
 def locate(
     model: str,
@@ -70,6 +73,7 @@ def locate(
     config_path: Path,
     model_options: ModelOptions,
     device: str,
+    cluster: ClusterOptions | None,
 ) -> None:
     """Find the jaw in SCANs with a trained MODEL.
 
@@ -81,6 +85,7 @@ def locate(
     Examples:
       jawloc locate my_locator scan.tif
       jawloc locate models:/jaw_locator@champion scans/ --crop-format nrrd --resume
+      jawloc locate my_locator scans/ --workers 4 --worker-memory 8GB
       jawloc locate lab.pth scans/ --network attention-unet --downsampled-size 512,128,128
     """
     if resume and overwrite:
@@ -105,7 +110,7 @@ def locate(
         pictures=not no_pictures,
         earlier=owners(rows),
     )
-    result = locate_scans(request, listed, rows)
+    result = locate_scans(request, listed, rows, cluster)
     click.echo(str(result))
     if result.failed:
         sys.exit(1)

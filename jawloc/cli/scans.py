@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from jawloc.cli.cluster import takes_cluster
 from jawloc.cli.options import (
     CONTEXT,
     FILE_OR_FOLDER,
@@ -24,6 +25,7 @@ from jawloc.errors import InputError
 
 if TYPE_CHECKING:
     from jawloc.scans.convert.conversion import Conversion
+    from jawloc.workflows.cluster import ClusterOptions
 
 MAX_NOTES = 5  # of a conversion that are printed
 conversion = option_under("Conversion")
@@ -46,6 +48,7 @@ conversion = option_under("Conversion")
 @option_under("Output")(
     "--dry-run", is_flag=True, help="List what would be written, and write nothing."
 )
+@takes_cluster
 def dicoms(
     images: Path,
     labels: Path,
@@ -54,6 +57,7 @@ def dicoms(
     spacing: str | None,
     series: tuple[str, ...],
     dry_run: bool,
+    cluster: ClusterOptions | None,
 ) -> None:
     """Pair IMAGES with LABELS, and write labelled DICOMs into OUT.
 
@@ -70,10 +74,11 @@ def dicoms(
       jawloc dicoms images/ masks/ dicoms/labelled --dry-run
       jawloc dicoms images/ masks/ dicoms/labelled --label-values 2,3 --spacing 0.021
       jawloc dicoms images/ clicked.csv dicoms/labelled
+      jawloc dicoms images/ masks/ dicoms/labelled --workers 4
     """
-    from jawloc.scans.convert import convert, plan_conversion
-    from jawloc.scans.convert.points import convert_points, holds_points, plan_point_conversion
-    from jawloc.scans.progress import Progress
+    from jawloc.scans.convert import plan_conversion
+    from jawloc.scans.convert.points import holds_points, plan_point_conversion
+    from jawloc.workflows.convert_scans import Converting, convert_scans
 
     values = None if label_values is None else _parse_label_values(label_values)
     rule = "--spacing: one positive number or three (z,y,x), in mm"
@@ -91,14 +96,7 @@ def dicoms(
         for item in todo:
             click.echo(f"would write {item.target} from {item.image} and {item.label}")
     else:
-        bar = Progress(todo, desc="dicoms", unit="scan", shown=bool(todo))
-        how: dict[str, Any] = {"spacing_mm_zyx": spacing_mm_zyx, "series": series}
-        done = [
-            convert_points(item, **how)
-            if item.points
-            else convert(item, label_values=values, **how)
-            for item in bar
-        ]
+        done = convert_scans(todo, Converting(values, spacing_mm_zyx, series), cluster)
         plan = [item for item in plan if item.skip_reason is not None] + done
     _report(sorted(plan, key=lambda item: item.scan_id), out, dry_run)
     if all(item.skip_reason and not item.target.exists() for item in plan):
@@ -144,18 +142,24 @@ def cache() -> None:
 
 @cache.command("build", cls=Command)
 @takes_settings
-def cache_build(settings: SettingsOptions) -> None:
+@takes_cluster
+def cache_build(settings: SettingsOptions, cluster: ClusterOptions | None) -> None:
     """Downsample the scans that are not in the cache yet.
 
     \b
-    Example:
+    Examples:
       jawloc cache build --set downsampled_dicom_size=[256,64,64]
+      jawloc cache build --scheduler tcp://10.0.0.1:8786
     """
     from jawloc.scans.cache import build_cache
+    from jawloc.workflows.cluster.client import open_cluster
     from jawloc.workflows.prepare_data import find_scans
 
     config = settings.load_for_scans()
-    report = build_cache(find_scans(config), config.cache, base=config.base)
+    with open_cluster(cluster) as opened:
+        elsewhere = None if opened is None else opened.elsewhere
+        scans = find_scans(config)
+        report = build_cache(scans, config.cache, base=config.base, elsewhere=elsewhere)
     click.echo(
         f"{len(report.cached)} scans in the cache: {report.built} built, "
         f"{report.refreshed} refreshed, {report.reused} already there"

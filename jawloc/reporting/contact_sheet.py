@@ -1,6 +1,6 @@
 """All located scans of a folder on one page, the most doubtful first: `contact_sheet.html`.
 
-The small pictures were drawn as each scan was located and lie in a folder of their own, so that a
+The thumbnails were drawn as each scan was located and lie in a folder of their own, so that a
 page for thousands of scans takes a moment, also after an interruption.
 """
 

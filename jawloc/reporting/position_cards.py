@@ -1,6 +1,6 @@
-"""Located positions as cards of a page: each with its small picture, embedded, and its facts.
+"""Located positions as cards of a page: each with its thumbnail, embedded, and its facts.
 
-The small pictures were drawn as each scan was located; the large ones stay files, to which links
+The thumbnails were drawn as each scan was located; the large ones stay files, to which links
 lead.
 """
 

@@ -1,6 +1,6 @@
 """The page on which a person decides about each located position: `review.html`.
 
-It is one file: the small pictures are in it, and links lead to the large ones beside it. The
+It is one file: the thumbnails are in it, and links lead to the large ones beside it. The
 decisions stay in the browser, until a button saves them as review.csv.
 """
 

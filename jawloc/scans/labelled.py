@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jawloc.errors import InputError
 from jawloc.scans.cache.files import is_cached_scan
+from jawloc.scans.convert.reviewed import is_review, reviewed_scans
 from jawloc.scans.dicom import DICOM_ENDINGS
 from jawloc.scans.listing import ListedScan, files_below, list_scans
 from jawloc.scans.reading import open_scan
@@ -19,19 +20,16 @@ def find_labelled_dicoms(
 ) -> list[Path]:
     """Return all DICOM files below the folders, at every depth, sorted by scan id.
 
-    Hidden files and folders, the folder `exclude` (the cache) and the one of corrected scans are
-    left out. Raise InputError if a folder does not exist or holds no DICOM file, or two files have
-    one scan id.
+    A review.csv stands for the labelled DICOMs that `reviewed_scans` makes of it. Hidden files and
+    folders, the folder `exclude` (the cache) and the one of `corrected` scans are left out. Raise
+    InputError if a folder does not exist or holds no DICOM file, another file is named, or two
+    files have one scan id.
     """
     found: dict[str, Path] = {}
     made = None if corrected is None else real_path(corrected)
     for folder in folders:
         if Path(folder).is_file():
-            raise InputError(
-                f"{folder}: dicom_dirs must name folders of labelled DICOMs; this is a file, and "
-                f"`jawloc dicoms IMAGES TABLE OUT` makes such a folder of a review.csv or another "
-                f"table of points"
-            )
+            folder = _folder_of_review(Path(folder))
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: a folder of scans must exist; there is no such folder")
         below = files_below(Path(folder), exclude)
@@ -48,6 +46,16 @@ def find_labelled_dicoms(
                     f"{path.stem}: two scans must not share an id (file name); {other} and {path}"
                 )
     return [found[scan_id] for scan_id in sorted(found)]
+
+
+def _folder_of_review(path: Path) -> Path:
+    if is_review(path):
+        return reviewed_scans(path)
+    raise InputError(
+        f"{path}: dicom_dirs must name folders of labelled DICOMs, or a review.csv of `jawloc "
+        f"review`; this is another file, and `jawloc dicoms IMAGES TABLE OUT` makes such a folder "
+        f"of a table of points"
+    )
 
 
 def list_labelled(named: Sequence[Path], *, exclude: Path | None = None) -> list[ListedScan]:

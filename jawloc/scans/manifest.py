@@ -58,6 +58,13 @@ def record_file(path: Path) -> None:
         return
 
 
+def record_names(folder: Path, names: Iterable[str]) -> None:
+    """Add files that will appear, by their names relative to the folder, to its list."""
+    known = written_files(folder)
+    if known is not None:
+        _write_names(folder, known.union(names))
+
+
 def written_files(folder: Path) -> set[str] | None:
     """Return the names of the files that jawloc wrote into a folder; None without a list.
 
@@ -84,7 +91,11 @@ def forget_files(folder: Path, names: Collection[str]) -> None:
 
 
 def _write(folder: Path, names: Iterable[str]) -> None:
-    kept = sorted(name for name in names if os.path.lexists(folder / name))
+    _write_names(folder, (name for name in names if os.path.lexists(folder / name)))
+
+
+def _write_names(folder: Path, names: Iterable[str]) -> None:
+    kept = sorted(names)
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_text("\n".join([_HEADER, *map(json.dumps, kept)]), encoding="utf-8")
 

@@ -7,10 +7,9 @@ fold that did not train on it; the networks of all folds together are the locato
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,37 +46,18 @@ from jawloc.training.checkpoint import (
 )
 from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
+from jawloc.workflows.cluster import ClusterOptions
+from jawloc.workflows.cluster.client import open_cluster
 from jawloc.workflows.compare_models import find_earlier_model, record_of, with_earlier_model
 from jawloc.workflows.describe_run import describe_folds, tag_inputs
-from jawloc.workflows.evaluate import evaluate_scans
+from jawloc.workflows.evaluate_scans import evaluate_scans
 from jawloc.workflows.fold_errors import out_of_fold_errors, summarise_corrected_folds
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
-from jawloc.workflows.train import Job, train_and_test
+from jawloc.workflows.train_folds import CrossValidation, FoldsToTrain, train_folds
 from jawloc.workflows.train_result import TrainResult, begun_before, finished_result, send_rest
 
 FOLDS = "folds"  # a param of the run, beside the settings
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """A cross-validation: its settings, the scans of each fold, and the folder of its results."""
-
-    name: str
-    config: Config
-    folds: tuple[Data, ...]  # the data of each
-    baselines: Mapping[str, PointFinder]
-    folder: Path
-    same: Mapping[str, object]  # what a resumed run must have in common
-
-    def folder_of(self, number: int) -> Path:
-        """Return the folder of a fold, counted from 1."""
-        return self.folder / f"fold_{number}"
-
-    def is_finished(self, number: int) -> bool:
-        """Return whether a fold, counted from 1, has its locator and no checkpoint left."""
-        fold = self.folder_of(number)
-        return (fold / f"{fold.name}.pth").is_file() and not (fold / CHECKPOINT).is_file()
 
 
 def run_cross_validation(
@@ -88,12 +68,14 @@ def run_cross_validation(
     overwrite: bool = False,
     resume: bool = False,
     baselines: Mapping[str, PointFinder] | None = None,
+    cluster: ClusterOptions | None = None,
 ) -> TrainResult:
     """Train every fold, evaluate all scans out of fold, and save the locator of all networks.
 
     Parameters
     ----------
     baselines : further ways to find the objects, reported beside the mean position
+    cluster : where the folds are trained; None: here, one after the other
 
     Raises
     ------
@@ -102,10 +84,10 @@ def run_cross_validation(
         process that writes into the same folder; before any slow work, and with nothing half-made
         left behind.
     """
-    how = {"overwrite": overwrite, "resume": resume}
+    how: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
     objects = list(config.cache.objects)
     with locked_run_folder(config.base, model_name, objects, folds=folds, **how) as folder:
-        return _run_in(folder, config, model_name, folds, baselines or {}, **how)
+        return _run_in(folder, config, model_name, folds, baselines or {}, cluster, **how)
 
 
 def _run_in(
@@ -114,6 +96,7 @@ def _run_in(
     model_name: str,
     folds: int,
     baselines: Mapping[str, PointFinder],
+    cluster: ClusterOptions | None,
     *,
     overwrite: bool,
     resume: bool,
@@ -140,14 +123,13 @@ def _run_in(
         _extend(work, run_id)
     unsent, logged = folder / UNSENT, {**config.compared_params(), FOLDS: folds}
     with (
+        open_cluster(cluster) as opened,
         tracked_run(config.base, model_name, params=logged, run_id=run_id, unsent=unsent) as run,
         run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_folds(run, work)
         tag_inputs(run, config, every[0], "cross-validation", device)
-        for number in range(1, folds + 1):
-            if not work.is_finished(number):
-                train_fold(run, work, number, keep_part=not replaces)
+        train_folds(FoldsToTrain(run.run_id, work, not replaces), opened)
         summary = evaluate_folds(run, work)
     (folder / CHECKPOINT).unlink()
     with suppress(ConnectionError):  # of folds that ended while it did not answer
@@ -166,30 +148,6 @@ def _extend(work: CrossValidation, run_id: str) -> None:
             f"and is now {now}"
         )
     save_folds_checkpoint(work.folder / CHECKPOINT, work.same, run_id)
-
-
-def train_fold(parent: TrackedRun, work: CrossValidation, number: int, *, keep_part: bool) -> None:
-    """Train and test one fold, as a run below the parent; or resume it."""
-    folder = work.folder_of(number)
-    data = work.folds[number - 1]
-    job = Job(f"{work.name} fold {number}", work.config, data, folder, work.baselines)
-
-    def mark_begun() -> None:
-        # not before the first epoch is whole: until then, an earlier model would come back
-        if not (work.folder / CHECKPOINT).is_file():
-            save_folds_checkpoint(work.folder / CHECKPOINT, work.same, parent.run_id)
-
-    train_and_test(
-        job,
-        choose_device(work.config.training.device),
-        time.perf_counter(),
-        overwrite=True,  # of what a fold may have left that can't be resumed
-        resume=(folder / CHECKPOINT).is_file(),
-        parent_run_id=parent.run_id,
-        label=f"fold {number} of {len(work.folds)}",
-        after_saving=mark_begun,
-        keep_part=keep_part,
-    )
 
 
 def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from jawloc.config import check_config
-from jawloc.inference.evaluate_scan import PointFinder
 from jawloc.phantom import brightest_spot, phantom_ids, write_phantoms
 from jawloc.reporting.folders.run_folder import locked_run_folder
 from jawloc.scans.cache import Example
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.splits import cross_validation_splits
+from jawloc.workflows.cluster import ClusterOptions
 from jawloc.workflows.cross_validate import run_cross_validation
 from jawloc.workflows.prepare_data import decide_size
 from jawloc.workflows.train import run_training
@@ -45,11 +45,13 @@ def run_demo(
     resume: bool = False,
     folds: int | None = None,
     processes: Processes = SINGLE_PROCESS,
+    cluster: ClusterOptions | None = None,
 ) -> TrainResult | None:
     """Make phantom scans in `dicoms/demo` (once) and train on them.
 
     Without a name, the demo replaces the outputs of the last demo. `folds` are those of a
-    cross-validation; None: a single training. Raise InputError as `run_training`.
+    cross-validation, trained on a `cluster` if there is one; None: a single training. Raise
+    InputError as `run_training`.
     """
     settings = {**DEMO_SETTINGS, "dicom_dirs": [str(base / DEMO_FOLDER)]}
     config = check_config(settings, base=base, source="--demo", overrides=overrides)
@@ -58,7 +60,6 @@ def run_demo(
     if folds is not None:
         cross_validation_splits(phantom_ids(DEMO_SCANS), folds, config.split)  # may refuse them
     how: dict[str, Any] = {"overwrite": replace, "resume": resume}
-    finders: dict[str, PointFinder] = {"brightest_spot": _brightest}
     with ExitStack() as claim:
         if processes.is_main:  # refuses a name that is taken
             objects = list(config.cache.objects)
@@ -66,9 +67,10 @@ def run_demo(
         with processes.main_process_first():
             write_phantoms(base / DEMO_FOLDER, DEMO_SCANS, DEMO_SHAPE, progress=processes.is_main)
         config = decide_size(config)
+        how["baselines"] = {"brightest_spot": _brightest}
         if folds is not None:
-            return run_cross_validation(config, name, folds, baselines=finders, **how)
-        return run_training(config, name, processes=processes, baselines=finders, **how)
+            return run_cross_validation(config, name, folds, cluster=cluster, **how)
+        return run_training(config, name, processes=processes, **how)
 
 
 def _brightest(example: Example) -> np.ndarray:

@@ -10,10 +10,10 @@ from typing import Any
 
 from jawloc.config import Config, check_config, load_config
 from jawloc.errors import InputError
-from jawloc.inference.comparison import counted
 from jawloc.inference.held_out_errors import HeldOutErrors, held_out_errors
 from jawloc.inference.locator import FORMATS, Locator, load_locator
 from jawloc.inference.models import file_digest
+from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.terminal_table import number, table_lines
 from jawloc.reporting.tracking.model_files import model_file
 from jawloc.training.checkpoint import read_weights_file
@@ -22,7 +22,7 @@ from jawloc.training.provenance import PURPOSES, Provenance, Purpose
 MOST_IDS = 6  # of the scans of one use
 USES: Mapping[Purpose, str] = {
     "train": "trained it",
-    "validation": "chose its weights",
+    "validation": "validated its training",
     "calibration": "calibrated radius and status",
     "test": "tested it",
 }
@@ -131,7 +131,7 @@ def _error_lines(errors: HeldOutErrors | None) -> list[str]:
         )
         if means
     ]
-    units = [unit.replace("_", " ").replace("full size", "full-size") for unit in errors.locator]
+    units = [UNIT_NAMES[unit] for unit in errors.locator]
     lines = table_lines(["mean radial error", *units], rows, indent=0)
     return [*lines, f"WARNING: {errors.warning()}"] if errors.warning() else lines
 

@@ -18,8 +18,9 @@ from jawloc.reporting.descriptions import (
     describe_training,
 )
 from jawloc.reporting.folders.own_files import own_run_names
-from jawloc.reporting.tracking.pages import describe, last_tiles, page_of
+from jawloc.reporting.tracking.pages import describe, last_thumbnails, page_of
 from jawloc.reporting.tracking.runs import TrackedRun
+from jawloc.reporting.tracking.views import KIND
 from jawloc.workflows.prepare_data import Data
 
 
@@ -34,7 +35,7 @@ def tag_inputs(
     keys = " ".join(sorted(example.key for example in data.examples.values()))
     run.tag(
         {
-            "kind": kind,
+            KIND: kind,
             "objects": ", ".join(config.cache.objects),
             "grid": "×".join(map(str, config.cache.shape_zyx)),
             "device": device.type,
@@ -60,7 +61,7 @@ def describe_finished(
     size = config.crop.crop_size
     crops = estimate_crops(tested.errors, data.examples, config.cache.objects, size)
     scans, files = _scans(config, data, "was trained"), own_run_names(folder)
-    shown = page_of(run), files, last_tiles(run)
+    shown = page_of(run), files, last_thumbnails(run)
     describe(run, describe_training(summary, scans, crops, size, *shown))
 
 

@@ -6,18 +6,16 @@ The steps of `jawloc evaluate` from top to bottom; a scan that fails is named in
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jawloc.errors import reason_of
 from jawloc.geometry import Shape
 from jawloc.inference.comparison import Decision, compare, lacking_specimens
-from jawloc.inference.evaluate_scan import ScanEvaluation, evaluate_scan
+from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.locator import Locator, load_locator
-from jawloc.inference.model_evaluation import Failure, ModelEvaluation
+from jawloc.inference.model_evaluation import ModelEvaluation
 from jawloc.inference.models import ModelOptions, file_digest, load_model
 from jawloc.reporting.evaluation_pictures import write_pictures
 from jawloc.reporting.evaluation_report import (
@@ -33,8 +31,11 @@ from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_fol
 from jawloc.reporting.tracking import registry
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES, model_file
 from jawloc.scans.atomic import is_file_name
-from jawloc.scans.listing import ListedScan, describe_failure
-from jawloc.scans.progress import Progress
+from jawloc.scans.listing import ListedScan
+from jawloc.workflows.cluster import ClusterOptions
+from jawloc.workflows.cluster.client import open_cluster
+from jawloc.workflows.cluster.tasks import Cluster
+from jawloc.workflows.evaluate_scans import evaluate_scans
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class EvaluateRequest:
     radii : of the successful detection rate; empty: the default ones
     pictures : how many of the worst scans are shown
     register, promote : `promote` implies `register`
+    cluster : where the scans are evaluated; None: in this process
     """
 
     model: str
@@ -64,6 +66,7 @@ class EvaluateRequest:
     pictures: int = 6
     register: bool = False
     promote: bool = False
+    cluster: ClusterOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,11 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
         If the store of the runs can't be reached.
     """
     folder = request.folder
-    with locked_output_folder(folder), model_file(request.model, request.base) as weights:
+    with (
+        open_cluster(request.cluster) as cluster,
+        locked_output_folder(folder),
+        model_file(request.model, request.base) as weights,
+    ):
         locator = load_model(weights, request.model_options, request.device)
         objects = request.model_options.objects or tuple(locator.objects)
         written = evaluation_names(objects, [scan.name for scan in scans])
@@ -121,7 +128,7 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
         run_id = None if locator.provenance is None else locator.provenance.run_id
         known = registry.find_model(request.base, request.model, weights, run_id)
         with present_champion(request) as champion:
-            evaluation = evaluate_locator(request, locator, known, objects, scans)
+            evaluation = evaluate_locator(request, locator, known, objects, scans, cluster)
             pictures = write_pictures(folder, locator, evaluation, request.pictures)
             write_report(folder, evaluation, pictures)  # even if the store can't be reached now
             shown = [path for of_object in pictures.values() for path in of_object]
@@ -130,7 +137,9 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
             )
             evaluation = replace(evaluation, run_id=known.run_id)
             decision = (
-                decide(request, known, champion, evaluation, scans) if request.register else None
+                decide(request, known, champion, evaluation, scans, cluster)
+                if request.register
+                else None
             )
         files = write_report(folder, evaluation, pictures, decision)
         registry.log_evaluation(request.base, known, {}, files)
@@ -155,10 +164,11 @@ def evaluate_locator(
     known: registry.KnownModel,
     objects: tuple[str, ...],
     scans: Sequence[ListedScan],
+    cluster: Cluster | None = None,
 ) -> ModelEvaluation:
     """Evaluate a locator on all scans."""
     crop_size = request.crop_size or locator.crop_size or request.default_crop_size
-    evaluated, failed = evaluate_scans(locator, scans, crop_size, objects, "evaluate")
+    evaluated, failed = evaluate_scans(locator, scans, crop_size, objects, "evaluate", cluster)
     return ModelEvaluation(
         model=request.model,
         digest=known.digest,
@@ -171,35 +181,6 @@ def evaluate_locator(
     )
 
 
-def evaluate_scans(
-    locator: Locator,
-    scans: Sequence[ListedScan],
-    crop_size: Shape,
-    objects: Sequence[str],
-    title: str,
-) -> tuple[list[ScanEvaluation], list[Failure]]:
-    """Evaluate scan after scan; one that fails doesn't stop the others.
-
-    A copy of a scan, whatever its name, is of that scan's specimen: it is no further evidence.
-    """
-    evaluated: list[ScanEvaluation] = []
-    failed: list[Failure] = []
-    with Progress(scans, desc=title, unit="scan") as bar:
-        for scan in bar:
-            try:
-                new = evaluate_scan(locator, scan, crop_size, objects)
-            except Exception as error:  # whatever is wrong with one scan
-                reason = reason_of(error, scan.path.name)
-                failed.append(Failure(scan.name, str(scan.path), reason))
-                bar.write(describe_failure(scan, reason), file=sys.stderr)
-                continue
-            for own in new:
-                copies = (e for e in evaluated if e.identity.is_same_image(own.identity))
-                specimen = next(copies, own).specimen
-                evaluated.append(replace(own, identity=replace(own.identity, specimen=specimen)))
-    return evaluated, failed
-
-
 # The registry
 
 
@@ -209,13 +190,14 @@ def decide(
     champion: Champion | None,
     evaluation: ModelEvaluation,
     scans: Sequence[ListedScan],
+    cluster: Cluster | None,
 ) -> Decision:
     """Register the model, and make it the champion if that was asked for and it is better."""
     if not evaluation.evaluated:
         return Decision(reason="no scan could be evaluated, so the model was not registered")
     verdict = Decision()
     if request.promote:
-        verdict = compare_with_champion(champion, evaluation, scans)
+        verdict = compare_with_champion(champion, evaluation, scans, cluster)
     version = registry.register(request.base, known)
     registered = f"the model is version {version.number} of {registry.REGISTERED}"
     reason = "; ".join(filter(None, (registered, verdict.reason)))
@@ -228,7 +210,10 @@ def decide(
 
 
 def compare_with_champion(
-    champion: Champion | None, evaluation: ModelEvaluation, scans: Sequence[ListedScan]
+    champion: Champion | None,
+    evaluation: ModelEvaluation,
+    scans: Sequence[ListedScan],
+    cluster: Cluster | None,
 ) -> Decision:
     """Evaluate the champion on the same scans, and decide whether the model takes its place."""
     if champion is None:
@@ -251,7 +236,12 @@ def compare_with_champion(
     if reason:
         return Decision(champion_before=before, reason=reason)
     theirs, _ = evaluate_scans(
-        champion.locator, scans, evaluation.crop_size, shared, f"champion (version {before})"
+        champion.locator,
+        scans,
+        evaluation.crop_size,
+        shared,
+        f"champion (version {before})",
+        cluster,
     )
     return _compare_fairly(before, evaluation, theirs)
 

@@ -7,34 +7,28 @@ written, a thread reads the next scan.
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jawloc.errors import DiskFullError, InputError, reason_of
+from jawloc.errors import reason_of
 from jawloc.geometry import voxels_to_lps_mm
 from jawloc.inference.crop import CropBox, crop_box_around, read_crop
 from jawloc.inference.crop_files import write_crop
 from jawloc.inference.exports import (
     FAILED,
     Row,
-    csv_text,
     failed_row,
-    json_text,
     located_row,
-    napari_text,
     slicer_text,
 )
 from jawloc.inference.locator import Localisation
-from jawloc.reporting.contact_sheet import write_contact_sheet
 from jawloc.reporting.figures import save_figure
 from jawloc.reporting.figures.location import location_picture
 from jawloc.reporting.figures.style import write_png
@@ -54,15 +48,29 @@ from jawloc.reporting.location_files import (
     thumbnail_of,
 )
 from jawloc.reporting.location_text import padding_note
+from jawloc.reporting.scene_files import write_scene
 from jawloc.reporting.text_files import write_text
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan, describe_failure
-from jawloc.scans.manifest import start_manifest
+from jawloc.scans.manifest import record_names, start_manifest
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, silhouettes
 from jawloc.scans.progress import Progress
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile
+from jawloc.workflows.cluster import ClusterOptions, Lost
+from jawloc.workflows.cluster.client import open_cluster
+from jawloc.workflows.cluster.tasks import Cluster
 from jawloc.workflows.locate_result import LocateResult
+from jawloc.workflows.writing_results import (
+    WritingError,
+    in_listed_order,
+    with_resume_hint,
+    write_sheet,
+    write_tables,
+    writing,
+)
+
+ToDo = tuple[ListedScan, str]  # a scan and its key
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,13 @@ class LocatedScan:
     projections: OrthogonalSlices | None  # of the image; None where no pictures are drawn
 
 
-def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Table) -> LocateResult:
-    """Locate scan after scan; the tables are complete after each.
+def locate_scans(
+    request: LocateRequest,
+    scans: Sequence[ListedScan],
+    table: Table,
+    cluster: ClusterOptions | None = None,
+) -> LocateResult:
+    """Locate scan after scan, or many at once on a cluster; the tables are complete after each.
 
     Parameters
     ----------
@@ -97,21 +110,23 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
     ------
     InputError
         If the folder can't be made or written to, its disk is full, another process writes into
-        it, or it holds a file of others that would be overwritten; before any work.
+        it, or it holds a file of others that would be overwritten; or the cluster can't be used;
+        before any work.
     OSError
-        If results can't be written any more; says how to go on.
+        If results can't be written any more, or the cluster is gone; says how to go on.
     KeyboardInterrupt
         Likewise.
     """
     table, padded = dict(table), False
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
-        _locked_folder(request, scans),
-        _with_resume_hint(request.folder, count, len(scans)),
+        open_cluster(cluster) as opened,
+        _locked_folder(request, scans, several=cluster is not None),
+        with_resume_hint(request.folder, count, len(scans)),
         Progress(total=len(scans), desc="locate", unit="scan") as bar,
     ):
 
-        def to_do() -> Iterator[tuple[ListedScan, str]]:
+        def to_do() -> Iterator[ToDo]:
             for scan in scans:
                 key = request.key(scan.path, scan.series)
                 if is_done(request, table.get(scan.name, []), key):
@@ -120,10 +135,8 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
                 else:
                     yield scan, key
 
-        for number, ((scan, key), reading) in enumerate(read_ahead(request, to_do())):
-            if number == 0 and not reading.done():
-                request.locator.warm_up()  # while the first scan is read
-            rows = table[scan.name] = locate_one(request, scan, key, reading.result)
+        for scan, rows in locate_each(request, to_do(), opened):
+            table = in_listed_order({**table, scan.name: rows}, scans)
             write_tables(request.folder, table)
             failed = rows[0].status == FAILED
             count["failed" if failed else "located"] += 1
@@ -139,9 +152,40 @@ def locate_scans(request: LocateRequest, scans: Sequence[ListedScan], table: Tab
     return LocateResult(**count, table=request.folder / TABLE, rows=every, sheet=sheet)
 
 
+def locate_each(
+    request: LocateRequest, to_do: Iterable[ToDo], cluster: Cluster | None
+) -> Iterator[tuple[ListedScan, list[Row]]]:
+    """Yield scans with their rows: here one after the other, on a cluster as they are done."""
+    if cluster is None:
+        for number, ((scan, key), reading) in enumerate(read_ahead(request, to_do)):
+            if number == 0 and not reading.done():
+                request.locator.warm_up()  # while the first scan is read
+            yield scan, locate_one(request, scan, key, reading.result)
+        return
+    items = list(to_do)
+    for number, rows in cluster.run(locate_task, replace(request, several=True), items):
+        scan, key = items[number]
+        if isinstance(rows, Lost):
+            about = {"path": str(scan.path), "model": request.model, "key": key}
+            rows = [failed_row(scan.name, f"{scan.path.name}: {rows.reason}", about)]
+        yield scan, rows
+
+
+def locate_task(request: LocateRequest, item: ToDo) -> list[Row]:
+    """Locate the objects in one scan, on a worker."""
+    scan, key = item
+    return locate_one(request, scan, key, lambda: read_downsampled(request, scan))
+
+
 @contextmanager
-def _locked_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Iterator[None]:
-    """Lock the folder of results, and start its list of the files that jawloc wrote."""
+def _locked_folder(
+    request: LocateRequest, scans: Sequence[ListedScan], *, several: bool
+) -> Iterator[None]:
+    """Lock the folder of results, and start its list of the files that jawloc wrote.
+
+    `several`: processes will write, perhaps on several machines, whose lines in the list of a
+    network drive might overwrite each other; so all names are in it before they begin.
+    """
     written = {
         *TABLES,
         CONTACT_SHEET,
@@ -152,12 +196,16 @@ def _locked_folder(request: LocateRequest, scans: Sequence[ListedScan]) -> Itera
         refuse_foreign(request.folder, "--output-dir", written.__contains__, own)
         make_folders(request)
         start_manifest(request.folder, own)
+        if several:
+            record_names(request.folder, written)
         yield
+        if several:  # scans may have failed
+            start_manifest(request.folder)
 
 
 def read_ahead(
-    request: LocateRequest, scans: Iterable[tuple[ListedScan, str]]
-) -> Iterator[tuple[tuple[ListedScan, str], Future[ReadScan]]]:
+    request: LocateRequest, scans: Iterable[ToDo]
+) -> Iterator[tuple[ToDo, Future[ReadScan]]]:
     """Yield scans, with their keys, and what is read of each: the next one's while one is used."""
     reader, before = ThreadPoolExecutor(1, "reader"), None
     try:
@@ -187,15 +235,16 @@ def locate_one(
             write_object(request, located, index, names)
         about["seconds"] = round(time.perf_counter() - started, 3)
         rows = [row_of(located, index, {**about, **names}) for index, names in enumerate(files)]
-        with _writing():
+        with writing():
             write_text(request.markups(listed.name), slicer_text(rows))
+            write_scene(request, rows, located.windows, located.scan)
         return rows
-    except _WritingError:
+    except WritingError:
         with suppress(OSError):  # the list of files that is not shortened then is, by --resume
             remove_files(request, listed.name)
         raise
     except Exception as error:  # a night's list must not end with one scan, whatever is wrong
-        with _writing():
+        with writing():
             remove_files(request, listed.name)
         about["seconds"] = round(time.perf_counter() - started, 3)
         return [failed_row(listed.name, reason_of(error, listed.path.name), about)]
@@ -233,7 +282,7 @@ def write_object(
     """Write the crop and the picture of one object."""
     crop_file, picture_file = files["crop_file"], files["picture_file"]
     found, window, grid = located.found[index], located.windows[index], located.scan.grid
-    with _writing():
+    with writing():
         if crop_file is not None:
             write_crop(request.folder / crop_file, located.crops[index], window, located.scan)
         if picture_file is not None and (sides := located.projections) is not None:
@@ -249,54 +298,3 @@ def row_of(located: LocatedScan, index: int, about: Mapping[str, Any]) -> Row:
     found, window, scan = located.found[index], located.windows[index], located.scan
     lps = voxels_to_lps_mm(np.asarray(found.point_voxels), scan.grid, scan.read_placement())
     return located_row(found, window, None if lps is None else lps.tolist(), about)
-
-
-def write_tables(folder: Path, table: Table) -> None:
-    """Write the tables of all scans, each whole or not at all."""
-    rows = [row for of_scan in table.values() for row in of_scan]
-    with _writing():
-        write_text(folder / "locations.json", json_text(rows))
-        write_text(folder / "napari_points.csv", napari_text(rows))
-        write_text(folder / TABLE, csv_text(rows))  # the last, since it says what is done
-
-
-def write_sheet(request: LocateRequest, table: Table) -> Path | None:
-    """Write the page that shows every scan of the table; None without pictures."""
-    if not request.pictures:
-        return None
-    with _writing():
-        rows = [row for of_scan in table.values() for row in of_scan]
-        return write_contact_sheet(request.folder, rows, request.model)
-
-
-class _WritingError(OSError):
-    """Results can't be written: unlike a scan that can't be read, this ends the work."""
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except DiskFullError as error:  # says which folder, and how much it needs
-        raise _WritingError(error.errno, str(error)) from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # which no other scan need be
-            raise InputError(
-                "the names of a scan's results must not be too long for the disk; they would be, "
-                "of this scan or one of its objects"
-            ) from error
-        raise _WritingError(error.errno, error.strerror or str(error)) from error
-
-
-@contextmanager
-def _with_resume_hint(folder: Path, count: Mapping[str, int], total: int) -> Iterator[None]:
-    try:
-        yield
-    except (_WritingError, KeyboardInterrupt) as error:
-        ended = sum(n for what, n in count.items() if what != "flagged")
-        done = f"{ended} of {total} scans are done; the same command with --resume"
-        if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"interrupted; {done} goes on") from None
-        raise OSError(
-            f"{folder}: results can't be written ({error.strerror}); {done} goes on once they can"
-        ) from error

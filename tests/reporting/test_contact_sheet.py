@@ -1,4 +1,4 @@
-"""The page of all located scans, and its small pictures."""
+"""The page of all located scans, and its thumbnails."""
 
 from __future__ import annotations
 

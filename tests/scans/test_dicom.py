@@ -627,7 +627,7 @@ def test_folders_inside_each_other_find_a_file_once(tmp_path):
 
 def test_missing_folder_is_refused(tmp_path):
     (tmp_path / "review.csv").touch()
-    with pytest.raises(InputError, match=r"this is a file, .*`jawloc dicoms IMAGES TABLE OUT`"):
+    with pytest.raises(InputError, match=r"this is another file, .*`jawloc dicoms IMAGES TABLE"):
         find_labelled_dicoms([tmp_path / "review.csv"])
     with pytest.raises(InputError, match=r"nowhere: .*no such folder"):
         find_labelled_dicoms([tmp_path / "nowhere"])

@@ -336,7 +336,7 @@ def test_an_interruption_between_folds_loses_nothing(quick, jawloc, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(cross_validation, "evaluate_folds", interrupted)
         assert jawloc("train", "--folds", "2").exit_code == 130
-    monkeypatch.setattr(cross_validation, "train_fold", interrupted)
+    monkeypatch.setattr("jawloc.workflows.train_folds.train_fold", interrupted)
     assert jawloc("train", "--folds", "2", "--resume").exit_code == 0
     assert summary(outputs(quick))["folds"] == 2
 

@@ -1,4 +1,4 @@
-"""A small picture of a position in the whole scan, drawn in milliseconds: hundreds fit on a page.
+"""A thumbnail: a position in the whole scan, drawn in milliseconds: hundreds fit on a page.
 
 Volumes and points come in as (z, y, x); here they are reordered, because a screen is (x, y).
 """

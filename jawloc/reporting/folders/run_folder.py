@@ -80,6 +80,7 @@ def locked_output_folder(folder: Path) -> Iterator[None]:
         with exclusive_lock(lock_path(folder), f"--output-dir: {folder}"):
             _remove_temporaries(folder)
             yield
+            _remove_temporaries(folder)  # of workers that were killed
 
 
 def lock_path(folder: Path) -> Path:

@@ -1,4 +1,7 @@
-"""Pictures in a run's image grid, which MLflow knows by their file names alone."""
+"""Tiles, the pictures in a run's image grid, which MLflow knows by their file names alone.
+
+MLflow stores each twice: as it is, and as a thumbnail of at most 256 pixels, which the grid shows.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ COMPRESSED = "+compressed."  # of each picture's two files, the one that is writ
 
 
 def last_thumbnails(client: MlflowClient, run_id: str) -> list[str]:
-    """Return the path of each row's last small picture among the artifacts, by the rows' names."""
+    """Return the path of each row's last thumbnail among the artifacts, by the rows' names."""
     last: dict[str, tuple[int, str]] = {}
     for file in client.list_artifacts(run_id, FOLDER):
         row, _, rest = file.path.partition("+step+")

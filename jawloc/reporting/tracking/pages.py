@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from jawloc.reporting.tracking.images import last_thumbnails
+from jawloc.reporting.tracking import images
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.reporting.tracking.spool import STORE_ERRORS
 from jawloc.reporting.tracking.store import briefly
@@ -22,10 +22,10 @@ def page_of(run: TrackedRun) -> str | None:
     return None
 
 
-def last_tiles(run: TrackedRun) -> list[str]:
-    """Return the paths of the image grid's last small pictures; none if the store fails."""
+def last_thumbnails(run: TrackedRun) -> list[str]:
+    """Return the paths of the image grid's last thumbnails; none if the store fails."""
     with suppress(*STORE_ERRORS), briefly():
-        return last_thumbnails(run.client, run.run_id)
+        return images.last_thumbnails(run.client, run.run_id)
     return []
 
 

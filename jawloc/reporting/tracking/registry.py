@@ -24,6 +24,7 @@ from jawloc.reporting.tracking.store import (
     logged_models,
     named_model,
 )
+from jawloc.reporting.tracking.views import KIND
 
 REGISTERED, CHAMPION = "jaw_locator", "champion"
 WEIGHTS_TAG = "jawloc.weights_sha256"
@@ -119,7 +120,7 @@ def log_evaluation(
     with ExitStack() as stack:
         if known.run_id is None:
             params = {"model": known.name}
-            tags = {WEIGHTS_TAG: known.digest, "kind": "evaluation"}
+            tags = {WEIGHTS_TAG: known.digest, KIND: "evaluation"}
             run = stack.enter_context(tracked_run(root, known.name, params=params, tags=tags))
         else:  # the run has ended, and keeps its status
             run = TrackedRun(stack.enter_context(connected(root)), known.run_id)

@@ -15,7 +15,10 @@ from typing import Any
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Experiment
 
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training models
+PAGES_KIND = {"mlflow.experimentKind": "custom_model_development"}  # those for training models
+# The tags by which the views and the pages' filters find runs: what a run is, and of a study and
+# its trials, whose they are and how they ended.
+KIND, STUDY, STATE = "kind", "optuna.study", "optuna.state"
 VIEW = "mlflow.sharedViewState."  # begins a view's tag; its id follows
 # Of a page's address: MLflow's menu shows what training models needs. Without it, the menu is that
 # for language models, whatever the kind of the experiment, until the user changes it.
@@ -29,7 +32,7 @@ COLUMNS = (
     *("metrics.`out_of_fold/error_mm`", "metrics.`evaluation_error_mm_mean`"),
     *("metrics.`validation_error_mm`", "metrics.`objective_error_voxels`"),
     *("params.`curriculum.threshold`", "params.`curriculum.minimum_sigma`"),
-    *("params.`learning_rate`", "tags.`kind`", "tags.`objects`", "tags.`grid`"),
+    *("params.`learning_rate`", f"tags.`{KIND}`", "tags.`objects`", "tags.`grid`"),
 )
 # The charts of the view of heatmaps, and the metrics beside them.
 PICTURES = ("heatmap/val", "heatmap/train")
@@ -47,7 +50,7 @@ def describe_experiment(client: MlflowClient, known: Experiment) -> None:
     A store in which this user may not change experiments keeps its own.
     """
     wanted = {
-        **({} if known.tags.keys() & KIND.keys() else KIND),
+        **({} if known.tags.keys() & PAGES_KIND.keys() else PAGES_KIND),
         VIEW + RESULTS: _view("Results", {"selectedColumns": list(COLUMNS)}),
         VIEW + HEATMAPS: _view("Heatmaps and curriculum", _heatmap_charts()),
     }
@@ -65,13 +68,13 @@ def save_study_view(
     view_id = "study-" + re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):x}", study)
     chart = {"type": "PARALLEL", "selectedParams": list(settings), "selectedMetrics": [error]}
     state = {
-        "searchFilter": f"tags.`optuna.study` = '{study}' AND tags.kind = 'trial'",
+        "searchFilter": f"tags.`{STUDY}` = '{study}' AND tags.{KIND} = 'trial'",
         "orderByKey": f"metrics.`{error}`",
         "orderByAsc": True,
         "selectedColumns": [
             f"metrics.`{error}`",
             *(f"params.`{setting}`" for setting in settings),
-            "tags.`optuna.state`",
+            f"tags.`{STATE}`",
         ],
         **_charts("Trials", [{**chart, "showAllRuns": True}], columns=1, height=420),
     }

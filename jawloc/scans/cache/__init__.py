@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +26,12 @@ from jawloc.scans.atomic import free_bytes, make_writable, refuse_links, size_of
 from jawloc.scans.cache.examples import Example as Example
 from jawloc.scans.cache.examples import ExampleFile as ExampleFile
 from jawloc.scans.cache.examples import open_example as open_example
-from jawloc.scans.cache.files import read_cached, write_cached
-from jawloc.scans.cache.jobs import Job, complaints_of, labels_found, usable_record
+from jawloc.scans.cache.files import CacheRecord, read_cached, write_cached
+from jawloc.scans.cache.jobs import Job, complaints_of, labels_found, labels_of_pair, usable_record
 from jawloc.scans.cache.jobs import largest_size as largest_size
 from jawloc.scans.cache.layout import CacheConfig as CacheConfig
 from jawloc.scans.cache.layout import absolute, cache_folder, cached_paths, leftovers, lock_path
-from jawloc.scans.cache.workers import worker_threads
+from jawloc.scans.cache.workers import Elsewhere, worker_threads
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import Downsampled, downsample
 from jawloc.scans.labels import objects_shown, refuse_without_objects
@@ -62,6 +62,7 @@ def build_cache(
     progress: bool = True,
     check: Callable[[Sequence[frozenset[str]]], None] = lambda _: None,
     anew: bool = False,
+    elsewhere: Elsewhere | None = None,
 ) -> CacheReport:
     """Bring the cached files of some full-size labelled DICOMs up to date.
 
@@ -72,6 +73,7 @@ def build_cache(
     check : is called with the names of the objects that each scan shows, and may raise an
         InputError, before any scan is downsampled
     anew : make every file again, also those that seem to be right
+    elsewhere : works on the scans in other processes; None: threads of this one do
 
     Raises
     ------
@@ -91,14 +93,20 @@ def build_cache(
     with worker_threads(config.n_workers, len(jobs)) as pool:
         how: dict[str, Any] = {"total": len(jobs), "unit": "scan", "shown": progress, "brief": True}
         records = list(Progress(pool.map(usable_record, jobs), desc="checking the cache", **how))
-        found = list(Progress(pool.map(labels_found, jobs, records), desc="checking labels", **how))
+        looked_at = _labels_of_all(pool, jobs, records, elsewhere)
+        found = list(Progress(looked_at, desc="checking labels", **how))
         _refuse(complaints_of([e for e in found if isinstance(e, InputError)], jobs))
         check([objects_shown(v, config.objects) for v in found if isinstance(v, frozenset)])
         to_do = [job for job, record in zip(jobs, records, strict=True) if record is None]
-        made = _build_all(pool, to_do, folder, progress) if to_do else Counter()
+        made = _build_all(pool, to_do, folder, progress, elsewhere) if to_do else Counter()
     written = made["built"] + made["refreshed"]
     reused = len(jobs) - written
     return CacheReport(tuple(cached), made["built"], made["refreshed"], reused, written)
+
+
+# What was done with a file, or why nothing could be; None where another process is making it.
+Outcome = str | InputError | None
+_Run = Callable[[Sequence[Job], float], Iterator[tuple[Job, Outcome]]]
 
 
 class _Stopped(Exception):
@@ -110,8 +118,35 @@ def _refuse(complaints: Sequence[str]) -> None:
         raise InputError("\n".join(complaints))
 
 
+def _labels_of_all(
+    pool: ThreadPoolExecutor,
+    jobs: Sequence[Job],
+    records: Sequence[CacheRecord | None],
+    elsewhere: Elsewhere | None,
+) -> Iterator[frozenset[int | str] | InputError]:
+    """Return what `labels_found` says of each scan, in their order."""
+    if elsewhere is None:
+        return pool.map(labels_found, jobs, records)
+    names, pairs = [job.source.name for job in jobs], list(zip(jobs, records, strict=True))
+    return _in_order(elsewhere(labels_of_pair, pairs, names))
+
+
+def _in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+    early: dict[int, Any] = {}
+    count = 0
+    for number, result in results:
+        early[number] = result
+        while count in early:
+            yield early.pop(count)
+            count += 1
+
+
 def _build_all(
-    pool: ThreadPoolExecutor, jobs: Sequence[Job], folder: Path, progress: bool
+    pool: ThreadPoolExecutor,
+    jobs: Sequence[Job],
+    folder: Path,
+    progress: bool,
+    elsewhere: Elsewhere | None,
 ) -> Counter[str]:
     """Make the missing files; scans that can't be used are reported after the others are done."""
     _refuse_full_disk(jobs, folder)
@@ -136,7 +171,9 @@ def _build_all(
 
     with bar:
         try:
-            return _run_all(pool, jobs, advance)
+            if elsewhere is None:
+                return _run_all(jobs, partial(_in_threads, pool, advance))
+            return _run_all(jobs, partial(_in_processes, elsewhere, advance))
         except BaseException:
             stop.set()
             raise
@@ -152,25 +189,57 @@ def _refuse_full_disk(jobs: Sequence[Job], folder: Path) -> None:
         )
 
 
-def _run_all(
-    pool: ThreadPoolExecutor, jobs: Sequence[Job], advance: Callable[[Job, float], None]
-) -> Counter[str]:
+def _run_all(jobs: Sequence[Job], run: _Run) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     complaints: list[str] = []
     # Files that another process is making now come last: it may finish them meanwhile.
     for patience in (0.0, float("inf")):
-        work = partial(_bring_up_to_date, advance=advance, patience_seconds=patience)
-        futures = {pool.submit(work, job): job for job in jobs}
-        jobs = []
-        for future in as_completed(futures):
-            try:
-                outcomes[future.result()] += 1
-            except Timeout:
-                jobs.append(futures[future])
-            except InputError as error:
-                complaints.append(str(error))
+        busy: list[Job] = []
+        for job, outcome in run(jobs, patience) if jobs else ():
+            if outcome is None:
+                busy.append(job)
+            elif isinstance(outcome, InputError):
+                complaints.append(str(outcome))
+            else:
+                outcomes[outcome] += 1
+        jobs = busy
     _refuse(complaints)
     return outcomes
+
+
+def _in_threads(
+    pool: ThreadPoolExecutor,
+    advance: Callable[[Job, float], None],
+    jobs: Sequence[Job],
+    patience: float,
+) -> Iterator[tuple[Job, Outcome]]:
+    futures = {pool.submit(_outcome, job, patience, advance): job for job in jobs}
+    for future in as_completed(futures):
+        yield futures[future], future.result()
+
+
+def _in_processes(
+    elsewhere: Elsewhere,
+    advance: Callable[[Job, float], None],
+    jobs: Sequence[Job],
+    patience: float,
+) -> Iterator[tuple[Job, Outcome]]:
+    names = [job.source.name for job in jobs]
+    for number, outcome in elsewhere(partial(_outcome, patience=patience), jobs, names):
+        if outcome is not None:
+            advance(jobs[number], 1.0)
+        yield jobs[number], outcome
+
+
+def _outcome(
+    job: Job, patience: float, advance: Callable[[Job, float], None] = lambda *_: None
+) -> Outcome:
+    try:
+        return _bring_up_to_date(job, advance, patience)
+    except Timeout:
+        return None
+    except InputError as error:
+        return error
 
 
 def _bring_up_to_date(

@@ -75,6 +75,11 @@ def labels_found(job: Job, record: CacheRecord | None) -> frozenset[int | str] |
     return frozenset(found)
 
 
+def labels_of_pair(pair: tuple[Job, CacheRecord | None]) -> frozenset[int | str] | InputError:
+    """Return `labels_found` of a job and its record."""
+    return labels_found(*pair)
+
+
 def largest_size(scans: Sequence[Path], wanted: Shape) -> Shape:
     """Return the largest downsampled size, no larger than another, that fits all scans.
 

@@ -43,7 +43,7 @@ DEFAULT_SIZE: Shape = (512, 128, 128)
 class CacheConfig:
     """Settings of the cache of downsampled scans."""
 
-    dicom_dirs: tuple[str, ...] = ()  # of labelled DICOMs, with their sub-folders
+    dicom_dirs: tuple[str, ...] = ()  # of labelled DICOMs, with their sub-folders; or a review.csv
     # (z, y, x) of the grid that the locator works on, in voxels; no larger than any scan, those
     # included that will be located later. `auto`: the default, on each axis no longer than the
     # shortest scan of the training.

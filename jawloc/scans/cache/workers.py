@@ -1,13 +1,21 @@
-"""Many scans at once, in threads."""
+"""Many scans at once, in threads; or wherever a caller has them worked on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from jawloc.scans.averaging import one_blas_thread
 from jawloc.scans.cores import usable_cores
+
+# Calls a function with each of some items in other processes, perhaps on other machines; yields the
+# number of an item and the function's result, or an InputError if all processes that worked on it
+# were killed, as soon as each is there. The function and the items can be pickled.
+Elsewhere = Callable[
+    [Callable[[Any], Any], Sequence[Any], Sequence[str]], Iterator[tuple[int, Any]]
+]
 
 
 @contextmanager

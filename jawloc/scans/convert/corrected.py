@@ -8,7 +8,7 @@ from typing import Any
 
 from jawloc.errors import InputError, reason_of
 from jawloc.scans.atomic import make_writable
-from jawloc.scans.convert.points import write_points
+from jawloc.scans.convert.points import write_pointed
 from jawloc.scans.dicom import read_metadata
 from jawloc.scans.locks import locked
 from jawloc.scans.points import GivenPoint, parse_object
@@ -64,7 +64,7 @@ def _write(scan: CorrectedScan, target: Path) -> None:
         GivenPoint(scan.scan_id, parse_object(p.object, p.source), p.voxels_zyx, "voxels", p.source)
         for p in scan.positions
     ]
-    write_points(target, open_scan(scan.path), points, {_KEY: made_from})
+    write_pointed(target, open_scan(scan.path), points, metadata={_KEY: made_from})
 
 
 def _made_from(target: Path) -> object:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jawloc.errors import InputError
@@ -163,37 +164,41 @@ def convert_points(
     refuse_bad_spacing(spacing_mm_zyx)
 
     def write(image_path: Path, _: Path) -> tuple[str, ...]:
-        image = open_scan(image_path, series=series)
-        metadata = {"image": image_path.name, "points": [p.source for p in conversion.points]}
-        return write_points(conversion.target, image, conversion.points, metadata, spacing_mm_zyx)
+        return write_pointed(
+            conversion.target,
+            open_scan(image_path, series=series),
+            conversion.points,
+            spacing_mm_zyx=spacing_mm_zyx,
+        )
 
     return carry_out(conversion, write)
 
 
-def write_points(
+def write_pointed(
     target: Path,
     image: ScanFile,
     given: Sequence[GivenPoint],
-    metadata: Mapping[str, Any],
+    *,
     spacing_mm_zyx: Triple | None = None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, ...]:
-    """Write a labelled DICOM of an image and points, and return the notes.
+    """Write an image with points as a labelled DICOM, slab by slab; return notes for the user.
 
-    `metadata` is anything JSON can hold; a given spacing replaces the image's. InputError as
-    `place_points`.
+    `metadata` is stored beside where image and points came from. Errors as `place_points`.
     """
     points, notes = place_points(given, image, spacing_mm_zyx)
     spacing, more = choose_spacing(image, image, spacing_mm_zyx)
     if image.is_labelled:
         more += (f"the labels in {image.path.name} were left out: points take their place",)
     quantisation, rounding = quantise(image)
+    origin = {"image": image.path.name, "points": [point.source for point in given]}
     target.parent.mkdir(parents=True, exist_ok=True)
     write_labelled_dicom_slabs(
         target,
         ((quantisation.stored(image.read_image(a, b)), None) for a, b in image.slab_ranges()),
         Grid(image.grid.shape_zyx, spacing),
         quantisation.dtype,
-        metadata=metadata,
+        metadata={**origin, **metadata},
         rescale=quantisation.rescale,
         points=points,
     )

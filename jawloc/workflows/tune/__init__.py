@@ -2,7 +2,8 @@
 
 This module is the main path. `search_space.py` and `searchable_settings.py` hold what is searched,
 `study.py` the study and its storage, `trial.py` one trial, `workers.py` the processes,
-`lost_trials.py` which trials count, and `study_report.py` the results.
+`cluster_workers.py` those of a cluster, `lost_trials.py` which trials count, and `study_report.py`
+the results.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from jawloc.config.sigmas import tell_sigmas
 from jawloc.config.slow_settings import tell_slow_settings
 from jawloc.errors import TrainingError
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.reporting.tracking.views import STATE, STUDY
 from jawloc.scans.cores import usable_cores
 from jawloc.scans.progress import Progress
 from jawloc.training.device import choose_device
+from jawloc.workflows.cluster import ClusterOptions
+from jawloc.workflows.cluster.client import reach_cluster
+from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.prepare_data import prepare_data
+from jawloc.workflows.tune.cluster_workers import work_on_cluster
 from jawloc.workflows.tune.lost_trials import finished
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import (
@@ -34,13 +40,15 @@ from jawloc.workflows.tune.study import (
     search_definition,
 )
 from jawloc.workflows.tune.study_report import TuneResult, report_study
-from jawloc.workflows.tune.trial import Task
+from jawloc.workflows.tune.trial import UNFINISHED, Task
 from jawloc.workflows.tune.workers import recover, supervise, work
 
 PARENT = "mlflow_run_id"  # the study's attribute with the id of its run
 
 
-def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
+def tune(
+    config: Config, space: Space, study: StudyConfig, cluster: ClusterOptions | None = None
+) -> TuneResult:
     """Begin a study or go on with it, until it has as many trials as wanted.
 
     Raises
@@ -57,7 +65,7 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
     data = prepare_data(config, folds=study.folds)
     with ExitStack() as stack:
         with one_at_a_time(study, config):
-            config = _with_threads(config, study)
+            config = _with_threads(config, study, on_cluster=cluster is not None)
             definition = search_definition(config, space, study, data.fingerprint())
             opened = open_study(study, config, definition, space.default(config))
             run = stack.enter_context(
@@ -65,20 +73,26 @@ def tune(config: Config, space: Space, study: StudyConfig) -> TuneResult:
                     config.base,
                     study.name,
                     params=config.compared_params() | study.as_params(),
-                    tags={"optuna.study": study.name, "kind": "study"},
+                    tags={STUDY: study.name},
                     run_id=opened.user_attrs.get(PARENT),
                 )
             )
             opened.set_user_attr(PARENT, run.run_id)
+        tag_inputs(run, config, data, "study", choose_device(config.training.device))
+        run.tag({STATE: UNFINISHED})
         task = Task(config, space, study, run.run_id)
         with reachable(study):
             recover(task)
             try:
-                _run(task, opened)
-            except (KeyboardInterrupt, TrainingError):
+                _run(task, opened, cluster)
+            except (KeyboardInterrupt, TrainingError) as error:
                 _report(task, opened, run)
+                interrupted = isinstance(error, KeyboardInterrupt)
+                run.tag({STATE: "interrupted" if interrupted else "failed"})
                 raise
-            return _report(task, opened, run)
+            result = _report(task, opened, run)
+            run.tag({STATE: "complete"})
+            return result
 
 
 def _report(task: Task, opened: optuna.Study, run: TrackedRun) -> TuneResult:
@@ -87,8 +101,10 @@ def _report(task: Task, opened: optuna.Study, run: TrackedRun) -> TuneResult:
         return report_study(opened, task, run)
 
 
-def _with_threads(config: Config, study: StudyConfig) -> Config:
+def _with_threads(config: Config, study: StudyConfig, *, on_cluster: bool) -> Config:
     """Divide the cores among the workers, with the same number for all trials of a study.
+
+    A cluster's worker has one.
 
     The number of threads decides how sums are rounded, and small differences grow in a training:
     trials with other numbers can't be compared.
@@ -97,14 +113,14 @@ def _with_threads(config: Config, study: StudyConfig) -> Config:
     if config.training.cpu_threads or threads == 0:
         return config
     if threads is None:
-        if choose_device(config.training.device).type != "cpu":
+        if not on_cluster and choose_device(config.training.device).type != "cpu":
             return config
-        threads = max(1, usable_cores() // study.workers)
+        threads = 1 if on_cluster else max(1, usable_cores() // study.workers)
     return change_config(config, {"cpu_threads": threads}, source="--workers")
 
 
-def _run(task: Task, opened: optuna.Study) -> None:
-    """Run what is left of the study, here or in processes of their own, with a progress bar."""
+def _run(task: Task, opened: optuna.Study, cluster: ClusterOptions | None) -> None:
+    """Run what is left of the study, here or in other processes, with a progress bar."""
     wanted, timeout = task.study.trials, task.study.timeout_seconds
     deadline = math.inf if timeout is None else time.time() + timeout
     done = len(finished(opened))
@@ -121,7 +137,10 @@ def _run(task: Task, opened: optuna.Study) -> None:
         if bar.n >= wanted:
             return
         try:
-            if task.study.workers == 1:
+            if cluster is not None:
+                with reach_cluster(cluster) as reached:
+                    work_on_cluster(task, deadline, tell, reached)
+            elif task.study.workers == 1:
                 work(task, deadline, tell=tell)
             else:
                 supervise(task, deadline, tell)

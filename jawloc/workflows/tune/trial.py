@@ -16,7 +16,9 @@ from optuna.trial import TrialState
 from jawloc.config import Config
 from jawloc.errors import InputError, TrainingError
 from jawloc.heatmaps.curriculum import at_the_end
+from jawloc.inference.quantities import short
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.reporting.tracking.views import KIND, STATE, STUDY
 from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.device import choose_device
 from jawloc.training.intensity import IntensityConfig
@@ -25,14 +27,14 @@ from jawloc.training.splits import choose_folds
 from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train import draw_epoch, log_epoch, log_inputs, start_state, train
-from jawloc.workflows.tune.describe_study import OBJECTIVE, describe_trial, trial_name
+from jawloc.workflows.tune.describe_study import OBJECTIVE, UNIT, describe_trial, trial_name
 from jawloc.workflows.tune.lost_trials import WORKER, queue_again
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import StudyConfig
 
 # They make a trial fail, and the study goes on: its settings may be to blame.
 FAILURES = (TrainingError, InputError, MemoryError, RuntimeError)
-STATE, UNFINISHED = "optuna.state", "running"  # a run's tag, and what it is until the trial ends
+UNFINISHED = "running"  # the state of a trial, or study, until it ends
 FULL_SIZE_READ = "full_size_scans_read"
 # The share of the epochs before which no pruner is asked, unless sigma is at its end: an error at a
 # wide sigma tells little about the error at a narrow one.
@@ -120,7 +122,7 @@ def _try(trial: Trial, worker: Worker) -> float:
         config.base,
         trial_name(*named),
         params=config.compared_params(also=task.space.parameters),
-        tags={"optuna.study": task.study.name, STATE: UNFINISHED, "kind": "trial"},
+        tags={STUDY: task.study.name, STATE: UNFINISHED, KIND: "trial"},
         parent_run_id=task.parent_run_id,
     ) as run:
         trial.set_user_attr("mlflow_run_id", run.run_id)
@@ -140,7 +142,9 @@ def _try(trial: Trial, worker: Worker) -> float:
             raise
         run.tag({STATE: "pruned" if error is None else "complete"})
         run.log_summary({OBJECTIVE: error})
-        ended = "stopped by the pruner" if error is None else f"validation error {error:.3g} voxels"
+        ended = (
+            "stopped by the pruner" if error is None else f"validation error {short(error)} {UNIT}"
+        )
         describe_trial(run, *named, ended)
     if error is None:  # after the run, which a pruned trial ends as finished
         raise TrialPruned
@@ -157,6 +161,7 @@ def _reason(failure: BaseException) -> str:
 def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: TrackedRun) -> float:
     """Return the validation error of the best weights, averaged over the folds."""
     study = worker.task.study
+    tag_inputs(run, config, worker.data, "trial", choose_device(config.training.device))
     if study.folds is None:
         return _train(trial, worker, config, worker.data, run, compare_epochs=True)
     errors: list[float] = []
@@ -166,8 +171,10 @@ def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: Tracked
             config.base,
             f"{study.name} trial {trial.number} fold {number}",
             params=config.compared_params(),
+            tags={STUDY: study.name},
             parent_run_id=run.run_id,
         ) as fold:
+            tag_inputs(fold, config, worker.data, "fold", choose_device(config.training.device))
             data = replace(worker.data, split=split)
             errors.append(_train(trial, worker, config, data, fold, compare_epochs=False))
         run.log_summary({f"fold_{number}_error_voxels": errors[-1]})
@@ -190,7 +197,6 @@ def _train(
     state = start_state(config, device)
     earlier = trial.user_attrs.get("epochs", 0)
     with TemporaryDirectory() as folder:
-        tag_inputs(run, config, data, "trial" if compare_epochs else "fold", device)
         log_inputs(run, Path(folder), config, data)
         scans = worker.scans(config)
         epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs

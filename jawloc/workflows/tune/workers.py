@@ -15,6 +15,7 @@ import optuna
 
 from jawloc.errors import InputError, TrainingError
 from jawloc.reporting.tracking.runs import end_lost_run
+from jawloc.reporting.tracking.views import STATE
 from jawloc.workflows.tune.lost_trials import (
     asking,
     finished,
@@ -25,7 +26,7 @@ from jawloc.workflows.tune.lost_trials import (
     worker_token,
 )
 from jawloc.workflows.tune.study import load, reachable
-from jawloc.workflows.tune.trial import STATE, UNFINISHED, Task, run_trial, set_up
+from jawloc.workflows.tune.trial import UNFINISHED, Task, run_trial, set_up
 
 POLLING_SECONDS = 0.5
 MOST_LOSSES = 3  # of workers in a row, without a finished trial between them

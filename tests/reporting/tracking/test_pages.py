@@ -61,7 +61,9 @@ def project(make_lab, tmp_path_factory, jawloc):
         patch.setattr(study_report, "PLOTS", dict(list(study_report.PLOTS.items())[:1]))
         for command in commands:
             if command[0] == "tune":
-                patch.setattr(log_training, "heatmap_tile", lambda *_: Figure(figsize=(0.1, 0.1)))
+                patch.setattr(
+                    log_training, "heatmap_tiles", lambda *_: {"": Figure(figsize=(0.1, 0.1))}
+                )
             result = jawloc(*command)
             assert result.exit_code == 0, result.output
     client = MlflowClient(tracking_uri(folder))

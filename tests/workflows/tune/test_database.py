@@ -245,5 +245,6 @@ def test_a_tracking_server_that_goes_away_loses_no_trial(make_lab, tmp_path):
         client = MlflowClient(tracking_uri=address)
         known = client.get_experiment_by_name("jaw_location")
         runs = client.search_runs([known.experiment_id])
-    shown = sorted(run.data.tags.get("optuna.state", "parent") for run in runs)
-    assert shown == ["complete", "complete", "lost", "parent"]
+    shown = sorted((run.data.tags["kind"], run.data.tags["optuna.state"]) for run in runs)
+    trials = [("trial", "complete"), ("trial", "complete"), ("trial", "lost")]
+    assert shown == [("study", "complete"), *trials]

@@ -84,6 +84,8 @@ def test_a_study_from_its_first_trial_to_the_training_of_the_best(lab, words, ja
 
     parent, nested = runs(lab)
     assert parent.info.status == "FINISHED"
+    shown = [parent.data.tags[k] for k in ("kind", "optuna.study", "optuna.state", "objects")]
+    assert shown == ["study", "space", "complete", "jaw"]
     assert parent.data.metrics["full_size_scans_read_during_trials"] == 0
     assert parent.data.metrics["trials_complete"] == 3
     assert parent.data.metrics["best_trial"] == best.number
@@ -93,7 +95,8 @@ def test_a_study_from_its_first_trial_to_the_training_of_the_best(lab, words, ja
     )
     assert [run.info.run_id for run in nested] == [t.user_attrs["mlflow_run_id"] for t in trials]
     for number, run in enumerate(nested):
-        assert run.data.tags["optuna.state"] == "complete"
+        tags = [run.data.tags[k] for k in ("kind", "optuna.study", "optuna.state", "objects")]
+        assert tags == ["trial", "space", "complete", "jaw"]
         assert run.data.metrics["trial"] == number
         assert run.data.metrics["objective_error_voxels"] == pytest.approx(trials[number].value)
         assert {"val/error_voxels", "train/kl", "curriculum/sigma"} <= set(run.data.metrics)
@@ -188,8 +191,10 @@ def test_an_interrupted_trial_is_tried_again(lab, words, jawloc, monkeypatch):
     result = jawloc(*words, "--trials", 3)
     assert result.exit_code == 130
     assert "the same command goes on with the study" in result.stderr
-    _, nested = runs(lab)
-    assert [r.data.tags["optuna.state"] for r in nested] == ["complete", "interrupted"]
+    parent, nested = runs(lab)
+    assert [r.data.tags["optuna.state"] for r in (parent, *nested)] == [
+        *("interrupted", "complete", "interrupted")
+    ]
     assert nested[1].info.status == "KILLED"
 
     result = jawloc(*words, "--trials", 3)
