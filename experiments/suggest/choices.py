@@ -6,7 +6,8 @@ For each kind of scans and each seed, the scans are shuffled and divided: some t
 some are held out and only test, the others are the pool to choose from. Each choice from the pool
 is added to the training scans, and a network of the same seed trains on all. A training that is in
 `results/choices.csv` is not repeated. Writes that table, a row a training, and
-`results/choices.png` beside this script.
+`results/choices.png` beside this script; with --first-seed 5,
+`results/choices_from_5.csv` and so on.
 """
 
 from __future__ import annotations
@@ -69,17 +70,27 @@ class Division:
 @click.command(cls=Command)
 @click.argument("plan_path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--choice", "ways", multiple=True, type=click.Choice((SUGGESTED, *CRITERIA)))
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 @takes_settings
-def main(plan_path: Path, seeds: int, results: Path, settings: SettingsOptions) -> None:
+def main(
+    plan_path: Path,
+    seeds: int,
+    first_seed: int,
+    ways: tuple[str, ...],
+    results: Path,
+    settings: SettingsOptions,
+) -> None:
     """Choose scans in every way, train with them, and test on scans that nothing else saw."""
+    ways = ways or (SUGGESTED, *CRITERIA)
     plan = yaml.safe_load(plan_path.read_text(encoding="utf-8"))
-    table = results / f"{plan_path.stem}.csv"
+    table = results / f"{plan_path.stem}{f'_from_{first_seed}' if first_seed else ''}.csv"
     rows: list[Row] = pd.read_csv(table).to_dict("records") if table.exists() else []
-    divisions = list(divide(settings.load(), plan, seeds))
+    divisions = list(divide(settings.load(), plan, range(first_seed, first_seed + seeds)))
     # what the question needs comes first, each criterion alone afterwards
-    jobs = [(one, way) for one in divisions for way in ("none", SUGGESTED, *RANDOM)]
-    jobs += [(one, way) for one in divisions for way in CRITERIA]
+    jobs = [(one, way) for one in divisions for way in ("none", ways[0], *RANDOM)]
+    jobs += [(one, way) for one in divisions for way in ways[1:]]
     done = {(row["kind"], row["seed"], row["choice"]) for row in rows}
     left = [(one, way) for one, way in jobs if (one.kind, one.seed, way) not in done]
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +101,7 @@ def main(plan_path: Path, seeds: int, results: Path, settings: SettingsOptions) 
     draw(table.with_suffix(".png"), pd.DataFrame(rows))
 
 
-def divide(base: Config, plan: Mapping[str, Any], seeds: int) -> Iterator[Division]:
+def divide(base: Config, plan: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[Division]:
     """Yield each seed's division of each kind; the cache is filled on the way."""
     examples, configs = {}, {}
     for kind, about in plan["kinds"].items():
@@ -99,7 +110,7 @@ def divide(base: Config, plan: Mapping[str, Any], seeds: int) -> Iterator[Divisi
         scans = sorted((base.base / about["scans"]).glob("*.dcm"))
         cached = build_cache(scans, config.cache, base=base.base).cached
         examples[kind] = [open_example(path, config.cache.objects) for path in cached]
-    for seed in range(seeds):
+    for seed in seeds:
         for kind, about in plan["kinds"].items():
             numbers, shuffled = about["numbers"], list(examples[kind])
             random.Random(seed).shuffle(shuffled)
