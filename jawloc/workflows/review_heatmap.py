@@ -24,7 +24,7 @@ def heatmaps_of(model: str, base: Path) -> Callable[[ScanFile, str], np.ndarray]
 
     Parameters
     ----------
-    model : as `jawloc locate` takes it, seen from the folder `base`
+    model : as `jawloc locate` takes it; a name is of a model in the folder `base`
 
     Returns
     -------
