@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import tifffile
 from PIL import Image
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QEventLoop
 
 from jawloc.inference.exports import Row, csv_text
 from jawloc.phantom import write_phantom
@@ -65,9 +65,9 @@ def draw(folder: Path) -> None:
     window = ReviewWindow(ReviewSession(folder, "Ana"))
     window.viewer.window._qt_window.resize(1400, 900)
     window.do("near")
-    end = time.monotonic() + DRAWN_SECONDS
+    events, end = QEventLoop(), time.monotonic() + DRAWN_SECONDS
     while window.is_reading or time.monotonic() < end:
-        QApplication.processEvents()
+        events.processEvents()
     window.do("near")  # of the window's last size
     shown = window.viewer.screenshot(canvas_only=False, flash=False)
     picture = Image.fromarray(shown[..., :3])

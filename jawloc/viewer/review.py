@@ -104,7 +104,7 @@ class ReviewWindow:
         self._shown_place = shown
         self.scan = self._detail = self._limits = None
         self._pending.clear()
-        self.views.clear((1.0, 1.0, 1.0))
+        self.views.clear()
         self.bar.said.setText("opening ...")
         self._await("scan", self.loader.scan(row.path), self._opened)
 
@@ -144,7 +144,7 @@ class ReviewWindow:
     def _opened(self, scan: ScanFile) -> None:
         self.scan = scan
         self._crop_size = self.session.crop_size
-        self.views.clear(scan.grid.spacing_mm_zyx or (1.0, 1.0, 1.0))
+        self.views.begin(scan.grid.spacing_mm_zyx or (1.0, 1.0, 1.0))
         middle = tuple((n - 1) / 2 for n in scan.grid.shape_zyx)
         point = self.session.position_voxels_zyx or middle
         self._await("detail", self.loader.detail(scan, point), self._show_detail)
@@ -167,7 +167,7 @@ class ReviewWindow:
         self.views.show(SCAN, overview.sliced, contrast_limits=self._limits)
         self.views.show(SCAN, overview.projected, projected=True)
         self._mark()
-        self._look()
+        self.views.look_from_afar()
         self.bar.said.setText("")
         if (upcoming := self.session.upcoming) is not None:  # while this one is looked at
             self.loader.overview(upcoming.path)

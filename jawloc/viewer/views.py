@@ -20,18 +20,22 @@ from qtpy.QtWidgets import QGridLayout, QWidget
 from jawloc.geometry import Triple
 from jawloc.inference.crop import CropBox
 from jawloc.viewer.blocks import Block, grey_limits
+from jawloc.viewer.marks import (
+    BALL,
+    BOX_COLOUR,
+    NO_BALL,
+    OUTLINES,
+    POINT,
+    RADIUS_COLOUR,
+    add_mark_layers,
+    draw_lines,
+)
 from jawloc.viewer.outlines import ball, box_edges, box_in_slice, circle_in_slice
 
-SCAN, DETAIL, HEATMAP, POINT = "scan", "full detail", "heatmap", "position"
-OUTLINES, BALL = "radius and crop", "radius"
+SCAN, DETAIL, HEATMAP = "scan", "full detail", "heatmap"
 _LAYERS = (SCAN, DETAIL, HEATMAP, OUTLINES, BALL, POINT)  # from below
-BOX_COLOUR, RADIUS_COLOUR, POINT_COLOUR = "#56b4e9", "#f0e442", "#d55e00"
 _ORDERS = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # across z, y, x; the last two are shown
 _NEAR_PIXELS = 12  # of a press that takes hold of the position
-_POINT_PIXELS, _POINT_PIXELS_IN_SPACE = 14, 8
-_LINE_PIXELS = 1.8
-_NOTHING = np.zeros((2, 2, 2), np.uint8)
-_NO_BALL = np.zeros((3, 3)), np.array([[0, 1, 2]])
 _MARGIN = 1.4  # of what is shown at first: this times the crop box
 _FROM = (0.3, 1.0, 0.35)  # (z, y, x): across y, a little turned; z points down as in the slices
 _MARGIN_IN_SPACE = 1.15
@@ -55,7 +59,9 @@ class Views:
         self._point: np.ndarray | None = None
         self._radius: float | None = None
         self._window: CropBox | None = None
-        self._is_moving = False
+        self._marks: tuple[object, ...] = (None, None, None)
+        self._is_moving, self._is_cleared = False, False
+        self._visible: dict[tuple[str, bool], bool] = {}  # of layers, as the person left them
         self._canvases = [viewer.window._qt_viewer, *map(QtViewer, self.all[1:])]
         self._lay_out(viewer.window._qt_window.centralWidget())
         for number, model in enumerate(self.slices):
@@ -78,22 +84,33 @@ class Views:
         """Return every view's model."""
         return [*self.slices, self.space]
 
-    def clear(self, spacing: Triple) -> None:
-        """Begin with a scan of this voxel size; layers stay, since making them takes a second."""
-        self._point = self._radius = self._window = None
+    def clear(self) -> None:
+        """Show nothing until `begin`; layers stay, since making them takes a second."""
+        for model in self.all:
+            if HEATMAP in model.layers:
+                model.layers.remove(HEATMAP)
+        if not self._is_cleared:
+            self._visible = {key: layer.visible for key, layer in self._images()}
+        self._is_cleared = True
+        for _, layer in self._images():
+            layer.visible = False
+        self.mark(None, None, None)
+
+    def begin(self, spacing: Triple) -> None:
+        """Begin with a scan of this voxel size."""
+        self._is_cleared = False
         self._spacing = spacing
-        with self._moving():
-            for model in self.all:
-                if HEATMAP in model.layers:
-                    model.layers.remove(HEATMAP)
-                for name in {SCAN, DETAIL}.intersection(layer.name for layer in model.layers):
-                    model.layers[name].data = _NOTHING
-                for name in {OUTLINES, BALL, POINT}.intersection(
-                    layer.name for layer in model.layers
-                ):
-                    if not np.array_equal(model.layers[name].scale, spacing):
-                        model.layers[name].scale = spacing
-            self._update_marks()
+        for model in self.all:
+            for layer in model.layers:
+                if layer.name in (OUTLINES, BALL, POINT):
+                    _change(layer, "scale", spacing)
+
+    def _images(self) -> Iterator[tuple[tuple[str, bool], Any]]:
+        """Yield layers of grey values; those in the other slices are linked to these."""
+        for name, projected in ((SCAN, False), (DETAIL, False), (SCAN, True)):
+            model = self.space if projected else self.slices[0]
+            if name in model.layers:
+                yield (name, projected), model.layers[name]
 
     @contextmanager
     def _moving(self) -> Iterator[None]:
@@ -118,7 +135,8 @@ class Views:
                 layer = model.layers[name]
                 layer.data = block.image
                 for key, value in about.items():
-                    setattr(layer, key, value)
+                    _change(layer, key, value)
+            models[0].layers[name].visible = self._visible.get((name, projected), True)
             return
         rendering = {"rendering": "mip"} if projected else {}
         layers = [self._add(model, name, block, about | rendering) for model in models]
@@ -142,50 +160,24 @@ class Views:
         self, point: Sequence[float] | None, radius: float | None, window: CropBox | None
     ) -> None:
         """Show a position, its radius (in the unit of the voxel size) and its crop box."""
-        self._point = None if point is None else np.asarray(point, float)
+        before, marks = self._marks, (None if point is None else tuple(point), radius, window)
+        self._marks, self._point = marks, None if point is None else np.asarray(point, float)
         self._radius, self._window = radius, window
-        for model in self.all:
-            if model.layers and POINT not in model.layers:
-                self._add_marks(model)
-        self._update_marks()
+        new = [model for model in self.all if model.layers and POINT not in model.layers]
+        for model in new:
+            add_mark_layers(model, self._spacing, in_space=model is self.space)
+        for model in self.all if marks != before else new:
+            self._update_marks(model)
 
-    def _add_marks(self, model: Any) -> None:
-        active, scale = model.layers.selection.active, self._spacing
-        pixels = _POINT_PIXELS_IN_SPACE if model is self.space else _POINT_PIXELS
-        model.add_shapes(ndim=3, name=OUTLINES, scale=scale, opacity=1)
+    def _update_marks(self, model: Any) -> None:
+        if POINT not in model.layers:
+            return
+        at = np.empty((0, 3)) if self._point is None else self._point[None]
+        model.layers[POINT].data = at
         if model is self.space:
-            model.add_surface(
-                _NO_BALL,
-                name=BALL,
-                scale=scale,
-                opacity=0.35,
-                colormap="yellow",
-                shading="smooth",
-                blending="translucent_no_depth",
-            )
-        model.add_points(
-            ndim=3,
-            name=POINT,
-            scale=scale,
-            size=6,
-            symbol="disc",
-            face_color="#0000",  # what it marks stays visible
-            border_color=POINT_COLOUR,
-            border_width=0.12,
-            canvas_size_limits=(pixels, pixels),
-            blending="translucent_no_depth",
-        )
-        model.layers.selection.active = active
-
-    def _update_marks(self) -> None:
-        for model in self.all:
-            if POINT in model.layers:
-                model.layers[POINT].data = (
-                    np.empty((0, 3)) if self._point is None else [self._point]
-                )
-        for number in range(len(self.slices)):
-            self._outline(number)
-        self._mark_space()
+            self._mark_space()
+        else:
+            self._outline(self.slices.index(model))
 
     def _outline(self, number: int) -> None:
         """Draw circle and box of one view's slice."""
@@ -198,29 +190,20 @@ class Views:
         if self._radius is not None and self._point is not None:
             outline = circle_in_slice(self._point, self._radius, self._spacing, axis, at)
             found.append((outline, RADIUS_COLOUR))
-        self._draw(model, [(lines, colour) for lines, colour in found if lines is not None])
+        draw_lines(
+            model, self._spacing, [(lines, colour) for lines, colour in found if lines is not None]
+        )
 
     def _mark_space(self) -> None:
         if OUTLINES not in self.space.layers:
             return
         edges = [] if self._window is None else box_edges(self._window)
-        self._draw(self.space, [(edge, BOX_COLOUR) for edge in edges], "line")
-        mesh = _NO_BALL
+        boxed = [(edge, BOX_COLOUR) for edge in edges]
+        draw_lines(self.space, self._spacing, boxed, "line")
+        mesh = NO_BALL
         if self._point is not None and self._radius is not None:
             mesh = ball(self._point, self._radius, self._spacing)
         self.space.layers[BALL].data = mesh
-
-    def _draw(
-        self, model: Any, shapes: list[tuple[np.ndarray, str]], kind: str = "polygon"
-    ) -> None:
-        layer = model.layers[OUTLINES]
-        layer.data = []
-        if shapes:
-            lines, colours = (list(each) for each in zip(*shapes, strict=True))
-            width = _LINE_PIXELS / (model.camera.zoom * min(self._spacing))
-            layer.add(
-                lines, shape_type=kind, edge_width=width, edge_color=colours, face_color="#0000"
-            )
 
     def look_at(self, point: Sequence[float], lengths_voxels: Sequence[float]) -> None:
         """Show the slices through a position, and so much round it along each axis."""
@@ -230,14 +213,16 @@ class Views:
             if model.dims.ndim == 3:
                 self._frame(number, world[list(order[1:])], lengths[list(order[1:])])
         self.follow(point)
-        if SCAN in self.space.layers:
-            layer = self.space.layers[SCAN]
-            self.space.reset_view(layers=[layer])
-            self.space.camera.set_view_direction(_FROM, (-1.0, 0.0, 0.0))
-            tall, *wide = np.diff(layer.extent.world, axis=0)[0]
-            height, width = self._canvases[-1].canvas.size
-            self.space.camera.zoom = min(height / tall, width / max(wide)) / _MARGIN_IN_SPACE
-            self._mark_space()
+
+    def look_from_afar(self) -> None:
+        """Show all of the scan in space."""
+        layer = self.space.layers[SCAN]
+        self.space.reset_view(layers=[layer])
+        self.space.camera.set_view_direction(_FROM, (-1.0, 0.0, 0.0))
+        tall, *wide = np.diff(layer.extent.world, axis=0)[0]
+        height, width = self._canvases[-1].canvas.size
+        self.space.camera.zoom = min(height / tall, width / max(wide)) / _MARGIN_IN_SPACE
+        self._mark_space()
 
     def _frame(self, number: int, centre: np.ndarray, lengths: np.ndarray) -> None:
         height, width = self._canvases[number].canvas.size
@@ -285,3 +270,9 @@ class Views:
             voxels[across] = self._point[across]
         z, y, x = voxels.tolist()
         return z, y, x
+
+
+def _change(layer: Any, key: str, value: Any) -> None:
+    """Set what is different: each change is drawn anew in all views."""
+    if not np.array_equal(getattr(layer, key), value):
+        setattr(layer, key, value)

@@ -92,14 +92,15 @@ def settle(window) -> None:
 
 
 def wait_until(window, condition: Callable[[], object]) -> None:
-    from qtpy.QtWidgets import QApplication
+    from qtpy.QtCore import QEventLoop
 
-    end = time.monotonic() + PATIENCE_SECONDS
+    # not QApplication.processEvents: PySide6 6.12 loses a reference to None at each call
+    events, end = QEventLoop(), time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end, window.bar.said.text()
-        QApplication.processEvents()
+        events.processEvents()
         time.sleep(0.005)
-    QApplication.processEvents()
+    events.processEvents()
 
 
 def press(window, key: str) -> None:
