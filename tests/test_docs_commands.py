@@ -195,6 +195,7 @@ def test_every_command_in_the_pages_runs(project, jawloc, no_pictures_at_all):
     for page in PAGES:
         for folder in BEGUN_ANEW:
             shutil.rmtree(project / "script_output" / folder, ignore_errors=True)
+        done.discard("jawloc locate my_locator scan.tif")  # whose outputs those were
         for block in blocks(CHECKOUT / page):
             if (name := named_file(block)) is not None:
                 write_config(project / name, block.text)

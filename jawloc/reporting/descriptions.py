@@ -147,7 +147,7 @@ def add_evaluation(
 
 
 def _correction_list(summary: Mapping[str, Any]) -> list[str]:
-    lines = [f"- {line[0].upper()}{line[1:]}." for line in correction_lines(summary)]
+    lines = [f"- {line}." for line in correction_lines(summary)]
     return ["", *lines] if lines else []
 
 
