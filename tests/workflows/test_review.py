@@ -62,7 +62,6 @@ def test_what_is_no_result_is_refused_in_a_sentence(jawloc, results):
         "none: it must be a folder of results of `jawloc locate`, or their locations.csv; there is "
         "no none"
     )
-    assert only_sentence(jawloc("review", "out")).endswith("give --sheet")
     assert said(".").endswith("there is no locations.csv")
     (results / "review.csv").write_text("scan\na\n", encoding="utf-8")
     assert said("out").startswith("review.csv: a review needs the columns scan, object, verdict")
