@@ -228,39 +228,50 @@ def coarse_to_fine() -> Figure:
     point = np.argwhere(scan.mask > 0).mean(0)
     network = NetworkConfig().for_grid(shape)
     coarse, fine = network.stages()
-    assert fine.window is not None
     schedules = decide_sigmas(CurriculumConfig(), network).per_stage(2)
-    pooled_shape = tuple(n // coarse.pool for n in shape)
-    image = torch.from_numpy(scan.image.astype(np.float32))[None, None]
-    pooled = torch.nn.functional.avg_pool3d(image, coarse.pool)[0, 0].numpy()
-    in_pooled = map_points(point[None], Grid(shape, None), Grid(pooled_shape, None))[0]
-    figure = blank_chart(6.2, 11)
-    panels = figure.subplots(1, 4, width_ratios=(1, 1, 2.2, 2.2))
+    pooled, in_pooled = _pooled(scan.image, point, coarse.pool)
     window = np.asarray(fine.window)
     start = np.clip(np.rint(point - window / 2), 0, np.asarray(shape) - window).astype(int)
     cut = scan.image[tuple(slice(a, a + n) for a, n in zip(start, window, strict=True))]
-    stages = (
-        (panels[:2], pooled, in_pooled, coarse.pool, schedules[0], "coarse"),
-        (panels[2:], cut, point - start, 1, schedules[1], "fine"),
-    )
-    for axes_of_stage, volume, centre, pool, schedule, name in stages:
-        sigmas = {"first": schedule.initial_sigma_voxels, "last": schedule.minimum_sigma_voxels}
-        for axes, (which, sigma) in zip(axes_of_stage, sigmas.items(), strict=True):
-            _draw_target(axes, volume, centre, sigma / pool)
-            axes.set_title(f"{name}, {which} target:\nsigma {sigma:g} voxels", size=12)
-            axes.set(xlabel=f"x ({name} voxels)")
-        axes_of_stage[0].set(ylabel=f"z ({name} voxels)")
+    figure = blank_chart(6.2, 11)
+    panels = figure.subplots(1, 4, width_ratios=(1, 1, 2.2, 2.2))
+    _draw_stage(panels[:2], pooled, in_pooled, schedules[0], "coarse", coarse.pool)
+    _draw_stage(panels[2:], cut, point - start, schedules[1], "fine")
     height, width = window[[0, 2]] / coarse.pool
     z, _, x = start / coarse.pool - 0.5
     for axes in panels[:2]:
         frame = Rectangle((x, z), width, height, fill=False, color=Colour.YELLOW, linewidth=1.5)
         axes.add_patch(frame)
-    sizes = "×".join(map(str, pooled_shape)), "×".join(map(str, fine.window))
+    sizes = "×".join(map(str, pooled.shape)), "×".join(map(str, window))
     title = (
         f"A phantom. Coarse: all of it, pooled to {sizes[0]}. Fine: a window of {sizes[1]} (yellow)"
     )
     figure.suptitle(title, size=13)
     return figure
+
+
+def _pooled(image: np.ndarray, point: np.ndarray, pool: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image as the coarse stage sees it, and a point in its voxels."""
+    whole = torch.from_numpy(image.astype(np.float32))[None, None]
+    pooled = torch.nn.functional.avg_pool3d(whole, pool)[0, 0].numpy()
+    return pooled, map_points(point[None], Grid(image.shape, None), Grid(pooled.shape, None))[0]
+
+
+def _draw_stage(
+    panels: np.ndarray,
+    volume: np.ndarray,
+    centre: np.ndarray,
+    schedule: CurriculumConfig,
+    name: str,
+    pool: int = 1,
+) -> None:
+    """Draw what a stage sees with its first and with its last target."""
+    sigmas = {"first": schedule.initial_sigma_voxels, "last": schedule.minimum_sigma_voxels}
+    for axes, (which, sigma) in zip(panels, sigmas.items(), strict=True):
+        _draw_target(axes, volume, centre, sigma / pool)
+        axes.set_title(f"{name}, {which} target:\nsigma {sigma:g} voxels", size=12)
+        axes.set(xlabel=f"x ({name} voxels)")
+    panels[0].set(ylabel=f"z ({name} voxels)")
 
 
 def _draw_target(axes: Axes, volume: np.ndarray, centre: np.ndarray, sigma: float) -> None:

@@ -125,7 +125,7 @@ def no_epoch_pictures(monkeypatch):
         return figure_to_array(blank)
 
     monkeypatch.setattr(log_training, "target_picture", lambda *_: blank)
-    monkeypatch.setattr(log_training, "heatmap_tile", lambda *_: blank)
+    monkeypatch.setattr(log_training, "heatmap_tiles", lambda *_: {"": blank})
     monkeypatch.setattr(log_training, "save_figure", saved)
 
 

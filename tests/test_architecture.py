@@ -1,7 +1,7 @@
 """Imports point one way: the whole package is walked, and a violation fails with its reason.
 
-cli -> workflows -> reporting -> inference -> training -> scans, phantom, heatmaps -> geometry and
-errors. Imports inside functions and under TYPE_CHECKING count as well.
+cli -> viewer -> workflows -> reporting -> inference -> training -> scans, phantom, heatmaps ->
+geometry and errors. Imports inside functions and under TYPE_CHECKING count as well.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ RANKS = {
     "reporting": 5,
     "config": 5,
     "workflows": 6,
-    "cli": 7,
-    "__main__": 8,
+    "viewer": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 # The only packages that may import these libraries.
 OWNERS = {
@@ -35,6 +36,7 @@ OWNERS = {
     "matplotlib": "jawloc.reporting.figures",
     "mlflow": "jawloc.reporting.tracking",
     "optuna": "jawloc.workflows.tune",
+    **dict.fromkeys(("napari", "qtpy", "magicgui", "npe2", "vispy"), "jawloc.viewer"),
 }
 # A module -> the only one that may import it.
 SOLE_IMPORTERS = {
@@ -195,6 +197,8 @@ def test_the_walk_sees_the_whole_package():
         ("jawloc.reporting.figures_of_mine", "import matplotlib"),
         ("jawloc.workflows.train", "import click"),
         ("jawloc.workflows.train", "import optuna"),
+        ("jawloc.workflows.review", "from jawloc.viewer.review import review_in_napari"),
+        ("jawloc.cli.review", "import napari"),
         ("jawloc.geometry", "import os.path"),
         ("jawloc.heatmaps.x", "from pathlib import Path"),
         ("jawloc.heatmaps.x", "import time"),

@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that `--help` answers at on
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,20 @@ def jawloc() -> None:
     help="Number of networks to train, so that each scan is tested once, by a network that has "
     "not seen it.  [default: one network, no folds]",
 )
+@target(
+    "--corrections",
+    metavar="REVIEW",
+    type=FILE,
+    multiple=True,
+    help="File of decisions (review.csv) whose corrected positions are trained on; may be "
+    "repeated.  [default: none]",
+)
+@target(
+    "--compare-with",
+    metavar="MODEL",
+    help="Model whose errors in the same test scans are reported beside the new one's.  [default: "
+    "with --corrections, the one that was corrected]",
+)
 @takes_settings
 @setting("--no-shrink-heatmap", is_flag=True, help="Keep sigma at its initial value.")
 @takes_cluster
@@ -80,6 +95,8 @@ def train(
     model_name: str | None,
     demo: bool,
     folds: int | None,
+    corrections: tuple[Path, ...],
+    compare_with: str | None,
     settings: SettingsOptions,
     no_shrink_heatmap: bool,
     resume: bool,
@@ -94,6 +111,7 @@ def train(
       jawloc-train --model-name my_locator --folds 5
       jawloc-train --model-name my_locator --folds 5 --scheduler tcp://10.0.0.1:8786
       jawloc-train --model-name my_locator --set curriculum.threshold=0.4 --overwrite
+      jawloc-train --model-name second --corrections script_output/locations/review.csv
     """
     if overwrite and resume:
         raise InputError("--resume goes on with a run and --overwrite replaces it; give only one")
@@ -113,6 +131,10 @@ def train(
     from jawloc.workflows.train import run_training
 
     more = ["curriculum.shrink_factor=1.0"] if no_shrink_heatmap else []
+    if corrections:
+        more.append(f"corrections={json.dumps([str(path) for path in corrections])}")
+    if compare_with is not None:
+        more.append(f"compare_with={json.dumps(compare_with)}")
     flags: dict[str, Any] = {"overwrite": overwrite, "resume": resume}
     with distributed_training() as processes:
         if demo:

@@ -18,7 +18,7 @@ ALWAYS = (
 NEVER = frozenset(
     {
         *("dicom_dirs", "cache_dir", "n_workers", "device", "cpu_threads", "memory_budget_gb"),
-        *("downsampled_dicom_size", "objects", "crop_size"),
+        *("downsampled_dicom_size", "objects", "crop_size", "corrections", "compare_with"),
     }
 )
 

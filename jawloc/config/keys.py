@@ -13,6 +13,7 @@ from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.inference.crop import CropConfig
 from jawloc.scans.cache import CacheConfig
+from jawloc.scans.points.corrections import CorrectionsConfig
 from jawloc.training.augmentation import AugmentationConfig
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingConfig
@@ -30,6 +31,7 @@ class Sections:
 
     cache: CacheConfig = field(default_factory=CacheConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
+    corrections: CorrectionsConfig = field(default_factory=CorrectionsConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
@@ -51,7 +53,7 @@ OTHER_NAMES = {
     "sigma": "curriculum.minimum_sigma",
     "lr": "learning_rate",
 }
-FLAT = ("cache", "split", "training", "crop")  # written without the section's name
+FLAT = ("cache", "split", "corrections", "training", "crop")  # written without the section's name
 ADAPTER = TypeAdapter(Sections)  # checks settings and writes them
 _DEFAULTS = ADAPTER.dump_python(Sections(), mode="json", by_alias=True)
 NESTED = tuple(name for name in _DEFAULTS if name not in FLAT)

@@ -138,9 +138,9 @@ def layer_of(source: str, settings: Mapping[str, Any], folder: Path) -> Layer:
 
 
 def _absolute_paths(key: str, value: Any, folder: Path) -> Any:
-    if key == "dicom_dirs" and isinstance(value, list):
+    if key in ("dicom_dirs", "corrections") and isinstance(value, list):
         return [absolute(path, folder) for path in value]
-    return absolute(value, folder) if key == "cache_dir" and value else value
+    return absolute(value, folder) if key in ("cache_dir", "corrections") and value else value
 
 
 def absolute(path: Any, folder: Path) -> Any:

@@ -21,6 +21,8 @@ RULES = {
     "test_scans": "a number of scans, at least 1, or a list of scan ids",
     "specimen_pattern": "a regular expression with exactly one group, the specimen's name, such as "
     r"'(fish\d+)'",
+    "corrections": "a review.csv, or a list of them, such as [script_output/locations/review.csv]",
+    "compare_with": "null, or the name, file or MLflow URI of a model",
     "objects": "a mapping from each object's name to its label value (1 to 255) or a list of "
     "them, or to null for every label",
     "device": "auto, cpu, cuda or cuda:N",

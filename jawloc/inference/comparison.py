@@ -9,6 +9,7 @@ import numpy as np
 
 from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.metrics import by_specimen, errors_in
+from jawloc.inference.quantities import UNIT_NAMES, counted
 
 TEST = "Wilcoxon signed-rank test, paired by specimen, one-sided"
 SIGNIFICANCE = 0.05
@@ -58,7 +59,7 @@ class Comparison:
                 f"{of}: at least {LEAST_SPECIMENS} specimens are needed to tell two models apart "
                 f"({self.test}), so the champion stays"
             )
-        unit = self.unit.replace("_", " ")
+        unit = UNIT_NAMES[self.unit]
         verdict = "the new model is better" if self.challenger_wins else "the champion stays"
         sign = "<" if self.challenger_wins else "≥"
         return (
@@ -84,11 +85,6 @@ class Decision:
     promoted: bool = False
     reason: str = ""
     comparison: Comparison | None = None
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 scan, 2 scans."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def compare(challenger: Sequence[ScanEvaluation], champion: Sequence[ScanEvaluation]) -> Comparison:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from jawloc.geometry import Shape, map_points
 from jawloc.inference.crop import crop_box_around
 from jawloc.inference.evaluate_scan import Labels, ScanError
+from jawloc.inference.metrics import CropCoverage, crop_coverage
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import object_voxels
-
-
-@dataclass(frozen=True)
-class HeldObjects:
-    """How many crops hold all of an object, out of the scans that have a mask of it."""
-
-    whole: int
-    scans: int
 
 
 def estimate_crops(
@@ -27,8 +19,8 @@ def estimate_crops(
     examples: Mapping[str, ExampleFile],
     objects: Mapping[str, Labels],
     crop_size: Sequence[int],
-) -> dict[str, HeldObjects]:
-    """Count, for each object, the crops round the found position that hold all of it.
+) -> dict[str, CropCoverage | None]:
+    """Return, for each object, how much of it the crops round the found positions hold.
 
     Parameters
     ----------
@@ -36,19 +28,22 @@ def estimate_crops(
     examples : by scan id
     crop_size : (z, y, x) in voxels of the full-size scan
     """
-    found: dict[str, list[bool]] = {name: [] for name in objects}
+    found: dict[str, list[float]] = {name: [] for name in objects}
     for error in errors:
         example = examples[error.scan_id].read()
-        holds = crop_holds(example, error, objects[error.object_name], crop_size)
-        if holds is not None:
-            found[error.object_name].append(holds)
-    return {name: HeldObjects(sum(own), len(own)) for name, own in found.items()}
+        share = share_inside(example, error, objects[error.object_name], crop_size)
+        if share is not None:
+            found[error.object_name].append(share)
+    return {name: crop_coverage(shares) for name, shares in found.items()}
 
 
-def crop_holds(
+def share_inside(
     example: Example, error: ScanError, labels: Labels, crop_size: Sequence[int]
-) -> bool | None:
-    """Return whether the crop holds all of the object's downsampled voxels; None: no mask."""
+) -> float | None:
+    """Return the share of the object's downsampled voxels that lie whole in the crop.
+
+    None without a mask, or where that has none of the object.
+    """
     if example.mask is None:
         return None
     indices = np.argwhere(object_voxels(example.mask, labels))
@@ -56,7 +51,9 @@ def crop_holds(
         return None
     shape: Shape = example.source_grid.shape_zyx
     window = crop_box_around(error.predicted_voxels.tolist(), crop_size, shape)
-    edges = np.stack([indices.min(axis=0) - 0.5, indices.max(axis=0) + 0.5])
-    lowest, highest = map_points(edges, example.grid, example.source_grid)
+    lowest, highest = (
+        map_points(indices + half, example.grid, example.source_grid) for half in (-0.5, 0.5)
+    )
     start = np.asarray(window.start_zyx) - 0.5
-    return bool((lowest >= start).all() and (highest <= start + window.size_zyx).all())
+    inside = (lowest >= start) & (highest <= start + window.size_zyx)
+    return float(inside.all(axis=1).mean())

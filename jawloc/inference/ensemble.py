@@ -29,6 +29,7 @@ class NetworkPrediction:
     fine_contrast: np.ndarray  # likewise, of the last stage
     probability: np.ndarray  # (object, z, y, x), of the image itself, on the heatmap's own grid
     mask_volume: np.ndarray | None = None  # of the predicted masks; None without mask supervision
+    coarse_probability: np.ndarray | None = None  # as `probability`, of the first of two stages
 
 
 def combine_copies(
@@ -49,8 +50,9 @@ def combine_copies(
         distant_probability=_array(_distant_probability(first, found).mean(dim=0)),
         contrast=_array(_contrast(first).mean(dim=0)),
         fine_contrast=_array(_contrast(last).mean(dim=0)),
-        probability=last.probability(shape_zyx)[0].cpu().numpy(),
+        probability=_probability(last, shape_zyx),
         mask_volume=None if volumes is None else _array(volumes.mean(dim=0)),
+        coarse_probability=None if first is last else _probability(first, shape_zyx),
     )
 
 
@@ -64,11 +66,13 @@ def average_networks(predictions: Sequence[NetworkPrediction]) -> NetworkPredict
         name: np.mean([getattr(one, name) for one in predictions], axis=0)
         for name in ("points", "distant_probability", "contrast", "fine_contrast", "probability")
     }
+    coarse = [p.coarse_probability for p in predictions if p.coarse_probability is not None]
     points = np.stack([one.points for one in predictions])
     scatter = ((points - points.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0) / 3
     return NetworkPrediction(
         width=np.sqrt(np.mean([one.width**2 for one in predictions], axis=0)),
         spread=np.sqrt(np.mean([one.spread**2 for one in predictions], axis=0) + scatter),
+        coarse_probability=np.mean(coarse, axis=0) if coarse else None,
         **averaged,
     )
 
@@ -86,6 +90,12 @@ def _width_and_spread(
     scatter = (points - points.mean(dim=0)).square().sum(dim=-1).mean(dim=0) / 3
     spread = torch.stack(beyond).sum(0).mean(dim=0) + scatter
     return (width.mean(dim=0) + scatter).sqrt(), spread.sqrt()
+
+
+def _probability(stage: StagePrediction, shape_zyx: Sequence[int]) -> np.ndarray:
+    """Return the heatmaps of the image itself, the first of the copies."""
+    heatmaps: np.ndarray = stage.probability(shape_zyx)[0].cpu().numpy()
+    return heatmaps
 
 
 def _contrast(stage: StagePrediction) -> Tensor:

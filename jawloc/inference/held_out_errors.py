@@ -12,12 +12,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from jawloc.inference.quantities import UNIT_NAMES, short
+
 Means = Mapping[str, float | None]  # unit -> mean radial error; None where it is unknown
-UNIT_NAMES = {
-    "mm": "mm",
-    "full_size_voxels": "voxels",
-    "downsampled_voxels": "downsampled voxels",
-}
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ class HeldOutErrors:
         scans = f"{self.scans} {'test ' * (self.how == 'test')}scan{'s' * (self.scans != 1)}"
         scans += " out of fold" * (self.how == "out_of_fold")
         return (
-            f"the mean error on {scans} is {own:.3g} {UNIT_NAMES[unit]}, that of always predicting "
-            f"the mean position {mean:.3g}"
+            f"the mean error on {scans} is {short(own)} {UNIT_NAMES[unit]}, that of always "
+            f"predicting the mean position {short(mean)}"
         )
 
     def warning(self) -> str:

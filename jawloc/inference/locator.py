@@ -120,7 +120,8 @@ class Locator:
             ]
         z, y, x = image.shape
         estimates = (found.points, found.spread, found.width, found.probability)
-        return Prediction(*estimates, (z, y, x), tuple(scores), image_features(image))
+        features, coarse = image_features(image), found.coarse_probability
+        return Prediction(*estimates, (z, y, x), tuple(scores), features, coarse)
 
     def warm_up(self) -> None:
         """Predict once for nothing: what PyTorch prepares at its first call is then ready."""

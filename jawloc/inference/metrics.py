@@ -176,7 +176,7 @@ def object_metrics(
         errors=_summaries(evaluated),
         success_unit=unit,
         success=success_rates(np.array(errors_in(evaluated, unit)), radii or DEFAULT_RADII[unit]),
-        crops=_crop_coverage([scan.inside for scan in evaluated if scan.inside is not None]),
+        crops=crop_coverage([scan.inside for scan in evaluated if scan.inside is not None]),
         coverage=radius_coverage(evaluated),
         spread_correlation=_correlation(
             [scan.found.width_voxels for scan in evaluated],
@@ -187,7 +187,8 @@ def object_metrics(
     )
 
 
-def _crop_coverage(shares: Sequence[float]) -> CropCoverage | None:
+def crop_coverage(shares: Sequence[float]) -> CropCoverage | None:
+    """Return the coverage of each scan's crop, from its share of labelled voxels; None of none."""
     if not shares:
         return None
     return CropCoverage(

@@ -41,3 +41,4 @@ class Prediction:
     shape_zyx: Shape  # of the image
     ood_scores: tuple[OodScores, ...]  # of each object's position
     image_features: ImageFeatures  # for the scan's own out-of-distribution scores
+    coarse_probability: np.ndarray | None = None  # as `probability`, of the first of two stages

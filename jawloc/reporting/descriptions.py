@@ -6,14 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from jawloc.inference.comparison import counted
-from jawloc.inference.crop_estimate import HeldObjects
 from jawloc.inference.held_out_errors import held_out_errors
+from jawloc.inference.metrics import CropCoverage
+from jawloc.inference.quantities import UNIT_NAMES, counted, short
+from jawloc.reporting.correction_text import correction_lines
 from jawloc.reporting.run_text import duration
 from jawloc.reporting.summary import OUT_OF_FOLD
 
-UNITS = {"mm": "mm", "full_size_voxels": "full-size voxels"}
-UNITS["downsampled_voxels"] = "downsampled voxels"
 EVALUATION = "\n\n### Evaluation\n"  # begins what `jawloc evaluate` adds to a description
 # Stems of the files that descriptions link to, in order.
 TRAINING_FILES = (
@@ -69,7 +68,7 @@ def _ids(ids: Sequence[str]) -> str:
 def describe_training(
     summary: Mapping[str, Any],
     scans: str,
-    crops: Mapping[str, HeldObjects],
+    crops: Mapping[str, CropCoverage | None],
     crop_size: Sequence[int],
     page: str | None,
     files: Collection[str],
@@ -81,20 +80,21 @@ def describe_training(
     ----------
     summary : as in summary.json
     scans : of `describe_scans`
-    crops : of each object, in the test scans
+    crops : of each object, in the test scans; None where none has a mask
     page : the run's page; None where it is unknown
     files : the names of the run's outputs
     thumbnails : of the image grid, paths among the run's artifacts; the page shows them as they are
     """
     run_id = str(summary["run_id"])
-    sigma = f"sigma {summary['best_sigma_voxels']:.3g} voxels"
+    sigma = f"sigma {short(summary['best_sigma_voxels'])} voxels"
     lines = [
-        *_result(summary, _crop_lines(crops, crop_size, "test scans")),
+        *_result(summary, _crop_lines(crops, crop_size, "test scan")),
         "",
         f"{scans} {summary['epochs']} epochs in {duration(summary['seconds'])}; the weights are "
         f"those of epoch {summary['best_epoch']} ({sigma}).",
         "",
         *_errors_table(summary, "test", len(summary["scans"]["test"])),
+        *_correction_list(summary),
         WHAT_TO_LOOK_AT,
         " ".join(picture(run_id, path, "") for path in thumbnails),
         "",
@@ -110,18 +110,17 @@ def describe_cross_validation(
     scans = summary[f"{OUT_OF_FOLD}_scans"]
     number = len({row["scan"] for row in scans})
     crops = {
-        name: HeldObjects(own["whole"], own["scans"])
-        for name, own in summary["crops"].items()
-        if own is not None
+        name: None if own is None else CropCoverage(**own) for name, own in summary["crops"].items()
     }
     lines = [
-        *_result(summary, _crop_lines(crops, (), "scans")),
+        *_result(summary, _crop_lines(crops, (), "scan")),
         "",
         f"{summary['folds']} networks were trained, and each was tested on scans that it had not "
         f"seen: {number} scans of {summary['specimens']} specimens in all. Each network "
         f"is a run below this one. {duration(summary['seconds'])}.",
         "",
         *_errors_table(summary, OUT_OF_FOLD, number),
+        *_correction_list(summary),
         "",
         *_files(page, "outputs", files, FOLDS_FILES),
     ]
@@ -132,14 +131,14 @@ def add_evaluation(
     description: str, numbers: Mapping[str, float], model: str, page: str | None
 ) -> str:
     """Return a description with what `jawloc evaluate` found last, by its metrics' names."""
-    known = (u for u in UNITS if any(key.endswith(f"error_{u}_mean") for key in numbers))
+    known = (u for u in UNIT_NAMES if any(key.endswith(f"error_{u}_mean") for key in numbers))
     unit = next(known, "mm")
     keys = [k for k in numbers if k.endswith(f"error_{unit}_mean") and "unseen" not in k]
     lines = []
     for key in sorted(keys):
         name = key.removeprefix("evaluation_").removesuffix(f"error_{unit}_mean").strip("_")
         of = f" of {name}" if name else ""
-        lines.append(f"mean error{of} {numbers[key]:.3g} {UNITS[unit]}")
+        lines.append(f"mean error{of} {short(numbers[key])} {UNIT_NAMES[unit]}")
     scans = counted(int(numbers.get("evaluation_scans", 0)), "scan")
     fair = int(numbers.get("evaluation_fair_scans", 0))
     text = f"`jawloc evaluate {model}` on {scans}, {fair} of them fair: {', '.join(lines)}."
@@ -147,11 +146,16 @@ def add_evaluation(
     return f"{description.partition(EVALUATION)[0]}{EVALUATION}{text}\n\n{files}".strip()
 
 
+def _correction_list(summary: Mapping[str, Any]) -> list[str]:
+    lines = [f"- {line[0].upper()}{line[1:]}." for line in correction_lines(summary)]
+    return ["", *lines] if lines else []
+
+
 def _errors_table(summary: Mapping[str, Any], tested: str, number: int) -> list[str]:
     errors = {key: summary[key] for key in summary if key.endswith("_error")}
-    units = [unit for unit in UNITS if errors[f"{tested}_error"].get(unit) is not None]
+    units = [unit for unit in UNIT_NAMES if errors[f"{tested}_error"].get(unit) is not None]
     lines = [
-        f"| Mean distance from the true centre | {' | '.join(UNITS[unit] for unit in units)} |",
+        f"| Mean distance from the true centre | {' | '.join(UNIT_NAMES[u] for u in units)} |",
         "|---" * (len(units) + 1) + "|",
     ]
     names = {"validation_error": "validation", f"{tested}_error": f"**{tested.replace('_', ' ')}**"}
@@ -177,18 +181,18 @@ def _result(summary: Mapping[str, Any], crops: Sequence[str]) -> list[str]:
 
 def _cells(errors: Mapping[str, float | None], units: Sequence[str]) -> str:
     known = (errors.get(unit) for unit in units)
-    return " | ".join("" if value is None else f"{value:.3g}" for value in known)
+    return " | ".join("" if value is None else short(value) for value in known)
 
 
 def _crop_lines(
-    crops: Mapping[str, HeldObjects], crop_size: Sequence[int], scans: str
+    crops: Mapping[str, CropCoverage | None], crop_size: Sequence[int], noun: str
 ) -> list[str]:
     size = f" of {' × '.join(map(str, crop_size))} voxels" if crop_size else ""
     return [
         f"Crops{size} round the found position that hold the whole {name}: "
-        f"**{own.whole} of {own.scans}** {scans}."
+        f"**{own.whole} of {counted(own.scans, noun)}**."
         for name, own in crops.items()
-        if own.scans
+        if own is not None
     ]
 
 

@@ -14,6 +14,7 @@ from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.exports import by_axis, rounded, table_text
 from jawloc.inference.metrics import AXES, ObjectMetrics
 from jawloc.inference.model_evaluation import COVERAGE_IS_FAIR, ModelEvaluation
+from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.content_policy import page_templates
 from jawloc.reporting.summary import flatten
 from jawloc.reporting.text_files import write_json, write_text
@@ -23,7 +24,7 @@ JSON_FILE, CSV_FILE, HTML_FILE = "evaluation.json", "evaluation.csv", "evaluatio
 TEMPLATE = "evaluation_report.html.j2"
 USE_NAMES: dict[ScanUse, str] = {
     "train": "trained on",
-    "validation": "weights chosen by",
+    "validation": "validated on",
     "specimen": "of a specimen learned from",
     "calibration": "radius calibrated on",
     "test": "tested on",
@@ -59,6 +60,7 @@ def html_report(
     """Return the HTML page; parameters as for `write_report`."""
     environment = page_templates()
     environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
+    environment.filters["counted"] = counted
     environment.tests["worst"] = lambda path: "worst" in path.stem
     return environment.get_template(TEMPLATE).render(
         evaluation=evaluation,
@@ -68,6 +70,7 @@ def html_report(
         why_no_mm=_why_no_mm(evaluation),
         pictures=pictures,
         use_names=USE_NAMES,
+        unit_names=UNIT_NAMES,
     )
 
 
@@ -206,10 +209,12 @@ def provenance_notes(evaluation: ModelEvaluation) -> list[str]:
             "to be fair"
         ]
     notes = []
-    if learned := [f"{len(used[u])} {USE_NAMES[u]}" for u in used if u in LEARNED_FROM]:
+    if learned := [u for u in used if u in LEARNED_FROM]:
+        uses = ", ".join(f"{USE_NAMES[use]}: {len(used[use])}" for use in learned)
+        number = sum(len(used[use]) for use in learned)
         notes.append(
-            f"of these {every} scans the model has used {' and '.join(learned)}: its errors there "
-            f"are optimistic"
+            f"the model has used {number} of these {every} scans ({uses}): its errors there are "
+            f"optimistic"
         )
     has_radius = any(s.found.radius_voxels is not None for s in evaluation.evaluated)
     if "calibration" in used and has_radius:

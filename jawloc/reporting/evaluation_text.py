@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jawloc.inference.comparison import counted
 from jawloc.inference.metrics import ObjectMetrics
 from jawloc.inference.model_evaluation import ModelEvaluation
+from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.evaluation_report import provenance_notes
 from jawloc.reporting.terminal_table import number, shortened, table_lines
 
@@ -16,7 +16,7 @@ WORST_SCANS = 3
 
 def describe_evaluation(evaluation: ModelEvaluation) -> list[str]:
     """Return the errors of each object as a table, the worst scans, notes, and what failed."""
-    every, fair, unit = evaluation.metrics(), evaluation.fair_metrics(), evaluation.unit
+    every, fair, unit = evaluation.metrics(), evaluation.fair_metrics(), UNIT_NAMES[evaluation.unit]
     rows, lines = [], list[str]()
     for name, metrics in every.items():
         rows.append([name, *_cells(metrics)])
@@ -24,9 +24,9 @@ def describe_evaluation(evaluation: ModelEvaluation) -> list[str]:
             rows.append([f"{name}, fair scans only", *_cells(fair[name])])
     if rows:
         header = ["", "scans", "mean", "median", "95th percentile", "worst"]
-        lines.append(f"Radial error ({unit.replace('_', ' ').replace('full size', 'full-size')}):")
+        lines.append(f"Radial error ({unit}):")
         lines += table_lines([*header, "crops that hold all of it"], rows)
-        header = ["largest errors", unit.replace("_", " "), "status"]
+        header = ["largest errors", unit, "status"]
         lines += table_lines(header, _worst(evaluation))
     lines += [f"note: {note}" for note in provenance_notes(evaluation)]
     return [*lines, *_failures(evaluation)]

@@ -25,6 +25,7 @@ TABLE = "locations.csv"
 TABLES = (TABLE, "locations.json", "napari_points.csv")
 CONTACT_SHEET = "contact_sheet.html"
 CROPS, MARKUPS, PICTURES, THUMBNAILS = "imgs", "markups", "pictures", "thumbnails"
+SCENES = "scenes"
 LEAST_FREE_BYTES = 4_000_000  # beside a crop: a picture, the tables twice
 
 Table = dict[str, list[Row]]  # by the scan's name
@@ -69,6 +70,12 @@ class LocateRequest:
     def markups(self, scan: str) -> Path:
         """Return the path of a scan's file for 3D Slicer."""
         return self.folder / MARKUPS / f"{scan}.mrk.json"
+
+    def scene(self, scan: str) -> tuple[Path, dict[str, Path]]:
+        """Return the paths of a scan's scene for 3D Slicer, and of each object's box in it."""
+        folder = self.folder / SCENES
+        boxes = {name: f"{scan}.box{n}.mrk.json" for n, name in enumerate(self.objects(), 1)}
+        return folder / f"{scan}.mrml", {name: folder / file for name, file in boxes.items()}
 
     def key(self, path: Path, series: Sequence[str] = ()) -> str:
         """Return a text that changes with the scan's files, the model and what is written.
@@ -166,7 +173,7 @@ def make_folders(request: LocateRequest) -> None:
             f"--output-dir: {folder} needs room for at least one scan's results, "
             f"{needed / 1e6:.0f} MB; its disk has {free / 1e6:.0f} MB left"
         )
-    names = [(MARKUPS, True), (CROPS, request.crop_format)]
+    names = [(MARKUPS, True), (SCENES, False), (CROPS, request.crop_format)]
     names += [(PICTURES, request.pictures), (THUMBNAILS, request.pictures)]
     refuse_links("--output-dir", *(folder / name for name, _ in names))
     rule = f"--output-dir: {folder} must be a folder that can be written to"
@@ -187,7 +194,11 @@ def is_done(request: LocateRequest, rows: Sequence[Row], key: str) -> bool:
 
 def files_of(request: LocateRequest, scan: str) -> list[str]:
     """Return the names, relative to the folder, of a scan's own files."""
-    names = [f"{MARKUPS}/{scan}.mrk.json"]
+    scene, boxes = request.scene(scan)
+    names = [
+        f"{MARKUPS}/{scan}.mrk.json",
+        *(f"{SCENES}/{p.name}" for p in (scene, *boxes.values())),
+    ]
     for name in request.objects():
         files = request.outputs(scan, name)
         names += filter(None, files.values())

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jawloc.inference.comparison import counted
 from jawloc.inference.held_out_errors import held_out_errors
+from jawloc.inference.quantities import UNIT_NAMES, counted
+from jawloc.reporting.correction_text import correction_lines
 from jawloc.reporting.summary import OUT_OF_FOLD
 from jawloc.reporting.terminal_table import number, shortened, table_lines
 
-UNITS = {"downsampled_voxels": 2, "full_size_voxels": 2, "mm": 3}  # decimals
+DECIMALS = {"downsampled_voxels": 2, "full_size_voxels": 2, "mm": 3}
 WORST_SCANS = 5  # listed, of at least as many again
 
 
@@ -37,6 +38,7 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
     lines += _fold_lines(summary) if tested == OUT_OF_FOLD else [_training_line(summary)]
     lines += _worst_lines(summary, tested)
     lines += _crop_lines(summary) + _radius_lines(summary)
+    lines += [f"  {line}" for line in correction_lines(summary)]
     known = held_out_errors(summary)
     if known is not None and known.warning():
         lines.append(
@@ -54,17 +56,17 @@ def _error_lines(summary: Mapping[str, Any], tested: str, n: int) -> list[str]:
         for key in summary
         if key.endswith("_error") and key not in (f"{tested}_error", "validation_error")
     }
-    units = [unit for unit in UNITS if summary[f"{tested}_error"][unit] is not None]
-    header = ["", *(unit.replace("_", " ").replace("full size", "full-size") for unit in units)]
+    units = [unit for unit in DECIMALS if summary[f"{tested}_error"][unit] is not None]
+    header = ["", *(UNIT_NAMES[unit] for unit in units)]
     spread = [(end, word) for end, word in (("_median", "median"), ("_max", "worst"))]
     unit = units[-1]
     if f"{unit}_median" not in summary[f"{tested}_error"]:
         spread = []
-    header += [f"{word} ({unit.replace('_', ' ')})" for _, word in spread]
+    header += [f"{word} ({UNIT_NAMES[unit]})" for _, word in spread]
 
     def row(label: str, errors: Mapping[str, float]) -> list[str | None]:
-        means = [number(errors[one], UNITS[one]) for one in units]
-        return [label, *means, *(number(errors[unit + end], UNITS[unit]) for end, _ in spread)]
+        means = [number(errors[one], DECIMALS[one]) for one in units]
+        return [label, *means, *(number(errors[unit + end], DECIMALS[unit]) for end, _ in spread)]
 
     rows = []
     for key, label in labels.items():
@@ -108,7 +110,7 @@ def _worst_lines(summary: Mapping[str, Any], tested: str) -> list[str]:
     unit = "mm" if all(row["error_mm"] is not None for row in scans) else "full_size_voxels"
     worst = sorted(scans, key=lambda row: -row[f"error_{unit}"])[:WORST_SCANS]
     several = len({row["object"] for row in scans}) > 1
-    header = ["largest errors", *(["object"] * several), unit.replace("_", " ")]
+    header = ["largest errors", *(["object"] * several), UNIT_NAMES[unit]]
     rows = [
         [shortened(row["scan"]), *([row["object"]] * several), number(row[f"error_{unit}"], 3)]
         for row in worst

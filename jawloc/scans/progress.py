@@ -24,8 +24,9 @@ class Progress(tqdm):
 
     The first line comes after FIRST_SECONDS, one every LINE_SECONDS follows, and a last one says
     how it ended if any was written. `shown=False` shows nothing anywhere. `brief` is for what may
-    be over at once: its bar comes after FIRST_SECONDS too, and goes when it is full. Of torchrun's
-    processes, only the first shows any.
+    be over at once: its bar comes after FIRST_SECONDS too, and goes when it is full. Steps that are
+    not `even` don't tell how long the others take. Of torchrun's processes, only the first shows
+    any.
     """
 
     def __init__(
@@ -37,11 +38,15 @@ class Progress(tqdm):
         total: int | None = None,
         shown: bool = True,
         brief: bool = False,
+        even: bool = True,
         **options: Any,
     ) -> None:
         shown = shown and not _hidden and os.environ.get("RANK", "0") == "0"
         if brief:
             options |= {"leave": False, "delay": FIRST_SECONDS}
+        if not even:
+            options["bar_format"] = "{desc}: |{bar}| {n_fmt} of {total_fmt} [{elapsed}{postfix}]"
+        self._even = even
         self.in_lines = not sys.stderr.isatty()
         self._next_line = time.monotonic() + FIRST_SECONDS
         self._told: str | None = None  # the last line
@@ -86,7 +91,7 @@ class Progress(tqdm):
         done = number if self.total is None else f"{number} of {self._number(self.total)}"
         parts = [f"{done} {self.unit}{'' if self.unit == 'B' else 's'}"]
         parts.append(self.format_interval(about["elapsed"]))
-        if self.total and self.n > self.initial and self.n < self.total:
+        if self._even and self.total and self.initial < self.n < self.total:
             pace = about["elapsed"] / (self.n - self.initial)
             parts.append(f"about {self.format_interval(pace * (self.total - self.n))} left")
         parts += [str(self.postfix)] if self.postfix else []
@@ -110,7 +115,7 @@ def progress_hidden() -> Iterator[None]:
 @contextmanager
 def named_steps(desc: str, count: int, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """Yield a function that is called with the name of each of so many steps as it begins."""
-    with Progress(desc=desc, unit="step", total=count, shown=shown) as bar:
+    with Progress(desc=desc, unit="step", total=count, shown=shown, even=False) as bar:
         begun = False
 
         def begin(name: str) -> None:

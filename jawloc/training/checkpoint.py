@@ -28,7 +28,10 @@ OLD_FORMATS = ("jawloc-checkpoint-1", "jawloc-folds-1")
 # May differ when a run is resumed: none changes what is computed or, as for the pattern, only by
 # way of the split, which is compared itself.
 FREE_SETTINGS = frozenset(
-    {"n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb", "specimen_pattern"}
+    {
+        *("n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb"),
+        *("specimen_pattern", "compare_with"),
+    }
 )
 GROWING = "num_epochs"
 

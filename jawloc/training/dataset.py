@@ -41,6 +41,7 @@ class ScanTensors:
     object_names: tuple[str, ...] = ("jaw",)
     rows: tuple[int, ...] | None = None  # of each scan in the images, if others share these
     has_mask: tuple[bool, ...] = ()  # of each scan; empty: the images have no channels of masks
+    weights: Tensor | None = None  # (scan, object), of each position in the loss; None: 1 each
 
     @property
     def shape_zyx(self) -> Shape:
@@ -90,6 +91,7 @@ class ScanTensors:
             grids=tuple(self.grids[i] for i in numbers),
             rows=tuple(self._rows[i] for i in numbers),
             has_mask=tuple(self.has_mask[i] for i in numbers) if self.has_mask else (),
+            weights=None if self.weights is None else self.weights[numbers],
         )
 
     def on(self, device: torch.device) -> ScanTensors:
@@ -144,7 +146,16 @@ def load_scans(
         grids=tuple(e.grid for e in examples),
         object_names=examples[0].object_names,
         has_mask=() if objects is None else tuple(e.has_mask for e in examples),
+        weights=_weights(examples),
     )
+
+
+def _weights(examples: Sequence[ExampleFile]) -> Tensor | None:
+    """Return the weight of each position in the loss, (scan, object); None where all are 1."""
+    if not any(example.label_weights for example in examples):
+        return None
+    rows = [e.label_weights or (1.0,) * len(e.object_names) for e in examples]
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def _masks(example: Example, objects: Objects) -> Tensor:

@@ -220,7 +220,10 @@ def _train_epoch(
             )
             scores = score(predictions, points, shards[step], config.loss)
             # divided by the objects of the whole batch: the sum over the processes is the mean
-            loss = scores.loss.sum() / max(1, int(are_present(scans.points[batch]).sum()))
+            losses = scores.loss
+            if scans.weights is not None:
+                losses = losses * scans.weights[shards[step]].to(device)
+            loss = losses.sum() / max(1, int(are_present(scans.points[batch]).sum()))
             if (logits := predictions[-1].mask_logits) is not None:
                 masks = mask_targets(images[:, 1:], stages[-1], drawn)
                 loss = loss + mask_loss(logits, masks).sum() / max(1, scans.count_masks(batch))

@@ -66,6 +66,20 @@ class NetworkRecord:
 
 
 @dataclass(frozen=True)
+class CorrectionRecord:
+    """A position that a person corrected or accepted, and that trained a model."""
+
+    scan_id: str
+    object_name: str
+    verdict: str  # as in review.csv: `moved` or `accepted`
+    weight: float  # in the loss
+    reviewer: str
+    time: str  # of the decision, ISO 8601 in UTC
+    model: str  # that was reviewed, as `jawloc locate` was given it
+    earlier_use: ScanUse  # what the earlier model, whose errors were compared, used the scan for
+
+
+@dataclass(frozen=True)
 class Provenance:
     """The scans of all networks of a model."""
 
@@ -74,6 +88,7 @@ class Provenance:
     specimen_pattern: str  # regular expression that finds the specimen in a scan's id
     run_id: str | None  # of the tracking store: the run that made the model
     jawloc_version: str = __version__  # that trained it
+    corrections: tuple[CorrectionRecord, ...] = ()  # that trained any of the networks
 
     def ids(self, *purposes: Purpose) -> tuple[str, ...]:
         """Return the ids of the scans that any network used for one of the purposes, sorted."""
@@ -163,6 +178,7 @@ def record_network(
     *,
     specimen_pattern: str,
     run_id: str | None,
+    corrections: tuple[CorrectionRecord, ...] = (),
 ) -> Provenance:
     """Record one network's scans; each downsampled image is read once, for its fingerprint."""
     files = {file.scan_id: file for of_use in uses.values() for file in of_use}
@@ -172,7 +188,7 @@ def record_network(
     }
     ids = {purpose: tuple(file.scan_id for file in of_use) for purpose, of_use in uses.items()}
     network = NetworkRecord(ids, tuple(map(float, sigma_voxels)), run_id)
-    return Provenance(scans, (network,), specimen_pattern, run_id)
+    return Provenance(scans, (network,), specimen_pattern, run_id, corrections=corrections)
 
 
 def joined(every: Sequence[Provenance | None], run_id: str | None) -> Provenance | None:
@@ -182,7 +198,9 @@ def joined(every: Sequence[Provenance | None], run_id: str | None) -> Provenance
         return None
     scans = {scan_id: scan for one in known for scan_id, scan in one.scans.items()}
     networks = tuple(network for one in known for network in one.networks)
-    return Provenance(scans, networks, known[0].specimen_pattern, run_id)
+    corrections = tuple(dict.fromkeys(c for one in known for c in one.corrections))
+    pattern = known[0].specimen_pattern
+    return Provenance(scans, networks, pattern, run_id, corrections=corrections)
 
 
 def to_plain(provenance: Provenance) -> dict[str, Any]:
@@ -196,6 +214,7 @@ def to_plain(provenance: Provenance) -> dict[str, Any]:
         "specimen_pattern": provenance.specimen_pattern,
         "run_id": provenance.run_id,
         "jawloc_version": provenance.jawloc_version,
+        "corrections": [asdict(correction) for correction in provenance.corrections],
     }
 
 
@@ -209,4 +228,5 @@ def from_plain(content: Mapping[str, Any]) -> Provenance:
         content["specimen_pattern"],
         content["run_id"],
         content["jawloc_version"],
+        TypeAdapter(tuple[CorrectionRecord, ...]).validate_python(content.get("corrections", ())),
     )

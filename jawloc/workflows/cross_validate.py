@@ -48,9 +48,10 @@ from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.cluster import ClusterOptions
 from jawloc.workflows.cluster.client import open_cluster
+from jawloc.workflows.compare_models import find_earlier_model, record_of, with_earlier_model
 from jawloc.workflows.describe_run import describe_folds, tag_inputs
 from jawloc.workflows.evaluate_scans import evaluate_scans
-from jawloc.workflows.finish_training import evaluate_test_scans
+from jawloc.workflows.fold_errors import out_of_fold_errors, summarise_corrected_folds
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
 from jawloc.workflows.train_folds import CrossValidation, FoldsToTrain, train_folds
@@ -112,7 +113,9 @@ def _run_in(
     device = choose_device(config.training.device)
     tell_sigmas(config.curriculum, config.network)
     tell_slow_settings(config, config.requested)
-    every = prepare_folds(config, folds)
+    earlier = find_earlier_model(config, must_exist=not resume)
+    every = prepare_folds(config, folds, earlier=record_of(earlier))
+    baselines = with_earlier_model(baselines, earlier)
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None
     work = CrossValidation(model_name, config, every, baselines, folder, same)
@@ -153,7 +156,7 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     folders = [work.folder_of(number) for number in range(1, len(work.folds) + 1)]
     device = str(choose_device(config.training.device))
     locators = [load_locator(fold / f"{fold.name}.pth", device) for fold in folders]
-    evaluations = _out_of_fold(work, locators)
+    evaluations = out_of_fold_errors(config, work.folds, work.baselines, locators)
     tested = [data.select(data.split.test_ids) for data in work.folds]
     chosen_by = [data.select(data.split.val_ids) for data in work.folds]
     joined, alone = join_folds(
@@ -165,9 +168,11 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     )
     own = [json.loads((fold / "summary.json").read_text(encoding="utf-8")) for fold in folders]
     splits = [data.split for data in work.folds]
-    specimens = specimens_of(work.folds[0].examples, config.split.specimen_pattern)
+    pattern = config.split.specimen_pattern
+    specimens = specimens_of((i for split in splits for i in split.test_ids), pattern)
     summary = summarise_folds(work.name, splits, specimens, evaluations, own, joined.calibration)
     summary["run_id"] = run.run_id
+    summary |= summarise_corrected_folds(work.folds, work.baselines, evaluations)
     joined = replace(joined, errors=held_out_errors(summary))
     save_locator(joined, folder / f"{folder.name}.pth")
     write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
@@ -234,20 +239,6 @@ def log_folds(run: TrackedRun, work: CrossValidation) -> None:
     tested = {f"fold {k}": data.split.test_ids for k, data in enumerate(work.folds, start=1)}
     run.log_dict({key: list(ids) for key, ids in tested.items()}, "folds.json")
     run.log_dataset(tested, {i: e.key for i, e in work.folds[0].examples.items()})
-
-
-def _out_of_fold(work: CrossValidation, locators: Sequence[Locator]) -> dict[str, PositionErrors]:
-    """Return the out-of-fold errors of the locators and of each baseline, sorted by scan id."""
-    pairs = zip(locators, work.folds, strict=True)
-    every = [
-        evaluate_test_scans(locator, work.config, data, work.baselines) for locator, data in pairs
-    ]
-    return {
-        OUT_OF_FOLD if key == "test" else key: PositionErrors(
-            tuple(sorted((e for fold in every for e in fold[key].errors), key=lambda e: e.scan_id))
-        )
-        for key in every[0]
-    }
 
 
 def _fingerprint(folds: Sequence[Data]) -> dict[str, str]:

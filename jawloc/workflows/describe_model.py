@@ -10,10 +10,10 @@ from typing import Any
 
 from jawloc.config import Config, check_config, load_config
 from jawloc.errors import InputError
-from jawloc.inference.comparison import counted
 from jawloc.inference.held_out_errors import HeldOutErrors, held_out_errors
 from jawloc.inference.locator import FORMATS, Locator, load_locator
 from jawloc.inference.models import file_digest
+from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.terminal_table import number, table_lines
 from jawloc.reporting.tracking.model_files import model_file
 from jawloc.training.checkpoint import read_weights_file
@@ -22,7 +22,7 @@ from jawloc.training.provenance import PURPOSES, Provenance, Purpose
 MOST_IDS = 6  # of the scans of one use
 USES: Mapping[Purpose, str] = {
     "train": "trained it",
-    "validation": "chose its weights",
+    "validation": "validated its training",
     "calibration": "calibrated radius and status",
     "test": "tested it",
 }
@@ -131,7 +131,7 @@ def _error_lines(errors: HeldOutErrors | None) -> list[str]:
         )
         if means
     ]
-    units = [unit.replace("_", " ").replace("full size", "full-size") for unit in errors.locator]
+    units = [UNIT_NAMES[unit] for unit in errors.locator]
     lines = table_lines(["mean radial error", *units], rows, indent=0)
     return [*lines, f"WARNING: {errors.warning()}"] if errors.warning() else lines
 
@@ -158,7 +158,24 @@ def _scan_lines(record: Provenance | None) -> list[str]:
         specimens = len({record.scans[i].specimen for i in ids})
         more = f", and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
         rows.append([USES[purpose], len(ids), specimens, ", ".join(ids[:MOST_IDS]) + more])
-    return table_lines(["scans that", "scans", "specimens", "ids"], rows, indent=0)
+    lines = table_lines(["scans that", "scans", "specimens", "ids"], rows, indent=0)
+    return lines + _correction_lines(record)
+
+
+def _correction_lines(record: Provenance) -> list[str]:
+    """Return which positions that people corrected trained a model, and who corrected them."""
+    if not record.corrections:
+        return []
+    rows = [
+        [
+            f"{one.scan_id}, {one.object_name}",
+            *("corrected" if one.verdict == "moved" else one.verdict, f"{one.weight:g}"),
+            *(one.reviewer, one.time, one.model, one.earlier_use),
+        ]
+        for one in record.corrections
+    ]
+    header = ["corrections", "", "weight", "by", "when", "of model", "its use of the scan"]
+    return table_lines(header, rows, indent=0)
 
 
 def _setting_lines(path: Path) -> list[str]:
@@ -171,7 +188,7 @@ def _setting_lines(path: Path) -> list[str]:
     others = [
         [key, str(value), str(standard[key])]
         for key, value in own.items()
-        if value != standard[key] and key not in ("dicom_dirs", "cache_dir")
+        if value != standard[key] and key not in ("dicom_dirs", "cache_dir", "corrections")
     ]
     if not others:
         return ["settings  all the default ones"]

@@ -17,17 +17,18 @@ from jawloc.config import Config, load_config
 from jawloc.errors import InputError, one_line
 from jawloc.reporting.folders.run_folder import CHECKPOINT, OUTPUT_FOLDER
 from jawloc.reporting.terminal_table import table_lines
+from jawloc.scans.cache.jobs import largest_size
 from jawloc.scans.cache.layout import cache_folder, cached_paths
 from jawloc.scans.cores import usable_cores
 from jawloc.scans.dicom import open_labelled_dicom
-from jawloc.scans.downsample import check_target
+from jawloc.scans.downsample import TargetTooLargeError, check_target
 from jawloc.scans.messages import names_shown
 from jawloc.scans.progress import Progress
 from jawloc.workflows.prepare_data import decide_size, find_scans
 
 PACKAGES = ("torch", "monai", "mlflow", "optuna", "numpy", "pydicom", "SimpleITK", "matplotlib")
 LEAST_FREE_GB = 2.0  # of the disk: cache, models and pictures of a small study
-LEAST_SCANS = 3  # one each to train on, to choose the weights by, and to test
+LEAST_SCANS = 3  # one each to train on, to validate on, and to test
 
 
 @dataclass(frozen=True)
@@ -148,17 +149,23 @@ def _scans(config: Config) -> Iterator[Finding]:
 
 
 def _headers(config: Config, scans: Sequence[Path]) -> Finding:
-    bad = []
+    bad, too_small = list[str](), 0
     for path in Progress(scans, desc="reading headers", unit="scan", brief=True):
         try:
             check_target(open_labelled_dicom(path), config.cache.shape_zyx)
         except (InputError, OSError) as error:
             bad.append(one_line(error))
+            too_small += isinstance(error, TargetTooLargeError)
     text = f"{len(scans)} labelled DICOMs in {', '.join(config.cache.dicom_dirs)}"
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        to_do = "move such files away, or make them again; training refuses them"
-        return Finding("scans", f"{len(bad)} of {text} can't be used: {bad[0]}{more}", to_do)
+        to_do = ["move such files away, or make them again; training refuses them"]
+        if too_small:
+            size = list(largest_size(scans, config.cache.shape_zyx))
+            fits = f"set downsampled_dicom_size to {size}, or to auto, which fits all scans"
+            to_do = [fits, *(to_do if len(bad) > too_small else [])]
+        found = f"{len(bad)} of {text} can't be used: {bad[0]}{more}"
+        return Finding("scans", found, "; ".join(to_do))
     few = f"at least {LEAST_SCANS} scans are needed, and a dozen to learn anything"
     return Finding("scans", text, few if len(scans) < LEAST_SCANS else "")
 

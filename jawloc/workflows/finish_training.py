@@ -13,6 +13,7 @@ from jawloc.inference.held_out_errors import held_out_errors
 from jawloc.inference.locator import Locator, save_locator
 from jawloc.inference.mask_share import choose_mask_shares, shares_of
 from jawloc.inference.metrics import PositionErrors
+from jawloc.reporting.correction_text import summarise_corrections
 from jawloc.reporting.summary import summarise_run
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.scans.progress import named_steps
@@ -20,6 +21,7 @@ from jawloc.training.loop import TrainingState
 from jawloc.training.presence_training import train_presence_classifier
 from jawloc.training.provenance import record_network
 from jawloc.training.splits import specimens_of
+from jawloc.workflows.compare_models import compare_with_earlier
 from jawloc.workflows.describe_run import describe_finished
 from jawloc.workflows.log_training import best_locator, draw_results, log_results
 from jawloc.workflows.prepare_data import Data
@@ -83,6 +85,7 @@ def finish_locator(state: TrainingState, config: Config, data: Data, run_id: str
             locator.sigma_voxels[0],
             specimen_pattern=pattern,
             run_id=run_id,
+            corrections=data.corrections,
         ),
     )
     return calibrate(locator, tested, chosen_by, trained_on, specimen_pattern=pattern)
@@ -115,5 +118,8 @@ def summarise(
     specimens = specimens_of(job.data.examples, job.config.split.specimen_pattern)
     split, calibration = job.data.split, locator.calibration
     summary = summarise_run(job.name, split, state, evaluations, seconds, specimens, calibration)
+    summary |= summarise_corrections(job.data.corrections, job.data.kept_out)
+    tested = job.data.select(split.test_ids)
+    summary |= compare_with_earlier(job.baselines, evaluations["test"], evaluations, tested)
     shares = shares_of(locator)
     return {**summary, "mask_share": shares} if shares else summary

@@ -48,6 +48,7 @@ from jawloc.reporting.location_files import (
     thumbnail_of,
 )
 from jawloc.reporting.location_text import padding_note
+from jawloc.reporting.scene_files import write_scene
 from jawloc.reporting.text_files import write_text
 from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan, describe_failure
@@ -236,6 +237,7 @@ def locate_one(
         rows = [row_of(located, index, {**about, **names}) for index, names in enumerate(files)]
         with writing():
             write_text(request.markups(listed.name), slicer_text(rows))
+            write_scene(request, rows, located.windows, located.scan)
         return rows
     except WritingError:
         with suppress(OSError):  # the list of files that is not shortened then is, by --resume

@@ -17,7 +17,7 @@ from jawloc.inference.metrics import PositionErrors
 from jawloc.reporting.figures import figure_to_array, save_figure
 from jawloc.reporting.folders.own_files import own_run_names
 from jawloc.reporting.folders.run_folder import CHECKPOINT, UNSENT
-from jawloc.reporting.heatmap_tiles import heatmap_tile
+from jawloc.reporting.heatmap_tiles import heatmap_tiles
 from jawloc.reporting.run_pictures import target_picture, write_pictures
 from jawloc.reporting.summary import summary_metrics
 from jawloc.reporting.text_files import write_json, write_text
@@ -46,8 +46,8 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
             save_figure(picture, folder / f"{short}_heatmap_example{which}.png")
         # step 0 is where MLflow's page opens the image grid
         sigmas = [start(schedule).sigma_voxels for schedule in schedules]
-        tile = heatmap_tile(example, stages, sigmas, "Before training")
-        run.log_heatmap(figure_to_array(tile), f"heatmap/{short}", 0)
+        for end, tile in heatmap_tiles(example, stages, sigmas, "Before training").items():
+            run.log_heatmap(figure_to_array(tile), f"heatmap/{short}{end}", 0)
 
 
 def draw_epoch(
@@ -80,12 +80,13 @@ def draw_tiles(
 
     Return the pictures (uint8, shape (rows, columns, 3)) by their rows in the image grid.
     """
-    record, best, tiles = state.records[-1], state.best_epoch, {}
+    record, best = state.records[-1], state.best_epoch
+    tiles: dict[str, np.ndarray] = {}
     when = f"Epoch {record.epoch}" + (f", weights of {best}" if best != record.epoch else "")
     for short, (_, ids) in data.split.titled().items():
         example, stages = data.examples[ids[0]].read(), config.network.stages()
-        tile = heatmap_tile(example, stages, record.sigmas_voxels, when, locator)
-        tiles[f"heatmap/{short}"] = figure_to_array(tile)
+        drawn = heatmap_tiles(example, stages, record.sigmas_voxels, when, locator)
+        tiles |= {f"heatmap/{short}{end}": figure_to_array(tile) for end, tile in drawn.items()}
     return tiles
 
 

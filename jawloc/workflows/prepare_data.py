@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from jawloc.scans.cache.layout import DEFAULT_SIZE
 from jawloc.scans.labelled import find_labelled_dicoms
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.presence_training import warn_without_extents
+from jawloc.training.provenance import CorrectionRecord, Provenance
 from jawloc.training.splits import (
     Split,
     check_objects,
@@ -26,6 +28,14 @@ from jawloc.training.splits import (
     cross_validation_splits,
     warn_of_divided_specimens,
 )
+from jawloc.workflows.correct_scans import (
+    correct_scans,
+    corrected_folder,
+    read_reviews,
+    refuse_without_corrections,
+    tell_corrections,
+)
+from jawloc.workflows.corrections import CorrectedSplit, add_corrected
 
 
 @dataclass(frozen=True)
@@ -35,14 +45,22 @@ class Data:
     split: Split
     examples: dict[str, ExampleFile]  # by scan id
     full_size_scans_read: int = 0  # to bring the cache up to date
+    corrections: tuple[CorrectionRecord, ...] = ()  # of every corrected position that trains
+    kept_out: tuple[str, ...] = ()  # why a corrected scan does not train, a sentence a scan
 
     def select(self, ids: Sequence[str]) -> list[ExampleFile]:
         """Return the examples of these scan ids."""
         return [self.examples[scan_id] for scan_id in ids]
 
     def fingerprint(self) -> dict[str, str]:
-        """Return the ids and content keys of the scans of each split, as one text a split."""
-        return {
+        """Return the ids and content keys of the scans of each split, as one text a split.
+
+        Corrections have one of their own, which changes with every position and weight.
+        """
+        own = [{**asdict(record), "earlier_use": ""} for record in self.corrections]
+        digest = hashlib.sha256(repr(own).encode(errors="surrogateescape")).hexdigest()[:8]
+        corrected = {"corrected_positions": f"{len(own)} ({digest})"} if own else {}
+        return corrected | {
             name: " ".join(f"{e.scan_id}:{e.key[:12]}" for e in self.select(ids))
             for name, ids in vars(self.split).items()
         }
@@ -53,7 +71,8 @@ def find_scans(config: Config) -> list[Path]:
     folders = [config.base / d for d in config.cache.dicom_dirs]
     if not folders:
         raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")
-    return find_labelled_dicoms(folders, exclude=config.base / config.cache.cache_dir)
+    cache, corrected = config.base / config.cache.cache_dir, corrected_folder(config)
+    return find_labelled_dicoms(folders, exclude=cache, corrected=corrected)
 
 
 def decide_size(config: Config) -> Config:
@@ -76,6 +95,7 @@ def prepare_data(
     *,
     folds: int | None = None,
     warn: bool = True,
+    earlier: Provenance | None = None,
 ) -> Data:
     """Check the scans, bring the cache up to date, and find the examples in it.
 
@@ -84,8 +104,9 @@ def prepare_data(
     folds : number of folds that the training and validation scans are divided into, if any
     warn : whether to warn of specimens that the config's lists of ids divide, and of scans without
         masks
+    earlier : the record of the model before this one, where corrections of its positions train
     """
-    scans = find_scans(config)
+    corrections, scans = read_reviews(config), find_scans(config)
     split = choose_split([path.stem for path in scans], config.split)
     pattern = config.split.specimen_pattern
     splits = (split,) if folds is None else choose_folds(split, folds, pattern)
@@ -93,21 +114,42 @@ def prepare_data(
         # folds divide no specimens but between the test scans and all others: one shows it
         warn_of_divided_specimens(splits[0], pattern)
     examples, read = _examples(config, scans, splits, processes, folds=folds is not None)
-    data = Data(split, examples, read)
+    corrected = correct_scans(config, corrections, examples, processes, earlier)
+    changed = add_corrected(split, examples, corrected, pattern)
+    refuse_without_corrections(corrections, changed)
+    data = _with_corrected(changed, read)
     if warn and processes.is_main:
-        warn_without_extents(data.select(split.train_ids), config.presence_classifier)
+        tell_corrections(corrections, changed)
+        warn_without_extents(data.select(data.split.train_ids), config.presence_classifier)
         tell_small_scans([*examples.values()], config.crop.crop_size)
     return data
 
 
-def prepare_folds(config: Config, folds: int) -> tuple[Data, ...]:
-    """Prepare the scans of a cross-validation; return the data of each fold."""
-    scans = find_scans(config)
+def _with_corrected(changed: CorrectedSplit, read: int) -> Data:
+    return Data(changed.split, changed.examples, read, changed.records, changed.kept_out)
+
+
+def prepare_folds(
+    config: Config, folds: int, *, earlier: Provenance | None = None
+) -> tuple[Data, ...]:
+    """Prepare the scans of a cross-validation; return the data of each fold.
+
+    A corrected scan trains in every fold but those that test its specimen or validate on it.
+    """
+    corrections, scans = read_reviews(config), find_scans(config)
     splits = cross_validation_splits([path.stem for path in scans], folds, config.split)
     examples, read = _examples(config, scans, splits, SINGLE_PROCESS, folds=True)
     warn_without_extents(list(examples.values()), config.presence_classifier)
     tell_small_scans([*examples.values()], config.crop.crop_size)
-    return tuple(Data(split, examples, read) for split in splits)
+    corrected = correct_scans(config, corrections, examples, earlier=earlier)
+    pattern = config.split.specimen_pattern
+    every = [add_corrected(split, examples, corrected, pattern) for split in splits]
+    records = tuple(dict.fromkeys(record for changed in every for record in changed.records))
+    # that a fold keeps out its own test scans is no news
+    told = replace(every[0], records=records, kept_out=every[0].kept_out if not records else ())
+    refuse_without_corrections(corrections, told)
+    tell_corrections(corrections, told)
+    return tuple(_with_corrected(replace(changed, kept_out=()), read) for changed in every)
 
 
 def tell_small_scans(examples: Sequence[ExampleFile], crop_size: Shape) -> None:

@@ -117,6 +117,15 @@ def test_each_fault_is_found_and_has_its_remedy(jawloc, lab, monkeypatch):
     assert "memory_budget_gb to 0.5" in to_do["memory"]
 
 
+def test_scans_that_are_too_small_are_not_to_be_moved_away(jawloc, lab):
+    """Regression: the remedy is another size."""
+    write_config(lab, downsampled_dicom_size=[64, 12, 12])
+    to_do = findings(jawloc("doctor"))
+    assert to_do == {
+        "scans": "set downsampled_dicom_size to [48, 12, 12], or to auto, which fits all scans"
+    }
+
+
 def test_a_wrong_or_missing_config_is_one_finding_among_others(jawloc, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "settings" in findings(jawloc("doctor"))

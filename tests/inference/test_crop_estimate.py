@@ -1,4 +1,4 @@
-"""Crops hold an object if they hold all of its downsampled voxels."""
+"""Crops hold the downsampled voxels that lie whole in them."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jawloc.geometry import Grid
-from jawloc.inference.crop_estimate import HeldObjects, crop_holds, estimate_crops
+from jawloc.inference.crop_estimate import estimate_crops, share_inside
 from jawloc.inference.evaluate_scan import ScanError
+from jawloc.inference.metrics import CropCoverage
 from jawloc.scans.cache import Example
 
 FULL, SMALL = Grid((40, 40, 40)), Grid((10, 10, 10))  # 4 voxels become one
@@ -34,19 +35,19 @@ LABELLED = np.s_[4:6, 4:6, 4:6]
 
 
 @pytest.mark.parametrize(
-    ("labelled", "point", "size", "holds"),
+    ("labelled", "point", "size", "share"),
     [
-        (LABELLED, (19.5, 19.5, 19.5), (8, 8, 8), True),  # voxels 16 to 23
-        (LABELLED, (19.5, 19.5, 19.5), (8, 7, 8), False),
-        (LABELLED, (19.5, 19.5, 22.5), (8, 8, 8), False),  # x from 19 to 26
-        (LABELLED, (16.5, 19.5, 19.5), (8, 8, 8), False),  # z from 13 to 20
-        (np.s_[0:1, 4:6, 4:6], (1, 19.5, 19.5), (8, 8, 8), True),  # at the border
+        (LABELLED, (19.5, 19.5, 19.5), (8, 8, 8), 1.0),  # voxels 16 to 23
+        (LABELLED, (19.5, 19.5, 19.5), (8, 7, 8), 0.5),
+        (LABELLED, (19.5, 19.5, 22.5), (8, 8, 8), 0.5),  # x from 19 to 26
+        (LABELLED, (16.5, 19.5, 19.5), (8, 8, 8), 0.5),  # z from 13 to 20
+        (np.s_[0:1, 4:6, 4:6], (1, 19.5, 19.5), (8, 8, 8), 1.0),  # at the border
         (None, (19, 19, 19), (7, 7, 7), None),
         (np.s_[0:0], (19, 19, 19), (7, 7, 7), None),  # the object is not in this scan
     ],
 )
-def test_a_crop_holds_what_lies_between_its_borders(labelled, point, size, holds):
-    assert crop_holds(example(labelled), found(*point), None, size) is holds
+def test_a_crop_holds_what_lies_between_its_borders(labelled, point, size, share):
+    assert share_inside(example(labelled), found(*point), None, size) == share
 
 
 def test_scans_without_a_mask_do_not_count():
@@ -59,4 +60,6 @@ def test_scans_without_a_mask_do_not_count():
         ScanError(name, "jaw", np.full(3, at), np.full(3, at), 0.0, 0.0, None)
         for name, at in (("a", 19.5), ("b", 19.5), ("c", 35.5))
     ]
-    assert estimate_crops(errors, examples, {"jaw": None}, (8, 8, 8)) == {"jaw": HeldObjects(1, 2)}
+    assert estimate_crops(errors, examples, {"jaw": None}, (8, 8, 8)) == {
+        "jaw": CropCoverage(whole=1, scans=2, mean_share=0.5, least_share=0.0)
+    }

@@ -42,7 +42,7 @@ def test_the_sentence_names_scans_unit_and_both_errors():
     )
     folds = held_out_errors(summary(VOXELS, VOXELS, "out_of_fold"))
     assert folds is not None
-    assert "on 2 scans out of fold is 5 voxels" in folds.sentence()
+    assert "on 2 scans out of fold is 5 full-size voxels" in folds.sentence()
 
 
 def test_a_summary_without_errors_has_none():

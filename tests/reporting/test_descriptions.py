@@ -1,6 +1,6 @@
 """Descriptions say what was done, how well, and where to look."""
 
-from jawloc.inference.crop_estimate import HeldObjects
+from jawloc.inference.metrics import CropCoverage
 from jawloc.reporting.descriptions import add_evaluation, describe_scans, describe_training
 
 SCANS = {"train": list("abcdef"), "validation": ["g"], "test": ["h", "i"]}
@@ -19,7 +19,7 @@ SUMMARY = {
 
 
 def described(summary=SUMMARY, page="#/experiments/1/runs/r1", files=("sigma.png", "losses.png")):
-    crops = {"jaw": HeldObjects(1, 2)}
+    crops = {"jaw": CropCoverage(1, 2, 0.9, 0.8), "otolith": None}
     scans = describe_scans(summary["scans"], ["jaw"], (24, 12, 12), "was trained")
     thumbnails = ["images/heatmap~val+step+2.webp"]
     return describe_training(summary, scans, crops, (20, 20, 20), page, files, thumbnails)
@@ -41,8 +41,8 @@ def test_a_training_is_described_by_scans_errors_crops_pictures_and_files():
         "| mean position (to compare) | 1 | 40 | 10 |",
     ]
     assert (
-        "Crops of 20 × 20 × 20 voxels round the found position that hold the whole jaw: **1 of 2**"
-        in text
+        "Crops of 20 × 20 × 20 voxels round the found position that hold the whole jaw: "
+        "**1 of 2 test scans**." in text
     )
     assert "(get-artifact?path=images%2Fheatmap~val%2Bstep%2B2.webp&run_uuid=r1)" in text
     assert "[losses.png](#/experiments/1/runs/r1/artifacts/outputs/losses.png?" in text

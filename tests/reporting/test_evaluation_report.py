@@ -104,7 +104,7 @@ def test_errors_are_fair_where_only_the_radius_was_calibrated_and_coverage_is_no
     assert fair["errors"]["full_size_voxels"]["mean"] == 5.0  # near and far
     assert (fair["coverage"]["scans"], fair["coverage"]["inside"]) == (1, 1)  # near alone
     first, second = provenance_notes(evaluation(uses))
-    assert "1 weights chosen by" in first
+    assert first.startswith("the model has used 1 of these 3 scans (validated on: 1)")
     assert (
         "on 1 of these 3 scans (or others of their specimens) the radius was calibrated" in second
     )
@@ -146,9 +146,9 @@ def test_the_page_says_it_in_words(tmp_path):
         "2 of 3 crops hold all of the labelled voxels",
         "inside the stated radius in 2 of 3 scans of 3 specimens",
         "the model states at least 90 %",
-        "Of these 3 scans the model has used 1 trained on: its errors there are optimistic.",
+        "The model has used 1 of these 3 scans (trained on: 1): its errors there are optimistic.",
         "The 2 scans on which the model's errors are fair",
-        "Radii and ranks are in voxels of the full-size scan: the files of some scans don",
+        "Radii and ranks are in full-size voxels: the files of some scans don",
         "odd &amp; old",
         "is &lt;empty&gt;",
         "What the worst look like",
@@ -183,6 +183,6 @@ def test_what_needs_a_mask_is_said_to_be_unknown(inside):
         assert json_content(clicked)["objects"]["jaw"]["crops"] is None
         assert not [name for name in numbers if "crop" in name]
     else:
-        assert "1 of 1 crops hold all of the labelled voxels" in page
+        assert "1 of 1 crop holds all of the labelled voxels" in page
         assert "It is unknown in 1 of 2 scans, where points were given in place of a mask." in page
         assert numbers["evaluation_crops_whole"] == 1

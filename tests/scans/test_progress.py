@@ -84,6 +84,6 @@ def test_steps_are_named_as_they_begin(clock, capsys):
         begin("drawing")
         clock.now += 70
     assert capsys.readouterr().err.splitlines() == [
-        "finish: 1 of 2 steps, 01:10, about 01:10 left, drawing",
+        "finish: 1 of 2 steps, 01:10, drawing",
         "finish: 2 of 2 steps, 02:20",
     ]

@@ -40,7 +40,7 @@ def example(
         key="key",
         source=Path(f"{scan_id}.dcm"),
     )
-    return SimpleNamespace(**vars(held), read=lambda: held)
+    return SimpleNamespace(**vars(held), label_weights=(), read=lambda: held)
 
 
 @pytest.mark.parametrize("budget_gb", [4.0, 0.0], ids=["in memory", "read when needed"])
@@ -175,3 +175,16 @@ def test_masks_are_channels_of_their_own_and_nan_where_there_are_points_only():
         np.testing.assert_array_equal(images[1, 1], mask == 1)
         np.testing.assert_array_equal(images[1, 2], mask > 0)
         assert scans.select(["clicked"]).has_mask == (False,)
+
+
+def test_a_position_counts_what_its_label_weighs_and_others_one():
+    files = [example(name, (24, 22, 20)) for name in "ab"]
+    assert load_scans(files, PERCENTILE, 4.0).weights is None
+    files[0].object_names = ("jaw", "otolith")
+    files[1].label_weights = (0.5, 1.0)
+    scans = load_scans(files, PERCENTILE, 4.0)
+    assert scans.weights is not None
+    assert scans.weights.tolist() == [[1.0, 1.0], [0.5, 1.0]]
+    selected = scans.select(["b"]).weights
+    assert selected is not None
+    assert selected.tolist() == [[0.5, 1.0]]

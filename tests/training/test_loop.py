@@ -883,3 +883,23 @@ def test_training_ends_by_the_stage_that_gives_the_position(monkeypatch):
     records = list(fit(state, TRAIN, VAL, config, schedule, STILL, TWO_STAGES.stages()))
     assert len(records) == 4  # the coarse error still falls, and its sigma has not begun to shrink
     assert records[-1].sigmas_voxels == (4.0, 2.0)
+
+
+def test_a_position_without_weight_teaches_nothing_and_one_of_full_weight_as_much_as_without():
+    def learned(scans):
+        state = fresh_state(training_config(num_epochs=1))
+        config = training_config(num_epochs=1)
+        list(fit(state, scans, VAL, config, CURRICULUM, STILL, ONE_STAGE))
+        return state.network.state_dict()
+
+    def same(a, b):
+        return all(torch.equal(a[key], b[key]) for key in a)
+
+    full, none = torch.ones(8, 1), torch.ones(8, 1)
+    none[3] = 0
+    moved = TRAIN.points.clone()
+    moved[3] = torch.tensor([2.0, 3.0, 4.0])
+    elsewhere = dataclasses.replace(TRAIN, points=moved)
+    assert same(learned(TRAIN), learned(dataclasses.replace(TRAIN, weights=full)))
+    assert same(*(learned(dataclasses.replace(s, weights=none)) for s in (TRAIN, elsewhere)))
+    assert not same(learned(TRAIN), learned(elsewhere))

@@ -14,6 +14,7 @@ from jawloc.scans.downsample import downsample_image
 from jawloc.training.provenance import (
     FINGERPRINT_SHAPE,
     SAME_IMAGE,
+    CorrectionRecord,
     NetworkRecord,
     Provenance,
     ScanIdentity,
@@ -165,3 +166,15 @@ def downsampled(image: np.ndarray, shape) -> np.ndarray:
     z, y, x = image.shape
     file = ScanFile("x", Path("x"), Grid((z, y, x)), image.dtype, lambda a, b: image[a:b], None)
     return downsample_image(file, shape)
+
+
+def test_corrections_are_kept_and_joined_and_files_without_them_have_none():
+    one = CorrectionRecord("a1", "jaw", "moved", 1.0, "Ana", "2026-01-02T03:04:05Z", "old", "test")
+    other = replace(one, verdict="accepted", weight=0.5, object_name="otolith")
+    corrected = replace(KNOWN, corrections=(one,))
+    assert from_plain(to_plain(corrected)).corrections == (one,)
+    both = joined([corrected, replace(KNOWN, corrections=(other, one))], "run")
+    assert both is not None
+    assert both.corrections == (one, other)
+    earlier_version = {k: v for k, v in to_plain(corrected).items() if k != "corrections"}
+    assert from_plain(earlier_version).corrections == ()

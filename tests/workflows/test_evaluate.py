@@ -508,7 +508,7 @@ def test_a_trained_model_is_logged_to_its_run_and_its_scans_are_named(
     assert said["crop_size_voxels_zyx"] == [20, 20, 20]
     assert {k: sorted(v) for k, v in said["seen_scans"].items()} == {
         "trained on": SCAN_IDS[:3],
-        "weights chosen by": SCAN_IDS[3:4],
+        "validated on": SCAN_IDS[3:4],
         "radius calibrated on": SCAN_IDS[4:],
     }
     assert "trained on" in Path(folder, "evaluation.html").read_text(encoding="utf-8")
@@ -590,7 +590,7 @@ def promote(jawloc, model, *scans):
 def test_scans_that_either_learned_from_are_left_out(jawloc, more_scans, known_errors):
     """With its own training scans in the comparison, whoever overfits most would win."""
     first = learned_from(model_wrong_by(more_scans / "by_4.pth", 4), "phantom_000")
-    assert "the model has used 1 trained on" in promote(jawloc, first).reason
+    assert "(trained on: 1)" in promote(jawloc, first).reason
     second = learned_from(model_wrong_by(more_scans / "by_2.pth", 2), "phantom_001")
     said = promote(jawloc, second)
     assert not said.promoted
@@ -674,7 +674,7 @@ def test_a_fold_knows_what_it_was_trained_on(jawloc, lab, no_pictures):
         seen = {k: sorted(v) for k, v in content()["seen_scans"].items()}
         assert seen == {
             "trained on": own["scans"]["train"],
-            "weights chosen by": own["scans"]["validation"],
+            "validated on": own["scans"]["validation"],
             "radius calibrated on": own["scans"]["test"],
         }
         assert content()["run_id"] == own["run_id"]
@@ -686,7 +686,7 @@ def test_a_fold_knows_what_it_was_trained_on(jawloc, lab, no_pictures):
     chosen_by = sorted({*own["scans"]["validation"], *both["validation"]} - {*trained})
     assert {k: sorted(v) for k, v in content()["seen_scans"].items()} == {
         "trained on": trained,
-        "weights chosen by": chosen_by,
+        "validated on": chosen_by,
     }
     assert sorted([*trained, *chosen_by]) == SCAN_IDS
     assert content()["fair_scans"] == 0

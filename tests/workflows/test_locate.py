@@ -7,9 +7,12 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pydicom
@@ -27,6 +30,7 @@ from jawloc.inference.locator import load_locator, save_locator
 from jawloc.phantom import make_phantom, write_phantom
 from jawloc.scans.manifest import MANIFEST
 from jawloc.scans.reading import read_scan
+from jawloc.scans.scan import scan_id_of
 from tests.lab import SCAN_SHAPE, files_below, only_sentence, write_lab_dicom, write_model
 from tests.scans.test_placement import write_series
 
@@ -165,6 +169,46 @@ def test_every_object_has_a_row_and_files_of_its_own(locate, here):
     assert [p["label"] for p in markups["controlPoints"]] == ["upper jaw", "otolith"]
 
 
+@pytest.mark.parametrize("name", ["c.nii.gz", "own.dcm", "plain.tif"])
+def test_a_scene_opens_scan_point_and_crop_box_together(locate, here, name):
+    """ITK, with which 3D Slicer reads volumes, has the point and the box at the table's voxels."""
+    write_phantom(here / "own.dcm", 3, SCAN_SHAPE)
+    tifffile.imwrite(here / "plain.tif", read_scan(here / "c.nii.gz").image)
+    write_model(here / "two.pth", ("upper jaw", "otolith"))
+    options = (*PLAIN, "--crop-format", "nrrd")
+    assert locate(name, model="two.pth", options=options).exit_code == 0
+    scan = scan_id_of(Path(name))
+    scene = ElementTree.parse(f"out/scenes/{scan}.mrml").getroot()
+    files = {
+        node.get("id"): Path("out", "scenes", unquote(node.get("fileName")))
+        for node in scene
+        if node.tag.endswith("Storage")
+    }
+    volume, points, *boxes = files.values()
+    own = Path(f"out/imgs/{scan}_upper jaw.nrrd") if name == "plain.tif" else here / name
+    assert volume.resolve() == own.resolve()
+    image = SimpleITK.ReadImage(volume)
+    (positions,) = json.loads(points.read_text(encoding="utf-8"))["markups"]
+    shift = np.array(numbers(table()[0], "crop_x", "crop_y", "crop_z"))
+    for row, box, given in zip(table(), boxes, positions["controlPoints"], strict=True):
+        (roi,) = json.loads(box.read_text(encoding="utf-8"))["markups"]
+        origin = shift if name == "plain.tif" else np.zeros(3)
+        voxel = image.TransformPhysicalPointToContinuousIndex(given["position"]) + origin
+        assert voxel == pytest.approx(point(row)[::-1], abs=1e-4)
+        start = np.array(numbers(row, "crop_x", "crop_y", "crop_z"))
+        middle = image.TransformPhysicalPointToContinuousIndex(roi["center"]) + origin
+        assert middle == pytest.approx(start + (np.array(CROP[::-1]) - 1) / 2, abs=1e-4)
+        assert roi["size"] == pytest.approx(np.array(CROP[::-1]) * image.GetSpacing())
+        assert np.abs(roi["orientation"]) == pytest.approx(np.abs(image.GetDirection()), abs=1e-6)
+
+
+def test_without_a_volume_that_slicer_places_there_is_no_scene(locate, here):
+    """ITK doesn't know the voxel size in a TIFF; its default crop is a TIFF, too."""
+    tifffile.imwrite(here / "plain.tif", read_scan(here / "c.nii.gz").image)
+    assert locate("plain.tif", options=PLAIN).exit_code == 0
+    assert not Path("out/scenes").exists()
+
+
 def test_two_objects_whose_names_meet_keep_their_own_files(locate, here):
     """Regression: the crop of scan `a_b` and object `c` was that of scan `a` and object `b_c`."""
     write_model(here / "two.pth", ("c", "b_c"))
@@ -225,7 +269,7 @@ def test_without_crops_and_pictures_there_are_tables_only(locate):
     assert locate("c.nii.gz", options=("--no-crops", "--no-pictures")).exit_code == 0
     assert {p.name for p in Path("out").iterdir()} == {
         MANIFEST,
-        *("locations.csv", "locations.json", "napari_points.csv", "markups"),
+        *("locations.csv", "locations.json", "napari_points.csv", "markups", "scenes"),
     }
     (row,) = table()
     assert row["crop_file"] == row["picture_file"] == ""
@@ -534,7 +578,7 @@ def test_a_table_that_names_files_elsewhere_is_refused(locate, here, column, tex
     assert files_below(here) == before
 
 
-@pytest.mark.parametrize("name", ["imgs", "markups", "pictures", "thumbnails"])
+@pytest.mark.parametrize("name", ["imgs", "markups", "pictures", "scenes", "thumbnails"])
 def test_a_link_in_the_output_folder_is_not_written_through(locate, here, name):
     """Regression: crops went wherever a link `imgs` led to."""
     (here / "elsewhere").mkdir()
@@ -752,7 +796,8 @@ def test_resume_sees_that_voxels_in_another_file_changed(locate, here, header):
 @pytest.mark.parametrize("way", ["--resume", "--overwrite"])
 def test_results_of_0_1_0_are_gone_on_with_and_replaced(locate, here, way):
     assert locate("a", "c.nii.gz").exit_code == 0
-    Path("out", MANIFEST).unlink()  # which 0.1.0 didn't write, nor two of the columns
+    Path("out", MANIFEST).unlink()  # which 0.1.0 didn't write, nor scenes and two of the columns
+    shutil.rmtree("out/scenes")
     with Path("out/locations.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = [name for name in rows[0] if name not in ("radius_note", "heatmap_width_voxels")]

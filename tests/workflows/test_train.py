@@ -803,7 +803,7 @@ def test_going_on_repeats_the_uninterrupted_run_with_dropout_too(
     arguments = ["train", *[a for s in settings for a in ("--set", s)]]
     longer, shorter = (("--set", f"num_epochs={n}", "--model-name") for n in (3, 2))
     monkeypatch.setattr("jawloc.training.network.LAB_CHANNELS", (2, 2, 2, 2, 2))
-    monkeypatch.setattr(log_training, "heatmap_tile", drawing_picture)
+    monkeypatch.setattr(log_training, "heatmap_tiles", drawing_picture)
     assert jawloc(*arguments, *longer, "whole").exit_code == 0
 
     saved = experiment.save_checkpoint
@@ -824,7 +824,7 @@ def test_going_on_repeats_the_uninterrupted_run_with_dropout_too(
 def drawing_picture(*arguments):
     if len(arguments) == 5:  # with a locator, for which a network is built
         torch.rand(3)
-    return Figure(figsize=(0.1, 0.1))
+    return {"": Figure(figsize=(0.1, 0.1))}
 
 
 def interrupted_after(save, epochs):

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.figures.style import ROUND, STYLE, Colour, Style, blank_chart, label_log_axis
 
-UNIT_NAMES = {"mm": "mm", "full_size_voxels": "voxels of the full-size scan"}
 LEAST = 1e-3  # of what is shown on a log scale
 STATUS_STYLES: Mapping[str, Style] = {
     "ok": {"color": Colour.BLUE, "marker": "o"},
@@ -43,8 +43,9 @@ def plot_success(errors: np.ndarray, unit: str, radii: Sequence[float], name: st
     for axes in (left, right):
         axes.set_xlabel(f"radial error ({UNIT_NAMES[unit]})")
         axes.grid(alpha=0.25)
-    scans = f"{len(errors)} scan{'' if len(errors) == 1 else 's'}"
-    figure.suptitle(f"Errors of the {name} in {scans}", size=13, parse_math=False)
+    figure.suptitle(
+        f"Errors of the {name} in {counted(len(errors), 'scan')}", size=13, parse_math=False
+    )
     return figure
 
 
@@ -84,7 +85,7 @@ def plot_trust(
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         label_log_axis(axis)
-    unit = "(voxels of the full-size scan)"
+    unit = f"({UNIT_NAMES['full_size_voxels']})"
     axes.set(xlabel=f"{what} {unit}", ylabel=f"radial error {unit}")
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", frameon=True)

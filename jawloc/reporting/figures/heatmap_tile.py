@@ -33,6 +33,7 @@ def plot_heatmap_tile(
     centre: Point,
     stride: int,
     title: Sequence[str],
+    stage: str = "",
     points: Mapping[str, Point],
     spacing_mm_zyx: Triple | None = None,
 ) -> Figure:
@@ -45,6 +46,7 @@ def plot_heatmap_tile(
         highest values along the line of sight are shown, on the target's scale, with a line where
         they are half of its highest. Without a prediction, its panels show the scan alone.
     title : lines of about 40 characters, below the panels
+    stage : name of the stage whose heatmaps these are, if there are several
     points : (z, y, x) in voxels; those with "predict" in their name are marked on the right only
     """
     planes, spacing = orthogonal_slices(image, centre), spacing_mm_zyx or (1.0, 1.0, 1.0)
@@ -56,7 +58,9 @@ def plot_heatmap_tile(
     size = (0.475, (top - 0.02 - LINE * len(title)) / len(SHOWN) - 0.01)
     for column, (name, heat) in enumerate((("target", target), ("predicted", predicted))):
         left = 0.015 + column * 0.495
-        figure.text(left, top + 0.008, name, va="bottom", size=LETTERS, weight="bold")
+        figure.text(
+            left, top + 0.008, f"{stage} {name}".strip(), va="bottom", size=LETTERS, weight="bold"
+        )
         seen = None if heat is None else silhouettes(heat)
         marks = {n: p for n, p in points.items() if column or "predict" not in n}
         for row, view in enumerate(SHOWN):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from jawloc.scans.atomic import atomic_path
@@ -90,11 +90,13 @@ def save_drawn(
     size_inches: tuple[float, float],
     title: str,
     labels: Mapping[str, str],
+    counts: Collection[str] = (),
 ) -> None:
     """Save what a library draws with pyplot, and leave pyplot as it was.
 
     `draw` returns axes, or an array of axes of one figure; `title` replaces the library's own, and
-    `labels` some of its axis labels.
+    `labels` some of the labels of its axes and legends. `counts` are the library's labels of axes
+    with whole numbers.
     """
     import matplotlib.pyplot as plt
 
@@ -104,7 +106,7 @@ def save_drawn(
             axes = draw()
             figure: Any = (axes if isinstance(axes, Axes) else axes.flat[0]).figure
             figure.set_size_inches(size_inches)
-            _tidy(figure, title, labels)
+            _tidy(figure, title, labels, counts)
             record_file(path)
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight")
@@ -113,7 +115,7 @@ def save_drawn(
                 plt.close(number)
 
 
-def _tidy(figure: Any, title: str, labels: Mapping[str, str]) -> None:
+def _tidy(figure: Any, title: str, labels: Mapping[str, str], counts: Collection[str]) -> None:
     """Set a library's titles and labels, and colours that show on white."""
     for axes in figure.axes:
         for place in ("left", "center"):
@@ -123,6 +125,10 @@ def _tidy(figure: Any, title: str, labels: Mapping[str, str]) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
                 label_log_axis(axis)
+        if x in counts:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for text in axes.get_legend().get_texts() if axes.get_legend() is not None else ():
+            text.set_text(labels.get(text.get_text(), text.get_text()))
         if axes.containers and axes.get_legend() is not None:  # one kind of bar needs no legend
             axes.get_legend().remove()
         for drawn in axes.collections:

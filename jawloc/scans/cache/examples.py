@@ -51,6 +51,8 @@ class ExampleFile:
     object_names: tuple[str, ...] = ("jaw",)
     content_hash: str = ""
     has_mask: bool = True  # and not points in place of it
+    # of each object's position in the loss, from 0 to 1; empty: 1 each
+    label_weights: tuple[float, ...] = ()
 
     def read(self) -> Example:
         """Read the voxels; raise InputError if the cached file is damaged or was replaced."""
@@ -60,7 +62,7 @@ class ExampleFile:
                 f"{self.cached.name}: a cached scan must not change while it is used; its key was "
                 f"{self.key[:12]} and is now {scan.record.key[:12]}"
             )
-        own = ("cached", "has_mask")
+        own = ("cached", "has_mask", "label_weights")
         shared = {name: value for name, value in vars(self).items() if name not in own}
         return Example(image=scan.image, mask=scan.mask, **shared)
 

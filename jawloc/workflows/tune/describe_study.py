@@ -9,18 +9,20 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from jawloc.inference.quantities import UNIT_NAMES, short
 from jawloc.reporting.descriptions import artifact_page
 from jawloc.reporting.tracking.pages import describe, page_of, study_page
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.workflows.tune.search_space import Range, Space
 
 OBJECTIVE = "objective_error_voxels"
+UNIT = UNIT_NAMES["downsampled_voxels"]
 LONGEST_NAME = 120  # characters
 
 
 def trial_name(study: str, number: int, settings: Mapping[str, Any]) -> str:
     """Return a trial's name, with its settings by the last part of their keys."""
-    values = ", ".join(f"{key.rpartition('.')[2]} {_short(v)}" for key, v in settings.items())
+    values = ", ".join(f"{key.rpartition('.')[2]} {short(v)}" for key, v in settings.items())
     name = f"{study} trial {number}: {values}"
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
@@ -29,7 +31,7 @@ def describe_trial(
     run: TrackedRun, study: str, number: int, settings: Mapping[str, Any], result: str
 ) -> None:
     """Describe a trial: its settings, and how it ended."""
-    rows = "\n".join(f"| `{key}` | {_short(value)} |" for key, value in settings.items())
+    rows = "\n".join(f"| `{key}` | {short(value)} |" for key, value in settings.items())
     text = f"Trial {number} of the study `{study}`: {result}.\n\n| Setting | Value |\n|---|---|\n"
     describe(run, text + rows)
 
@@ -81,7 +83,7 @@ def _winner(complete: Sequence[FrozenTrial]) -> str:
     best, first = _best_and_first(complete)
     if best is None:
         return "No trial is complete yet."
-    error = f"with a validation error of {_short(best.value)} downsampled voxels"
+    error = f"with a validation error of {short(best.value)} {UNIT}"
     if first is None or not first.value or first is best:
         return f"**Trial {best.number} is the best until now, {error}.**"
     less = 100 * (1 - (best.value or 0) / first.value)
@@ -104,16 +106,12 @@ def _table(space: Space, complete: Sequence[FrozenTrial]) -> list[str]:
     heads = ["Setting", "Searched", *(["Best"] if best else []), *(["Trial 0"] if first else [])]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for key, each in space.parameters.items():
-        searched = ", ".join(map(_short, each.ends))
+        searched = ", ".join(map(short, each.ends))
         if isinstance(each, Range):
-            searched = f"{_short(each.low)} to {_short(each.high)}"
+            searched = f"{short(each.low)} to {short(each.high)}"
         values = [t.params.get(key) for t in (best, first) if t is not None]
-        lines.append(f"| `{key}` | {' | '.join([searched, *map(_short, values)])} |")
+        lines.append(f"| `{key}` | {' | '.join([searched, *map(short, values)])} |")
     if best is not None:
-        errors = [f"**{_short(best.value)}**", *([_short(first.value)] if first else [])]
-        lines.append(f"| validation error, downsampled voxels | | {' | '.join(errors)} |")
+        errors = [f"**{short(best.value)}**", *([short(first.value)] if first else [])]
+        lines.append(f"| validation error, {UNIT} | | {' | '.join(errors)} |")
     return lines
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

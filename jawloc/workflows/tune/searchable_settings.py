@@ -19,7 +19,7 @@ from jawloc.training.presence_training import PresenceClassifierConfig
 SHARED = {
     *("dicom_dirs", "downsampled_dicom_size", "cache_dir", "n_workers", "objects", "num_epochs"),
     *("validation_scans", "test_scans", "device", "cpu_threads", "memory_budget_gb"),
-    *("best_epoch_from", "specimen_pattern"),
+    *("best_epoch_from", "specimen_pattern", "corrections", "accepted_weight", "compare_with"),
 }
 
 # Settings that no trial uses, and why.

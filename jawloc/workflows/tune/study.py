@@ -51,7 +51,9 @@ STARTUP_TRIALS = 5  # that no pruner stops, so that there is something to compar
 # as good as the others, so that every epoch would be too often (see experiments/log.md).
 MEDIAN_COMPARISONS = 5
 # What may differ between two commands on one study: none changes a trial's result.
-FREE_SETTINGS = frozenset({"dicom_dirs", "cache_dir", "n_workers", "device", "memory_budget_gb"})
+FREE_SETTINGS = frozenset(
+    {"dicom_dirs", "cache_dir", "n_workers", "device", "memory_budget_gb", "compare_with"}
+)
 
 
 @dataclass(frozen=True)

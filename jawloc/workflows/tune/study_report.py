@@ -39,10 +39,12 @@ PLOTS = {
 PAIR = ["curriculum.threshold", "curriculum.minimum_sigma"]
 PANEL_INCHES = 4.0
 LEADING = 5  # trials in the table on the terminal
+COUNTS = ("Trial", "Step")
 LABELS = {
     "Step": "epoch (or fold)",
     "Intermediate Value": ERROR,
     "Trial": "trial",
+    "Best Value": "best so far",
     "Hyperparameter": "",
     "Hyperparameter Importance": "share of what makes trials good or bad",
 }
@@ -179,7 +181,7 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that some trials are left out
                 draw = partial(getattr(still, function), study, **options)
-                save_drawn(draw, path, size, title, LABELS)
+                save_drawn(draw, path, size, title, LABELS, COUNTS)
                 figure = getattr(interactive, function)(study, **options)
                 figure.update_layout(title=title)
         except (ValueError, RuntimeError):  # too few trials for it

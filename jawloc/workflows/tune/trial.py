@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from jawloc.config import Config
 from jawloc.errors import InputError, TrainingError
 from jawloc.heatmaps.curriculum import at_the_end
+from jawloc.inference.quantities import short
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.reporting.tracking.views import KIND, STATE, STUDY
 from jawloc.training.dataset import ScanTensors, load_scans
@@ -26,7 +27,7 @@ from jawloc.training.splits import choose_folds
 from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train import draw_epoch, log_epoch, log_inputs, start_state, train
-from jawloc.workflows.tune.describe_study import OBJECTIVE, describe_trial, trial_name
+from jawloc.workflows.tune.describe_study import OBJECTIVE, UNIT, describe_trial, trial_name
 from jawloc.workflows.tune.lost_trials import WORKER, queue_again
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.study import StudyConfig
@@ -141,7 +142,9 @@ def _try(trial: Trial, worker: Worker) -> float:
             raise
         run.tag({STATE: "pruned" if error is None else "complete"})
         run.log_summary({OBJECTIVE: error})
-        ended = "stopped by the pruner" if error is None else f"validation error {error:.3g} voxels"
+        ended = (
+            "stopped by the pruner" if error is None else f"validation error {short(error)} {UNIT}"
+        )
         describe_trial(run, *named, ended)
     if error is None:  # after the run, which a pruned trial ends as finished
         raise TrialPruned

@@ -42,7 +42,7 @@ def test_errors_against_what_was_foretold_beside_the_identity():
     assert axes.get_xlim() == axes.get_ylim()
     assert legend(axes) == ["ok (2)", "uncertain (1)", "error = stated radius"]
     assert axes.get_title().endswith("1 of 3 above the line")
-    assert "voxels of the full-size scan" in axes.get_xlabel()
+    assert "full-size voxels" in axes.get_xlabel()
     figure_to_array(figure)
 
 
@@ -51,7 +51,7 @@ def test_the_bias_has_its_standard_error_if_there_are_several_scans(scans):
     offsets = np.array([[1.0, -2, 0], [3.0, -2, 0]])[:scans]
     figure = plot_bias(offsets, "full_size_voxels", "jaw")
     (axes,) = figure.axes
-    assert axes.get_ylabel() == "predicted minus true (voxels of the full-size scan)"
+    assert axes.get_ylabel() == "predicted minus true (full-size voxels)"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["z", "y", "x"]
     assert legend(axes)[-1] == ("mean" if scans == 1 else "mean ± standard error")
     figure_to_array(figure)

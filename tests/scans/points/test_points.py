@@ -13,7 +13,14 @@ import tifffile
 
 from jawloc.errors import InputError
 from jawloc.inference.crop import CropBox
-from jawloc.inference.exports import csv_text, failed_row, located_row, napari_text, slicer_text
+from jawloc.inference.exports import (
+    SLICER_SCHEMA,
+    csv_text,
+    failed_row,
+    located_row,
+    napari_text,
+    slicer_text,
+)
 from jawloc.inference.locator import Localisation
 from jawloc.scans.convert.points import read_points
 from jawloc.scans.points import place_points
@@ -155,6 +162,39 @@ def test_markups_in_their_system_and_unit(tmp_path, about, expected_zyx):
     ((scan, name, position, space),) = found(path)
     assert (scan, name, space) == ("fish", "jaw", "slicer_mm")
     np.testing.assert_allclose(position, expected_zyx, rtol=1e-12)
+
+
+@pytest.mark.parametrize("system", ["LPS", "RAS"])
+def test_jawlocs_own_point_that_was_dragged_in_3d_slicer_is_a_label(tmp_path, system):
+    """With every field that 3D Slicer 5 writes: it reads jawloc's file, and saves its own."""
+    sign = -1 if system == "RAS" else 1
+    point = {
+        "id": "1",
+        "label": "jaw",
+        "description": "fish: ok, radius 0.400 mm",
+        "associatedNodeID": "vtkMRMLScalarVolumeNode1",
+        "position": [sign * 1.5, sign * -2.5, 3.25],
+        "orientation": [-1.0, -0.0, -0.0, -0.0, -1.0, -0.0, 0.0, 0.0, 1.0],
+        "selected": True,
+        "locked": False,
+        "visibility": True,
+        "positionStatus": "defined",
+    }
+    display = {"visibility": True, "opacity": 1.0, "glyphType": "Sphere3D", "textScale": 3.0}
+    about = {
+        "locked": False,
+        "fixedNumberOfControlPoints": False,
+        "labelFormat": "%N-%d",
+        "coordinateSystem": system,
+        "coordinateUnits": "mm",
+        "type": "Fiducial",
+        "lastUsedControlPointNumber": 1,
+        "measurements": [],
+        "display": display,
+    }
+    content = {"@schema": SLICER_SCHEMA, "markups": [about | {"controlPoints": [point]}]}
+    path = written(tmp_path, "fish.mrk.json", json.dumps(content, indent=4))
+    assert found(path) == [("fish", "jaw", (3.25, -2.5, 1.5), "slicer_mm")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Corrected positions become labelled DICOMs, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jawloc.errors import InputError
+from jawloc.phantom import write_phantoms
+from jawloc.scans.convert.corrected import write_corrected
+from jawloc.scans.dicom import open_labelled_dicom
+from jawloc.scans.points.corrections import CorrectedScan, Correction
+from tests.lab import SCAN_SHAPE
+from tests.scans.points.test_corrections import decided
+
+
+def corrected(path, at=(3.5, 4.0, 5.25)) -> CorrectedScan:
+    position = Correction(decided(path.stem), "jaw", at, 1.0, "review.csv, line 2")
+    return CorrectedScan(path.stem, path, (position,))
+
+
+@pytest.fixture
+def phantom(tmp_path):
+    (path,) = write_phantoms(tmp_path / "scans", 1, SCAN_SHAPE, progress=False)
+    return path
+
+
+def test_a_corrected_scan_has_the_image_and_the_position_instead_of_the_mask(phantom, tmp_path):
+    (made,) = write_corrected([corrected(phantom)], tmp_path / "out")
+    before, after = open_labelled_dicom(phantom), open_labelled_dicom(made)
+    assert made.name == phantom.name
+    assert after.read_mask is None
+    assert [(p.object, p.voxels_zyx) for p in after.points] == [("jaw", (3.5, 4.0, 5.25))]
+    assert after.grid == before.grid
+    depth = SCAN_SHAPE[0]
+    np.testing.assert_array_equal(after.read_image(0, depth), before.read_image(0, depth))
+
+
+def test_it_is_made_anew_only_for_another_position_or_image(phantom, tmp_path):
+    def made(scan):
+        (path,) = write_corrected([scan], tmp_path / "out")
+        return path.stat().st_mtime_ns, path.stat().st_ino
+
+    first = made(corrected(phantom))
+    assert made(corrected(phantom)) == first
+    second = made(corrected(phantom, at=(3.5, 4.0, 5.0)))
+    assert second != first
+    phantom.touch()
+    assert made(corrected(phantom, at=(3.5, 4.0, 5.0))) != second
+
+
+def test_every_scan_that_cannot_be_used_has_a_line(phantom, tmp_path):
+    outside = corrected(phantom, at=(99.0, 4.0, 5.0))
+    no_scan = tmp_path / "no.tif"
+    no_scan.write_bytes(b"no picture")
+    with pytest.raises(InputError) as refused:
+        write_corrected([outside, replace(corrected(no_scan))], tmp_path / "out")
+    first, second = str(refused.value).splitlines()
+    assert first.startswith("review.csv, line 2: a point must lie in its scan")
+    assert second.startswith("no.tif: ")
+    assert [*(tmp_path / "out").glob("*.dcm")] == []

@@ -1,0 +1,164 @@
+"""review.csv on the way into a training: copies, held-out scans, folds, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from jawloc.config import load_config
+from jawloc.errors import InputError
+from jawloc.inference.locator import load_locator
+from jawloc.scans.dicom import open_labelled_dicom
+from jawloc.scans.points.review import write_review
+from jawloc.workflows.compare_models import find_earlier_model
+from jawloc.workflows.prepare_data import prepare_data, prepare_folds
+from tests.lab import SCAN_IDS, only_sentence, write_config, write_model
+from tests.scans.points.test_corrections import decided
+
+AT = (30.0, 11.0, 12.0)
+SMALL = [(value + 0.5) / 2 - 0.5 for value in AT]  # on the downsampled grid
+
+
+def reviewed(scan_id: str, path: Path | None = None, verdict="moved", **others):
+    path = path or Path("dicoms/labelled", f"{scan_id}.dcm").resolve()
+    given = {"position_voxels_zyx": AT} if verdict in ("moved", "accepted") else {}
+    return decided(scan_id, verdict, path=str(path), **given, **others)
+
+
+def config_of(lab: Path, *reviews, **settings):
+    """Write a review, and return settings that train on it."""
+    write_review(lab / "review.csv", reviews)
+    return load_config(write_config(lab, corrections="review.csv", **settings))
+
+
+def copied(scan_id: str, name: str) -> Path:
+    """Write a labelled DICOM's image as another file of another format."""
+    scan = open_labelled_dicom(Path("dicoms/labelled", f"{scan_id}.dcm"))
+    image = sitk.GetImageFromArray(scan.read_image(0, scan.grid.shape_zyx[0]))
+    assert scan.grid.spacing_mm_zyx is not None
+    image.SetSpacing(scan.grid.spacing_mm_zyx[::-1])
+    path = Path(name).resolve()
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", [None, "fish.nii.gz"], ids=["itself", "a copy of another name"])
+def test_a_scan_and_its_copy_train_once_with_the_corrected_label(lab, name, capsys):
+    path = None if name is None else copied("phantom_001", name)
+    scan_id = "phantom_001" if name is None else "fish"
+    data = prepare_data(config_of(lab, reviewed(scan_id, path)))
+    assert data.split.train_ids == tuple(sorted(["phantom_000", scan_id, "phantom_002"]))
+    assert data.split.test_ids == ("phantom_004",)
+    np.testing.assert_allclose(data.examples[scan_id].points_voxels, [SMALL], atol=1e-5)
+    assert len(data.examples) == len(SCAN_IDS)
+    said = capsys.readouterr().err
+    assert "corrections: 1 position in 1 scan train: 1 corrected\n" in said
+    # the labelled DICOM is as it was
+    assert open_labelled_dicom(Path("dicoms/labelled/phantom_001.dcm")).read_mask is not None
+
+
+def test_another_position_is_another_training(lab):
+    def fingerprint(**others):
+        changed = {"position_voxels_zyx": AT, **others}
+        row = decided("phantom_000", path=str(Path("dicoms/labelled/phantom_000.dcm").resolve()))
+        write_review(lab / "review.csv", [row.__class__(**{**vars(row), **changed})])
+        config = load_config(write_config(lab, corrections="review.csv"))
+        return prepare_data(config).fingerprint()
+
+    first = fingerprint()
+    assert first["corrected_positions"].startswith("1 (")
+    assert fingerprint() == first
+    assert fingerprint(position_voxels_zyx=(31.0, 11.0, 12.0)) != first
+    assert fingerprint(reviewer="Ben")["corrected_positions"] != first["corrected_positions"]
+
+
+def test_a_review_of_held_out_scans_alone_is_refused_before_training(lab, jawloc):
+    write_review(lab / "review.csv", [reviewed("phantom_004"), reviewed("phantom_003")])
+    result = jawloc("train", "--corrections", "review.csv", "--compare-with", "nobody")
+    assert "nobody: no model of this name" in only_sentence(result)
+    result = jawloc("train", "--corrections", "review.csv")
+    assert result.exit_code == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "Error: corrections: at least one position must be of a scan that may train; phantom_003 "
+        "is kept out of training: it is a validation scan, which keeps its label; phantom_004 is"
+    )
+    assert not (lab / "script_output" / "jaw_location" / "locator").exists()
+
+
+def test_another_scan_with_the_name_of_a_labelled_one_is_refused(lab):
+    path = copied("phantom_001", "phantom_000.nii.gz")
+    with pytest.raises(InputError, match=r"two scans must not share an id.*phantom_000.nii.gz is"):
+        prepare_data(config_of(lab, reviewed("phantom_000", path)))
+
+
+def test_a_scan_that_was_reviewed_under_two_names_is_refused(lab):
+    rows = [reviewed(name, copied("phantom_001", f"{name}.nii.gz")) for name in "ab"]
+    with pytest.raises(InputError, match="a scan must be reviewed under one name"):
+        prepare_data(config_of(lab, *rows))
+
+
+def test_a_corrected_scan_trains_in_every_fold_but_the_one_that_tests_it(lab, capsys):
+    new = reviewed("new", copied("phantom_004", "new.nii.gz"))
+    Path("dicoms/labelled/phantom_004.dcm").unlink()
+    folds = prepare_folds(config_of(lab, reviewed("phantom_002"), new), 2)
+    trains = []
+    for data in folds:
+        assert "new" in data.split.train_ids
+        corrected = np.allclose(data.examples["phantom_002"].points_voxels, [SMALL], atol=1e-5)
+        trains.append("phantom_002" in data.split.train_ids)
+        assert corrected == trains[-1]
+        held = {*data.split.test_ids, *data.split.val_ids}
+        assert held.isdisjoint(data.split.train_ids)
+    assert sorted(trains) == [False, True]
+    assert {i for data in folds for i in data.split.test_ids} == {*SCAN_IDS[:4]}
+    assert "2 positions in 2 scans train" in capsys.readouterr().err
+
+
+def test_corrected_scans_are_no_scans_of_dicom_dirs(lab):
+    config = config_of(lab, reviewed("phantom_000"), dicom_dirs=["."])
+    for _ in range(2):
+        assert "phantom_000" in prepare_data(config).split.train_ids
+
+
+def test_an_earlier_model_that_is_gone_is_said_and_a_named_one_must_be_there(lab, capsys):
+    config = config_of(lab, reviewed("phantom_000"))
+    assert find_earlier_model(config) is None
+    assert "note: no comparison with an earlier model; old: no model" in capsys.readouterr().err
+    write_model(lab / "named.pth", objects=["eye"])
+    named = load_config(write_config(lab, compare_with=str(lab / "named.pth")))
+    with pytest.raises(InputError, match="it doesn't find jaw"):
+        find_earlier_model(named)
+    assert find_earlier_model(named, must_exist=False) is None
+
+
+@pytest.mark.slow
+def test_a_training_says_whose_corrections_it_used_and_compares_the_earlier_model(lab, jawloc):
+    write_model(lab / "script_output/jaw_location/old/old.pth")
+    new = reviewed("new", copied("phantom_004", "new.nii.gz"), verdict="accepted")
+    Path("dicoms/labelled/phantom_004.dcm").unlink()
+    write_review(lab / "review.csv", [reviewed("phantom_000"), new, reviewed("phantom_003")])
+    how = ["--corrections", "review.csv", "--set", "accepted_weight=0.5", "--model-name", "second"]
+    result = jawloc("train", *how)
+    assert result.exit_code == 0, result.output
+    assert "  earlier model  " in result.stdout
+    assert "trained on 1 corrected position and 1 accepted one in 2 scans, by Ana" in result.stdout
+    assert "earlier model: old; the new one is closer in" in result.stdout
+    folder = lab / "script_output/jaw_location/second"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["corrections"]["scans"] == ["new", "phantom_000"]
+    assert "phantom_003 is kept out" in summary["corrections"]["kept_out"][0]
+    assert summary["earlier_model_error"]["mm"] > 0
+    assert summary["earlier_model"]["name"] == "old"
+    record = load_locator(folder / "second.pth").provenance
+    assert record is not None
+    assert [(one.scan_id, one.weight) for one in record.corrections] == [
+        ("new", 0.5),
+        ("phantom_000", 1.0),
+    ]
+    shown = jawloc("info", "second").stdout
+    assert "phantom_000, jaw  corrected" in shown
