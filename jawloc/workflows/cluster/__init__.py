@@ -2,8 +2,7 @@
 
 A scan is a task. Dask gives each task to a worker that is free, and to another one if that worker
 is killed. `client.py` starts or reaches the workers, `tasks.py` hands out tasks and takes back
-results, `worker.py` is what runs on a worker, and `trainings.py` what a fold or a trial needs
-beside a scan. Dask is imported only where one of these is used.
+results, and `worker.py` is what runs on a worker. Dask is imported only where one of these is used.
 """
 
 from __future__ import annotations
