@@ -946,8 +946,9 @@ def test_two_stages_leave_a_record_of_each_that_agrees_with_the_pictures(lab, ja
     images = [path.name for path in (artifacts(run) / "images").glob("*.png")]
     shown = sorted((name.split("+")[0], int(name.split("+")[2])) for name in images)
     assert shown == [
-        *[("heatmap~train", step) for step in (0, 1, 2, 3)],
-        *[("heatmap~val", step) for step in (0, 1, 2, 3)],
+        (f"heatmap~{name}", step)
+        for name in ("train", "train_coarse", "val", "val_coarse")
+        for step in (0, 1, 2, 3)
     ]
     config = yaml.safe_load((outputs(lab) / "config.yml").read_text(encoding="utf-8"))
     assert config["jaw_loc_config"]["curriculum"]["coarse_initial_sigma"] == 4.0

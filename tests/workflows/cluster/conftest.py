@@ -95,6 +95,14 @@ def interrupt(_processes):
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Ctrl-C interrupts, as at a terminal; a job in the background of a script ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Watch:
     """The processes that this one starts, and the addresses at which all of them listen."""
 

@@ -75,7 +75,9 @@ def test_every_scan_is_located_once_although_a_worker_is_killed(
     assert not [name for name in files_below(Path("out")) if ".part." in name]
 
 
-def test_ctrl_c_keeps_what_is_done_and_one_machine_goes_on(here, jawloc, address, held):
+def test_ctrl_c_keeps_what_is_done_and_one_machine_goes_on(
+    here, jawloc, address, held, heeds_ctrl_c
+):
     with held(*LOCATE, interrupt):
         result = jawloc(
             "locate",
@@ -192,7 +194,9 @@ def test_folds_are_those_of_one_machine_although_a_worker_is_killed(
     assert folds_of("out") == folds_of("plain")
 
 
-def test_folds_that_are_interrupted_go_on_on_one_machine(quick, jawloc, address, held, no_pictures):
+def test_folds_that_are_interrupted_go_on_on_one_machine(
+    quick, jawloc, address, held, no_pictures, heeds_ctrl_c
+):
     words = ("train", "--folds", "2", "--model-name", "out")
     with held("jawloc.workflows.train", "log_epoch", interrupt, 2):
         result = jawloc(*words, "--scheduler", address)
