@@ -1,7 +1,7 @@
 """Faults: what an overnight run meets, planted with a fixed seed; nothing may be lost.
 
     python experiments/faults/campaign.py              # everything; hours
-    python experiments/faults/campaign.py --short      # a little of everything: 5 minutes
+    python experiments/faults/campaign.py --short      # a little of everything: 2 minutes
     python experiments/faults/campaign.py --only kills
 
 Each area is a module beside this one with a function `faults(plan)` that plants faults one by one

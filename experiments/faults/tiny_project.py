@@ -109,7 +109,7 @@ def without_pictures() -> Iterator[None]:
 
     drawn = {
         "target_picture": lambda *_: blank,
-        "heatmap_tile": lambda *_: blank,
+        "heatmap_tiles": lambda *_: {"": blank},
         "write_pictures": write_some,
         "save_figure": save_if_drawn,
     }

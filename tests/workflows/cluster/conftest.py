@@ -53,6 +53,22 @@ def address(three_workers):
 
 
 @pytest.fixture
+def blank_workers(three_workers):
+    """Workers that draw nothing, those that replace killed ones too."""
+    from distributed import WorkerPlugin
+
+    class Blank(WorkerPlugin):
+        def setup(self, worker):
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+            from tests.workflows.conftest import draw_nothing
+
+            FigureCanvasAgg.draw = draw_nothing
+
+    three_workers.register_plugin(Blank(), name="blank")
+
+
+@pytest.fixture
 def held(three_workers, address, tmp_path):
     """Return a context in which a function of jawloc waits on every worker, and what happens then.
 

@@ -183,7 +183,7 @@ def folds_of(name: str) -> list:
 
 
 def test_folds_are_those_of_one_machine_although_a_worker_is_killed(
-    quick, jawloc, address, held, one_thread, no_pictures
+    quick, jawloc, address, held, one_thread, no_pictures, blank_workers
 ):
     plain = jawloc("train", "--folds", "2", "--model-name", "plain")
     assert plain.exit_code == 0, plain.output
@@ -195,7 +195,7 @@ def test_folds_are_those_of_one_machine_although_a_worker_is_killed(
 
 
 def test_folds_that_are_interrupted_go_on_on_one_machine(
-    quick, jawloc, address, held, no_pictures, heeds_ctrl_c
+    quick, jawloc, address, held, no_pictures, blank_workers, heeds_ctrl_c
 ):
     words = ("train", "--folds", "2", "--model-name", "out")
     with held("jawloc.workflows.train", "log_epoch", interrupt, 2):
@@ -208,7 +208,7 @@ def test_folds_that_are_interrupted_go_on_on_one_machine(
 
 
 def test_a_study_has_its_trials_although_a_worker_is_killed(
-    quick, jawloc, address, held, monkeypatch
+    quick, jawloc, address, held, blank_workers, monkeypatch
 ):
     monkeypatch.setattr("jawloc.workflows.tune.study_report._write_pictures", lambda *_: [])
     with held("jawloc.workflows.tune.trial", "log_epoch", kill_first, 3):
