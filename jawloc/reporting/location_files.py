@@ -18,8 +18,8 @@ from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions
 from jawloc.reporting.file_names import encoded, object_endings
 from jawloc.scans.atomic import free_bytes, is_file_name, make_writable, refuse_links
+from jawloc.scans.file_states import file_states
 from jawloc.scans.manifest import forget_files, written_files
-from jawloc.scans.volumes import VOLUME_ENDINGS, voxel_files
 
 TABLE = "locations.csv"
 TABLES = (TABLE, "locations.json", "napari_points.csv")
@@ -89,7 +89,7 @@ class LocateRequest:
             self.crop_format,
             self.pictures,
         ]
-        about += [str(path), _state(path), *([list(series)] if series else [])]
+        about += [str(path), file_states(path), *([list(series)] if series else [])]
         return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
 
@@ -232,17 +232,3 @@ def files_of_0_1_0(folder: Path) -> set[str]:
         return set()
     files = {file for row in rows for file in (row.crop_file, row.picture_file) if file}
     return {*TABLES, *files, *(f"{MARKUPS}/{row.scan}.mrk.json" for row in rows)}
-
-
-def _state(path: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and time of change of a scan's files; none where they can't be read."""
-    files = [path]
-    try:
-        if path.is_dir():
-            files = sorted(path.iterdir())
-        elif path.name.lower().endswith(VOLUME_ENDINGS):
-            files = sorted({path, *voxel_files(path)})
-        states = [(file.name, file.stat()) for file in files if file.exists()]
-    except (OSError, InputError):  # opening the scan names the reason
-        return []
-    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]

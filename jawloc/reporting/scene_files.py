@@ -25,6 +25,8 @@ def write_scene(
     crops = [request.folder / row.crop_file for row in rows if row.crop_file is not None]
     volume = volume_of(path, crops)
     if volume is None:
+        for earlier in (scene, *boxes.values()):  # of a run that wrote crops
+            earlier.unlink(missing_ok=True)
         return
     placement = scan.read_placement()
     scene.parent.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ _CORNERS = 48  # of a circle
 def circle_in_slice(
     centre: np.ndarray, radius: float, spacing: Triple, axis: int, at: float
 ) -> np.ndarray | None:
-    """Return the outline (n, 3) of a ball in the slice `at` along an axis; None beside it.
+    """Return the outline (n, 3) of a sphere in the slice `at` along an axis; None beside it.
 
     `radius` is in the unit of the spacing; centre, `at` and the outline are in voxels.
     """
@@ -59,8 +59,8 @@ def box_edges(window: CropBox) -> list[np.ndarray]:
     return edges
 
 
-def ball(centre: np.ndarray, radius: float, spacing: Triple) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vertices (n, 3), in voxels, and the triangles (m, 3) of a ball.
+def sphere(centre: np.ndarray, radius: float, spacing: Triple) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vertices (n, 3), in voxels, and the triangles (m, 3) of a sphere.
 
     `radius` is in the unit of the spacing.
     """

@@ -30,7 +30,7 @@ from jawloc.viewer.marks import (
     add_mark_layers,
     draw_lines,
 )
-from jawloc.viewer.outlines import ball, box_edges, box_in_slice, circle_in_slice
+from jawloc.viewer.outlines import box_edges, box_in_slice, circle_in_slice, sphere
 
 SCAN, DETAIL, HEATMAP = "scan", "full detail", "heatmap"
 _LAYERS = (SCAN, DETAIL, HEATMAP, OUTLINES, BALL, POINT)  # from below
@@ -202,7 +202,7 @@ class Views:
         draw_lines(self.space, self._spacing, boxed, "line")
         mesh = NO_BALL
         if self._point is not None and self._radius is not None:
-            mesh = ball(self._point, self._radius, self._spacing)
+            mesh = sphere(self._point, self._radius, self._spacing)
         self.space.layers[BALL].data = mesh
 
     def look_at(self, point: Sequence[float], lengths_voxels: Sequence[float]) -> None:

@@ -63,6 +63,12 @@ def correct_scans(
         written = write_corrected(corrections.scans, corrected_folder(config), progress=shown)
         report = build_cache(written, config.cache, base=config.base, progress=shown)
     files = [open_example(path, config.cache.objects) for path in report.cached]
+    for file, made in zip(files, written, strict=True):
+        if file.source.resolve() != made.resolve():
+            raise InputError(
+                f"{file.cached.name}: one training at a time may use a cache with its own "
+                f"corrections of a scan; another one has {file.source} in it"
+            )
     known = {scan_id: _identity(file, config) for scan_id, file in examples.items()}
     found, seen = list[CorrectedExample](), list[tuple[CorrectedScan, ScanIdentity]]()
     for scan, file in zip(corrections.scans, files, strict=True):

@@ -51,16 +51,20 @@ class ReviewSession:
     def __init__(self, place: Path, reviewer: str = "") -> None:
         self.folder, self._table = read_locations(place)
         self.file, self.reviewer = self.folder / REVIEW, reviewer
-        earlier = match_reviews(self._table, read_review(self.file) if self.file.exists() else ())
         numbers = {id(row): number for number, row in enumerate(self._table)}
         self.order = tuple(numbers[id(row)] for row in by_doubt(self._table))
-        self._decisions, self._others = dict(earlier.of_rows), earlier.others
         self._undo: list[tuple[int, int, Review | None]] = []  # place, row, decision before
-        self.place = next(self._undecided_from(0), 0)
+        self._begin()
 
     def __str__(self) -> str:
         total = len(self.order)
         return f"{total - self.left} of {total} positions decided about: {self.file}"
+
+    def _begin(self) -> None:
+        """Read the decisions that are there, and look at the first row without one."""
+        earlier = match_reviews(self._table, read_review(self.file) if self.file.exists() else ())
+        self._decisions, self._others = dict(earlier.of_rows), earlier.others
+        self.place = next(self._undecided_from(0), 0)
 
     @property
     def row(self) -> Row:
@@ -167,7 +171,10 @@ class ReviewSession:
     def _save(self, decisions: dict[int, Review], number: int, decision: Review | None) -> None:
         """Write all decisions, with another one about a row; only then they count."""
         after = decisions | ({number: decision} if decision is not None else {})
-        write_review(self.file, [*(after[n] for n in sorted(after)), *self._others])
+        decided = {(review.scan, review.object) for review in after.values()}
+        # of the same name in another file, this one takes the place: a review decides once
+        others = [one for one in self._others if (one.scan, one.object) not in decided]
+        write_review(self.file, [*(after[n] for n in sorted(after)), *others])
         self._decisions = after
 
     @contextmanager
@@ -175,6 +182,7 @@ class ReviewSession:
         """Keep others from deciding in this folder at the same time; InputError if one does."""
         try:
             with locked(self.folder / _LOCK, _PATIENCE_SECONDS):
+                self._begin()  # somebody may have decided since this session read the file
                 yield
         except Timeout:
             raise InputError(

@@ -12,7 +12,7 @@ from jawloc.geometry import Grid
 from jawloc.inference.crop import CropBox
 from jawloc.scans.scan import scan_in_memory
 from jawloc.viewer import blocks
-from jawloc.viewer.outlines import ball, box_edges, box_in_slice, circle_in_slice
+from jawloc.viewer.outlines import box_edges, box_in_slice, circle_in_slice, sphere
 
 SPACING = (2.0, 0.5, 1.0)
 WINDOW = CropBox((10, 20, 30), (4, 6, 8), "centred")
@@ -86,7 +86,7 @@ def test_a_ball_is_a_circle_in_a_slice_and_nothing_beside_it(axis):
     away = np.linalg.norm((outline - centre) * SPACING, axis=1)
     np.testing.assert_allclose(away, 2.5)
     assert circle_in_slice(centre, 2.5, SPACING, axis, centre[axis] + 2.6 / SPACING[axis]) is None
-    vertices, triangles = ball(centre, 2.5, SPACING)
+    vertices, triangles = sphere(centre, 2.5, SPACING)
     np.testing.assert_allclose(np.linalg.norm((vertices - centre) * SPACING, axis=1), 2.5)
     assert triangles.max() == len(vertices) - 1
 

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.errors import InputError, reason_of
-from jawloc.scans.atomic import make_writable
-from jawloc.scans.convert.points import write_pointed
-from jawloc.scans.dicom import read_metadata
+from jawloc.scans.atomic import make_writable, refuse_links
+from jawloc.scans.convert.positioned import PositionedScan, is_made, write_positioned
 from jawloc.scans.locks import locked
 from jawloc.scans.points import GivenPoint, parse_object
 from jawloc.scans.points.corrections import CorrectedScan
 from jawloc.scans.progress import Progress
-from jawloc.scans.reading import open_scan
 
 CORRECTED_FOLDER = "corrected_scans"
-_KEY = "corrected"  # of the metadata: what the file was made from
 
 
 def write_corrected(
@@ -25,51 +22,42 @@ def write_corrected(
 ) -> list[Path]:
     """Write a labelled DICOM with the positions of each scan; return them in the scans' order.
 
-    A file that was made of the same image and positions stays as it is; another one is replaced.
+    Each has a folder that is named after its image and positions, so that trainings on other
+    corrections at the same time have files of their own, and none is written twice.
 
     Raises
     ------
     InputError
-        With a line for each scan that can't be read or that a position lies outside of, or if the
-        folder can't be written to.
+        With a line for each scan that can't be read or that a position lies outside of, or whose
+        file is another program's; or if the folder can't be written to.
     """
-    targets = [folder / f"{scan.scan_id}.dcm" for scan in scans]
     if scans:
+        refuse_links("corrections", folder)
         make_writable(folder, f"{folder}: the folder of corrected scans must be writable")
-    complaints = []
+    written, complaints = [], []
     how: dict[str, Any] = {"desc": "corrected scans", "unit": "scan", "brief": True}
-    pairs = list(zip(scans, targets, strict=True))
-    for scan, target in Progress(pairs, total=len(pairs), shown=progress, **how):
+    for scan in Progress(scans, total=len(scans), shown=progress, **how):
         try:
-            with locked(folder / ".locks" / f"{scan.scan_id}.lock"):
-                _write(scan, target)
+            written.append(_write(scan, folder))
         except (InputError, OSError) as error:
             complaints.append(reason_of(error, scan.path.name))
     if complaints:
         raise InputError("\n".join(complaints))
-    return targets
+    return written
 
 
-def _write(scan: CorrectedScan, target: Path) -> None:
-    stat = scan.path.stat()
-    made_from = {
-        "image": str(scan.path),
-        "size": stat.st_size,
-        "modified_ns": stat.st_mtime_ns,
-        "positions": [[p.object, *p.voxels_zyx] for p in scan.positions],
-    }
-    if _made_from(target) == made_from:
-        return
-    points = [
+def _write(scan: CorrectedScan, folder: Path) -> Path:
+    points = tuple(
         GivenPoint(scan.scan_id, parse_object(p.object, p.source), p.voxels_zyx, "voxels", p.source)
         for p in scan.positions
-    ]
-    write_pointed(target, open_scan(scan.path), points, metadata={_KEY: made_from})
-
-
-def _made_from(target: Path) -> object:
-    """Return what a file was made from; None if there is none, or it is no such file."""
-    try:
-        return (read_metadata(target) or {}).get(_KEY)
-    except (InputError, OSError):
-        return None
+    )
+    positioned = PositionedScan(scan.scan_id, scan.path, points)
+    key = positioned.key
+    path = folder / key / f"{scan.scan_id}.dcm"
+    refuse_links("corrections", path.parent, path)
+    with locked(folder / ".locks" / f"{key}.lock"):
+        if not is_made(path, key):
+            if path.exists():
+                raise InputError(f"{path}: jawloc would overwrite it; move it away first")
+            write_positioned(path, positioned, key)
+    return path

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jawloc.errors import InputError
 from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
-from jawloc.scans.convert.points import write_pointed
-from jawloc.scans.dicom import read_metadata
+from jawloc.scans.convert.positioned import PositionedScan, is_made, write_positioned
 from jawloc.scans.locks import locked
 from jawloc.scans.manifest import forget_files, record_file, start_manifest, written_files
 from jawloc.scans.points import GivenPoint, parse_object
 from jawloc.scans.points.cells import read_cells
-from jawloc.scans.points.review import REVIEW_COLUMNS, WITH_POSITION, Review, read_review
+from jawloc.scans.points.review import REVIEW, REVIEW_COLUMNS, WITH_POSITION, Review, read_review
 from jawloc.scans.progress import Progress
-from jawloc.scans.reading import open_scan
 
 REVIEWED = "reviewed_scans"
-_KEY, _LOCK = "review", ".lock"
+_LOCK = ".lock"
 
 
 def is_review(path: Path) -> bool:
@@ -43,25 +39,35 @@ def reviewed_scans(review: Path) -> Path:
         If the file isn't a review, has no position, names no scan that can be read, a position
         lies outside its scan, or another program's file has the name of a labelled DICOM.
     """
-    of_scans = _positions(review)
-    folder = review.parent / REVIEWED
+    wanted = {f"{scan.scan_id}.dcm": scan for scan in _positions(review)}
+    folder = review.parent / folder_name(review)
     refuse_links("dicom_dirs", folder)
     make_writable(folder, f"{review}: {folder} must be a folder that can be written to")
     with locked(folder / _LOCK):  # of several processes of one training, one makes them
         start_manifest(folder)
-        wanted = {f"{scan}.dcm": rows for scan, rows in of_scans.items()}
         _remove_others(folder, wanted)
-        keys = {name: _key(review, rows) for name, rows in wanted.items()}
-        old = [name for name in wanted if not _is_made(folder / name, keys[name])]
+        keys = {name: scan.key for name, scan in wanted.items()}
+        old = [name for name in wanted if not is_made(folder / name, keys[name])]
         for name in Progress(old, desc="reviewed scans", unit="scan"):
             _refuse_foreign(folder / name, review)
             record_file(folder / name)
-            _write(folder / name, review, wanted[name], keys[name])
+            try:
+                write_positioned(folder / name, wanted[name], keys[name])
+            except InputError as error:
+                scan_id = wanted[name].scan_id
+                raise InputError(
+                    f"{review}: {scan_id!r} needs its scan to be read; {error}"
+                ) from None
     return folder
 
 
-def _positions(review: Path) -> dict[str, list[Review]]:
-    """Return the reviews that have a position, by the scan's name."""
+def folder_name(review: Path) -> str:
+    """Return the name of a review's folder; reviews in one folder have one each."""
+    return REVIEWED if review.name == REVIEW else f"{REVIEWED}_{review.stem}"
+
+
+def _positions(review: Path) -> list[PositionedScan]:
+    """Return the scans of a review that have a position."""
     found: dict[str, list[Review]] = {}
     for row in read_review(review):
         if row.verdict in WITH_POSITION:
@@ -80,31 +86,18 @@ def _positions(review: Path) -> dict[str, list[Review]]:
                 f"{review}: path must name the file of {scan}, in all its rows alike; it is "
                 f"{' and '.join(repr(path) for path in sorted(paths))}"
             )
-    return found
+    return [
+        PositionedScan(scan, review.parent / rows[0].path, tuple(_points(review, rows)))
+        for scan, rows in found.items()
+    ]
 
 
-def _image(review: Path, rows: Sequence[Review]) -> Path:
-    return review.parent / rows[0].path
-
-
-def _key(review: Path, rows: Sequence[Review]) -> str:
-    """Return a text that changes with a scan's file and its positions."""
-    image = _image(review, rows)
-    states = []
-    with suppress(OSError):  # opening it says why
-        files = sorted(image.iterdir()) if image.is_dir() else [image]
-        for file in files:
-            status = file.stat()
-            states.append((file.name, status.st_size, status.st_mtime_ns))
-    positions = [(row.object, row.position_voxels_zyx) for row in rows]
-    return hashlib.sha256(repr((rows[0].path, states, positions)).encode()).hexdigest()[:16]
-
-
-def _is_made(path: Path, key: str) -> bool:
-    try:
-        return (read_metadata(path) or {}).get(_KEY) == key
-    except (InputError, OSError):
-        return False
+def _points(review: Path, rows: Sequence[Review]) -> Iterator[GivenPoint]:
+    for row in rows:
+        source = f"{review.name}, {row.object!r} of {row.scan!r}"
+        if row.position_voxels_zyx is not None:
+            key = parse_object(row.object or "", source)
+            yield GivenPoint(row.scan, key, row.position_voxels_zyx, "voxels", source)
 
 
 def _remove_others(folder: Path, wanted: Mapping[str, object]) -> None:
@@ -119,16 +112,3 @@ def _refuse_foreign(path: Path, review: Path) -> None:
         raise InputError(
             f"{review}: jawloc didn't write {path}, and would overwrite it; move it away first"
         )
-
-
-def _write(path: Path, review: Path, rows: Sequence[Review], key: str) -> None:
-    given = []
-    for row in rows:
-        source = f"{review.name}, {row.object!r} of {row.scan!r}"
-        if row.position_voxels_zyx is not None:
-            at, key_of_object = row.position_voxels_zyx, parse_object(row.object or "", source)
-            given.append(GivenPoint(row.scan, key_of_object, at, "voxels", source))
-    try:
-        write_pointed(path, open_scan(_image(review, rows)), given, metadata={_KEY: key})
-    except InputError as error:
-        raise InputError(f"{review}: {rows[0].scan!r} needs its scan to be read; {error}") from None

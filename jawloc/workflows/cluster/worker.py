@@ -10,8 +10,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import chdir
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -101,7 +101,6 @@ class SharedWork(WorkerPlugin):
     def work(self, item: Any) -> Any:
         """Do one task."""
         if self.unpacked is None:
-            os.environ.update(self.surroundings.environment)
             device = choose_device(self.surroundings.device)
             file = io.BytesIO(self.content)
             self.unpacked = torch.load(file, map_location=device, weights_only=False)
@@ -130,12 +129,28 @@ def _perform(plugin: SharedWork, item: Any) -> Outcome:
     try:
         # a relative path means what it means to the command
         plugin.surroundings.check()
-        with chdir(plugin.surroundings.folder), interrupted_by(is_cancelled):
+        here = plugin.surroundings
+        with _environment(here.environment), chdir(here.folder), interrupted_by(is_cancelled):
             return Outcome("done", plugin.work(item))
     except KeyboardInterrupt:
         return Outcome("interrupted")
     except Exception as error:
         return Outcome("failed", _portable(error))
+
+
+@contextmanager
+def _environment(own: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for one task: the next may be another command's, or another person's."""
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def is_cancelled() -> bool:
