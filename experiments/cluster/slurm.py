@@ -30,7 +30,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=4, help="at most, one worker each")
     parser.add_argument("--memory", default="8GB", help="of each worker")
-    parser.add_argument("--walltime", default="12:00:00", help="of each job")
+    parser.add_argument("--walltime", default="12:00:00", help="of each job, H:M:S")
     parser.add_argument("--queue", help="Slurm's partition")
     parser.add_argument("--gpu", action="store_true", help="one for each job")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="of jawloc, with its options")
@@ -53,8 +53,15 @@ def job_of(options: argparse.Namespace) -> dict[str, Any]:
         "python": sys.executable,  # jawloc's own environment, which all nodes see
         "log_directory": str(logs),
         "job_extra_directives": ["--gres=gpu:1"] if options.gpu else [],
-        "worker_extra_args": ["--lifetime", "11h", "--lifetime-stagger", "10m"],
+        # a worker ends between two scans, before Slurm ends its job in the middle of one
+        "worker_extra_args": ["--lifetime", f"{_seconds(options.walltime) * 9 // 10}s"],
     }
+
+
+def _seconds(walltime: str) -> int:
+    """Return a time of Slurm's as H:M:S in seconds."""
+    hours, minutes, seconds = map(int, walltime.split(":"))
+    return (hours * 60 + minutes) * 60 + seconds
 
 
 def run(command: Sequence[str], address: str) -> int:

@@ -33,7 +33,7 @@ def review(
     """Look at located positions, correct them, and keep the decisions in review.csv.
 
     LOCATIONS is a folder of results of `jawloc locate`, or its locations.csv. Training takes
-    review.csv as labels (`dicom_dirs`).
+    review.csv as labels (`jawloc-train --corrections`, or in `dicom_dirs`).
 
     \b
     Examples:

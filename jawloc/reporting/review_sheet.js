@@ -155,7 +155,10 @@
       const about = [decision.reviewer || reviewer.value.trim(), decision.time, row.model, row.path];
       lines.push([asCell(row.scan), asCell(row.object ?? ""), ...done, ...about.map(asCell)]);
     });
-    lines.push(...data.others);
+    // a review decides once about an object of a scan, wherever its file lies
+    const decided = new Set(lines.map(([scan, object]) => JSON.stringify([scan, object])));
+    lines.push(...data.others.filter(([scan, object]) =>
+      !decided.has(JSON.stringify([scan, object]))));
     const all = lines.flat().some((cell) => cell.includes("\r"));
     const quoted = (cell) => all || /[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
     return lines.map((line) => line.map(quoted).join(",") + "\n").join("");

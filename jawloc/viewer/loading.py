@@ -72,8 +72,9 @@ class Loader:
 
 
 def _kept(known: OrderedDict, path: str, begin: Callable[[], Future]) -> Future:
-    """Return what is known of a path, or begin it; the last ones stay."""
-    if path not in known:
+    """Return what is known of a path, or begin it, anew where it failed; the last ones stay."""
+    before = known.get(path)
+    if before is None or (before.done() and (before.cancelled() or before.exception())):
         known[path] = begin()
     known.move_to_end(path)
     while len(known) > KEPT:

@@ -76,6 +76,8 @@ class ReviewWindow:
 
     def do(self, name: str) -> None:
         """Do what a key or a button asks for."""
+        if self.views.dragging:  # what is let go belongs to the row that it was taken in
+            return
         own = {"place": self._place, "heatmap": self._show_heatmap, "near": self._look}
         try:
             if name in own:

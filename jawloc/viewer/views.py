@@ -55,6 +55,7 @@ class Views:
         self.slices = [viewer, ViewerModel(), ViewerModel()]
         self.space = ViewerModel()
         self.placing = False  # whether a click anywhere moves the position
+        self.dragging = False  # whether the mouse holds the position
         self._on_move, self._spacing = on_move, (1.0, 1.0, 1.0)
         self._point: np.ndarray | None = None
         self._radius: float | None = None
@@ -245,6 +246,7 @@ class Views:
         if not (self.placing or self._is_near(model, event, axes)):
             return
         pans, model.camera.mouse_pan = model.camera.mouse_pan, False
+        self.dragging = True
         try:
             yield
             moved = self.placing
@@ -255,7 +257,7 @@ class Views:
             if moved:
                 self._on_move(self._position(event, axes), True)
         finally:
-            model.camera.mouse_pan = pans
+            self.dragging, model.camera.mouse_pan = False, pans
 
     def _is_near(self, model: Any, event: Any, axes: list[int]) -> bool:
         assert self._point is not None

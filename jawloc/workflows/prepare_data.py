@@ -67,7 +67,7 @@ class Data:
 
 
 def find_scans(config: Config) -> list[Path]:
-    """Return the labelled DICOMs that the config names, without opening them."""
+    """Return the labelled DICOMs that the config names; those of a review.csv are made first."""
     folders = [config.base / d for d in config.cache.dicom_dirs]
     if not folders:
         raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")

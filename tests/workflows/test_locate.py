@@ -207,6 +207,11 @@ def test_without_a_volume_that_slicer_places_there_is_no_scene(locate, here):
     tifffile.imwrite(here / "plain.tif", read_scan(here / "c.nii.gz").image)
     assert locate("plain.tif", options=PLAIN).exit_code == 0
     assert not Path("out/scenes").exists()
+    crops = ("--overwrite", "--crop-format", "nrrd", *PLAIN)
+    assert locate("plain.tif", options=crops).exit_code == 0
+    assert len([*Path("out/scenes").iterdir()]) == 2
+    assert locate("plain.tif", options=("--overwrite", *PLAIN)).exit_code == 0
+    assert [*Path("out/scenes").iterdir()] == []  # no scene of earlier boxes
 
 
 def test_two_objects_whose_names_meet_keep_their_own_files(locate, here):

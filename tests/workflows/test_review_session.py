@@ -13,6 +13,8 @@ from jawloc.scans.points.review import Review, read_review, write_review
 from jawloc.workflows.review_session import ReviewSession
 from tests.reporting.test_location_text import failed, row
 
+TIME = "2026-11-27T15:01:18Z"
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -66,6 +68,28 @@ def test_undo_takes_decisions_back_one_by_one_and_goes_to_their_rows(folder):
     assert session.undo()
     assert (session.row.scan, on_disk(folder), session.left) == ("bad", [], 4)
     assert not session.undo()
+
+
+def test_a_decision_about_the_scan_where_it_lay_before_gives_way(folder):
+    """A review decides once about an object of a scan: another file of it takes the place."""
+    earlier = Review("unsure", "jaw", "moved", (1.0, 1.0, 1.0), "Ben", TIME, "m", "/a/unsure.tif")
+    write_review(folder / "review.csv", [earlier])
+    session = ReviewSession(folder)
+    session.absent()
+    assert ("unsure", "moved", (1.0, 1.0, 1.0)) in on_disk(folder)
+    session.accept()
+    assert on_disk(folder) == [("unsure", "accepted", (10.0, 10.0, 10.0)), ("bad", "absent", None)]
+
+
+def test_decisions_of_a_session_that_closed_meanwhile_stay(folder):
+    waiting = ReviewSession(folder)  # loads a model, opens napari
+    with ReviewSession(folder).alone():
+        other = ReviewSession(folder)
+        other.absent()
+    with waiting.alone():
+        assert (waiting.row.scan, waiting.left) == ("unsure", 3)
+        waiting.accept()
+    assert [scan for scan, *_ in on_disk(folder)] == ["unsure", "bad"]
 
 
 def test_what_is_on_disk_is_gone_on_with(folder):

@@ -10,6 +10,7 @@ from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
 from jawloc.scans.convert.positioned import PositionedScan, is_made, write_positioned
 from jawloc.scans.locks import locked
 from jawloc.scans.manifest import forget_files, record_file, start_manifest, written_files
+from jawloc.scans.messages import tell
 from jawloc.scans.points import GivenPoint, parse_object
 from jawloc.scans.points.cells import read_cells
 from jawloc.scans.points.review import REVIEW, REVIEW_COLUMNS, WITH_POSITION, Review, read_review
@@ -69,9 +70,11 @@ def folder_name(review: Path) -> str:
 def _positions(review: Path) -> list[PositionedScan]:
     """Return the scans of a review that have a position."""
     found: dict[str, list[Review]] = {}
+    accepted = 0
     for row in read_review(review):
         if row.verdict in WITH_POSITION:
             found.setdefault(row.scan, []).append(row)
+            accepted += row.verdict == "accepted"
     if not found:
         raise InputError(
             f"{review}: a review in dicom_dirs must have a position that was accepted or moved; "
@@ -86,6 +89,11 @@ def _positions(review: Path) -> list[PositionedScan]:
                 f"{review}: path must name the file of {scan}, in all its rows alike; it is "
                 f"{' and '.join(repr(path) for path in sorted(paths))}"
             )
+    if accepted:
+        tell(
+            f"{review.name}: {accepted} of its positions are as a model found them (accepted); "
+            f"where they validate or test, they flatter that model"
+        )
     return [
         PositionedScan(scan, review.parent / rows[0].path, tuple(_points(review, rows)))
         for scan, rows in found.items()

@@ -67,7 +67,7 @@ class ClusterOptions:
         number = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
         if number < LEAST_MEMORY_BYTES:
             raise InputError(
-                f"--worker-memory: at least 1GB, with its unit (8GB, 500MB); received {text!r}"
+                f"--worker-memory: at least 1GB, with its unit (8GB, 1500MB); received {text!r}"
             )
         return number
 

@@ -85,10 +85,11 @@ def tune(
             recover(task)
             try:
                 _run(task, opened, cluster)
-            except (KeyboardInterrupt, TrainingError) as error:
-                _report(task, opened, run)
+            except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt)
                 run.tag({STATE: "interrupted" if interrupted else "failed"})
+                if interrupted or isinstance(error, TrainingError):
+                    _report(task, opened, run)
                 raise
             result = _report(task, opened, run)
             run.tag({STATE: "complete"})

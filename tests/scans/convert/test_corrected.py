@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 
 from jawloc.errors import InputError
 from jawloc.phantom import write_phantoms
@@ -49,6 +50,37 @@ def test_it_is_made_anew_only_for_another_position_or_image(phantom, tmp_path):
     assert second != first
     phantom.touch()
     assert made(corrected(phantom, at=(3.5, 4.0, 5.0))) != second
+
+
+def test_other_positions_leave_the_files_of_a_training_that_runs(phantom, tmp_path):
+    (first,) = write_corrected([corrected(phantom)], tmp_path / "out")
+    (second,) = write_corrected([corrected(phantom, at=(3.5, 4.0, 5.0))], tmp_path / "out")
+    found = [open_labelled_dicom(path).points[0].voxels_zyx for path in (first, second)]
+    assert found == [(3.5, 4.0, 5.25), (3.5, 4.0, 5.0)]
+
+
+def test_nothing_of_others_is_overwritten_and_no_link_followed(phantom, tmp_path):
+    (path,) = write_corrected([corrected(phantom)], tmp_path / "out")
+    path.write_bytes(b"mine")
+    with pytest.raises(InputError, match="jawloc would overwrite it; move it away first"):
+        write_corrected([corrected(phantom)], tmp_path / "out")
+    assert path.read_bytes() == b"mine"
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    with pytest.raises(InputError, match="is a link"):
+        write_corrected([corrected(phantom)], tmp_path / "link")
+
+
+def test_another_slice_makes_it_anew(tmp_path):
+    """A folder of slices has the same time when one of them is rewritten."""
+    slices = tmp_path / "fish"
+    slices.mkdir()
+    for number in range(6):
+        tifffile.imwrite(slices / f"{number}.tif", np.full((8, 9), number, np.uint16))
+    (before,) = write_corrected([corrected(slices)], tmp_path / "out")
+    tifffile.imwrite(slices / "0.tif", np.full((8, 9), 700, np.uint16))
+    (after,) = write_corrected([corrected(slices)], tmp_path / "out")
+    assert open_labelled_dicom(before).read_image(0, 1).max() == 0
+    assert open_labelled_dicom(after).read_image(0, 1).max() == 700
 
 
 def test_every_scan_that_cannot_be_used_has_a_line(phantom, tmp_path):

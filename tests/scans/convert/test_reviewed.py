@@ -122,6 +122,24 @@ def test_the_file_of_another_program_stays(review):
     assert (path.parent / REVIEWED / "b.dcm").read_text() == "mine"
 
 
+def test_reviews_in_one_folder_have_files_of_their_own(review):
+    """A browser saves a second one beside the first as `review (1).csv`."""
+    path, rows = review
+    other = path.with_name("review (1).csv")
+    write_review(other, [replace(rows[2], position_voxels_zyx=(2.0, 0.0, 0.5))])
+    first, second = reviewed_scans(path), reviewed_scans(other)
+    assert open_labelled_dicom(second / "b.dcm").points == (ScanPoint("jaw", (2.0, 0.0, 0.5)),)
+    assert open_labelled_dicom(first / "b.dcm").points == (ScanPoint("jaw", (3.0, 0.0, 0.5)),)
+    with pytest.raises(InputError, match="two scans must not share an id"):
+        find_labelled_dicoms([path, other])
+
+
+def test_that_accepted_positions_are_labels_is_told(review):
+    path, _ = review
+    with pytest.warns(UserWarning, match=r"1 of its positions are as a model found them"):
+        reviewed_scans(path)
+
+
 def test_the_cache_is_built_of_a_review(lab, jawloc):
     """As training builds it: a review beside a folder of labelled DICOMs."""
     scans = sorted((lab / "dicoms" / "labelled").glob("*.dcm"))
