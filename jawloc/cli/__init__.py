@@ -132,10 +132,7 @@ def train(
 
     more = ["curriculum.shrink_factor=1.0"] if no_shrink_heatmap else []
     if corrections:
-        # a setting's path is relative to its file, an option's to the current folder
-        base = settings.config_path.absolute().parent
-        named = [os.path.relpath(path.absolute(), base) for path in corrections]
-        more.append(f"corrections={json.dumps(named)}")
+        more.append(f"corrections={json.dumps([str(path) for path in corrections])}")
     if compare_with is not None:
         more.append(f"compare_with={json.dumps(compare_with)}")
     flags: dict[str, Any] = {"overwrite": overwrite, "resume": resume}

@@ -15,25 +15,21 @@ from jawloc.scans.scan import ScanFile
 from jawloc.scans.text_input import real_path
 
 
-def find_labelled_dicoms(
-    folders: Sequence[Path], *, exclude: Path | None = None, corrected: Path | None = None
-) -> list[Path]:
+def find_labelled_dicoms(folders: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[Path]:
     """Return all DICOM files below the folders, at every depth, sorted by scan id.
 
     A review.csv stands for the labelled DICOMs that `reviewed_scans` makes of it. Hidden files and
-    folders, the folder `exclude` (the cache) and the one of `corrected` scans are left out. Raise
-    InputError if a folder does not exist or holds no DICOM file, another file is named, or two
-    files have one scan id.
+    folders, and the folders `exclude` (the cache, corrected scans), are left out. Raise InputError
+    if a folder does not exist or holds no DICOM file, another file is named, or two files have one
+    scan id.
     """
     found: dict[str, Path] = {}
-    made = None if corrected is None else real_path(corrected)
     for folder in folders:
         if Path(folder).is_file():
             folder = _folder_of_review(Path(folder))
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: a folder of scans must exist; there is no such folder")
         below = files_below(Path(folder), exclude)
-        below = (path for path in below if made is None or made not in real_path(path).parents)
         paths = [path for path in below if path.suffix.lower() in DICOM_ENDINGS]
         if not paths:
             raise InputError(

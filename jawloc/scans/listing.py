@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -153,20 +153,20 @@ def is_one_scan(folder: Path) -> bool:
 
 
 def _expanded(path: Path, exclude: Path | None) -> list[Path]:
-    return list(_walk(path, exclude, set(), stacks=True)) if _is_folder(path) else [path]
+    if not _is_folder(path):
+        return [path]
+    return list(_walk(path, set() if exclude is None else {real_path(exclude)}, stacks=True))
 
 
-def files_below(folder: Path, exclude: Path | None) -> Iterator[Path]:
+def files_below(folder: Path, exclude: Iterable[Path] = ()) -> Iterator[Path]:
     """Yield the files of a scan's ending below a folder, without hidden ones and those excluded."""
-    return _walk(folder, exclude, set(), stacks=False)
+    return _walk(folder, {real_path(place) for place in exclude}, stacks=False)
 
 
-def _walk(
-    folder: Path, exclude: Path | None, visited: set[Path], *, stacks: bool
-) -> Iterator[Path]:
-    """Yield scans; with `stacks`, a folder of slices is one."""
+def _walk(folder: Path, visited: set[Path], *, stacks: bool) -> Iterator[Path]:
+    """Yield scans; with `stacks`, a folder of slices is one. Folders in `visited` are left out."""
     here = real_path(folder)
-    if here in visited or (exclude and here == real_path(exclude)):  # circles of links end here
+    if here in visited:  # circles of links end here
         return
     visited.add(here)
     try:
@@ -182,7 +182,7 @@ def _walk(
         inside = [path for path in inside if path not in slices]
     for path in inside:
         if _is_folder(path):
-            yield from _walk(path, exclude, visited, stacks=stacks)
+            yield from _walk(path, visited, stacks=stacks)
         elif scan_ending(path):
             yield path
 

@@ -71,8 +71,8 @@ def find_scans(config: Config) -> list[Path]:
     folders = [config.base / d for d in config.cache.dicom_dirs]
     if not folders:
         raise InputError("dicom_dirs: name at least one folder with labelled DICOMs; received []")
-    cache, corrected = config.base / config.cache.cache_dir, corrected_folder(config)
-    return find_labelled_dicoms(folders, exclude=cache, corrected=corrected)
+    made = config.base / config.cache.cache_dir, corrected_folder(config)
+    return find_labelled_dicoms(folders, exclude=made)
 
 
 def decide_size(config: Config) -> Config:

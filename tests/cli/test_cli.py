@@ -122,6 +122,18 @@ def test_outputs_lie_beside_the_config_wherever_it_is(lab, jawloc, asked, monkey
     assert asked["config"].cache.dicom_dirs == (str(lab / "dicoms" / "labelled"),)
 
 
+def test_corrections_are_of_the_current_folder_as_the_shell_completes_them(
+    lab, jawloc, asked, monkeypatch, tmp_path
+):
+    """A setting's path is relative to its file, an option's is not."""
+    (tmp_path / "review.csv").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "--config", "lab/userconf.yml", "--corrections", "review.csv")
+    assert jawloc(*words).exit_code == 0
+    (named,) = asked["config"].corrections.corrections
+    assert (lab / named).samefile(tmp_path / "review.csv")
+
+
 def test_no_shrink_heatmap_keeps_sigma_as_it_is(lab, jawloc, asked):
     assert jawloc("train", "--set", "curriculum.shrink_factor=0.5").exit_code == 0
     assert asked["config"].curriculum.shrink_factor == 0.5

@@ -616,7 +616,9 @@ def test_dicoms_are_found_at_every_depth_sorted_without_the_cache(tmp_path):
     touch(a, b, c, tmp_path / "x" / "notes.txt", tmp_path / "x" / "._a.dcm")
     touch(tmp_path / "x" / "cache" / "deep" / "a.dcm", tmp_path / "x" / ".hidden" / "h.dcm")
     (tmp_path / "x" / "y" / "circle").symlink_to(tmp_path / "x")
-    found = find_labelled_dicoms([tmp_path / "x", tmp_path / "z"], exclude=tmp_path / "x" / "cache")
+    found = find_labelled_dicoms(
+        [tmp_path / "x", tmp_path / "z"], exclude=[tmp_path / "x" / "cache"]
+    )
     assert found == [c, b, a]
 
 

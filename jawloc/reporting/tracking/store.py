@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sqlalchemy import Engine, event
 
 from jawloc.errors import InputError, without_secrets
 from jawloc.reporting.tracking import MLFLOW_RETRIES, MLFLOW_TIMEOUT, USUAL_RETRIES
+from jawloc.reporting.tracking.environment import environment
 from jawloc.reporting.tracking.schema import create_database, refuse_other_schema
 from jawloc.reporting.tracking.views import describe_experiment
 from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, waiting_once
@@ -205,7 +206,7 @@ def reached(uri: str) -> Iterator[None]:
 @contextmanager
 def without_retries() -> Iterator[None]:
     """Don't wait for a server that does not answer at once."""
-    with _environment({MLFLOW_RETRIES: "0"}):
+    with environment({MLFLOW_RETRIES: "0"}):
         yield
 
 
@@ -220,20 +221,5 @@ def briefly() -> Iterator[None]:
         MLFLOW_RETRIES: BRIEF_RETRIES if retries == USUAL_RETRIES else retries,
         MLFLOW_TIMEOUT: os.environ.get(MLFLOW_TIMEOUT, BRIEF_SECONDS),
     }
-    with _environment(wanted), waiting_once():
+    with environment(wanted), waiting_once():
         yield
-
-
-@contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that MLflow reads at each request, as long as the block lasts."""
-    known = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in known.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

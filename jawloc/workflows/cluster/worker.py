@@ -10,8 +10,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from distributed.worker import thread_state
 
 from jawloc import __version__
 from jawloc.errors import InputError
+from jawloc.reporting.tracking.environment import environment
 from jawloc.scans.progress import progress_hidden
 from jawloc.training.device import choose_device
 from jawloc.training.interruption import interrupted_by
@@ -126,31 +127,17 @@ def perform(name: str, item: Any) -> Outcome:
 
 
 def _perform(plugin: SharedWork, item: Any) -> Outcome:
+    here = plugin.surroundings
     try:
         # a relative path means what it means to the command
-        plugin.surroundings.check()
-        here = plugin.surroundings
-        with _environment(here.environment), chdir(here.folder), interrupted_by(is_cancelled):
+        here.check()
+        # the next task may be another command's, or another person's
+        with environment(here.environment), chdir(here.folder), interrupted_by(is_cancelled):
             return Outcome("done", plugin.work(item))
     except KeyboardInterrupt:
         return Outcome("interrupted")
     except Exception as error:
         return Outcome("failed", _portable(error))
-
-
-@contextmanager
-def _environment(own: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for one task: the next may be another command's, or another person's."""
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def is_cancelled() -> bool:

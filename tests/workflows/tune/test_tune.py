@@ -205,6 +205,16 @@ def test_an_interrupted_trial_is_tried_again(lab, words, jawloc, monkeypatch):
     assert "best of 3 trials (3 complete)" in result.output
 
 
+def test_a_study_that_anything_ends_is_not_left_running(lab, words, jawloc, monkeypatch):
+    def fail(*_):
+        raise ConnectionError("the Dask scheduler does not answer any more")
+
+    monkeypatch.setattr("jawloc.workflows.tune._run", fail)
+    assert jawloc(*words, "--trials", 1).exit_code != 0
+    parent, _ = runs(lab)
+    assert parent.data.tags["optuna.state"] == "failed"
+
+
 def test_folds_are_runs_of_their_own(lab, words, jawloc):
     result = jawloc(*words, "--trials", 1, "--folds", 2, "--pruner", "none")
     assert result.exit_code == 0, result.output
