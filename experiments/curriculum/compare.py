@@ -5,12 +5,15 @@
 
 The file names arms, each a mapping of settings that are laid over the experiment's. Every training
 is a run of its own in MLflow; one that is finished already is not repeated. Prints a table, and
-writes `results/NAME.csv` (a row a training) and `results/NAME.png` beside this script.
+writes `results/NAME.csv` (a row a training) and `results/NAME.png` beside this script. With
+`--divide`, each seed has a division of its own (all arms the same), and the results are named after
+the experiment too.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -30,6 +33,7 @@ from jawloc.config import Config, change_config
 from jawloc.reporting.folders.run_folder import OUTPUT_FOLDER
 from jawloc.reporting.text_files import write_text
 from jawloc.scans.cores import usable_cores
+from jawloc.training.splits import Split
 from jawloc.workflows.prepare_data import prepare_data
 from jawloc.workflows.train import run_training
 
@@ -42,29 +46,45 @@ Row = dict[str, Any]
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@click.option("--divide", is_flag=True, help="Divide the scans anew for each seed.")
 @takes_settings
 def main(
     arms_path: Path,
     seeds: int,
     workers: int,
     results: Path,
+    divide: bool,
     settings: SettingsOptions,
 ) -> None:
     """Train every arm of ARMS_PATH with every seed, and compare their test errors."""
     config = settings.load()
     arms: dict[str, Mapping[str, Any]] = yaml.safe_load(arms_path.read_text())["arms"]
-    prepare_data(config)  # the one cache is full before the trainings share it
+    split = prepare_data(config).split  # the one cache is full before the trainings share it
     jobs = [
-        (arm, seed, change_config(config, {**settings, "seed": seed}, source=str(arms_path)))
+        (arm, seed, change_config(config, {**settings, **seeded}, source=str(arms_path)))
         for seed in range(seeds)
+        for seeded in [{"seed": seed, **(divided(split, seed) if divide else {})}]
         for arm, settings in arms.items()
     ]
-    rows = run_all(jobs, arms_path.stem, workers)
+    experiment = f"_{settings.experiment.stem}" if divide and settings.experiment else ""
+    name = arms_path.stem + experiment
+    rows = run_all(jobs, name, workers)
     rows.sort(key=lambda row: (list(arms).index(row["arm"]), row["seed"]))
     results.mkdir(parents=True, exist_ok=True)
-    write_rows(results / f"{arms_path.stem}.csv", rows)
-    draw(results / f"{arms_path.stem}.png", rows)
+    write_rows(results / f"{name}.csv", rows)
+    draw(results / f"{name}.png", rows)
     click.echo(table(rows))
+
+
+def divided(split: Split, seed: int) -> dict[str, list[str]]:
+    """Return a division of all scans by a seed, in parts as large as those of the split."""
+    ids = sorted([*split.train_ids, *split.val_ids, *split.test_ids])
+    random.Random(seed).shuffle(ids)
+    tests, validation = len(split.test_ids), len(split.val_ids)
+    return {
+        "test_scans": ids[:tests],
+        "validation_scans": ids[tests : tests + validation],
+    }
 
 
 def run_all(jobs: Sequence[tuple[str, int, Config]], name: str, workers: int) -> list[Row]:

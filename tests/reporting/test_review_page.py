@@ -42,6 +42,16 @@ class Sheet:
     def open(self) -> None:
         self.driver.get(self.page.as_uri())
 
+    def reopen_until(self, holds) -> None:
+        """Close the page and open it again until something holds: a busy browser stores late."""
+
+        def reopened(driver):
+            driver.get("about:blank")
+            self.open()
+            return holds()
+
+        WebDriverWait(self.driver, PATIENCE, 1.0).until(reopened)
+
     def press(self, *keys: str) -> None:
         """Press real keys, which go to what has the focus."""
         self.driver.switch_to.active_element.send_keys(*keys)
@@ -130,9 +140,7 @@ def test_a_person_decides_by_keys_and_saves_what_python_reads(sheet):
         *("✓ skipped by Ana", "✓ not in this scan by Ana", "✓ moved by Ana"),
         *("✓ accepted by Ana", "✓ accepted by Ana"),
     ]
-    sheet.driver.get("about:blank")
-    sheet.open()
-    assert sheet.said == said
+    sheet.reopen_until(lambda: sheet.said == said)
     assert sheet.driver.find_element(By.ID, "reviewer").get_attribute("value") == "Ana B."
     kept = Path(os.environ.get("JAWLOC_SCREENSHOTS") or sheet.downloads.parent)
     sheet.driver.save_screenshot(str(kept / "review.png"))

@@ -13,6 +13,7 @@ import pytest
 
 from tests.workflows.cluster.holding import SECONDS, begun, hold, let_go
 
+REPLACING_SECONDS = 30  # that a new process takes at most on most machines
 ALLOWED_FAILURES = 1  # of a task: the second worker that it kills is the last
 
 
@@ -45,10 +46,27 @@ def three_workers(tmp_path_factory):
         yield client
 
 
+def wait_for_three(client) -> None:
+    """Wait for three workers; start another where Dask has given one up.
+
+    On a busy machine Dask may fail to replace a process that was killed, and never tries again.
+    """
+    until = time.monotonic() + SECONDS
+    while True:
+        try:
+            client.wait_for_workers(3, timeout=REPLACING_SECONDS)
+        except TimeoutError:
+            if time.monotonic() > until:
+                raise
+            client.cluster.scale(len(client.cluster.worker_spec) + 1)
+        else:
+            return
+
+
 @pytest.fixture
 def address(three_workers):
     """The address of the scheduler, with all three workers there."""
-    three_workers.wait_for_workers(3, timeout=SECONDS)
+    wait_for_three(three_workers)
     return three_workers.scheduler.address
 
 
@@ -95,7 +113,7 @@ def held(three_workers, address, tmp_path):
         finally:
             (tmp_path / "hold").unlink(missing_ok=True)
             thread.join()
-            three_workers.wait_for_workers(3, timeout=SECONDS)
+            wait_for_three(three_workers)
             three_workers.run(let_go, module, name)
 
     return holding
