@@ -18,6 +18,7 @@ from jawloc.inference.exports import Row
 from jawloc.inference.locator import Localisation
 from jawloc.inference.models import ModelOptions, load_model
 from jawloc.reporting.location_files import TABLE, read_locations
+from jawloc.reporting.location_text import by_doubt
 from jawloc.reporting.tracking.model_files import model_file
 from jawloc.scans.dicom import DICOM_ENDINGS
 from jawloc.scans.downsample import downsample_image
@@ -30,6 +31,11 @@ from jawloc.workflows.review_session import found_position
 # data, what napari's layer is made with, and its kind
 LayerData = tuple[Any, dict[str, Any], str]
 Reader = Callable[[str | list[str]], list[LayerData]]
+
+# In a layer's metadata: the scan's path and the layer's shape, by which "Find the jaw" reads the
+# scan itself, unless the layer was cut or resampled since.
+OPENED = "jawloc_opened"
+MOST_SCANS = 20  # of a folder of results, each with its layers
 
 
 def get_reader(path: str | list[str]) -> Reader | None:
@@ -59,7 +65,7 @@ def _image_layer(scan: ScanFile) -> LayerData:
         "name": scan.scan_id,
         "scale": spacing * block.step_voxels,
         "translate": spacing * block.start_voxels,
-        "metadata": {"path": str(scan.path)},  # by which `find_the_jaw` reads the scan itself
+        "metadata": {OPENED: (str(scan.path), block.image.shape)},
     }
     return block.image, about, "image"
 
@@ -88,15 +94,19 @@ def _label_layers(scan: ScanFile) -> list[LayerData]:
 
 
 def _read_results(path: str | list[str]) -> list[LayerData]:
-    """Read results of `jawloc locate`: each scan that is there, with its positions."""
-    layers: list[LayerData] = []
+    """Read results of `jawloc locate`: scans, the most doubtful first, with their positions."""
+    own: dict[str, list[Row]] = {}
     for place in path if isinstance(path, list) else [path]:
         _, rows = read_locations(Path(place))
-        for name in dict.fromkeys(row.scan for row in rows):
-            own = [row for row in rows if row.scan == name and found_position(row) is not None]
-            if own:
-                layers += _result_layers(own)
-    return layers
+        for row in by_doubt(row for row in rows if found_position(row) is not None):
+            own.setdefault(f"{place} {row.scan}", []).append(row)
+    if len(own) > MOST_SCANS:
+        napari.utils.notifications.show_warning(
+            f"{len(own)} scans have positions; the {MOST_SCANS} most doubtful are opened here. "
+            f"jawloc review shows all of them, one after the other"
+        )
+    opened = [*own.values()][:MOST_SCANS]
+    return [layer for of_scan in opened for layer in _result_layers(of_scan)]
 
 
 def _result_layers(rows: Sequence[Row]) -> list[LayerData]:
@@ -125,9 +135,8 @@ def find_in_layer(layer: Any, model: Path) -> list[Localisation]:
 
 def scan_of_layer(layer: Any) -> ScanFile:
     """Return the scan of a layer: its file where it is known, or else the layer's own voxels."""
-    path = layer.metadata.get("path")
-    if path is not None and Path(path).exists():
-        return open_scan(Path(path))
+    if (path := _own_file(layer)) is not None:
+        return open_scan(path)
     if layer.data.ndim != 3 or getattr(layer, "rgb", False):
         raise InputError(f"{layer.name}: a scan must have three axes; it has {layer.data.ndim}")
     z, y, x = layer.data.shape
@@ -137,10 +146,16 @@ def scan_of_layer(layer: Any) -> ScanFile:
     return scan_in_memory(Path(layer.name), np.asarray(layer.data), grid)
 
 
+def _own_file(layer: Any) -> Path | None:
+    """Return the file that jawloc opened a layer from; None of a changed or another layer."""
+    path, shape = layer.metadata.get(OPENED, ("", None))
+    return Path(path) if shape == layer.data.shape and Path(path).exists() else None
+
+
 def position_layer(layer: Any, found: Sequence[Localisation]) -> LayerData:
     """Return the layer of points of what was found in a layer."""
     scan = scan_of_layer(layer)
-    own_file = layer.metadata.get("path") is not None
+    own_file = _own_file(layer) is not None
     about = {
         "name": f"{layer.name} positions",
         "scale": (scan.grid.spacing_mm_zyx or (1.0, 1.0, 1.0)) if own_file else layer.scale,

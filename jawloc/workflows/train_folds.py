@@ -11,6 +11,7 @@ from jawloc.config import Config
 from jawloc.errors import TrainingError
 from jawloc.inference.evaluate_scan import PointFinder
 from jawloc.reporting.folders.run_folder import CHECKPOINT
+from jawloc.scans.locks import locked
 from jawloc.scans.progress import Progress
 from jawloc.training.checkpoint import save_folds_checkpoint
 from jawloc.training.device import choose_device
@@ -68,11 +69,13 @@ def train_folds(shared: FoldsToTrain, cluster: Cluster | None) -> None:
     with Progress(
         total=len(numbers), initial=len(numbers) - len(to_do), desc="folds", unit="fold"
     ) as bar:
-        for index, result in cluster.run(fold_task, shared, to_do):
+        for index, result in cluster.run(fold_on_worker, shared, to_do):
             if isinstance(result, Lost):
                 lost.append(f"fold {to_do[index]}: {result.reason}")
             else:
                 bar.update()
+    for number in to_do:
+        _lock_of(shared.work, number).unlink(missing_ok=True)
     if lost:
         raise TrainingError(f"{'; '.join(lost)} The same command with --resume goes on.")
 
@@ -81,6 +84,20 @@ def fold_task(shared: FoldsToTrain, number: int) -> None:
     """Train one fold, unless a worker finished it and was killed before it said so."""
     if not shared.work.is_finished(number):
         train_fold(shared.parent_run_id, shared.work, number, keep_part=shared.keep_part)
+
+
+def fold_on_worker(shared: FoldsToTrain, number: int) -> None:
+    """Train one fold while no other worker does.
+
+    Dask gives the fold of a worker that it has not heard of for a while to another one, which waits
+    here until the first has finished or is gone.
+    """
+    with locked(_lock_of(shared.work, number)):
+        fold_task(shared, number)
+
+
+def _lock_of(work: CrossValidation, number: int) -> Path:
+    return work.folder / f".{work.folder_of(number).name}.lock"
 
 
 def train_fold(parent_run_id: str, work: CrossValidation, number: int, *, keep_part: bool) -> None:

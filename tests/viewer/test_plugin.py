@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jawloc.errors import InputError
-from jawloc.phantom import write_phantom
+from jawloc.phantom import write_phantom, write_phantoms
 from jawloc.scans.reading import read_scan
 from jawloc.viewer.availability import has_display
 from tests.lab import SCAN_SHAPE, write_model
@@ -62,12 +62,38 @@ def test_results_open_as_scans_with_their_positions(scans, jawloc, tmp_path):
         assert np.shape(points) == (1, 3)
 
 
+def test_of_many_scans_the_most_doubtful_open_and_it_is_said(jawloc, tmp_path, monkeypatch):
+    import napari
+
+    from jawloc.reporting.location_files import read_locations
+    from jawloc.reporting.location_text import by_doubt
+    from jawloc.viewer import plugin
+
+    said = []
+    monkeypatch.setattr(napari.utils.notifications, "show_warning", said.append)
+    write_phantoms(tmp_path / "scans", 3, SCAN_SHAPE, progress=False)
+    write_model(tmp_path / "m.pth")
+    where = ("--output-dir", tmp_path / "out", "--no-pictures", "--no-crops")
+    assert jawloc("locate", tmp_path / "m.pth", tmp_path / "scans", *where).exit_code == 0
+    _, rows = read_locations(tmp_path / "out")
+    found = [row.scan for row in by_doubt(rows) if row.status in ("ok", "uncertain")]
+    read = plugin.get_reader(str(tmp_path / "out"))
+    assert read is not None
+    monkeypatch.setattr(plugin, "MOST_SCANS", len(found) - 1)
+    layers = read(str(tmp_path / "out"))
+    assert [about["name"] for _, about, kind in layers if kind == "image"] == found[:-1]
+    assert said[0].startswith(f"{len(found)} scans have positions; the {len(found) - 1} most")
+    monkeypatch.setattr(plugin, "MOST_SCANS", len(found))
+    assert len(read(str(tmp_path / "out"))) == 2 * len(found)
+    assert len(said) == 1
+
+
 def test_find_the_jaw_is_what_locate_finds_in_a_file_and_in_a_layer(scans, jawloc, tmp_path):
     """Of a file that jawloc opened, the file itself; of any other layer, its voxels."""
     from napari.layers import Image
 
     from jawloc.inference.locator import load_locator
-    from jawloc.viewer.plugin import find_in_layer, get_reader, position_layer
+    from jawloc.viewer.plugin import find_in_layer, get_reader, position_layer, scan_of_layer
 
     (expected,) = load_locator(scans / "m.pth").locate(scans / "a.dcm")
     read = get_reader(str(scans / "a.dcm"))
@@ -82,6 +108,8 @@ def test_find_the_jaw_is_what_locate_finds_in_a_file_and_in_a_layer(scans, jawlo
         assert points == [found.point_voxels]
         assert tuple(place["scale"]) == tuple(layer.scale)
         assert tuple(place["translate"]) == tuple(layer.translate)
+    cut = Image(data[2:], name="cut", metadata=about["metadata"])
+    assert scan_of_layer(cut).grid.shape_zyx == cut.data.shape  # no longer the file's voxels
     flat = Image(np.zeros((4, 5)), name="flat")
     with pytest.raises(InputError, match="flat: a scan must have three axes; it has 2"):
         find_in_layer(flat, scans / "m.pth")

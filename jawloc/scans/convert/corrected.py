@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jawloc.errors import InputError, reason_of
 from jawloc.scans.atomic import make_writable, refuse_links
-from jawloc.scans.convert.positioned import PositionedScan, is_made, write_positioned
+from jawloc.scans.convert.positioned import (
+    PositionedScan,
+    find_complaints,
+    is_made,
+    write_positioned,
+)
 from jawloc.scans.locks import locked
 from jawloc.scans.points import GivenPoint, parse_object
 from jawloc.scans.points.corrections import CorrectedScan
@@ -28,36 +34,54 @@ def write_corrected(
     Raises
     ------
     InputError
-        With a line for each scan that can't be read or that a position lies outside of, or whose
-        file is another program's; or if the folder can't be written to.
+        With a line for each scan that can't be read or that a position lies outside of, before
+        any is written; if a file is another program's, the folder can't be written to, or its
+        disk has no room.
     """
     if scans:
         refuse_links("corrections", folder)
         make_writable(folder, f"{folder}: the folder of corrected scans must be writable")
-    written, complaints = [], []
-    how: dict[str, Any] = {"desc": "corrected scans", "unit": "scan", "brief": True}
-    for scan in Progress(scans, total=len(scans), shown=progress, **how):
-        try:
-            written.append(_write(scan, folder))
-        except (InputError, OSError) as error:
-            complaints.append(reason_of(error, scan.path.name))
+    plan = [_Planned.of(scan, folder) for scan in scans]
+    new = [one.scan for one in plan if not is_made(one.path, one.key)]
+    if not (complaints := find_complaints(new, folder)):
+        how: dict[str, Any] = {"desc": "corrected scans", "unit": "scan", "brief": True}
+        for planned in Progress(plan, total=len(plan), shown=progress, **how):
+            try:
+                _write(planned, folder)
+            except (InputError, OSError) as error:
+                complaints.append((planned.scan, error))
     if complaints:
-        raise InputError("\n".join(complaints))
-    return written
+        raise InputError("\n".join(reason_of(error, scan.image.name) for scan, error in complaints))
+    return [one.path for one in plan]
 
 
-def _write(scan: CorrectedScan, folder: Path) -> Path:
-    points = tuple(
-        GivenPoint(scan.scan_id, parse_object(p.object, p.source), p.voxels_zyx, "voxels", p.source)
-        for p in scan.positions
-    )
-    positioned = PositionedScan(scan.scan_id, scan.path, points)
-    key = positioned.key
-    path = folder / key / f"{scan.scan_id}.dcm"
+@dataclass(frozen=True)
+class _Planned:
+    """A labelled DICOM that is made, or is there already if it has this key."""
+
+    scan: PositionedScan
+    key: str
+    path: Path
+
+    @classmethod
+    def of(cls, scan: CorrectedScan, folder: Path) -> _Planned:
+        points = tuple(
+            GivenPoint(
+                scan.scan_id, parse_object(p.object, p.source), p.voxels_zyx, "voxels", p.source
+            )
+            for p in scan.positions
+        )
+        positioned = PositionedScan(scan.scan_id, scan.path, points)
+        key = positioned.key
+        return cls(positioned, key, folder / key / f"{scan.scan_id}.dcm")
+
+
+def _write(planned: _Planned, folder: Path) -> None:
+    path, key = planned.path, planned.key
     refuse_links("corrections", path.parent, path)
     with locked(folder / ".locks" / f"{key}.lock"):
-        if not is_made(path, key):
-            if path.exists():
-                raise InputError(f"{path}: jawloc would overwrite it; move it away first")
-            write_positioned(path, positioned, key)
-    return path
+        if is_made(path, key):
+            return
+        if path.exists():
+            raise InputError(f"{path}: jawloc would overwrite it; move it away first")
+        write_positioned(path, planned.scan, key)

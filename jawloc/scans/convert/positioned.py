@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-from jawloc.errors import InputError
-from jawloc.scans.convert.points import write_pointed
+from jawloc.errors import InputError, as_size
+from jawloc.scans.atomic import free_bytes
+from jawloc.scans.convert.points import place_points, write_pointed
 from jawloc.scans.dicom import read_metadata
 from jawloc.scans.file_states import file_states
 from jawloc.scans.points import GivenPoint
 from jawloc.scans.reading import open_scan
 
 _KEY = "made_from"  # in the metadata
+_MOST_BYTES = 2  # of a voxel in a labelled DICOM
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,34 @@ class PositionedScan:
         positions = [(point.object, point.position_zyx) for point in self.points]
         about = (str(self.image), file_states(self.image), positions)
         return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+
+
+def find_complaints(
+    scans: Sequence[PositionedScan], folder: Path
+) -> list[tuple[PositionedScan, Exception]]:
+    """Return each scan that can't be read or that a position lies outside of, with the error.
+
+    So that nothing is written before a mistake in the last one is found.
+
+    Raises
+    ------
+    InputError
+        If the disk of the folder has no room for the labelled DICOMs of all of them.
+    """
+    complaints, needed = list[tuple[PositionedScan, Exception]](), 0
+    for scan in scans:
+        try:
+            image = open_scan(scan.image)
+            place_points(scan.points, image)
+            needed += min(image.dtype.itemsize, _MOST_BYTES) * prod(image.grid.shape_zyx)
+        except (InputError, OSError) as error:
+            complaints.append((scan, error))
+    if (free := free_bytes(folder)) < needed:
+        raise InputError(
+            f"{folder}: the labelled DICOMs of {len(scans)} reviewed scans need {as_size(needed)}; "
+            f"its disk has {as_size(free)} left"
+        )
+    return complaints
 
 
 def is_made(path: Path, key: str) -> bool:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, reason_of
 from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
-from jawloc.scans.convert.positioned import PositionedScan, is_made, write_positioned
+from jawloc.scans.convert.positioned import (
+    PositionedScan,
+    find_complaints,
+    is_made,
+    write_positioned,
+)
 from jawloc.scans.locks import locked
 from jawloc.scans.manifest import forget_files, record_file, start_manifest, written_files
 from jawloc.scans.messages import tell
@@ -37,8 +42,9 @@ def reviewed_scans(review: Path) -> Path:
     Raises
     ------
     InputError
-        If the file isn't a review, has no position, names no scan that can be read, a position
-        lies outside its scan, or another program's file has the name of a labelled DICOM.
+        If the file isn't a review, or has no position; with a line for each scan that can't be
+        read or that a position lies outside of; if another program's file has the name of a
+        labelled DICOM, or the disk has no room. Nothing is written then.
     """
     wanted = {f"{scan.scan_id}.dcm": scan for scan in _positions(review)}
     folder = review.parent / folder_name(review)
@@ -49,16 +55,23 @@ def reviewed_scans(review: Path) -> Path:
         _remove_others(folder, wanted)
         keys = {name: scan.key for name, scan in wanted.items()}
         old = [name for name in wanted if not is_made(folder / name, keys[name])]
-        for name in Progress(old, desc="reviewed scans", unit="scan"):
+        for name in old:
             _refuse_foreign(folder / name, review)
+        complaints = find_complaints([wanted[name] for name in old], folder)
+        for name in [] if complaints else Progress(old, desc="reviewed scans", unit="scan"):
             record_file(folder / name)
             try:
                 write_positioned(folder / name, wanted[name], keys[name])
             except InputError as error:
-                scan_id = wanted[name].scan_id
-                raise InputError(
-                    f"{review}: {scan_id!r} needs its scan to be read; {error}"
-                ) from None
+                complaints.append((wanted[name], error))
+    if complaints:
+        raise InputError(
+            "\n".join(
+                f"{review}: {scan.scan_id!r} needs its scan to be read; "
+                f"{reason_of(error, scan.image.name)}"
+                for scan, error in complaints
+            )
+        )
     return folder
 
 

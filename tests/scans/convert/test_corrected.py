@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import tifffile
@@ -83,13 +81,26 @@ def test_another_slice_makes_it_anew(tmp_path):
     assert open_labelled_dicom(after).read_image(0, 1).max() == 700
 
 
-def test_every_scan_that_cannot_be_used_has_a_line(phantom, tmp_path):
+def test_every_scan_that_cannot_be_used_has_a_line_before_any_is_written(phantom, tmp_path):
     outside = corrected(phantom, at=(99.0, 4.0, 5.0))
     no_scan = tmp_path / "no.tif"
     no_scan.write_bytes(b"no picture")
     with pytest.raises(InputError) as refused:
-        write_corrected([outside, replace(corrected(no_scan))], tmp_path / "out")
+        write_corrected([corrected(phantom), outside, corrected(no_scan)], tmp_path / "out")
     first, second = str(refused.value).splitlines()
     assert first.startswith("review.csv, line 2: a point must lie in its scan")
     assert second.startswith("no.tif: ")
-    assert [*(tmp_path / "out").glob("*.dcm")] == []
+    assert [*(tmp_path / "out").rglob("*.dcm")] == []
+
+
+def test_a_disk_without_room_for_all_is_told_before_any_is_written(phantom, tmp_path, monkeypatch):
+    needed = 2 * np.prod(SCAN_SHAPE)
+    place = "jawloc.scans.convert.positioned.free_bytes"
+    monkeypatch.setattr(place, lambda _: needed - 1)
+    with pytest.raises(InputError, match=rf"of 1 reviewed scans need {needed} bytes; its disk has"):
+        write_corrected([corrected(phantom)], tmp_path / "out")
+    assert [*(tmp_path / "out").rglob("*.dcm")] == []
+    monkeypatch.setattr(place, lambda _: needed)
+    assert len(write_corrected([corrected(phantom)], tmp_path / "out")) == 1
+    monkeypatch.setattr(place, lambda _: 0)
+    assert len(write_corrected([corrected(phantom)], tmp_path / "out")) == 1  # it is there
