@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from jawloc.errors import InputError
 
 LEAST_MEMORY_BYTES = 1_000_000_000  # of a worker, which has imported PyTorch
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -48,26 +47,29 @@ class ClusterOptions:
             )
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers: at least 1; received {self.workers}")
-        if self.worker_memory is not None:
-            if self.workers is None:
-                raise InputError("--worker-memory limits the processes of --workers; give both")
-            self.memory_bytes()
+        if self.worker_memory is not None and self.workers is None:
+            raise InputError("--worker-memory limits the processes of --workers; give both")
         if find_spec("distributed") is None:
             raise InputError(
                 "--scheduler and --workers need Dask, which is not installed: pip install "
                 "'jawloc[cluster]'"
             )
+        self.memory_bytes()
 
     def memory_bytes(self) -> int | None:
         """Return the largest memory of a worker; None where none is given."""
         if self.worker_memory is None:
             return None
-        text = self.worker_memory
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B)", text, re.IGNORECASE)
-        number = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+        from dask.utils import parse_bytes
+
+        try:
+            number = parse_bytes(self.worker_memory)
+        except (ValueError, OverflowError):
+            number = 0
         if number < LEAST_MEMORY_BYTES:
             raise InputError(
-                f"--worker-memory: at least 1GB, with its unit (8GB, 1500MB); received {text!r}"
+                "--worker-memory: at least 1GB, with its unit (8GB, 1500MB); received "
+                f"{self.worker_memory!r}"
             )
         return number
 

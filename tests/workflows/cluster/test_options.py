@@ -31,6 +31,7 @@ HERE = "tcp://127.0.0.1:8786"
             "--worker-memory: at least 1GB, with its unit",
         ),
         (("--workers", "1", "--worker-memory", "900MB"), "--worker-memory: at least 1GB"),
+        (("--workers", "1", "--worker-memory", "1e400GB"), "--worker-memory: at least 1GB"),
     ],
 )
 @pytest.mark.parametrize("command", ["locate", "dicoms", "cache build", "evaluate"])
