@@ -1,38 +1,19 @@
 """Locate the objects in many scans: from their files to positions, crops and pictures.
 
 A scan that can't be read is a row of the table that says why. A result that can't be written ends
-the work, with everything written so far in order. While the objects of one scan are found and
-written, a thread reads the next scan.
+the work, with everything written so far in order. While the objects of one scan are found, a
+thread reads the next scan, and another one writes the results of the one before.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import replace
 
-import numpy as np
-
-from jawloc.errors import reason_of
-from jawloc.geometry import voxels_to_lps_mm
-from jawloc.inference.crop import CropBox, crop_box_around, read_crop
-from jawloc.inference.crop_files import write_crop
-from jawloc.inference.exports import (
-    FAILED,
-    Row,
-    failed_row,
-    located_row,
-    slicer_text,
-)
-from jawloc.inference.locator import Localisation
-from jawloc.reporting.figures import save_figure
-from jawloc.reporting.figures.location import location_picture
-from jawloc.reporting.figures.style import write_png
-from jawloc.reporting.figures.thumbnail import thumbnail
+from jawloc.inference.exports import FAILED, Row, failed_row
 from jawloc.reporting.folders.own_files import own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.location_files import (
@@ -44,54 +25,30 @@ from jawloc.reporting.location_files import (
     files_of,
     is_done,
     make_folders,
-    remove_files,
-    thumbnail_of,
 )
 from jawloc.reporting.location_text import padding_note
-from jawloc.reporting.scene_files import write_scene
-from jawloc.reporting.text_files import write_text
-from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan, describe_failure
 from jawloc.scans.manifest import record_names, start_manifest
-from jawloc.scans.orthogonal_slices import OrthogonalSlices, silhouettes
 from jawloc.scans.progress import Progress
-from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile
 from jawloc.workflows.cluster import ClusterOptions, Lost
 from jawloc.workflows.cluster.client import open_cluster
 from jawloc.workflows.cluster.tasks import Cluster
 from jawloc.workflows.locate_result import LocateResult
+from jawloc.workflows.locate_scan import (
+    ReadScan,
+    find_in_scan,
+    locate_one,
+    read_downsampled,
+    write_scan,
+)
 from jawloc.workflows.writing_results import (
-    WritingError,
     in_listed_order,
     with_resume_hint,
     write_sheet,
     write_tables,
-    writing,
 )
 
 ToDo = tuple[ListedScan, str]  # a scan and its key
-
-
-@dataclass(frozen=True)
-class ReadScan:
-    """A scan as the locator needs it, and how long reading took."""
-
-    scan: ScanFile
-    image: np.ndarray  # downsampled
-    seconds: float
-
-
-@dataclass(frozen=True)
-class LocatedScan:
-    """What was read and found in a scan, with the crop box of each object."""
-
-    scan: ScanFile
-    image: np.ndarray  # downsampled
-    found: list[Localisation]
-    windows: list[CropBox]
-    crops: list[np.ndarray]  # none where nothing is made of them
-    projections: OrthogonalSlices | None  # of the image; None where no pictures are drawn
 
 
 def locate_scans(
@@ -157,10 +114,7 @@ def locate_each(
 ) -> Iterator[tuple[ListedScan, list[Row]]]:
     """Yield scans with their rows: here one after the other, on a cluster as they are done."""
     if cluster is None:
-        for number, ((scan, key), reading) in enumerate(read_ahead(request, to_do)):
-            if number == 0 and not reading.done():
-                request.locator.warm_up()  # while the first scan is read
-            yield scan, locate_one(request, scan, key, reading.result)
+        yield from _in_listed_order(request, to_do)
         return
     items = list(to_do)
     for number, rows in cluster.run(locate_task, replace(request, several=True), items):
@@ -169,6 +123,37 @@ def locate_each(
             about = {"path": str(scan.path), "model": request.model, "key": key}
             rows = [failed_row(scan.name, f"{scan.path.name}: {rows.reason}", about)]
         yield scan, rows
+
+
+def _in_listed_order(
+    request: LocateRequest, to_do: Iterable[ToDo]
+) -> Iterator[tuple[ListedScan, list[Row]]]:
+    """Locate scan after scan; one is written while the next is searched and another is read."""
+    writer = ThreadPoolExecutor(1, "writer")
+    written: list[tuple[ListedScan, Future[list[Row]]]] = []  # one at most
+    try:
+        for number, ((scan, key), reading) in enumerate(read_ahead(request, to_do)):
+            if number == 0 and not reading.done():
+                request.locator.warm_up()  # while the first scan is read
+            try:
+                searched = find_in_scan(request, scan, reading.result)
+            except KeyboardInterrupt:
+                yield from _wait_for(written)
+                raise
+            yield from _wait_for(written)
+            written.append((scan, writer.submit(write_scan, request, scan, key, searched)))
+        yield from _wait_for(written)
+    finally:  # at an interruption too, once the scan's files are complete
+        writer.shutdown(cancel_futures=True)
+
+
+def _wait_for(
+    written: list[tuple[ListedScan, Future[list[Row]]]],
+) -> Iterator[tuple[ListedScan, list[Row]]]:
+    """Yield the scan that is being written, and its rows, once it is."""
+    while written:
+        scan = written[0][0]
+        yield scan, written.pop()[1].result()  # no variable: its error would keep the scan open
 
 
 def locate_task(request: LocateRequest, item: ToDo) -> list[Row]:
@@ -218,83 +203,3 @@ def read_ahead(
             yield before
     finally:  # at an interruption too, at the end of the scan that is being read
         reader.shutdown(cancel_futures=True)
-
-
-def locate_one(
-    request: LocateRequest, listed: ListedScan, key: str, read: Callable[[], ReadScan]
-) -> list[Row]:
-    """Locate the objects in one scan, write the files of its own, and return its rows."""
-    about: dict[str, Any] = {"path": str(listed.path), "model": request.model, "key": key}
-    started = time.perf_counter()
-    try:
-        scan = read()
-        started = time.perf_counter() - scan.seconds  # as if it had not waited for other scans
-        located = find_objects(request, listed, scan)
-        files = [request.outputs(listed.name, one.object_name) for one in located.found]
-        for index, names in enumerate(files):
-            write_object(request, located, index, names)
-        about["seconds"] = round(time.perf_counter() - started, 3)
-        rows = [row_of(located, index, {**about, **names}) for index, names in enumerate(files)]
-        with writing():
-            write_text(request.markups(listed.name), slicer_text(rows))
-            write_scene(request, rows, located.windows, located.scan)
-        return rows
-    except WritingError:
-        with suppress(OSError):  # the list of files that is not shortened then is, by --resume
-            remove_files(request, listed.name)
-        raise
-    except Exception as error:  # a night's list must not end with one scan, whatever is wrong
-        with writing():
-            remove_files(request, listed.name)
-        about["seconds"] = round(time.perf_counter() - started, 3)
-        return [failed_row(listed.name, reason_of(error, listed.path.name), about)]
-
-
-def read_downsampled(request: LocateRequest, listed: ListedScan) -> ReadScan:
-    """Read a scan slab by slab, and average it onto the locator's grid."""
-    started = time.perf_counter()
-    scan = open_scan(listed.path, series=listed.series)
-    placement = scan.read_placement()  # once, and where an error is the scan's
-    scan = replace(scan, read_placement=lambda: placement)
-    image = downsample_image(scan, request.locator.downsampled_size)
-    return ReadScan(scan, image, time.perf_counter() - started)
-
-
-def find_objects(request: LocateRequest, listed: ListedScan, read: ReadScan) -> LocatedScan:
-    """Find the objects in a scan, and read the crops round them."""
-    scan, image = read.scan, read.image
-    prediction = request.locator.predict(image)
-    found = request.model_options.select(
-        request.locator.localise(listed.name, prediction, scan.grid)
-    )
-    windows = [
-        crop_box_around(one.point_voxels, request.crop_size, scan.grid.shape_zyx) for one in found
-    ]
-    wanted = request.pictures or request.crop_format is not None
-    crops = [read_crop(scan, window)[0] for window in windows] if wanted else []
-    projections = silhouettes(image) if request.pictures else None
-    return LocatedScan(scan, image, found, windows, crops, projections)
-
-
-def write_object(
-    request: LocateRequest, located: LocatedScan, index: int, files: Mapping[str, str | None]
-) -> None:
-    """Write the crop and the picture of one object."""
-    crop_file, picture_file = files["crop_file"], files["picture_file"]
-    found, window, grid = located.found[index], located.windows[index], located.scan.grid
-    with writing():
-        if crop_file is not None:
-            write_crop(request.folder / crop_file, located.crops[index], window, located.scan)
-        if picture_file is not None and (sides := located.projections) is not None:
-            about = (found, grid, located.image, located.crops[index], window)
-            picture = location_picture(*about, projections=sides)
-            save_figure(picture, request.folder / picture_file)
-            small = thumbnail(found, grid, sides, window)
-            write_png(small, request.folder / thumbnail_of(picture_file))
-
-
-def row_of(located: LocatedScan, index: int, about: Mapping[str, Any]) -> Row:
-    """Return the row of one object; `about` as for `located_row`."""
-    found, window, scan = located.found[index], located.windows[index], located.scan
-    lps = voxels_to_lps_mm(np.asarray(found.point_voxels), scan.grid, scan.read_placement())
-    return located_row(found, window, None if lps is None else lps.tolist(), about)

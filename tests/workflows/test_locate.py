@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gc
 import json
 import os
 import pickle
@@ -23,6 +24,7 @@ import torch
 from PIL import Image
 
 import jawloc.workflows.locate as driver
+import jawloc.workflows.locate_scan as one_scan
 from jawloc.errors import DiskFullError
 from jawloc.inference.crop_files import CROP_ENDINGS
 from jawloc.inference.exports import COLUMNS
@@ -393,14 +395,14 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
 
 
 def test_an_error_that_nobody_thought_of_fails_one_scan(locate, monkeypatch):
-    read = driver.open_scan
+    read = one_scan.open_scan
 
     def broken(path, **how):
         if path.parent.name == "a":
             raise ZeroDivisionError("by zero")
         return read(path, **how)
 
-    monkeypatch.setattr(driver, "open_scan", broken)
+    monkeypatch.setattr(one_scan, "open_scan", broken)
     assert locate("a", "b").exit_code == 1
     assert [row["status"] for row in table()] == ["failed", "uncertain"]
     said = "jawloc failed unexpectedly (ZeroDivisionError); please report this scan"
@@ -427,14 +429,14 @@ def test_a_very_long_name_does_not_end_the_work(locate, here, object_name):
 
 
 def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypatch):
-    write = driver.write_crop
+    write = one_scan.write_crop
 
     def full(path, *arguments):
         if path.name == "b_fish.tif":
             raise OSError(28, "No space left on device")
         write(path, *arguments)
 
-    monkeypatch.setattr(driver, "write_crop", full)
+    monkeypatch.setattr(one_scan, "write_crop", full)
     said = only_sentence(locate("a", "b", "c.nii.gz"))
     assert said == (
         "out: results can't be written (No space left on device); 1 of 3 scans are done; the same "
@@ -442,7 +444,7 @@ def test_a_disk_that_fills_up_ends_the_work_with_what_was_done(locate, monkeypat
     )
     assert [row["scan"] for row in table()] == ["a_fish"]
     assert {p.name for p in Path("out/imgs").iterdir()} == {"a_fish.tif"}
-    monkeypatch.setattr(driver, "write_crop", write)
+    monkeypatch.setattr(one_scan, "write_crop", write)
     result = locate("a", "b", "c.nii.gz", options=RESUME)
     assert result.stdout.splitlines()[-1].startswith(f"{DOUBTFUL}, 1 done before")
 
@@ -456,7 +458,7 @@ def test_a_full_disk_names_the_folder_and_what_it_needs(locate, monkeypatch):
     def no_room(folder, _):
         raise DiskFullError(folder / MANIFEST, 4096, 0)
 
-    monkeypatch.setattr(driver, "write_crop", full)
+    monkeypatch.setattr(one_scan, "write_crop", full)
     monkeypatch.setattr("jawloc.reporting.location_files.forget_files", no_room)
     assert only_sentence(locate("a", "b")) == (
         "out: results can't be written (out/imgs: the disk is full; a_fish.tif needs 2.5 MB, and 0 "
@@ -484,7 +486,7 @@ def located(monkeypatch):
 
 def test_the_next_scan_is_read_while_this_one_is_worked_on(locate, monkeypatch, located):
     seen = []
-    find = driver.find_objects
+    find = one_scan.find_objects
 
     def watched(search, scan, read):
         until = time.monotonic() + 60
@@ -493,7 +495,7 @@ def test_the_next_scan_is_read_while_this_one_is_worked_on(locate, monkeypatch, 
         seen.append((scan.name, list(located)))
         return find(search, scan, read)
 
-    monkeypatch.setattr(driver, "find_objects", watched)
+    monkeypatch.setattr(one_scan, "find_objects", watched)
     assert locate("a", "c.nii.gz", "b").exit_code == 0
     every = ["a_fish", "c", "b_fish"]
     assert seen == [("a_fish", every[:2]), ("c", every), ("b_fish", every)]
@@ -508,8 +510,8 @@ def test_ctrl_c_loses_nothing_and_resume_goes_on(locate, monkeypatch, located):
                 raise KeyboardInterrupt
             return look(search, scan, read)
 
-        look = driver.find_objects
-        patch.setattr(driver, "find_objects", interrupted)
+        look = one_scan.find_objects
+        patch.setattr(one_scan, "find_objects", interrupted)
         result = locate("a", "c.nii.gz", "b")
     assert result.exit_code == 130
     assert result.stderr == (
@@ -523,6 +525,8 @@ def test_ctrl_c_loses_nothing_and_resume_goes_on(locate, monkeypatch, located):
     assert located == ["c", "b_fish"]
     assert table()[0] == before[0]
     assert [row["scan"] for row in table()] == ["a_fish", "c", "b_fish"]
+    del result
+    gc.collect()  # the unpacked scan of the interrupted command, before another test sees it go
 
 
 def test_what_has_changed_is_done_again(locate, here, located):
@@ -693,7 +697,7 @@ def test_a_full_disk_is_refused(locate, monkeypatch):
 
 def test_memory_is_not_spent_on_the_scan(locate, here, monkeypatch):
     """Slabs and the crop's slices are read, never the whole."""
-    read, most = driver.open_scan, []
+    read, most = one_scan.open_scan, []
 
     def watched(path, **how):
         from dataclasses import replace
@@ -706,7 +710,7 @@ def test_memory_is_not_spent_on_the_scan(locate, here, monkeypatch):
 
         return replace(scan, read_image=slices)
 
-    monkeypatch.setattr(driver, "open_scan", watched)
+    monkeypatch.setattr(one_scan, "open_scan", watched)
     monkeypatch.setattr("jawloc.scans.scan.SLAB_BYTES", 2000)
     assert locate("c.nii.gz").exit_code == 0
     assert max(most) == 1

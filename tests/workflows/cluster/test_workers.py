@@ -27,7 +27,7 @@ from tests.workflows.cluster.holding import begun, double, fill
 pytest.importorskip("distributed", reason="needs jawloc[cluster]")
 pytestmark = pytest.mark.slow
 LABELLED = "dicoms/labelled"
-LOCATE = "jawloc.workflows.locate", "find_objects"
+LOCATE = "jawloc.workflows.locate_scan", "find_objects"
 CROP = ("--crop-size", "20,10,12", "--no-pictures")
 
 
