@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from jawloc.geometry import Shape
-from jawloc.scans.scan import ScanFile
+from jawloc.scans.scan import ScanFile, Slices
 
 Length = Annotated[int, Field(ge=1)]
 
@@ -45,24 +45,33 @@ def crop_box_around(
     return CropBox((*start.tolist(),), (*size.tolist(),), fit)
 
 
-def read_crop(scan: ScanFile, window: CropBox) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read the image, and the mask if the scan has one, in a window, slice by slice.
+def read_crop(scan: ScanFile, window: CropBox) -> np.ndarray:
+    """Read the image in a window, slice by slice, as `ScanFile.grey_values` returns it.
 
-    Outside the scan the image holds the window's lowest grey value and the mask 0. Grey values are
-    as `ScanFile.grey_values` returns them.
+    Outside the scan it holds the window's lowest grey value.
     """
+    inside, padding = _inside(scan, window)
+    image = scan.grey_values(_read_box(scan.read_image, inside))
+    return np.pad(image, padding, constant_values=image.min())
+
+
+def read_mask_crop(scan: ScanFile, window: CropBox) -> np.ndarray | None:
+    """Read the mask in a window, 0 outside the scan; None if the scan has no mask."""
+    if scan.read_mask is None:
+        return None
+    inside, padding = _inside(scan, window)
+    return np.pad(_read_box(scan.read_mask, inside), padding)
+
+
+def _inside(scan: ScanFile, window: CropBox) -> tuple[list[slice], np.ndarray]:
+    """Return the part of a window that lies in the scan, and how far it reaches out of it."""
     start = np.asarray(window.start_zyx)
     stop = start + window.size_zyx
     first, last = start.clip(0), np.minimum(stop, scan.grid.shape_zyx)
     inside = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]
-    padding = np.stack([first - start, stop - last], axis=1)
-    image = scan.grey_values(_read_box(scan.read_image, inside))
-    mask = None
-    if scan.read_mask is not None:
-        mask = np.pad(_read_box(scan.read_mask, inside), padding)
-    return np.pad(image, padding, constant_values=image.min()), mask
+    return inside, np.stack([first - start, stop - last], axis=1)
 
 
-def _read_box(read, box: list[slice]) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _read_box(read: Slices, box: list[slice]) -> np.ndarray:
     z, y, x = box
     return np.concatenate([read(i, i + 1)[:, y, x] for i in range(z.start, z.stop)])

@@ -83,7 +83,7 @@ def scan_picture(locator: Locator, evaluated: ScanEvaluation) -> Figure:
     """Show where an object was found and where it is, in a scan that is read once more."""
     scan = open_scan(evaluated.path, series=evaluated.series)
     image = downsample_image(scan, locator.downsampled_size)
-    crop, _ = read_crop(scan, evaluated.window)
+    crop = read_crop(scan, evaluated.window)
     return location_picture(
         evaluated.found, scan.grid, image, crop, evaluated.window, evaluated.error
     )

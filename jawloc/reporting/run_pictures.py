@@ -16,7 +16,7 @@ from jawloc.geometry import Shape, map_points
 from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.heatmaps.losses import LossName
 from jawloc.heatmaps.target import render
-from jawloc.inference.crop import crop_box_around, read_crop
+from jawloc.inference.crop import crop_box_around, read_crop, read_mask_crop
 from jawloc.inference.evaluate_scan import ScanError
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
@@ -266,7 +266,7 @@ def _full_size_pictures(
         window=(start, start + size),
         title=f"{label.partition(' ')[0].title()} centre on the full-size scan\n{details}",
     )
-    voxels, labels = read_crop(scan, window)
+    voxels, labels = read_crop(scan, window), read_mask_crop(scan, window)
     edges = "×".join(map(str, window.size_zyx))
     crop = plot_crop(
         voxels,

@@ -65,7 +65,7 @@ def read_projected(overview: Block, scan: ScanFile) -> Block:
 def read_detail(scan: ScanFile, point_voxels: Sequence[float]) -> Block:
     """Read the voxels round a point at full detail, slice by slice."""
     window = detail_window(scan.grid.shape_zyx, point_voxels)
-    image, _ = read_crop(scan, window)
+    image = read_crop(scan, window)
     return Block(image, (1.0, 1.0, 1.0), _triple(np.asarray(window.start_zyx)))
 
 

@@ -142,7 +142,7 @@ def find_objects(request: LocateRequest, listed: ListedScan, read: ReadScan) -> 
         crop_box_around(one.point_voxels, request.crop_size, scan.grid.shape_zyx) for one in found
     ]
     wanted = request.pictures or request.crop_format is not None
-    crops = [read_crop(scan, window)[0] for window in windows] if wanted else []
+    crops = [read_crop(scan, window) for window in windows] if wanted else []
     projections = silhouettes(image) if request.pictures else None
     return LocatedScan(scan, image, found, windows, crops, projections)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jawloc.geometry import Grid
-from jawloc.inference.crop import CropBox, crop_box_around, read_crop
+from jawloc.inference.crop import CropBox, crop_box_around, read_crop, read_mask_crop
 from jawloc.scans.scan import ScanFile
 
 SHAPE = (30, 20, 24)
@@ -32,6 +32,10 @@ def scan_of(image: np.ndarray, mask: np.ndarray | None) -> ScanFile:
         read_image=reader(image),
         read_mask=None if mask is None else reader(mask),
     )
+
+
+def read_both(scan, window):
+    return read_crop(scan, window), read_mask_crop(scan, window)
 
 
 @pytest.fixture
@@ -75,14 +79,14 @@ def test_every_point_in_the_scan_gets_a_window_of_the_size_that_holds_it(size, i
         assert ((first - 0.5 <= point) & (point <= last - 0.5)).all()
         inside = np.asarray(size) <= SHAPE
         assert ((first >= 0) & (last <= SHAPE))[inside].all()
-    crop, crop_mask = read_crop(scan, window)
+    crop, crop_mask = read_both(scan, window)
     assert crop.shape == size
     assert crop_mask is not None
     assert crop_mask.shape == size
 
 
 def test_a_window_inside_is_the_arrays_slice(image, mask):
-    crop, crop_mask = read_crop(scan_of(image, mask), CropBox((4, 3, 2), (10, 12, 9), "centred"))
+    crop, crop_mask = read_both(scan_of(image, mask), CropBox((4, 3, 2), (10, 12, 9), "centred"))
     np.testing.assert_array_equal(crop, image[4:14, 3:15, 2:11])
     np.testing.assert_array_equal(crop_mask, mask[4:14, 3:15, 2:11])
     assert (crop.dtype, crop_mask.dtype) == (np.uint16, np.uint8)
@@ -94,7 +98,7 @@ def test_a_window_inside_is_the_arrays_slice(image, mask):
 )
 def test_padding_is_the_windows_lowest_grey_and_no_label(image, mask, start, size):
     window = CropBox(start, size, "padded")
-    crop, crop_mask = read_crop(scan_of(image, mask), window)
+    crop, crop_mask = read_both(scan_of(image, mask), window)
     inside = tuple(
         slice(max(s, 0), min(s + n, length))
         for s, n, length in zip(start, size, SHAPE, strict=True)
@@ -109,7 +113,7 @@ def test_padding_is_the_windows_lowest_grey_and_no_label(image, mask, start, siz
 
 
 def test_a_scan_without_mask_has_a_crop_without_one(image):
-    crop, crop_mask = read_crop(scan_of(image, None), CropBox((0, 0, 0), (4, 4, 4), "centred"))
+    crop, crop_mask = read_both(scan_of(image, None), CropBox((0, 0, 0), (4, 4, 4), "centred"))
     np.testing.assert_array_equal(crop, image[:4, :4, :4])
     assert crop_mask is None
 
@@ -123,5 +127,5 @@ def test_only_the_windows_slices_are_read(image):
         return image[start:stop]
 
     scan = ScanFile("scan", Path("scan.dcm"), Grid(SHAPE), image.dtype, read, None)
-    read_crop(scan, CropBox((12, 0, 0), (5, 20, 24), "centred"))
+    read_both(scan, CropBox((12, 0, 0), (5, 20, 24), "centred"))
     assert seen == [12, 13, 14, 15, 16]

@@ -34,7 +34,7 @@ def scan_of(dtype=np.uint16, spacing=(0.5, 0.25, 0.125), placement=TURNED) -> Sc
 
 def written(folder: Path, scan: ScanFile, ending: str, window: CropBox = WINDOW) -> Path:
     path = folder / f"crop{ending}"
-    write_crop(path, read_crop(scan, window)[0], window, scan)
+    write_crop(path, read_crop(scan, window), window, scan)
     assert [p.name for p in folder.iterdir()] == [path.name]  # nothing temporary
     return path
 
@@ -44,7 +44,7 @@ def written(folder: Path, scan: ScanFile, ending: str, window: CropBox = WINDOW)
 def test_the_voxels_are_the_windows(tmp_path, ending, window):
     scan = scan_of()
     found = read_scan(written(tmp_path, scan, ending, window)).image
-    np.testing.assert_array_equal(found, read_crop(scan, window)[0])
+    np.testing.assert_array_equal(found, read_crop(scan, window))
     assert found.dtype == np.uint16
 
 
@@ -82,7 +82,7 @@ def test_another_program_finds_the_frames_of_a_dicom_crop_in_their_places(tmp_pa
     frame = ds.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0]
     expected = voxels_to_lps_mm(np.array([5.0, 2, 1]), scan_of().grid, TURNED)
     assert [float(v) for v in frame.ImagePositionPatient] == pytest.approx(expected[::-1])
-    np.testing.assert_array_equal(ds.pixel_array, read_crop(scan_of(), WINDOW)[0])
+    np.testing.assert_array_equal(ds.pixel_array, read_crop(scan_of(), WINDOW))
 
 
 def test_tiff_and_dicom_carry_the_window_as_a_note(tmp_path):
@@ -103,14 +103,14 @@ def test_grey_values_of_every_type_are_kept(tmp_path, ending, dtype):
     window = CropBox((3, 2, 1), (5, 5, 7), "centred")  # an odd number of voxels
     found = read_scan(written(tmp_path, scan, ending, window))
     assert found.grid.shape_zyx == (5, 5, 7)
-    expected = read_crop(scan, window)[0]
+    expected = read_crop(scan, window)
     np.testing.assert_array_equal(found.image.astype(float), expected.astype(float))
 
 
 def test_values_that_16_bits_cannot_hold_are_scaled_in_a_dicom_and_it_says_how(tmp_path):
     scan = scan_of("f4", spacing=None, placement=None)
     window = CropBox((0, 0, 0), (4, 4, 4), "centred")
-    crop = read_crop(scan, window)[0] / 7
+    crop = read_crop(scan, window) / 7
     write_crop(tmp_path / "crop.dcm", crop, window, scan)
     ds = pydicom.dcmread(tmp_path / "crop.dcm")
     again = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
@@ -123,7 +123,7 @@ def test_a_crop_that_cannot_be_written_leaves_nothing(tmp_path, ending, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    crop = read_crop(scan_of(), WINDOW)[0]
+    crop = read_crop(scan_of(), WINDOW)
     with pytest.raises(OSError, match=rf"^{re.escape(str(tmp_path))}: the disk is full; crop"):
         write_crop(tmp_path / f"crop{ending}", crop, WINDOW, scan_of())
     assert list(tmp_path.iterdir()) == []

@@ -74,8 +74,8 @@ def write_png(picture: np.ndarray, path: Path) -> None:
             method = Image.Quantize.MAXCOVERAGE
             reduced = image.quantize(colours, method, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
-        level = 3 if colours is None else 6  # 6 takes twice as long for colours, for nothing
-        reduced.save(buffer, "PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=level)
+        dpi = (DOTS_PER_INCH, DOTS_PER_INCH)
+        reduced.save(buffer, "PNG", dpi=dpi, compress_level=3)  # 6: a tenth smaller, twice the time
         if buffer.tell() <= LARGEST_FILE_BYTES:
             break
     record_file(path)
