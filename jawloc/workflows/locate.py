@@ -1,8 +1,8 @@
 """Locate the objects in many scans: from their files to positions, crops and pictures.
 
 A scan that can't be read is a row of the table that says why. A result that can't be written ends
-the work, with everything written so far in order. While the objects of one scan are found, a
-thread reads the next scan, and another one writes the results of the one before.
+the work, with everything written so far in order. While the objects of one scan are found and
+written, a thread reads the next scan.
 """
 
 from __future__ import annotations
@@ -34,13 +34,7 @@ from jawloc.workflows.cluster import ClusterOptions, Lost
 from jawloc.workflows.cluster.client import open_cluster
 from jawloc.workflows.cluster.tasks import Cluster
 from jawloc.workflows.locate_result import LocateResult
-from jawloc.workflows.locate_scan import (
-    ReadScan,
-    find_in_scan,
-    locate_one,
-    read_downsampled,
-    write_scan,
-)
+from jawloc.workflows.locate_scan import ReadScan, locate_one, read_downsampled
 from jawloc.workflows.writing_results import (
     in_listed_order,
     with_resume_hint,
@@ -114,7 +108,10 @@ def locate_each(
 ) -> Iterator[tuple[ListedScan, list[Row]]]:
     """Yield scans with their rows: here one after the other, on a cluster as they are done."""
     if cluster is None:
-        yield from _in_listed_order(request, to_do)
+        for number, ((scan, key), reading) in enumerate(read_ahead(request, to_do)):
+            if number == 0 and not reading.done():
+                request.locator.warm_up()  # while the first scan is read
+            yield scan, locate_one(request, scan, key, reading.result)
         return
     items = list(to_do)
     for number, rows in cluster.run(locate_task, replace(request, several=True), items):
@@ -123,37 +120,6 @@ def locate_each(
             about = {"path": str(scan.path), "model": request.model, "key": key}
             rows = [failed_row(scan.name, f"{scan.path.name}: {rows.reason}", about)]
         yield scan, rows
-
-
-def _in_listed_order(
-    request: LocateRequest, to_do: Iterable[ToDo]
-) -> Iterator[tuple[ListedScan, list[Row]]]:
-    """Locate scan after scan; one is written while the next is searched and another is read."""
-    writer = ThreadPoolExecutor(1, "writer")
-    written: list[tuple[ListedScan, Future[list[Row]]]] = []  # one at most
-    try:
-        for number, ((scan, key), reading) in enumerate(read_ahead(request, to_do)):
-            if number == 0 and not reading.done():
-                request.locator.warm_up()  # while the first scan is read
-            try:
-                searched = find_in_scan(request, scan, reading.result)
-            except KeyboardInterrupt:
-                yield from _wait_for(written)
-                raise
-            yield from _wait_for(written)
-            written.append((scan, writer.submit(write_scan, request, scan, key, searched)))
-        yield from _wait_for(written)
-    finally:  # at an interruption too, once the scan's files are complete
-        writer.shutdown(cancel_futures=True)
-
-
-def _wait_for(
-    written: list[tuple[ListedScan, Future[list[Row]]]],
-) -> Iterator[tuple[ListedScan, list[Row]]]:
-    """Yield the scan that is being written, and its rows, once it is."""
-    while written:
-        scan = written[0][0]
-        yield scan, written.pop()[1].result()  # no variable: its error would keep the scan open
 
 
 def locate_task(request: LocateRequest, item: ToDo) -> list[Row]:

@@ -52,62 +52,20 @@ class LocatedScan:
     projections: OrthogonalSlices | None  # of the image; None where no pictures are drawn
 
 
-@dataclass(frozen=True)
-class SearchedScan:
-    """What was found in a scan or the sentence why nothing was, and how long that took."""
-
-    outcome: LocatedScan | str
-    seconds: float
-
-
 def locate_one(
     request: LocateRequest, listed: ListedScan, key: str, read: Callable[[], ReadScan]
 ) -> list[Row]:
     """Locate the objects in one scan, write the files of its own, and return its rows."""
-    return write_scan(request, listed, key, find_in_scan(request, listed, read))
-
-
-def find_in_scan(
-    request: LocateRequest, listed: ListedScan, read: Callable[[], ReadScan]
-) -> SearchedScan:
-    """Find the objects in one scan; what prevents it is kept, to be a row of the table."""
+    about: dict[str, Any] = {"path": str(listed.path), "model": request.model, "key": key}
     started = time.perf_counter()
     try:
         scan = read()
-        started = time.perf_counter()  # it doesn't count how long other scans had to be waited for
-        found = find_objects(request, listed, scan)
-        return SearchedScan(found, scan.seconds + time.perf_counter() - started)
-    except Exception as error:  # a night's list must not end with one scan, whatever is wrong
-        return SearchedScan(reason_of(error, listed.path.name), time.perf_counter() - started)
-
-
-def write_scan(
-    request: LocateRequest, listed: ListedScan, key: str, searched: SearchedScan
-) -> list[Row]:
-    """Write the files of one scan's own, and return its rows.
-
-    Raises
-    ------
-    WritingError
-        If they can't be written; none of them is left then.
-    """
-    about: dict[str, Any] = {"path": str(listed.path), "model": request.model, "key": key}
-    started = time.perf_counter()
-
-    def failed(reason: str) -> list[Row]:
-        with writing():
-            remove_files(request, listed.name)
-        about["seconds"] = round(searched.seconds + time.perf_counter() - started, 3)
-        return [failed_row(listed.name, reason, about)]
-
-    located = searched.outcome
-    if isinstance(located, str):
-        return failed(located)
-    try:
+        started = time.perf_counter() - scan.seconds  # as if it had not waited for other scans
+        located = find_objects(request, listed, scan)
         files = [request.outputs(listed.name, one.object_name) for one in located.found]
         for index, names in enumerate(files):
             write_object(request, located, index, names)
-        about["seconds"] = round(searched.seconds + time.perf_counter() - started, 3)
+        about["seconds"] = round(time.perf_counter() - started, 3)
         rows = [row_of(located, index, {**about, **names}) for index, names in enumerate(files)]
         with writing():
             write_text(request.markups(listed.name), slicer_text(rows))
@@ -117,8 +75,11 @@ def write_scan(
         with suppress(OSError):  # the list of files that is not shortened then is, by --resume
             remove_files(request, listed.name)
         raise
-    except Exception as error:  # likewise
-        return failed(reason_of(error, listed.path.name))
+    except Exception as error:  # a night's list must not end with one scan, whatever is wrong
+        with writing():
+            remove_files(request, listed.name)
+        about["seconds"] = round(time.perf_counter() - started, 3)
+        return [failed_row(listed.name, reason_of(error, listed.path.name), about)]
 
 
 def read_downsampled(request: LocateRequest, listed: ListedScan) -> ReadScan:
