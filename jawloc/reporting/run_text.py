@@ -10,7 +10,7 @@ from jawloc.inference.held_out_errors import held_out_errors
 from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.correction_text import correction_lines
 from jawloc.reporting.summary import OUT_OF_FOLD
-from jawloc.reporting.terminal_table import number, shortened, table_lines
+from jawloc.reporting.terminal_table import from_here, number, shortened, table_lines
 
 DECIMALS = {"downsampled_voxels": 2, "full_size_voxels": 2, "mm": 3}
 WORST_SCANS = 5  # listed, of at least as many again
@@ -45,7 +45,7 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
             f"WARNING: {known.warning()}; train for longer, on more scans, or look at losses.png "
             f"and at the target in train_heatmap_example.png"
         )
-    lines.append(f"Pictures, tables and the model: {folder}")
+    lines.append(f"Pictures, tables and the model: {from_here(folder)}")
     lines.append(f"Compare runs in the browser: {ui_command}")
     return "\n".join(lines)
 

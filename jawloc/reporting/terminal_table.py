@@ -1,12 +1,13 @@
-"""Tables for the terminal: plain text, aligned, the same in a file.
+"""Tables and paths for the terminal: plain text, aligned, the same in a file.
 
-Not a library's: those cut or wrap cells at the width that they guess of a terminal or file.
+Not a library's tables: those cut or wrap cells at the width that they guess of a terminal or file.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 from jawloc.errors import printable
 
@@ -31,6 +32,12 @@ def table_lines(
         ).rstrip()
         for line in lines
     ]
+
+
+def from_here(path: Path) -> Path:
+    """Return a path as a user would type it: relative to the current folder if it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def shortened(text: str, longest: int = 40) -> str:

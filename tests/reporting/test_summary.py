@@ -175,6 +175,12 @@ def test_the_terminal_shows_every_way_to_find_the_jaw(tmp_path):
     ]
 
 
+def test_a_folder_below_the_current_one_is_named_as_it_would_be_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = describe_run(summarised(), tmp_path / "out" / "m")
+    assert "Pictures, tables and the model: out/m\n" in said
+
+
 def test_test_scans_of_one_specimen_are_said_to_be_of_one(tmp_path):
     summary = summarised(specimens={**SPECIMENS, "e": "d"})
     assert summary["specimens"] == {"train": 2, "validation": 1, "test": 1}

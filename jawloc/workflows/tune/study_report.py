@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import optuna
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from jawloc.inference.exports import table_text
 from jawloc.reporting.content_policy import plotly_policy
 from jawloc.reporting.figures import save_drawn
-from jawloc.reporting.terminal_table import number, table_lines
+from jawloc.reporting.terminal_table import from_here, number, table_lines
 from jawloc.reporting.text_files import write_text
 from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.scans.progress import Progress
@@ -63,7 +64,7 @@ class TuneResult:
     def __str__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
         if self.best is None:
-            return f"no trial is complete yet ({counts or 'none begun'}): {self.folder}"
+            return f"no trial is complete yet ({counts or 'none begun'}): {from_here(self.folder)}"
         number = sum(self.states.values())
         tied = ""
         if self.tied:
@@ -79,9 +80,9 @@ class TuneResult:
             "downsampled voxels\n"
             f"  {settings}{tied}\n"
             f"{self._table()}\n"
-            f"Table, pictures and settings: {self.folder}\n"
-            f"Train with them: jawloc-train --model-name best-{self.folder.name} --experiment "
-            f"{self.folder / 'best.yml'}"
+            f"Table, pictures and settings: {from_here(self.folder)}\n"
+            f"Train with them: jawloc-train --model-name {quote(f'best-{self.folder.name}')} "
+            f"--experiment {quote(str(from_here(self.folder / 'best.yml')))}"
         )
 
     def _table(self) -> str:
