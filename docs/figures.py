@@ -228,7 +228,7 @@ def coarse_to_fine() -> Figure:
     point = np.argwhere(scan.mask > 0).mean(0)
     network = NetworkConfig().for_grid(shape)
     coarse, fine = network.stages()
-    schedules = decide_sigmas(CurriculumConfig(), network).per_stage(2)
+    schedules = decide_sigmas(CurriculumConfig(initial_sigma_voxels=8.0), network).per_stage(2)
     pooled, in_pooled = _pooled(scan.image, point, coarse.pool)
     window = np.asarray(fine.window)
     start = np.clip(np.rint(point - window / 2), 0, np.asarray(shape) - window).astype(int)
@@ -266,7 +266,7 @@ def _draw_stage(
     pool: int = 1,
 ) -> None:
     """Draw what a stage sees with its first and with its last target."""
-    sigmas = {"first": schedule.initial_sigma_voxels, "last": schedule.minimum_sigma_voxels}
+    sigmas = {"first": schedule.first_sigma_voxels, "last": schedule.minimum_sigma_voxels}
     for axes, (which, sigma) in zip(panels, sigmas.items(), strict=True):
         _draw_target(axes, volume, centre, sigma / pool)
         axes.set_title(f"{name}, {which} target:\nsigma {sigma:g} voxels", size=12)

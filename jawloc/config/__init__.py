@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from jawloc.config.combinations import combined_mistakes
 from jawloc.config.compared import compared_settings
-from jawloc.config.keys import ADAPTER, KEYS, SECTION, Sections
+from jawloc.config.keys import ADAPTER, INITIAL_SIGMA, KEYS, SECTION, Sections
 from jawloc.config.layers import Layer, absolute, layer_of, parse_override, read_layer, source_of
 from jawloc.config.messages import describe_mistake
 from jawloc.config.sigmas import decide_sigmas
@@ -38,7 +38,7 @@ LAB_RECIPE: dict[str, Any] = {
     "curriculum.trigger": "loss",
     "curriculum.minimum_sigma": 1.0,
 }
-LAB_SHRINK_FACTOR = 0.9  # of the trigger "loss", which is the lab's
+LAB_SHRINK_FACTOR, LAB_INITIAL_SIGMA = 0.9, 8.0  # of the trigger "loss", which is the lab's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +155,10 @@ def _with_recipe(settings: dict[str, Any]) -> dict[str, Any]:
         thresholds = CurriculumConfig.loss_thresholds
         loss = str(settings.get("loss"))  # an unknown one is refused later
         threshold = thresholds.get(loss, thresholds[TrainingConfig.loss])
-        lab = {"curriculum.threshold": threshold, "curriculum.shrink_factor": LAB_SHRINK_FACTOR}
+        lab = {
+            INITIAL_SIGMA: LAB_INITIAL_SIGMA,
+            "curriculum.threshold": threshold,
+            "curriculum.shrink_factor": LAB_SHRINK_FACTOR,
+        }
         settings = lab | settings
     return settings

@@ -33,10 +33,13 @@ STAGE_SIGMAS = ("coarse_initial_sigma", "coarse_minimum_sigma", "fine_initial_si
 
 def decide_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> CurriculumConfig:
     """Return the curriculum with each "auto" decided for a network that is decided itself."""
+    minimum = curriculum.minimum_sigma_voxels
+    if curriculum.initial_sigma_voxels == "auto":
+        curriculum = replace(curriculum, initial_sigma_voxels=minimum)
     if len(network.stages()) == 1:
         return curriculum
     voxel, window = _lengths(network)
-    initial, minimum = curriculum.initial_sigma_voxels, curriculum.minimum_sigma_voxels
+    initial = curriculum.first_sigma_voxels
     coarse, fine = curriculum.coarse_initial_sigma_voxels, curriculum.fine_initial_sigma_voxels
     coarse_minimum = curriculum.coarse_minimum_sigma_voxels
     if coarse_minimum == "auto":
@@ -55,7 +58,7 @@ def decide_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> Curri
 
 def sigma_mistakes(curriculum: CurriculumConfig, network: NetworkConfig) -> Iterator[Mistake]:
     """Yield each rule that the sigmas break; curriculum and network are both decided."""
-    initial, minimum = curriculum.initial_sigma_voxels, curriculum.minimum_sigma_voxels
+    initial, minimum = curriculum.first_sigma_voxels, curriculum.minimum_sigma_voxels
     if minimum > initial:
         yield (
             (INITIAL_SIGMA, "curriculum.minimum_sigma"),
@@ -110,7 +113,7 @@ def tell_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> None:
     voxel, window = _lengths(network)
     coarse = f"the coarse stage's heatmap voxels are {voxel} long"
     fine = f"the fine stage's window is {window} long"
-    initial = (INITIAL_SIGMA, curriculum.initial_sigma_voxels)
+    initial = (INITIAL_SIGMA, curriculum.first_sigma_voxels)
     minimum = ("curriculum.minimum_sigma", curriculum.minimum_sigma_voxels)
     notes = []
     for name, (key, sigma), reason in zip(

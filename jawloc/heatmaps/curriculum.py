@@ -28,8 +28,8 @@ class CurriculumConfig:
     """When sigma shrinks, how far, and when training stops.
 
     All sigmas are in voxels of the downsampled grid. A network of one stage goes from
-    `initial_sigma_voxels` to `minimum_sigma_voxels`. For two stages, config/sigmas.py replaces
-    "auto" by the sigmas nearest to these that each stage can represent.
+    `initial_sigma_voxels` to `minimum_sigma_voxels`. config/sigmas.py replaces "auto": the initial
+    sigma by the minimum one, and those of two stages by the nearest that each can represent.
     """
 
     # Thresholds of the trigger ``loss`` that allow the same error with every loss: each is the loss
@@ -43,7 +43,9 @@ class CurriculumConfig:
     uniform_map_losses: ClassVar[Mapping[str, float]] = {"dice": 1.0, "mse": 1.0}
 
     # Sigma of the first heatmaps, in downsampled voxels; with two stages, of the coarse stage.
-    initial_sigma_voxels: Annotated[float, Field(gt=0, alias="initial_sigma")] = 8.0
+    # `auto`: `curriculum.minimum_sigma`, so that sigma stays as it is, which was never worse in our
+    # experiments. From a wider one, as the lab's 8, it shrinks: the curriculum.
+    initial_sigma_voxels: Annotated[AutoSigma, Field(alias="initial_sigma")] = "auto"
     # Sigma of the last heatmaps, in downsampled voxels; with two stages, of the fine stage, which
     # gives the position.
     minimum_sigma_voxels: Annotated[float, Field(gt=0, alias="minimum_sigma")] = 1.5
@@ -73,7 +75,7 @@ class CurriculumConfig:
     fine_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="fine_initial_sigma")] = "auto"
 
     def per_stage(self, count: int) -> tuple[CurriculumConfig, ...]:
-        """Return the schedule of each of 1 or 2 stages; ValueError while a sigma is "auto"."""
+        """Return the schedule of each of 1 or 2 stages; ValueError while theirs are "auto"."""
         if count == 1:
             return (self,)
         coarse, least = self.coarse_initial_sigma_voxels, self.coarse_minimum_sigma_voxels
@@ -84,6 +86,13 @@ class CurriculumConfig:
             replace(self, initial_sigma_voxels=coarse, minimum_sigma_voxels=least),
             replace(self, initial_sigma_voxels=fine),
         )
+
+    @property
+    def first_sigma_voxels(self) -> float:
+        """Return the initial sigma; ValueError while it is "auto"."""
+        if self.initial_sigma_voxels == "auto":
+            raise ValueError("the initial sigma depends on the minimum one; decide it first")
+        return self.initial_sigma_voxels
 
 
 @dataclass(frozen=True)
@@ -99,12 +108,12 @@ class CurriculumState:
 
 def start(config: CurriculumConfig) -> CurriculumState:
     """Return the state before the first epoch; ValueError if sigma begins below its minimum."""
-    if config.initial_sigma_voxels < config.minimum_sigma_voxels:
+    first = config.first_sigma_voxels
+    if first < config.minimum_sigma_voxels:
         raise ValueError(
-            f"sigma can't begin at {config.initial_sigma_voxels:g}, below its minimum of "
-            f"{config.minimum_sigma_voxels:g}"
+            f"sigma can't begin at {first:g}, below its minimum of {config.minimum_sigma_voxels:g}"
         )
-    return CurriculumState(config.initial_sigma_voxels)
+    return CurriculumState(first)
 
 
 def at_the_end(config: CurriculumConfig, sigma_voxels: float) -> bool:

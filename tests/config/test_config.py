@@ -187,7 +187,11 @@ WRONG = [
     ("learning_rate: fast", "learning_rate must be a number; received 'fast'"),
     ("learning_rate:", "learning_rate must be a number; received nothing"),
     ("learning_rate: [0.1]", "learning_rate must be a number; received [0.1]"),
-    ("initial_kernel_size: eight", "initial_kernel_size must be a number; received 'eight'"),
+    (
+        "initial_kernel_size: eight",
+        "initial_kernel_size must be auto, or a number of downsampled voxels greater than 0; "
+        "received 'eight'",
+    ),
     ("batch_size: 2.5", "batch_size must be a whole number; received 2.5"),
     ("batch_size: true", "batch_size must be a whole number; received true"),
     ("seed: 1.5", "seed must be a whole number; received 1.5"),
@@ -214,7 +218,11 @@ WRONG = [
     ("batch_size: 0", "batch_size must be at least 1; received 0"),
     ("num_epochs: -1", "num_epochs must be at least 1; received -1"),
     ("seed: -1", "seed must be at least 0; received -1"),
-    ("initial_kernel_size: -8", "initial_kernel_size must be greater than 0; received -8"),
+    (
+        "initial_kernel_size: -8",
+        "initial_kernel_size must be auto, or a number of downsampled voxels greater than 0; "
+        "received -8",
+    ),
     (
         "curriculum: {shrink_factor: 1.1}",
         "curriculum.shrink_factor must be at most 1; received 1.1",
@@ -458,7 +466,8 @@ def test_set_takes_any_key_with_a_yaml_value(written, override, key, value):
         ),
         (
             "curriculum.minimum_sigma=9",
-            "--set: curriculum.minimum_sigma must not exceed initial_kernel_size; received 9 and 8",
+            "--set: curriculum.minimum_sigma must be at most 8 with a network.window of 64, or its "
+            "heatmaps don't fit into the window; received 9",
         ),
     ],
 )
@@ -773,18 +782,41 @@ def test_only_what_auto_changes_is_noted(written, capsys):
         assert out == ""
         return err
 
-    both = note({})
+    wide = {"initial_kernel_size": 8}
+    plain = note({})
+    assert plain.count("\n") == 1
+    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1.5" in plain
+    assert "fine_initial_sigma" not in plain
+    both = note(wide)
     assert both.count("\n") == 1
     assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1.5" in both
     assert "fine_initial_sigma is 4 instead of initial_kernel_size 8" in both
     assert "coarse_initial_sigma" not in both
-    widened = note({"curriculum": {"coarse_minimum_sigma": 10}})
+    widened = note({**wide, "curriculum": {"coarse_minimum_sigma": 10}})
     assert "coarse_initial_sigma is 10 instead of initial_kernel_size 8" in widened
     assert "coarse_minimum_sigma is" not in widened  # that is the user's own
     own = {"coarse_minimum_sigma": 7, "coarse_initial_sigma": 9, "fine_initial_sigma": 5}
-    assert note({"curriculum": own}) == ""
+    assert note({**wide, "curriculum": own}) == ""
     assert note({"network": "attention-unet"}) == ""
     assert note({"initial_kernel_size": 4, "curriculum": {"coarse_minimum_sigma": 6.5}}) != ""
+
+
+def test_sigma_stays_as_it_is_unless_it_begins_wider(written):
+    def schedule(**settings):
+        config = load_config(written(settings))
+        stages = config.curriculum.per_stage(len(config.network.stages()))
+        return [(s.first_sigma_voxels, s.minimum_sigma_voxels) for s in stages]
+
+    small = {"downsampled_dicom_size": [48, 32, 32]}
+    assert schedule(**small) == [(1.5, 1.5)]
+    assert schedule(**small, curriculum={"minimum_sigma": 1.0}) == [(1.0, 1.0)]
+    assert schedule(**small, initial_kernel_size=8) == [(8.0, 1.5)]
+    assert schedule(**small, initial_kernel_size="auto") == [(1.5, 1.5)]
+    assert schedule() == [(6.0, 6.0), (1.5, 1.5)]  # on the grid of a fish
+    assert schedule(initial_kernel_size=8) == [(8.0, 6.0), (4.0, 1.5)]
+    lab = schedule(**small, curriculum={"trigger": "loss"})  # its rule needs a sigma that shrinks
+    assert lab == [(8.0, 1.5)]
+    assert schedule(**small, network="attention-unet") == [(8.0, 1.0)]
 
 
 # --- the threshold of the loss that is trained on ------------------------------------------------

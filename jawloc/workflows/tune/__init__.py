@@ -58,6 +58,7 @@ def tune(
     TrainingError
         Workers that die one after the other.
     """
+    space = space.with_initial_sigma(config)
     space.check(config)
     tell_sigmas(config.curriculum, config.network)
     tell_slow_settings(config, config.requested)

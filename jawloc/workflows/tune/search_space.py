@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ import yaml
 from optuna import Trial
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from jawloc.config import Config, change_config
-from jawloc.config.keys import check_known
+from jawloc.config import LAB_INITIAL_SIGMA, Config, change_config
+from jawloc.config.keys import INITIAL_SIGMA, check_known
 from jawloc.config.layers import read_yaml
 from jawloc.config.messages import shown
 from jawloc.errors import InputError
-from jawloc.workflows.tune.searchable_settings import check_conditions, check_searchable
+from jawloc.workflows.tune.searchable_settings import (
+    check_conditions,
+    check_searchable,
+    lacks_initial_sigma,
+)
 
 SECTION = "search"
 # Tried before the first trial: combinations of ends, and whole numbers between two ends.
@@ -110,6 +114,17 @@ class Space:
 
     source: str
     parameters: Mapping[str, Range | Choice]
+
+    def with_initial_sigma(self, config: Config) -> Space:
+        """Return the space with a choice of the initial sigma, if what is searched needs one.
+
+        Where the settings leave it to "auto", sigma doesn't shrink: a search of when it does then
+        chooses between that, as the first trial has it, and the lab's sigma to begin with.
+        """
+        if not lacks_initial_sigma(self.parameters, config):
+            return self
+        choice = Choice(("auto", LAB_INITIAL_SIGMA))
+        return replace(self, parameters={**self.parameters, INITIAL_SIGMA: choice})
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """Return the settings of a trial."""

@@ -42,7 +42,7 @@ class Condition(NamedTuple):
 def _sigma_shrinks(config: Config) -> bool:
     stages = config.curriculum.per_stage(len(config.network.stages()))
     return any(
-        sigma.shrink_factor < 1 and sigma.minimum_sigma_voxels < sigma.initial_sigma_voxels
+        sigma.shrink_factor < 1 and sigma.minimum_sigma_voxels < sigma.first_sigma_voxels
         for sigma in stages
     )
 
@@ -73,6 +73,10 @@ SHRINKING = Condition(
     "curriculum.minimum_sigma)",
     _sigma_shrinks,
 )
+ANY_MINIMUM = Condition(
+    f"a sigma that shrinks to it (curriculum.shrink_factor below 1), or {INITIAL_SIGMA} auto",
+    lambda c: _sigma_shrinks(c) or c.requested.get(INITIAL_SIGMA, "auto") == "auto",
+)
 AUGMENTED = Condition("augmentation.enabled true", lambda c: c.augmentation.enabled)
 PERCENTILE = Condition("intensity.rule percentile", lambda c: c.intensity.rule == "percentile")
 
@@ -82,8 +86,9 @@ _KEYS = {
     ENDS_EARLY: "curriculum.stop_patience least_steps",
     ONE_CYCLE: "cycle_steps",
     COOLDOWN: "warmup_epochs cooldown_share",
-    SHRINKING: """curriculum.minimum_sigma curriculum.shrink_factor curriculum.trigger
-        curriculum.threshold curriculum.patience""",
+    ANY_MINIMUM: "curriculum.minimum_sigma",
+    SHRINKING: """curriculum.shrink_factor curriculum.trigger curriculum.threshold
+        curriculum.patience""",
     UNET: "network.channels network.stride network.coarse network.skip_connections",
     ONE_STAGE: "mask_supervision",
     TWO_STAGES: """curriculum.coarse_initial_sigma curriculum.coarse_minimum_sigma
@@ -111,6 +116,17 @@ def check_searchable(key: str, source: str) -> None:
             f"{source}: {key} can't change the validation error, by which trials are compared: "
             f"{WITHOUT_EFFECT[key]}; change it with --set"
         )
+
+
+def lacks_initial_sigma(keys: Iterable[str], config: Config) -> bool:
+    """Return whether a search is of how sigma shrinks, which the settings leave to "auto"."""
+    searched = set(keys)
+    return (
+        any(TAKES_EFFECT.get(key) is SHRINKING for key in searched)
+        and INITIAL_SIGMA not in searched
+        and config.requested.get(INITIAL_SIGMA, "auto") == "auto"
+        and not _sigma_shrinks(config)
+    )
 
 
 def check_conditions(keys: Iterable[str], configs: Iterable[Config], source: str) -> None:

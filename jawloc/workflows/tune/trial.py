@@ -215,4 +215,5 @@ def _train(
 def _may_be_compared(state: TrainingState, config: Config, epochs: int) -> bool:
     done = len(state.records) / epochs
     position = config.curriculum.per_stage(len(state.curricula))[-1]
-    return done >= PRUNE_AFTER or at_the_end(position, state.records[-1].sigma_voxels)
+    shrinks = not at_the_end(position, position.first_sigma_voxels)
+    return done >= PRUNE_AFTER or (shrinks and at_the_end(position, state.records[-1].sigma_voxels))

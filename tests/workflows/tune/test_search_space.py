@@ -37,11 +37,31 @@ def config(tmp_path):
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "experiments" / "tune").glob("*.yml")), ids=str)
 def test_every_space_that_comes_with_jawloc_fits_the_default_settings(path):
     space = read_space(path)
-    config = load_config(CHECKOUT / "userconf.yml")
-    space.check(config)
+    default = load_config(CHECKOUT / "userconf.yml")
+    space.with_initial_sigma(default).check(default)
+    config = load_config(CHECKOUT / "userconf.yml", overrides=["initial_kernel_size=8"])
     assert {"curriculum.threshold", "curriculum.minimum_sigma"} <= set(space.parameters)
     default = FixedTrial(space.default(config))
     assert space.apply(config, space.suggest(default)).as_params() == config.as_params()
+
+
+def test_a_search_of_how_sigma_shrinks_has_trials_in_which_it_does(space, tmp_path):
+    shrinking = space({"curriculum.threshold": {"low": 0.5, "high": 2.0}})
+
+    def initial(**settings):
+        config = load_config(write_config(tmp_path, **settings))
+        completed = shrinking.with_initial_sigma(config)
+        completed.check(config)
+        first = completed.default(config).get("initial_kernel_size")
+        return completed.parameters.get("initial_kernel_size"), first
+
+    assert initial(initial_kernel_size="auto") == (Choice(("auto", 8.0)), "auto")
+    assert initial(initial_kernel_size=4) == (None, None)
+    assert initial(initial_kernel_size=8, curriculum={"trigger": "loss"}) == (None, None)
+    width = space({"curriculum.minimum_sigma": {"low": 1.0, "high": 2.0}})
+    config = load_config(write_config(tmp_path, initial_kernel_size="auto"))
+    assert width.with_initial_sigma(config) is width  # the minimum is then the sigma itself
+    width.check(config)
 
 
 @pytest.mark.parametrize(
