@@ -110,7 +110,7 @@ def train(
       jawloc-train --demo
       jawloc-train --model-name my_locator --folds 5
       jawloc-train --model-name my_locator --folds 5 --scheduler tcp://10.0.0.1:8786
-      jawloc-train --model-name my_locator --set curriculum.threshold=0.4 --overwrite
+      jawloc-train --model-name my_locator --set curriculum.minimum_sigma=1 --overwrite
       jawloc-train --model-name second --corrections script_output/locations/review.csv
     """
     if overwrite and resume:
@@ -160,7 +160,7 @@ def train(
     default=DEFAULT_SPACE,
     show_default=False,
     help="YAML file with the ranges and choices to search.  [default: the curriculum's threshold "
-    "and minimum sigma]",
+    "and minimum sigma, and whether there is one]",
 )
 @study_option(
     "--study-name",

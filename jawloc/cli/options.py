@@ -180,7 +180,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         "overrides",
         metavar="KEY=VALUE",
         multiple=True,
-        help="Change one setting, for instance curriculum.threshold=0.4; may be repeated.",
+        help="Change one setting, for instance curriculum.minimum_sigma=1; may be repeated.",
     )
     @functools.wraps(command)
     def run(

@@ -73,7 +73,12 @@ class Config(Sections):
     def as_yaml(self) -> str:
         """Return a config file that sets every key, valid in any folder."""
         mapping: dict[str, Any] = {}
-        for key, value in self.as_params().items():
+        params = self.as_params()
+        if params[INITIAL_SIGMA] == self.curriculum.minimum_sigma_voxels:
+            params[INITIAL_SIGMA] = (
+                "auto"  # which stays right where another minimum is laid over it
+            )
+        for key, value in params.items():
             section, dot, name = key.rpartition(".")
             (mapping.setdefault(section, {}) if dot else mapping)[name] = value
         return yaml.safe_dump({SECTION: mapping}, sort_keys=False)
@@ -155,10 +160,8 @@ def _with_recipe(settings: dict[str, Any]) -> dict[str, Any]:
         thresholds = CurriculumConfig.loss_thresholds
         loss = str(settings.get("loss"))  # an unknown one is refused later
         threshold = thresholds.get(loss, thresholds[TrainingConfig.loss])
-        lab = {
-            INITIAL_SIGMA: LAB_INITIAL_SIGMA,
-            "curriculum.threshold": threshold,
-            "curriculum.shrink_factor": LAB_SHRINK_FACTOR,
-        }
+        lab = {"curriculum.threshold": threshold, "curriculum.shrink_factor": LAB_SHRINK_FACTOR}
         settings = lab | settings
+        if settings.get(INITIAL_SIGMA, "auto") == "auto":
+            settings[INITIAL_SIGMA] = LAB_INITIAL_SIGMA
     return settings

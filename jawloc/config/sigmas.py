@@ -9,12 +9,12 @@ note on the terminal; one that the user set is refused. All sigmas are in downsa
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
 from jawloc.config.keys import INITIAL_SIGMA
-from jawloc.heatmaps.curriculum import CurriculumConfig
+from jawloc.heatmaps.curriculum import CurriculumConfig, at_the_end
 from jawloc.training.stages import NetworkConfig
 
 Mistake = tuple[tuple[str, ...], str]  # dotted keys, and the sentence about them
@@ -28,6 +28,7 @@ COARSE_SIGMA_PER_STRIDE = 0.375
 FINE_SIGMA_PER_WINDOW = 1 / 16
 MOST_SIGMA_PER_WINDOW = 1 / 8
 
+SHRINKING = ("threshold", "trigger", "patience")  # rules, which need a sigma that shrinks
 STAGE_SIGMAS = ("coarse_initial_sigma", "coarse_minimum_sigma", "fine_initial_sigma")
 
 
@@ -106,9 +107,22 @@ def _stage_mistakes(curriculum: CurriculumConfig, network: NetworkConfig) -> Ite
             yield (key, cause), f"{key} must be {rule} {limit:g}{why}; received {value:g}"
 
 
-def tell_sigmas(curriculum: CurriculumConfig, network: NetworkConfig) -> None:
-    """Print a note if "auto" gave a stage another sigma than the user's; both are decided."""
-    if len(network.stages()) == 1:
+def tell_sigmas(
+    curriculum: CurriculumConfig, network: NetworkConfig, set_by_user: Collection[str] = ()
+) -> None:
+    """Print a note if "auto" gave a stage another sigma than the user's; both are decided.
+
+    Likewise, if the user set rules of shrinking and sigma shrinks in no stage.
+    """
+    rules = [f"curriculum.{name}" for name in SHRINKING if f"curriculum.{name}" in set_by_user]
+    stages = curriculum.per_stage(len(network.stages()))
+    if rules and all(at_the_end(stage, stage.first_sigma_voxels) for stage in stages):
+        print(
+            f"note: without effect: {' and '.join(rules)}; sigma begins at its end, and shrinks "
+            f"only from a wider {INITIAL_SIGMA}, such as the lab's 8",
+            file=sys.stderr,
+        )
+    if len(stages) == 1:
         return
     voxel, window = _lengths(network)
     coarse = f"the coarse stage's heatmap voxels are {voxel} long"

@@ -24,8 +24,8 @@ WHAT_TO_LOOK_AT = """
 ### What to look at
 *Model metrics* has a section for each kind of number:
 
-- **curriculum**: sigma falls in steps, down to its minimum, and `val/error_mm` falls with it. If sigma stays where it began, the network has not learned the first heatmaps.
-- **train**, **val**: `kl` jumps up where sigma falls, since a narrower heatmap is harder to learn. If `train/error_mm` goes on falling and `val/error_mm` rises, there are too few scans.
+- **curriculum**: with `initial_kernel_size: auto` sigma is the same all the time. From a wider one it falls in steps, down to its minimum, and `val/error_mm` with it; if it stays there, the network has not learned the first heatmaps.
+- **train**, **val**: where sigma falls, `kl` jumps up, since a narrower heatmap is harder to learn. If `train/error_mm` goes on falling and `val/error_mm` rises, there are too few scans.
 - **heatmap**: the target and the predicted heatmap of one training and one validation scan. Move the slider: step 0 is before training.
 """  # noqa: E501
 

@@ -95,11 +95,11 @@ def _label_layers(scan: ScanFile) -> list[LayerData]:
 
 def _read_results(path: str | list[str]) -> list[LayerData]:
     """Read results of `jawloc locate`: scans, the most doubtful first, with their positions."""
-    own: dict[str, list[Row]] = {}
-    for place in path if isinstance(path, list) else [path]:
-        _, rows = read_locations(Path(place))
-        for row in by_doubt(row for row in rows if found_position(row) is not None):
-            own.setdefault(f"{place} {row.scan}", []).append(row)
+    places = path if isinstance(path, list) else [path]
+    rows = [row for place in places for row in read_locations(Path(place))[1]]
+    own: dict[tuple[str, str], list[Row]] = {}
+    for row in by_doubt(row for row in rows if found_position(row) is not None):
+        own.setdefault((row.path, row.scan), []).append(row)
     if len(own) > MOST_SCANS:
         napari.utils.notifications.show_warning(
             f"{len(own)} scans have positions; the {MOST_SCANS} most doubtful are opened here. "

@@ -111,7 +111,7 @@ def _run_in(
     if resume:
         load_folds_checkpoint(folder / CHECKPOINT, params)
     device = choose_device(config.training.device)
-    tell_sigmas(config.curriculum, config.network)
+    tell_sigmas(config.curriculum, config.network, config.requested)
     tell_slow_settings(config, config.requested)
     earlier = find_earlier_model(config, must_exist=not resume)
     every = prepare_folds(config, folds, earlier=record_of(earlier))

@@ -110,7 +110,7 @@ def run_training(
             check_settings(folder / CHECKPOINT, config.as_params())
         device = choose_rank_device(config.training.device, processes.world_size)
         if processes.is_main:
-            tell_sigmas(config.curriculum, config.network)
+            tell_sigmas(config.curriculum, config.network, config.requested)
             tell_slow_settings(config, config.requested)
         earlier = find_earlier_model(config, must_exist=not resume) if processes.is_main else None
         data = prepare_data(config, processes, earlier=record_of(earlier))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import Timeout
 
 from jawloc.config import Config
 from jawloc.errors import TrainingError
@@ -15,6 +18,7 @@ from jawloc.scans.locks import locked
 from jawloc.scans.progress import Progress
 from jawloc.training.checkpoint import save_folds_checkpoint
 from jawloc.training.device import choose_device
+from jawloc.training.interruption import stop_if_interrupted
 from jawloc.workflows.cluster import Lost
 from jawloc.workflows.cluster.tasks import Cluster
 from jawloc.workflows.prepare_data import Data
@@ -61,39 +65,41 @@ def train_folds(shared: FoldsToTrain, cluster: Cluster | None) -> None:
     """
     numbers = range(1, len(shared.work.folds) + 1)
     to_do = [number for number in numbers if not shared.work.is_finished(number)]
+    try:
+        _train_each(shared, to_do, cluster)
+    finally:
+        for lock in (_lock_of(shared.work, number) for number in to_do):
+            with suppress(Timeout), locked(lock, patience_seconds=0):  # not that of a lost worker
+                lock.unlink(missing_ok=True)
+
+
+def _train_each(shared: FoldsToTrain, to_do: Sequence[int], cluster: Cluster | None) -> None:
     if cluster is None:
         for number in to_do:
             fold_task(shared, number)
         return
+    total = len(shared.work.folds)
     lost: list[str] = []
-    with Progress(
-        total=len(numbers), initial=len(numbers) - len(to_do), desc="folds", unit="fold"
-    ) as bar:
-        for index, result in cluster.run(fold_on_worker, shared, to_do):
+    with Progress(total=total, initial=total - len(to_do), desc="folds", unit="fold") as bar:
+        for index, result in cluster.run(fold_task, shared, to_do):
             if isinstance(result, Lost):
                 lost.append(f"fold {to_do[index]}: {result.reason}")
             else:
                 bar.update()
-    for number in to_do:
-        _lock_of(shared.work, number).unlink(missing_ok=True)
     if lost:
         raise TrainingError(f"{'; '.join(lost)} The same command with --resume goes on.")
 
 
 def fold_task(shared: FoldsToTrain, number: int) -> None:
-    """Train one fold, unless a worker finished it and was killed before it said so."""
-    if not shared.work.is_finished(number):
-        train_fold(shared.parent_run_id, shared.work, number, keep_part=shared.keep_part)
-
-
-def fold_on_worker(shared: FoldsToTrain, number: int) -> None:
-    """Train one fold while no other worker does.
+    """Train one fold, unless a worker finished it and was killed before it said so.
 
     Dask gives the fold of a worker that it has not heard of for a while to another one, which waits
-    here until the first has finished or is gone.
+    here until the first has finished or is gone, or the command is.
     """
-    with locked(_lock_of(shared.work, number)):
-        fold_task(shared, number)
+    work = shared.work
+    with locked(_lock_of(work, number), check=stop_if_interrupted):
+        if not work.is_finished(number):
+            train_fold(shared.parent_run_id, work, number, keep_part=shared.keep_part)
 
 
 def _lock_of(work: CrossValidation, number: int) -> Path:

@@ -801,6 +801,34 @@ def test_only_what_auto_changes_is_noted(written, capsys):
     assert note({"initial_kernel_size": 4, "curriculum": {"coarse_minimum_sigma": 6.5}}) != ""
 
 
+def test_rules_of_shrinking_without_effect_are_noted(written, capsys):
+    def note(**settings):
+        config = load_config(written({"downsampled_dicom_size": [48, 32, 32], **settings}))
+        tell_sigmas(config.curriculum, config.network, config.requested)
+        return capsys.readouterr().err
+
+    assert note(curriculum={"threshold": 0.5}).startswith(
+        "note: without effect: curriculum.threshold"
+    )
+    assert note(curriculum={"threshold": 0.5}, initial_kernel_size=8) == ""
+    assert note(curriculum={"trigger": "loss"}) == ""  # its recipe begins at 8
+    assert note() == ""
+
+
+def test_settings_that_are_kept_follow_another_minimum(written):
+    kept = load_config(written({"downsampled_dicom_size": [48, 32, 32]})).as_yaml()
+    again = load_config(written(kept), overrides=["curriculum.minimum_sigma=1.0"])
+    assert again.curriculum.first_sigma_voxels == 1.0
+
+
+def test_the_labs_recipe_shrinks_with_the_settings_that_come_with_jawloc():
+    path = Path(__file__).parents[2] / "userconf.yml"
+    for override in ("network.name=attention-unet", "curriculum.trigger=loss"):
+        config = load_config(path, overrides=[override])
+        (stage, *_) = config.curriculum.per_stage(len(config.network.stages()))
+        assert stage.first_sigma_voxels == 8
+
+
 def test_sigma_stays_as_it_is_unless_it_begins_wider(written):
     def schedule(**settings):
         config = load_config(written(settings))

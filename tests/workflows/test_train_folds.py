@@ -8,9 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from jawloc.scans.locks import locked
+from jawloc.training.interruption import interrupted_by
 from jawloc.workflows import train_folds
-from jawloc.workflows.train_folds import CrossValidation, FoldsToTrain, fold_on_worker
+from jawloc.workflows.train_folds import CrossValidation, FoldsToTrain, fold_task
 from jawloc.workflows.train_folds import train_folds as train_all
+
+
+def stop():
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def trained(shared, monkeypatch):
 
 
 def test_a_fold_that_a_silent_worker_has_is_waited_for_and_not_trained_again(shared, trained):
-    second = threading.Thread(target=fold_on_worker, args=(shared, 1))
+    second = threading.Thread(target=fold_task, args=(shared, 1))
     with locked(shared.work.folder / ".fold_1.lock"):
         second.start()
         second.join(0.5)
@@ -52,7 +57,7 @@ def test_a_fold_that_a_silent_worker_has_is_waited_for_and_not_trained_again(sha
 
 
 def test_the_fold_of_a_worker_that_is_gone_is_trained(shared, trained):
-    second = threading.Thread(target=fold_on_worker, args=(shared, 1))
+    second = threading.Thread(target=fold_task, args=(shared, 1))
     with locked(shared.work.folder / ".fold_1.lock"):
         second.start()
     second.join(30)
@@ -68,3 +73,27 @@ def test_no_lock_is_left(shared, trained):
     train_all(shared, Cluster())
     assert trained == [1, 2]
     assert sorted(path.name for path in shared.work.folder.iterdir()) == ["fold_1", "fold_2"]
+
+
+def test_a_command_that_is_over_waits_no_longer(shared, trained):
+    stopped = []
+
+    def wait():
+        with interrupted_by(lambda: True), pytest.raises(KeyboardInterrupt):
+            fold_task(shared, 1)
+        stopped.append(True)
+
+    with locked(shared.work.folder / ".fold_1.lock"):
+        second = threading.Thread(target=wait)
+        second.start()
+        second.join(30)
+    assert stopped == [True]
+    assert trained == []
+
+
+@pytest.mark.parametrize("cluster", [None, SimpleNamespace(run=lambda task, shared, items: stop())])
+def test_no_lock_is_left_by_an_interruption(shared, monkeypatch, cluster):
+    monkeypatch.setattr(train_folds, "train_fold", lambda *_, **__: stop())
+    with pytest.raises(KeyboardInterrupt):
+        train_all(shared, cluster)
+    assert [*shared.work.folder.iterdir()] == []

@@ -42,7 +42,7 @@ def write_corrected(
         refuse_links("corrections", folder)
         make_writable(folder, f"{folder}: the folder of corrected scans must be writable")
     plan = [_Planned.of(scan, folder) for scan in scans]
-    new = [one.scan for one in plan if not is_made(one.path, one.key)]
+    new = {one.path: one.scan for one in plan if not is_made(one.path, one.key)}
     if not (complaints := find_complaints(new, folder)):
         how: dict[str, Any] = {"desc": "corrected scans", "unit": "scan", "brief": True}
         for planned in Progress(plan, total=len(plan), shown=progress, **how):

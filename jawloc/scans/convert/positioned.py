@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from jawloc.errors import InputError, as_size
-from jawloc.scans.atomic import free_bytes
+from jawloc.scans.atomic import free_bytes, size_of
 from jawloc.scans.convert.points import place_points, write_pointed
 from jawloc.scans.dicom import read_metadata
 from jawloc.scans.file_states import file_states
@@ -37,28 +37,32 @@ class PositionedScan:
 
 
 def find_complaints(
-    scans: Sequence[PositionedScan], folder: Path
+    files: Mapping[Path, PositionedScan], folder: Path
 ) -> list[tuple[PositionedScan, Exception]]:
-    """Return each scan that can't be read or that a position lies outside of, with the error.
+    """Return each scan that can't be opened or that a position lies outside of, with the error.
 
-    So that nothing is written before a mistake in the last one is found.
+    So that nothing is written before a mistake in the last one is found. `files` are the labelled
+    DICOMs that will be written, into the folder or below it.
 
     Raises
     ------
     InputError
-        If the disk of the folder has no room for the labelled DICOMs of all of them.
+        If there are no complaints, and the folder's disk has no room for the files.
     """
-    complaints, needed = list[tuple[PositionedScan, Exception]](), 0
-    for scan in scans:
+    complaints, sizes = list[tuple[PositionedScan, Exception]](), dict[Path, int]()
+    for path, scan in files.items():
         try:
             image = open_scan(scan.image)
             place_points(scan.points, image)
-            needed += min(image.dtype.itemsize, _MOST_BYTES) * prod(image.grid.shape_zyx)
+            sizes[path] = min(image.dtype.itemsize, _MOST_BYTES) * prod(image.grid.shape_zyx)
         except (InputError, OSError) as error:
             complaints.append((scan, error))
-    if (free := free_bytes(folder)) < needed:
+    # a file takes the place of the one of its name, once it is complete
+    more = sum(max(0, size - size_of(path)) for path, size in sizes.items())
+    needed = max([more, *sizes.values()])
+    if not complaints and (free := free_bytes(folder)) < needed:
         raise InputError(
-            f"{folder}: the labelled DICOMs of {len(scans)} reviewed scans need {as_size(needed)}; "
+            f"{folder}: the labelled DICOMs of {len(files)} reviewed scans need {as_size(needed)}; "
             f"its disk has {as_size(free)} left"
         )
     return complaints

@@ -44,7 +44,7 @@ def reviewed_scans(review: Path) -> Path:
     InputError
         If the file isn't a review, or has no position; with a line for each scan that can't be
         read or that a position lies outside of; if another program's file has the name of a
-        labelled DICOM, or the disk has no room. Nothing is written then.
+        labelled DICOM, or the disk has no room.
     """
     wanted = {f"{scan.scan_id}.dcm": scan for scan in _positions(review)}
     folder = review.parent / folder_name(review)
@@ -57,7 +57,7 @@ def reviewed_scans(review: Path) -> Path:
         old = [name for name in wanted if not is_made(folder / name, keys[name])]
         for name in old:
             _refuse_foreign(folder / name, review)
-        complaints = find_complaints([wanted[name] for name in old], folder)
+        complaints = find_complaints({folder / name: wanted[name] for name in old}, folder)
         for name in [] if complaints else Progress(old, desc="reviewed scans", unit="scan"):
             record_file(folder / name)
             try:

@@ -123,7 +123,9 @@ class Space:
         """
         if not lacks_initial_sigma(self.parameters, config):
             return self
-        choice = Choice(("auto", LAB_INITIAL_SIGMA))
+        minimum = self.parameters.get("curriculum.minimum_sigma")
+        widest = max(map(float, minimum.ends)) if minimum else 0.0
+        choice = Choice(("auto", max(LAB_INITIAL_SIGMA, widest)))
         return replace(self, parameters={**self.parameters, INITIAL_SIGMA: choice})
 
     def suggest(self, trial: Trial) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class TuneResult:
             f"{self._table()}\n"
             f"Table, pictures and settings: {from_here(self.folder)}\n"
             f"Train with them: jawloc-train --model-name {quote(f'best-{self.folder.name}')} "
-            f"--experiment {quote(str(from_here(self.folder / 'best.yml')))}"
+            f"--experiment {quote(from_here(self.folder / 'best.yml').as_posix())}"
         )
 
     def _table(self) -> str:

@@ -36,9 +36,9 @@ from jawloc.workflows.tune.study import StudyConfig
 FAILURES = (TrainingError, InputError, MemoryError, RuntimeError)
 UNFINISHED = "running"  # the state of a trial, or study, until it ends
 FULL_SIZE_READ = "full_size_scans_read"
-# The share of the epochs before which no pruner is asked, unless sigma is at its end: an error at a
-# wide sigma tells little about the error at a narrow one.
-PRUNE_AFTER = 0.25
+# The share of the epochs before which no pruner is asked. While sigma shrinks it is larger, as an
+# error at a wide sigma tells little about the error at a narrow one.
+PRUNE_AFTER, PRUNE_SHRINKING_AFTER = 0.25, 0.5
 
 
 @dataclass(frozen=True)
@@ -215,5 +215,5 @@ def _train(
 def _may_be_compared(state: TrainingState, config: Config, epochs: int) -> bool:
     done = len(state.records) / epochs
     position = config.curriculum.per_stage(len(state.curricula))[-1]
-    shrinks = not at_the_end(position, position.first_sigma_voxels)
-    return done >= PRUNE_AFTER or (shrinks and at_the_end(position, state.records[-1].sigma_voxels))
+    ended = at_the_end(position, state.records[-1].sigma_voxels)
+    return done >= (PRUNE_AFTER if ended else PRUNE_SHRINKING_AFTER)
