@@ -1,4 +1,4 @@
-"""The sigma schedule: a wide Gaussian first, narrower once the network has learned it.
+"""The sigma schedule: one Gaussian, or a wide one first, narrower once the network has learned it.
 
 `advance` is a pure function of the configuration, the state and the epoch's numbers. Two triggers:
 
