@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from jawloc.config.keys import INITIAL_SIGMA
-from jawloc.heatmaps.curriculum import CurriculumConfig, at_the_end
+from jawloc.heatmaps.curriculum import CurriculumConfig
 from jawloc.training.stages import NetworkConfig
 
 Mistake = tuple[tuple[str, ...], str]  # dotted keys, and the sentence about them
@@ -116,7 +116,7 @@ def tell_sigmas(
     """
     rules = [f"curriculum.{name}" for name in SHRINKING if f"curriculum.{name}" in set_by_user]
     stages = curriculum.per_stage(len(network.stages()))
-    if rules and all(at_the_end(stage, stage.first_sigma_voxels) for stage in stages):
+    if rules and not any(stage.shrinks for stage in stages):
         print(
             f"note: without effect: {' and '.join(rules)}; sigma begins at its end, and shrinks "
             f"only from a wider {INITIAL_SIGMA}, such as the lab's 8",

@@ -94,6 +94,11 @@ class CurriculumConfig:
             raise ValueError("the initial sigma depends on the minimum one; decide it first")
         return self.initial_sigma_voxels
 
+    @property
+    def shrinks(self) -> bool:
+        """Return whether sigma can change; ValueError while the initial one is "auto"."""
+        return self.shrink_factor < 1 and self.minimum_sigma_voxels < self.first_sigma_voxels
+
 
 @dataclass(frozen=True)
 class CurriculumState:

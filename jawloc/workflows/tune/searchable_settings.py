@@ -41,10 +41,7 @@ class Condition(NamedTuple):
 
 def _sigma_shrinks(config: Config) -> bool:
     stages = config.curriculum.per_stage(len(config.network.stages()))
-    return any(
-        sigma.shrink_factor < 1 and sigma.minimum_sigma_voxels < sigma.first_sigma_voxels
-        for sigma in stages
-    )
+    return any(stage.shrinks for stage in stages)
 
 
 def _is_auto(config: Config) -> bool:
