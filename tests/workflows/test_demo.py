@@ -51,7 +51,7 @@ def test_the_demo_makes_phantoms_and_says_what_needs_no_network(tiny_demo, jawlo
     away = np.linalg.norm(brightest_spot(example.image) - example.points_voxels[0])
     assert summary["brightest_spot_error"]["downsampled_voxels"] == pytest.approx(away)
     assert "jawloc ui" in result.stdout
-    assert str(tiny_demo / "script_output") in result.stdout
+    assert "Pictures, tables and the model: script_output/jaw_location/demo\n" in result.stdout
 
     # the second time it replaces its own outputs and reuses phantoms and cache
     made = {path: path.stat().st_mtime_ns for path in tiny_demo.glob("dicoms/d*/**/*.dcm")}
