@@ -109,9 +109,12 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 def only_sentence(result) -> str:
-    """Return the one sentence on standard error with which a command refused its input."""
+    """Return the one sentence on standard error with which a command refused its input.
+
+    Notes on the settings and scans may come before it.
+    """
     assert result.exit_code == 2, result.output
-    lines = result.stderr.strip().splitlines()
+    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("note: ")]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("Error: ")
     assert "Traceback" not in result.output

@@ -14,6 +14,7 @@ import numpy as np
 from jawloc.config import Config, change_config
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
+from jawloc.inference.quantities import counted
 from jawloc.scans.cache import ExampleFile, build_cache, largest_size, open_example
 from jawloc.scans.cache.layout import DEFAULT_SIZE
 from jawloc.scans.labelled import find_labelled_dicoms
@@ -26,6 +27,7 @@ from jawloc.training.splits import (
     choose_folds,
     choose_split,
     cross_validation_splits,
+    group_by_specimen,
     warn_of_divided_specimens,
 )
 from jawloc.workflows.correct_scans import (
@@ -36,6 +38,8 @@ from jawloc.workflows.correct_scans import (
     tell_corrections,
 )
 from jawloc.workflows.corrections import CorrectedSplit, add_corrected
+
+FEW_SPECIMENS = 8  # with fewer, errors are much larger: experiments/few_scans
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def prepare_data(
         tell_corrections(corrections, changed)
         warn_without_extents(data.select(data.split.train_ids), config.presence_classifier)
         tell_small_scans([*examples.values()], config.crop.crop_size)
+        tell_few_scans(data.split.train_ids, pattern)
     return data
 
 
@@ -141,6 +146,7 @@ def prepare_folds(
     examples, read = _examples(config, scans, splits, SINGLE_PROCESS, folds=True)
     warn_without_extents(list(examples.values()), config.presence_classifier)
     tell_small_scans([*examples.values()], config.crop.crop_size)
+    tell_few_scans(splits[0].train_ids, config.split.specimen_pattern)
     corrected = correct_scans(config, corrections, examples, earlier=earlier)
     pattern = config.split.specimen_pattern
     every = [add_corrected(split, examples, corrected, pattern) for split in splits]
@@ -150,6 +156,18 @@ def prepare_folds(
     refuse_without_corrections(corrections, told)
     tell_corrections(corrections, told)
     return tuple(_with_corrected(replace(changed, kept_out=()), read) for changed in every)
+
+
+def tell_few_scans(train_ids: Sequence[str], pattern: str) -> None:
+    """Print what to expect of a training on few specimens."""
+    number = len(group_by_specimen(train_ids, pattern))
+    if number < FEW_SPECIMENS:
+        print(
+            f"note: {counted(number, 'specimen')} will train; with fewer than {FEW_SPECIMENS}, "
+            f"errors in new ones were up to twice as large in our experiments (docs/training.md): "
+            f"label more, and look at every position",
+            file=sys.stderr,
+        )
 
 
 def tell_small_scans(examples: Sequence[ExampleFile], crop_size: Shape) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jawloc.config import load_config
 from jawloc.scans.cache import build_cache
-from jawloc.workflows.prepare_data import decide_size, find_scans
+from jawloc.training.splits import SPECIMEN_PATTERN
+from jawloc.workflows.prepare_data import decide_size, find_scans, tell_few_scans
 from tests.lab import SCAN_SHAPE, write_config
 
 
@@ -31,3 +32,13 @@ def test_auto_finds_the_cache_of_the_size_it_stands_for(lab, jawloc):
     config = load_config(write_config(lab, downsampled_dicom_size=list(SCAN_SHAPE)))
     assert build_cache(find_scans(config), config.cache, base=config.base).reused == 5
     assert jawloc("cache", "verify").exit_code == 0
+
+
+def test_what_to_expect_of_few_specimens_is_said(capsys):
+    """Left and right of a fish are one specimen."""
+    fish = [f"fish_{n}" for n in range(7)]
+    sides = [f"{name}_{side}" for name in fish for side in ("left", "right")]
+    tell_few_scans(sides, SPECIMEN_PATTERN)
+    assert capsys.readouterr().err.startswith("note: 7 specimens will train; with fewer than 8, ")
+    tell_few_scans([*fish, "fish_7"], SPECIMEN_PATTERN)
+    assert capsys.readouterr().err == ""
