@@ -132,7 +132,7 @@ def draw(path: Path, rows: pd.DataFrame) -> None:
     from matplotlib.ticker import NullLocator
 
     from jawloc.reporting.figures import Figure, save_figure
-    from jawloc.reporting.figures.style import Colour
+    from jawloc.reporting.figures.style import Colour, label_log_axis
 
     panels = {
         "error_mm": "mean error (mm)",
@@ -159,10 +159,11 @@ def draw(path: Path, rows: pd.DataFrame) -> None:
         axes.set_ylabel(label)
         if column == "error_mm":
             axes.set_yscale("log")
+            label_log_axis(axes.yaxis)
             axes.set_title("dotted: the mean position", loc="left")
-            axes.legend(frameon=False)
         else:
             axes.set_ylim(-0.03, 1.03)
+            axes.legend(frameon=False, loc="center right")
     save_figure(figure, path)
 
 

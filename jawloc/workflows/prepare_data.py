@@ -163,9 +163,9 @@ def tell_few_scans(train_ids: Sequence[str], pattern: str) -> None:
     number = len(group_by_specimen(train_ids, pattern))
     if number < FEW_SPECIMENS:
         print(
-            f"note: {counted(number, 'specimen')} will train; with fewer than {FEW_SPECIMENS}, "
-            f"errors in new ones were up to twice as large in our experiments (docs/training.md): "
-            f"label more, and look at every position",
+            f"note: {counted(number, 'specimen')} will train; with 4, errors in new ones were up to "
+            f"three times those with {FEW_SPECIMENS} (docs/training.md): label more, and look at "
+            f"every position",
             file=sys.stderr,
         )
 

@@ -39,6 +39,6 @@ def test_what_to_expect_of_few_specimens_is_said(capsys):
     fish = [f"fish_{n}" for n in range(7)]
     sides = [f"{name}_{side}" for name in fish for side in ("left", "right")]
     tell_few_scans(sides, SPECIMEN_PATTERN)
-    assert capsys.readouterr().err.startswith("note: 7 specimens will train; with fewer than 8, ")
+    assert capsys.readouterr().err.startswith("note: 7 specimens will train; with 4, errors ")
     tell_few_scans([*fish, "fish_7"], SPECIMEN_PATTERN)
     assert capsys.readouterr().err == ""
