@@ -136,7 +136,7 @@ def draw(path: Path, rows: pd.DataFrame) -> None:
 
     panels = {
         "error_mm": "mean error (mm)",
-        "coverage": "share within the radius (stated: 0.9)",
+        "coverage": "share within the radius (stated: 0.86)",
         "flagged": "share flagged",
     }
     figure = Figure((12, 4.2), layout="constrained")

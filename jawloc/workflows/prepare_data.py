@@ -163,9 +163,9 @@ def tell_few_scans(train_ids: Sequence[str], pattern: str) -> None:
     number = len(group_by_specimen(train_ids, pattern))
     if number < FEW_SPECIMENS:
         print(
-            f"note: {counted(number, 'specimen')} will train; with 4, errors in new ones were up to "
-            f"three times those with {FEW_SPECIMENS} (docs/training.md): label more, and look at "
-            f"every position",
+            f"note: {counted(number, 'specimen')} will train; with 4, errors in new ones were up "
+            f"to three times those with {FEW_SPECIMENS} (docs/training.md): label more, and look "
+            f"at every position",
             file=sys.stderr,
         )
 
