@@ -9,7 +9,7 @@ note on the terminal; one that the user set is refused. All sigmas are in downsa
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -108,21 +108,23 @@ def _stage_mistakes(curriculum: CurriculumConfig, network: NetworkConfig) -> Ite
 
 
 def tell_sigmas(
-    curriculum: CurriculumConfig, network: NetworkConfig, set_by_user: Collection[str] = ()
+    curriculum: CurriculumConfig, network: NetworkConfig, requested: Mapping[str, Any]
 ) -> None:
     """Print a note if "auto" gave a stage another sigma than the user's; both are decided.
 
-    Likewise, if the user set rules of shrinking and sigma shrinks in no stage.
+    Likewise, if the user set a rule of shrinking and sigma shrinks in no stage. `requested` are the
+    settings as the user gave them; a file that jawloc wrote has every rule.
     """
-    rules = [f"curriculum.{name}" for name in SHRINKING if f"curriculum.{name}" in set_by_user]
+    rules = [f"curriculum.{name}" for name in SHRINKING if f"curriculum.{name}" in requested]
     stages = curriculum.per_stage(len(network.stages()))
-    if rules and not any(stage.shrinks for stage in stages):
+    if 0 < len(rules) < len(SHRINKING) and not any(stage.shrinks for stage in stages):
         print(
             f"note: without effect: {' and '.join(rules)}; sigma begins at its end, and shrinks "
             f"only from a wider {INITIAL_SIGMA}, such as the lab's 8",
             file=sys.stderr,
         )
-    if len(stages) == 1:
+    begins_wide = requested.get(INITIAL_SIGMA, "auto") != "auto"
+    if len(stages) == 1 or not (begins_wide or "curriculum.minimum_sigma" in requested):
         return
     voxel, window = _lengths(network)
     coarse = f"the coarse stage's heatmap voxels are {voxel} long"
@@ -135,7 +137,10 @@ def tell_sigmas(
     ):
         undecided: dict[str, Any] = {f"{name}_voxels": "auto"}
         auto = vars(decide_sigmas(replace(curriculum, **undecided), network))[f"{name}_voxels"]
-        if vars(curriculum)[f"{name}_voxels"] == auto != sigma:
+        follows = (
+            key != INITIAL_SIGMA or begins_wide
+        )  # else it is the minimum sigma, which is noted
+        if follows and vars(curriculum)[f"{name}_voxels"] == auto != sigma:
             notes.append(f"curriculum.{name} is {auto:g} instead of {key} {sigma:g} ({reason})")
     if notes:
         print(f"note: sigmas, in downsampled voxels: {', '.join(notes)}", file=sys.stderr)

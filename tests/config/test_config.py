@@ -777,16 +777,16 @@ def test_sigmas_of_two_stages_are_refused_where_there_is_one(written):
 def test_only_what_auto_changes_is_noted(written, capsys):
     def note(settings):
         config = load_config(written(settings))
-        tell_sigmas(config.curriculum, config.network)
+        tell_sigmas(config.curriculum, config.network, config.requested)
         out, err = capsys.readouterr()
         assert out == ""
         return err
 
     wide = {"initial_kernel_size": 8}
-    plain = note({})
-    assert plain.count("\n") == 1
-    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1.5" in plain
-    assert "fine_initial_sigma" not in plain
+    assert note({}) == ""
+    narrow = note({"curriculum": {"minimum_sigma": 1.0}})
+    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1 " in narrow
+    assert "initial" not in narrow
     both = note(wide)
     assert both.count("\n") == 1
     assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1.5" in both

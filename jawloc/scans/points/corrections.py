@@ -174,7 +174,7 @@ def _refuse_missing(scans: Sequence[CorrectedScan]) -> None:
         if not scan.positions[0].review.path or not scan.path.exists():
             complaints.append(
                 f"{source}: path must be the file of scan {scan.scan_id}; there is none at "
-                f"{scan.positions[0].review.path!r}"
+                f"{str(scan.path)!r}"
             )
         other = known.setdefault(scan.scan_id, scan)
         if other is not scan:

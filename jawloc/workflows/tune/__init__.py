@@ -60,7 +60,7 @@ def tune(
     """
     space = space.with_initial_sigma(config)
     space.check(config)
-    tell_sigmas(config.curriculum, config.network)
+    tell_sigmas(config.curriculum, config.network, config.requested)
     tell_slow_settings(config, config.requested)
     # fills the cache that all trials share
     data = prepare_data(config, folds=study.folds)
