@@ -137,10 +137,9 @@ def tell_sigmas(
     ):
         undecided: dict[str, Any] = {f"{name}_voxels": "auto"}
         auto = vars(decide_sigmas(replace(curriculum, **undecided), network))[f"{name}_voxels"]
-        follows = (
-            key != INITIAL_SIGMA or begins_wide
-        )  # else it is the minimum sigma, which is noted
-        if follows and vars(curriculum)[f"{name}_voxels"] == auto != sigma:
+        if key == INITIAL_SIGMA and not begins_wide:
+            continue  # it is the minimum sigma, which is noted itself
+        if vars(curriculum)[f"{name}_voxels"] == auto != sigma:
             notes.append(f"curriculum.{name} is {auto:g} instead of {key} {sigma:g} ({reason})")
     if notes:
         print(f"note: sigmas, in downsampled voxels: {', '.join(notes)}", file=sys.stderr)
