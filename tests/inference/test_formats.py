@@ -163,7 +163,7 @@ def test_a_crop_has_the_grey_values_of_its_scan(tmp_path, ending):
     inside = tuple(slice(a, a + n) for a, n in zip(window.start_zyx, window.size_zyx, strict=True))
     for name in ("f.nii", "converted", "uint16.dcm", "int16.dcm"):
         scan = open_scan(paths[name])
-        crop, _ = read_crop(scan, window)
+        crop = read_crop(scan, window)
         path = tmp_path / f"crop of {name.replace('.', '_')}{ending}"
         write_crop(path, crop, window, scan)
         found = read_scan(path).image

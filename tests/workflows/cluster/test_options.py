@@ -26,12 +26,14 @@ HERE = "tcp://127.0.0.1:8786"
         (("--scheduler", "http://127.0.0.1:8786"), "--scheduler: an address like tcp://host:"),
         (("--workers", "0"), "--workers: at least 1; received 0"),
         (("--worker-memory", "2GB"), "--worker-memory limits the processes of --workers"),
-        (
-            ("--workers", "1", "--worker-memory", "2"),
-            "--worker-memory: at least 1GB, with its unit",
+        *(
+            pytest.param(
+                ("--workers", "1", "--worker-memory", memory),
+                "--worker-memory: at least 1GB, with its unit",
+                marks=needs_dask,  # which reads sizes
+            )
+            for memory in ("2", "900MB", "1e400GB")
         ),
-        (("--workers", "1", "--worker-memory", "900MB"), "--worker-memory: at least 1GB"),
-        (("--workers", "1", "--worker-memory", "1e400GB"), "--worker-memory: at least 1GB"),
     ],
 )
 @pytest.mark.parametrize("command", ["locate", "dicoms", "cache build", "evaluate"])
