@@ -57,7 +57,7 @@ NOT_RUN = {
     "jawloc-tune --trials 100 --storage": "needs PostgreSQL: tests/workflows/tune/test_database.py",
 }
 PICTURES = [
-    "jawloc.workflows.locate.location_picture",
+    "jawloc.workflows.locate_scan.location_picture",
     *(
         f"jawloc.reporting.evaluation_pictures.{name}"
         for name in ("plot_success", "plot_trust", "plot_bias", "location_picture")
