@@ -42,15 +42,11 @@ class Sheet:
     def open(self) -> None:
         self.driver.get(self.page.as_uri())
 
-    def reopen_until(self, holds) -> None:
-        """Close the page and open it again until something holds: a busy browser stores late."""
-
-        def reopened(driver):
-            driver.get("about:blank")
-            self.open()
-            return holds()
-
-        WebDriverWait(self.driver, PATIENCE, 1.0).until(reopened)
+    def reopen(self) -> int:
+        """Close the page and open it again; return how many items the browser has kept of it."""
+        self.driver.get("about:blank")
+        self.open()
+        return self.driver.execute_script("return localStorage.length")
 
     def press(self, *keys: str) -> None:
         """Press real keys, which go to what has the focus."""
@@ -106,15 +102,21 @@ def opened(results, tmp_path_factory):
 
 @pytest.fixture
 def sheet(opened):
-    """The page in a browser that has kept nothing of it."""
+    """The page in a browser that has kept nothing of it, and keeps what a page stores."""
+
+    def keeps(driver):
+        driver.execute_script("localStorage.setItem('kept', '1')")
+        return opened.reopen() > 0
+
     opened.open()
+    WebDriverWait(opened.driver, PATIENCE, 1.0).until(keeps)
     opened.driver.execute_script("localStorage.clear()")
     opened.open()
     return opened
 
 
-def test_a_person_decides_by_keys_and_saves_what_python_reads(sheet):
-    """Accept, correct, mark as absent, skip; close the page, open it again, and save."""
+def decide_all(sheet) -> list[str]:
+    """Accept, correct, mark as absent, skip; return what the page says of each position."""
     assert sheet.order == ["broken", "lost", HOSTILE.replace("\udce9", "\ufffd"), "fine", "good"]
     assert sheet.text("#left") == "4 of 5 left"
     assert sheet.current == "broken"
@@ -140,7 +142,16 @@ def test_a_person_decides_by_keys_and_saves_what_python_reads(sheet):
         *("✓ skipped by Ana", "✓ not in this scan by Ana", "✓ moved by Ana"),
         *("✓ accepted by Ana", "✓ accepted by Ana"),
     ]
-    sheet.reopen_until(lambda: sheet.said == said)
+    return said
+
+
+def test_a_person_decides_by_keys_and_saves_what_python_reads(sheet):
+    """Decide, close the page, open it again, and save."""
+    said = decide_all(sheet)
+    if not sheet.reopen():  # seen on a busy machine: the browser began its whole store anew
+        decide_all(sheet)
+        assert sheet.reopen()
+    assert sheet.said == said
     assert sheet.driver.find_element(By.ID, "reviewer").get_attribute("value") == "Ana B."
     kept = Path(os.environ.get("JAWLOC_SCREENSHOTS") or sheet.downloads.parent)
     sheet.driver.save_screenshot(str(kept / "review.png"))
