@@ -73,12 +73,12 @@ def full_store(bench: Bench) -> Iterator[Outcome]:
 
 def full_while_locating(bench: Bench) -> Iterator[Outcome]:
     """The disk fills up while scans are located: what is finished stays, and --resume goes on."""
-    from jawloc.workflows import locate
+    from jawloc.workflows import locate, locate_scan
 
     moments = {
-        "before a crop": (locate, "write_crop", 3),
-        "before a picture": (locate, "save_figure", 3),
-        "before the markups": (locate, "slicer_text", 3),
+        "before a crop": (locate_scan, "write_crop", 3),
+        "before a picture": (locate_scan, "save_figure", 3),
+        "before the markups": (locate_scan, "slicer_text", 3),
         "before the tables": (locate, "write_tables", 3),
     }
     formats = ["tif", "nrrd", "nii.gz", "dicom"]

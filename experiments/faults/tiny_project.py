@@ -94,7 +94,7 @@ def without_pictures() -> Iterator[None]:
     import jawloc.workflows.log_training as log_training
     from jawloc.reporting.figures import figure_to_array
     from jawloc.reporting.text_files import write_text
-    from jawloc.workflows import locate
+    from jawloc.workflows import locate_scan
 
     blank, save = Figure(figsize=(0.1, 0.1)), log_training.save_figure
 
@@ -115,7 +115,7 @@ def without_pictures() -> Iterator[None]:
     }
     with (
         mock.patch.multiple(log_training, **drawn),
-        mock.patch.object(locate, "location_picture", lambda *_, **__: Figure(figsize=(1, 1))),
+        mock.patch.object(locate_scan, "location_picture", lambda *_, **__: Figure(figsize=(1, 1))),
     ):
         yield
 
