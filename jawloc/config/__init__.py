@@ -58,6 +58,13 @@ class Config(Sections):
     base: Path
     requested: Mapping[str, Any] = field(repr=False, compare=False)
 
+    @property
+    def has_one_sigma(self) -> bool:
+        """Return whether the initial sigma was left to "auto", and is the minimum one."""
+        left = self.requested.get(INITIAL_SIGMA, "auto") == "auto"
+        sigmas = self.curriculum
+        return left and sigmas.initial_sigma_voxels in ("auto", sigmas.minimum_sigma_voxels)
+
     def as_params(self) -> dict[str, Any]:
         """Return every setting under its dotted key (`curriculum.threshold`, ...)."""
         plain = ADAPTER.dump_python(self, mode="json", by_alias=True)
@@ -74,10 +81,8 @@ class Config(Sections):
         """Return a config file that sets every key, valid in any folder."""
         mapping: dict[str, Any] = {}
         params = self.as_params()
-        if params[INITIAL_SIGMA] == self.curriculum.minimum_sigma_voxels:
-            params[INITIAL_SIGMA] = (
-                "auto"  # which stays right where another minimum is laid over it
-            )
+        if self.has_one_sigma:
+            params[INITIAL_SIGMA] = "auto"  # right, too, where another minimum is laid over it
         for key, value in params.items():
             section, dot, name = key.rpartition(".")
             (mapping.setdefault(section, {}) if dot else mapping)[name] = value

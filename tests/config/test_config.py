@@ -821,6 +821,13 @@ def test_settings_that_are_kept_follow_another_minimum(written):
     assert again.curriculum.first_sigma_voxels == 1.0
 
 
+def test_settings_that_are_kept_repeat_a_single_sigma_that_the_recipe_would_widen(written):
+    """Regression: it was kept as auto, which is 8 with the lab's trigger."""
+    own = {"trigger": "loss", "minimum_sigma": 1.5}
+    config = load_config(written({"initial_kernel_size": 1.5, "curriculum": own}))
+    assert load_config(written(config.as_yaml(), "kept.yml")).as_params() == config.as_params()
+
+
 def test_the_labs_recipe_shrinks_with_the_settings_that_come_with_jawloc():
     path = Path(__file__).parents[2] / "userconf.yml"
     for override in ("network.name=attention-unet", "curriculum.trigger=loss"):

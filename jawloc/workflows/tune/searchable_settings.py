@@ -44,15 +44,6 @@ def _sigma_shrinks(config: Config) -> bool:
     return any(stage.shrinks for stage in stages)
 
 
-def _is_auto(config: Config) -> bool:
-    return bool(config.requested.get(INITIAL_SIGMA, "auto") == "auto")
-
-
-def _begins_wider(config: Config) -> bool:
-    sigmas = config.curriculum
-    return sigmas.first_sigma_voxels > sigmas.minimum_sigma_voxels
-
-
 ALWAYS = Condition("", lambda _: True)
 UNET = Condition("network.name unet", lambda c: c.network.name == "unet")
 TWO_STAGES = Condition(
@@ -81,7 +72,7 @@ SHRINKING = Condition(
 )
 ANY_MINIMUM = Condition(
     f"a sigma that shrinks to it (curriculum.shrink_factor below 1), or {INITIAL_SIGMA} auto",
-    lambda c: _sigma_shrinks(c) or (_is_auto(c) and not _begins_wider(c)),
+    lambda c: c.has_one_sigma or _sigma_shrinks(c),
 )
 AUGMENTED = Condition("augmentation.enabled true", lambda c: c.augmentation.enabled)
 PERCENTILE = Condition("intensity.rule percentile", lambda c: c.intensity.rule == "percentile")
@@ -130,7 +121,7 @@ def lacks_initial_sigma(keys: Iterable[str], config: Config) -> bool:
     return (
         any(TAKES_EFFECT.get(key) is SHRINKING for key in searched)
         and INITIAL_SIGMA not in searched
-        and _is_auto(config)
+        and config.has_one_sigma
         and not _sigma_shrinks(config)
     )
 
