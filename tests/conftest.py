@@ -8,6 +8,7 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 
+os.environ["MPLBACKEND"] = "agg"  # as the command line sets it, before matplotlib is imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process of its own already
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

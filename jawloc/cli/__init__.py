@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # Read when torch is loaded. Threads that wait by spinning starve each other as soon as another
 # program wants a core (measured: a training step 15 times slower); waiting asleep costs nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Commands draw into files. Where there is a display, and napari's Qt, pyplot would open that.
+os.environ["MPLBACKEND"] = "agg"
 
 # in a wheel too
 DEFAULT_SPACE = Path(__file__).parents[1] / "workflows" / "tune" / "curriculum.yml"

@@ -478,3 +478,15 @@ def test_dicoms_names_a_folder_of_slices_once(volumes, jawloc):
             tifffile.imwrite(Path(folder, "fish", f"{number}.tif"), IMAGE[0])
     result = jawloc("dicoms", "pictures", "masks", "out")
     assert "skipped fish: the numbers of slices must rise in even steps" in result.stdout
+
+
+@pytest.mark.parametrize("set_by_user", [{}, {"MPLBACKEND": "qtagg"}])
+def test_pyplot_opens_no_window(set_by_user):
+    """Regression: with a display and napari, a study's pictures were drawn by Qt."""
+    code = (
+        "import jawloc.cli; import matplotlib.pyplot as plt; plt.figure(); print(plt.get_backend())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | set_by_user
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "agg\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from jawloc.errors import one_line
 from jawloc.inference.exports import table_text
 from jawloc.reporting.content_policy import plotly_policy
 from jawloc.reporting.figures import save_drawn
@@ -185,7 +187,8 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
                 save_drawn(draw, path, size, title, LABELS, COUNTS)
                 figure = getattr(interactive, function)(study, **options)
                 figure.update_layout(title=title)
-        except (ValueError, RuntimeError):  # too few trials for it
+        except (ValueError, RuntimeError) as error:  # too few trials for it, most often
+            plots.write(f"note: {path.name} is left out; {one_line(error)}", file=sys.stderr)
             continue
         written.append(path)
         pages.append(figure.to_html(full_html=False, include_plotlyjs=not pages))
