@@ -17,7 +17,7 @@ from jawloc.errors import TrainingError
 from jawloc.training.distributed import SINGLE_PROCESS, Processes, distributed_training
 from tests.lab import erase_labels
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 TRAIN = ["-m", "jawloc", "train", "--config", "userconf.yml"]
 LONGEST = 600  # seconds that anything may take; a machine may be slow, and have other tests to run
 TWO_STAGES = ("network.coarse=2", "network.window=[16,16,16]")
@@ -25,12 +25,12 @@ TWO_STAGES = ("network.coarse=2", "network.window=[16,16,16]")
 
 @pytest.fixture
 def together(lab):
-    """Return a function that starts two processes that train together in a lab's folder."""
+    """Return a function that starts processes that train together in a lab's folder."""
     started = []
 
-    def start(*arguments: str) -> subprocess.Popen:
+    def start(*arguments: str, processes: int = 2) -> subprocess.Popen:
         process = subprocess.Popen(
-            [*TORCHRUN, *TRAIN, *arguments],
+            [*TORCHRUN, str(processes), *TRAIN, *arguments],
             cwd=lab,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -78,6 +78,20 @@ def test_two_processes_give_what_one_gives_with_the_same_batch(
         assert first.keys() == second.keys()
         for name in first.keys() - {"seconds"}:
             assert second[name] == pytest.approx(first[name], abs=1e-4), name
+
+
+@pytest.mark.slow
+def test_a_single_process_of_torchrun_trains_as_without_it(lab, together, jawloc, no_pictures):
+    process = together("--model-name", "single", processes=1)
+    said, complaints = process.communicate(timeout=LONGEST)
+    assert process.returncode == 0, complaints
+    assert said.count("Mean radial error") == 1
+    assert jawloc("train", "--model-name", "alone").exit_code == 0
+    first, second = rows(lab, "single"), rows(lab, "alone")
+    assert len(first) == len(second) == 3
+    for single, alone in zip(first, second, strict=True):
+        for name in alone.keys() - {"seconds"}:
+            assert single[name] == pytest.approx(alone[name], abs=1e-4), name
 
 
 @pytest.mark.slow
