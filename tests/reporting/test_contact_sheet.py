@@ -40,6 +40,13 @@ def test_the_page_has_every_scan_the_most_doubtful_first(tmp_path):
     assert "style=" not in page  # which the policy forbids
 
 
+def test_each_position_has_its_radius_or_says_that_none_is_known(tmp_path):
+    rows = [row("a", radius_voxels=3.0, confidence=0.9), row("b", radius_voxels=None)]
+    page = write_contact_sheet(tmp_path, rows, "m").read_text(encoding="utf-8")
+    said = re.findall("<dt>radius</dt><dd>(.*?)</dd>", page)
+    assert sorted(said) == ["3.0 voxels (90 %)", "unknown (the model had too few test scans)"]
+
+
 def test_a_picture_whose_name_is_not_utf_8_is_linked_to(tmp_path):
     """Regression: the page was not written, after all scans had been located."""
     page = write_contact_sheet(tmp_path, [row("a", picture_file="pictures/\udce9.png")], "m")
