@@ -39,12 +39,6 @@ def combined_mistakes(config: Sections) -> Iterator[Mistake]:
             f"network.coarse must be 1 (or auto) with network.name {network.name}, which has one "
             f"stage; received {network.coarse}",
         )
-    if network.mask_supervision is True and len(network.stages()) > 1:
-        yield (
-            (MASK_SUPERVISION, "network.coarse"),
-            f"{MASK_SUPERVISION} true needs network.coarse 1: a fine stage sees a window, not the "
-            f"whole mask; received {network.coarse}",
-        )
     if network.mask_supervision is True and network.name != "unet":
         yield (
             (MASK_SUPERVISION, "network.name"),

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from jawloc.inference.locator import Locator
 from jawloc.inference.predict import predict_stages
 from jawloc.scans.cache import ExampleFile
 from jawloc.training.dataset import voxel_proportions
 from jawloc.training.intensity import normalise
-from jawloc.training.network import UNet
+from jawloc.training.network import CoarseToFine, UNet
 
 DOUBT_SCANS = 5.0  # as many scans as this speak for the heatmap alone: few scans decide little
 
@@ -31,11 +32,11 @@ def choose_mask_shares(
     Without mask supervision, or where no training scan had a mask, nothing changes.
     """
     (network,), (sigmas,) = locator.networks, locator.sigma_voxels
-    if not isinstance(network, UNet) or network.mask_share is None:
+    if (part := _with_masks(network)) is None:
         return locator
     if not any(file.has_mask for file in trained_on):
         return locator
-    stages, device = locator.network_config.stages(), network.mask_share.device
+    stages, device = locator.network_config.stages(), part.head.weight.device
     heatmap, mask, truth = [], [], []
     for file in held_out:
         image = torch.from_numpy(normalise(file.read().image, locator.intensity))[None, None]
@@ -52,7 +53,9 @@ def choose_mask_shares(
         for k in range(len(locator.objects))
     ]
     chosen = copy.deepcopy(network)
-    chosen.mask_share = torch.tensor(shares, dtype=torch.float32, device=device)
+    part = _with_masks(chosen)
+    assert part is not None  # as before copying
+    part.mask_share = torch.tensor(shares, dtype=torch.float32, device=device)
     return replace(locator, networks=(chosen,))
 
 
@@ -73,9 +76,15 @@ def best_share(heatmap: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> floa
 
 def shares_of(locator: Locator) -> dict[str, float]:
     """Return each object's share, the mean over the networks; empty without mask supervision."""
-    networks = [network for network in locator.networks if isinstance(network, UNet)]
-    shares = [n.mask_share.cpu() for n in networks if n.mask_share is not None]
+    parts = map(_with_masks, locator.networks)
+    shares = [p.mask_share.cpu() for p in parts if p is not None and p.mask_share is not None]
     if not shares:
         return {}
     mean = torch.stack(shares).mean(0).tolist()
     return dict(zip(locator.objects, mean, strict=True))
+
+
+def _with_masks(network: nn.Module) -> UNet | None:
+    """Return the part of a network that predicts masks: that of its last stage."""
+    last = network.parts[-1] if isinstance(network, CoarseToFine) else network
+    return last if isinstance(last, UNet) and last.mask_share is not None else None

@@ -175,17 +175,35 @@ def forward_stage(
         inputs = [_stage_input(images, stage, augmentation, start[:, k]) for k in objects]
         every = _forward(part, torch.cat(inputs)).unflatten(0, (len(objects), -1))
         logits = torch.stack([every[k, :, k] for k in objects], dim=1)
+        if mask_share is not None:
+            mask_logits = torch.stack([every[k, :, len(objects) + k] for k in objects], dim=1)
     shape = tuple(images.shape[2:])
     return StagePrediction(
         logits, start, stage.heatmap_stride, sigma_voxels, shape, mask_logits, mask_share
     )
 
 
-def mask_targets(masks: Tensor, stage: Stage, augmentation: Augmentation | None) -> Tensor:
-    """Return the share of each heatmap voxel that masks (batch, object, z, y, x) take up."""
-    if augmentation is not None:
+def mask_targets(
+    masks: Tensor, stage: Stage, augmentation: Augmentation | None, start: Tensor
+) -> Tensor:
+    """Return the share of each heatmap voxel that masks (batch, object, z, y, x) take up.
+
+    `start` (batch, object, 3) is where the stage's windows begin, if it has any.
+    """
+    if stage.window is not None:
+        parts = zip(masks.split(1, dim=1), start.unbind(1), strict=True)
+        masks = torch.cat([_part(mask, stage.window, augmentation, at) for mask, at in parts], 1)
+    elif augmentation is not None:
         masks = transform_images(masks, augmentation)
     return F.avg_pool3d(masks, stage.heatmap_stride, ceil_mode=True)
+
+
+def _part(
+    images: Tensor, window: Shape, augmentation: Augmentation | None, start: Tensor
+) -> Tensor:
+    if augmentation is None:
+        return _crop(images, start, window)
+    return transform_images(images, augmentation, start=start, size_zyx=window)
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:

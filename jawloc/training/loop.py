@@ -224,8 +224,9 @@ def _train_epoch(
             if scans.weights is not None:
                 losses = losses * scans.weights[shards[step]].to(device)
             loss = losses.sum() / max(1, int(are_present(scans.points[batch]).sum()))
-            if (logits := predictions[-1].mask_logits) is not None:
-                masks = mask_targets(images[:, 1:], stages[-1], drawn)
+            last = predictions[-1]
+            if (logits := last.mask_logits) is not None:
+                masks = mask_targets(images[:, 1:], stages[-1], drawn, last.start)
                 loss = loss + mask_loss(logits, masks).sum() / max(1, scans.count_masks(batch))
             loss.backward()
             epoch.scores.append(scores.detached())

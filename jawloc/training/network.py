@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jawloc.training.stages import NetworkConfig, heatmap_shape
+from jawloc.training.stages import NetworkConfig, Stage, heatmap_shape
 
 # The lab's network; its state dicts load only into exactly this.
 LAB_CHANNELS = (8, 12, 16, 24, 32)
@@ -25,7 +25,7 @@ def build_network(config: NetworkConfig, n_objects: int) -> nn.Module:
     """Return the network with fresh weights, drawn from torch's current random state."""
     if config.name == "attention-unet":
         return LabNetwork(n_objects)
-    parts = [UNet(config, stage.stride, n_objects) for stage in config.stages()]
+    parts = [UNet(config, stage, n_objects) for stage in config.stages()]
     return parts[0] if len(parts) == 1 else CoarseToFine(parts)
 
 
@@ -52,9 +52,9 @@ class UNet(nn.Module):
 
     mask_share: Tensor | None
 
-    def __init__(self, config: NetworkConfig, stride: int, n_objects: int) -> None:
+    def __init__(self, config: NetworkConfig, stage: Stage, n_objects: int) -> None:
         super().__init__()
-        channels = config.channels
+        channels, stride = config.channels, stage.stride
         self.stride = stride
         self.total_stride = stride * 2 ** (len(channels) - 1)
         self.stem = _stem(channels[0], stride)
@@ -69,9 +69,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(
             _block(skip if self.add else deep + skip, skip, stride=1) for deep, skip in pairs
         )
-        masks = config.mask_supervision is True
-        self.register_buffer("mask_share", torch.zeros(n_objects) if masks else None)
-        self.head = nn.Conv3d(channels[0], n_objects * (2 if masks else 1), 1)
+        self.register_buffer("mask_share", torch.zeros(n_objects) if stage.masks else None)
+        self.head = nn.Conv3d(channels[0], n_objects * (2 if stage.masks else 1), 1)
         if self.add:  # a third faster to get the gradients of weights with channels last
             nn.Module.to(self, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 

@@ -31,6 +31,7 @@ class Stage:
     pool: int = 1  # image voxels averaged into one input voxel along each axis
     window: Shape | None = None  # the part of the image that is its input; None: the whole image
     name: str = ""  # "coarse" or "fine"; empty for the only stage
+    masks: bool = False  # whether it predicts masks besides heatmaps
 
     @property
     def heatmap_stride(self) -> int:
@@ -101,14 +102,14 @@ class NetworkConfig:
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages in order, the last gives the position; ValueError if one is "auto"."""
-        stride = self.heatmap_stride
+        stride, masks = self.heatmap_stride, self.mask_supervision is True
         if self.name != "unet" or self.coarse == 1:
-            return (Stage(stride),)
+            return (Stage(stride, masks=masks),)
         if self.coarse == "auto" or self.window == "auto":
             raise ValueError("the stages depend on the grid; call for_grid() first")
         return (
             Stage(stride, pool=self.coarse, name="coarse"),
-            Stage(stride, window=self.window, name="fine"),
+            Stage(stride, window=self.window, name="fine", masks=masks),
         )
 
 
