@@ -1,14 +1,15 @@
 """How much of a position comes from the heatmap, and how much from the predicted mask's centroid.
 
 Both miss for reasons of their own, so that a point between them is often nearer to the truth than
-either. Where between is learned from scans that the network was not trained on.
+either. Where between is learned from scans that the network was not trained on, and, while these
+are few, from those that it was trained on.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +22,23 @@ from jawloc.training.dataset import voxel_proportions
 from jawloc.training.intensity import normalise
 from jawloc.training.network import CoarseToFine, UNet
 
-DOUBT_SCANS = 5.0  # as many scans as this speak for the heatmap alone: few scans decide little
+DOUBT_SCANS = 5.0  # as many held-out scans as this weigh as much as what was known before
+MOST_TRAINING_SCANS = 40  # more of them hardly change what they say
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Points of scans, (scan, object, 3), in proportions of the voxels' sizes."""
+
+    heatmap: np.ndarray
+    mask: np.ndarray  # NaN where no mask is predicted
+    truth: np.ndarray
+
+    def share_of(self, number: int, known: float = 0.0) -> float:
+        """Return the best share for the object of this number."""
+        return best_share(
+            self.heatmap[:, number], self.mask[:, number], self.truth[:, number], known
+        )
 
 
 def choose_mask_shares(
@@ -29,54 +46,63 @@ def choose_mask_shares(
 ) -> Locator:
     """Return a locator of one network with the shares that fit the held-out scans best.
 
-    Without mask supervision, or where no training scan had a mask, nothing changes.
+    Few held-out scans change little at what the training scans say. These know their heatmaps by
+    heart, more than their masks, so that they call for too small a share rather than too large a
+    one. Without mask supervision, or where no training scan had a mask, nothing changes.
     """
+    (network,) = locator.networks
+    if _part_with_masks(network) is None or not any(file.has_mask for file in trained_on):
+        return locator
+    every = -(-len(trained_on) // MOST_TRAINING_SCANS)
+    learned, new = (_points(locator, files) for files in (trained_on[::every], held_out))
+    shares = [
+        new.share_of(number, learned.share_of(number)) for number in range(len(locator.objects))
+    ]
+    chosen = copy.deepcopy(network)
+    part = _part_with_masks(chosen)
+    assert part is not None  # as before copying
+    part.mask_share = part.head.weight.new_tensor(shares)
+    return replace(locator, networks=(chosen,))
+
+
+def _points(locator: Locator, files: Sequence[ExampleFile]) -> _Points:
+    """Return what the network of a locator, and the labels, say of scans."""
     (network,), (sigmas,) = locator.networks, locator.sigma_voxels
-    if (part := _with_masks(network)) is None:
-        return locator
-    if not any(file.has_mask for file in trained_on):
-        return locator
-    stages, device = locator.network_config.stages(), part.head.weight.device
-    heatmap, mask, truth = [], [], []
-    for file in held_out:
+    stages, device = locator.network_config.stages(), next(network.parameters()).device
+    found: list[tuple[np.ndarray, ...]] = []
+    for file in files:
         image = torch.from_numpy(normalise(file.read().image, locator.intensity))[None, None]
         with torch.inference_mode():
             last = predict_stages(network.eval(), stages, image.to(device), sigmas)[-1]
         centroids = last.mask_points()
         assert centroids is not None  # the network has mask supervision
-        size = voxel_proportions(file)
-        heatmap.append(last.heatmap_points()[0].double().cpu().numpy() * size)
-        mask.append(centroids[0].double().cpu().numpy() * size)
-        truth.append(file.points_voxels * size)
-    shares = [
-        best_share(*(np.stack(points)[:, k] for points in (heatmap, mask, truth)))
-        for k in range(len(locator.objects))
-    ]
-    chosen = copy.deepcopy(network)
-    part = _with_masks(chosen)
-    assert part is not None  # as before copying
-    part.mask_share = torch.tensor(shares, dtype=torch.float32, device=device)
-    return replace(locator, networks=(chosen,))
+        points = (*(p[0].double().cpu().numpy() for p in (last.heatmap_points(), centroids)),)
+        found.append(tuple(p * voxel_proportions(file) for p in (*points, file.points_voxels)))
+    if not found:
+        return _Points(*[np.zeros((0, len(locator.objects), 3))] * 3)
+    return _Points(*(np.stack(points) for points in zip(*found, strict=True)))
 
 
-def best_share(heatmap: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> float:
+def best_share(
+    heatmap: np.ndarray, mask: np.ndarray, truth: np.ndarray, known: float = 0.0
+) -> float:
     """Return the share of the mask's centroid with the least squared error, from 0 to 1.
 
     Points are (scan, 3), in one unit; scans with a NaN don't count. `DOUBT_SCANS` more scans are
-    taken to say 0 (ridge regression).
+    taken to say the share that was `known` before (ridge regression).
     """
-    known = ~np.isnan(np.stack([heatmap, mask, truth])).any(axis=(0, 2))
-    apart, wanted = (mask - heatmap)[known], (truth - heatmap)[known]
-    squared = float((apart**2).sum())
+    seen = ~np.isnan(np.stack([heatmap, mask, truth])).any(axis=(0, 2))
+    apart, wanted = (mask - heatmap)[seen], (truth - heatmap)[seen]
+    squared, doubt = float((apart**2).sum()), DOUBT_SCANS / max(1, seen.sum())
     if squared == 0:
-        return 0.0
-    share = float((apart * wanted).sum()) / (squared * (1 + DOUBT_SCANS / known.sum()))
+        return known
+    share = (float((apart * wanted).sum()) / squared + doubt * known) / (1 + doubt)
     return min(1.0, max(0.0, share))
 
 
 def shares_of(locator: Locator) -> dict[str, float]:
     """Return each object's share, the mean over the networks; empty without mask supervision."""
-    parts = map(_with_masks, locator.networks)
+    parts = map(_part_with_masks, locator.networks)
     shares = [p.mask_share.cpu() for p in parts if p is not None and p.mask_share is not None]
     if not shares:
         return {}
@@ -84,7 +110,7 @@ def shares_of(locator: Locator) -> dict[str, float]:
     return dict(zip(locator.objects, mean, strict=True))
 
 
-def _with_masks(network: nn.Module) -> UNet | None:
+def _part_with_masks(network: nn.Module) -> UNet | None:
     """Return the part of a network that predicts masks: that of its last stage."""
     last = network.parts[-1] if isinstance(network, CoarseToFine) else network
     return last if isinstance(last, UNet) and last.mask_share is not None else None

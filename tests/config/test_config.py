@@ -607,7 +607,6 @@ def test_settings_made_by_code_are_checked_alike(tmp_path):
             {"network": {"name": "attention-unet"}, "mask_supervision": True},
             r"mask_supervision must be false \(or auto\) with network.name attention-unet",
         ),
-        ({"mask_supervision": True}, "mask_supervision true needs network.coarse 1"),
     ],
 )
 def test_settings_that_spoil_each_other_are_refused(written, settings, sentence):

@@ -1,5 +1,6 @@
 """The share of the mask's centroid is the one with the least error on held-out scans."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from jawloc.training.stages import NetworkConfig
 from tests.inference.test_locator import OBJECTS, SIZE, make_locator
 
 CONFIG = NetworkConfig(coarse=1, channels=(4, 8), stride=2, mask_supervision=True)
+TWO_STAGES = replace(CONFIG, coarse=2, window=(24, 16, 16))
 
 
 def points(scans, seed, deviation):
@@ -33,12 +35,15 @@ def test_one_scan_decides_little():
     truth = np.zeros((1, 3))
     assert best_share(truth, truth + 1, truth) == 0
     assert best_share(truth + 1, truth, truth) == pytest.approx(1 / 6)
+    assert best_share(truth + 1, truth, truth, 0.4) == pytest.approx((1 + 5 * 0.4) / 6)
+    assert best_share(truth, truth + 1, truth, 0.4) == pytest.approx(5 * 0.4 / 6)
 
 
-def test_without_a_scan_that_shows_both_the_position_is_the_heatmaps():
+def test_without_a_scan_that_shows_both_what_was_known_stays():
     nan = np.full((2, 3), np.nan)
     assert best_share(nan, np.zeros((2, 3)), np.zeros((2, 3))) == 0
     assert best_share(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3))) == 0
+    assert best_share(nan, np.zeros((2, 3)), np.zeros((2, 3)), 0.4) == 0.4
 
 
 def held_out(seed, point, masked=True):
@@ -48,14 +53,18 @@ def held_out(seed, point, masked=True):
     return SimpleNamespace(**own, has_mask=masked, read=lambda: SimpleNamespace(image=image))
 
 
-def test_the_shares_of_a_network_are_chosen_kept_in_its_file_and_used(tmp_path):
-    locator = make_locator(CONFIG)
+@pytest.mark.parametrize(
+    ("config", "middle"), [(CONFIG, (11.5, 5.5, 5.5)), (TWO_STAGES, (11.5, 7.5, 7.5))]
+)
+def test_the_shares_of_a_network_are_chosen_kept_in_its_file_and_used(tmp_path, config, middle):
+    locator = make_locator(config)
     network = locator.networks[0]
     with torch.no_grad():
-        network.head.bias[2:] = 1  # masks that are not empty
+        last = network if config is CONFIG else network.parts[-1]
+        last.head.bias[2:] = 1  # masks that are not empty
     assert shares_of(locator) == dict.fromkeys(OBJECTS, 0.0)
-    # the masks' centroid lies in the middle of the grid, and so do the objects
-    files = [held_out(seed, (11.5, 5.5, 5.5)) for seed in range(6)]
+    # the masks' centroid lies in the middle of the grid, or window, and so do the objects
+    files = [held_out(seed, middle) for seed in range(6)]
     chosen = choose_mask_shares(locator, files, files)
     shares = shares_of(chosen)
     assert all(0.3 < share <= 1 for share in shares.values())
@@ -63,10 +72,24 @@ def test_the_shares_of_a_network_are_chosen_kept_in_its_file_and_used(tmp_path):
     loaded = load_locator(tmp_path / "m.pth")
     assert shares_of(loaded) == shares
     image = torch.randn(1, 1, *SIZE)
-    (last,) = predict_stages(loaded.networks[0], CONFIG.stages(), image, (1.5,))
+    stages = config.stages()
+    *_, last = predict_stages(loaded.networks[0], stages, image, (1.5,) * len(stages))
     between = torch.tensor([*shares.values()])[:, None]
     expected = (1 - between) * last.heatmap_points() + between * last.mask_points()
     torch.testing.assert_close(last.decode().points, expected)
+
+
+@pytest.mark.parametrize("scans", [0, 1])
+def test_where_few_scans_are_held_out_those_that_trained_decide(scans):
+    """Regression: with one validation scan, the lab's number, masks hardly counted."""
+    locator = make_locator(CONFIG)
+    with torch.no_grad():
+        locator.networks[0].head.bias[2:] = 1
+    files = [held_out(seed, (11.5, 5.5, 5.5)) for seed in range(60)]
+    shares = shares_of(choose_mask_shares(locator, files[:scans], files[scans:]))
+    few = shares_of(choose_mask_shares(locator, files[:scans], [held_out(9, (11.5, 5.5, 5.5))]))
+    assert all(shares[name] > few[name] + 0.3 for name in OBJECTS)
+    assert all(0.6 < share <= 1 for share in shares.values())
 
 
 def test_a_network_that_saw_no_mask_goes_by_its_heatmap_alone():

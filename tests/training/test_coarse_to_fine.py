@@ -10,8 +10,18 @@ from jawloc.config.sigmas import decide_sigmas
 from jawloc.geometry import Grid
 from jawloc.heatmaps.target import gaussian_factors, render
 from jawloc.inference.predict import predict_stages
-from jawloc.training.augmentation import AugmentationConfig, draw_augmentation, transform_points
-from jawloc.training.coarse_to_fine import StagePrediction, forward_training_batch, window_start
+from jawloc.training.augmentation import (
+    AugmentationConfig,
+    draw_augmentation,
+    transform_images,
+    transform_points,
+)
+from jawloc.training.coarse_to_fine import (
+    StagePrediction,
+    forward_training_batch,
+    mask_targets,
+    window_start,
+)
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.network import CoarseToFine, build_network
 from jawloc.training.stages import NetworkConfig, Stage
@@ -231,6 +241,51 @@ def test_jitter_moves_the_window_but_keeps_the_point_inside():
     assert (inside > 0).all()
     assert (inside < torch.tensor(CONFIG.window)).all()
     assert (inside[:, 0].std(0) > torch.tensor(CONFIG.window) * 0.15).all()
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["as they are", "augmented"])
+def test_a_window_has_the_part_of_the_mask_that_it_shows(moved):
+    """Of each object its own: masks are moved and cut as the image is."""
+    generator = torch.Generator().manual_seed(3)
+    points = torch.tensor([[(35.0, 22.0, 20.0), (30.0, 12.0, 20.0)]]).repeat(2, 1, 1)
+    masks = torch.cat([blobs(points[:, [k]], 2.0) for k in range(2)], dim=1)
+    change = None
+    if moved:
+        change = draw_augmentation(AugmentationConfig(), points, SHAPE, torch.ones(2, 3), generator)
+        points = transform_points(points, change, SHAPE)
+    start = window_start(points, STAGES[1].window, STAGES[1].heatmap_stride, SHAPE)
+    targets = mask_targets(masks, STAGES[1], change, start)
+    assert targets.shape[2:] == tuple(n // STAGES[1].stride for n in STAGES[1].window)
+    whole = masks if change is None else transform_images(masks, change)
+    for scan, k in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        z, y, x = start[scan, k].int().tolist()
+        shown = whole[scan, k, z : z + targets.shape[2] * STAGES[1].stride]
+        shown = shown[:, y:, x:][tuple(slice(n) for n in STAGES[1].window)]
+        pooled = torch.nn.functional.avg_pool3d(shown[None], STAGES[1].stride)[0]
+        torch.testing.assert_close(targets[scan, k], pooled, atol=1e-4, rtol=0)
+
+
+def test_only_the_fine_stage_learns_masks_each_in_its_own_window():
+    config = NetworkConfig(
+        coarse=2, stride=2, window=(16, 16, 16), channels=(4, 8), mask_supervision=True
+    )
+    coarse, fine = config.stages()
+    assert (coarse.masks, fine.masks) == (False, True)
+    network = build_network(config, 2)
+    with torch.no_grad():  # channels of two objects' heatmaps, then of their masks
+        network.parts[1].head.weight.zero_()
+        network.parts[1].head.bias.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    points = torch.tensor([[(35.0, 22.0, 20.0), (30.0, 12.0, 20.0)]])
+    images, jitter = torch.rand(1, 1, *SHAPE), torch.zeros(1, 2, 3)
+    first, last = forward_training_batch(
+        network, config.stages(), images, points, (6.0, 1.5), None, jitter
+    )
+    assert first.mask_logits is None
+    assert last.logits.amax((2, 3, 4)).tolist() == [[1.0, 2.0]]
+    assert last.mask_logits.amax((2, 3, 4)).tolist() == [[3.0, 4.0]]
+    # masks that fill their windows have their centroids in the middle of these
+    middle = last.start + (torch.tensor(fine.window) - 1) / 2
+    torch.testing.assert_close(last.mask_points(), middle)
 
 
 def test_the_score_is_that_of_the_window():
