@@ -28,7 +28,7 @@ from jawloc.training.augmentation import Augmentation, transform_images, transfo
 from jawloc.training.network import CoarseToFine, UNet, pad_to_multiple
 from jawloc.training.stages import Stage, heatmap_shape, to_heatmap_grid, to_image_grid
 
-JITTER = 0.375  # share of a window by which training moves it off the object's point
+JITTER = 0.25  # share of a window by which training moves it off the object's point
 
 
 @dataclass(frozen=True)

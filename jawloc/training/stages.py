@@ -20,7 +20,7 @@ WindowSize = Annotated[int, Field(ge=16)]
 LEAST_POOLED_SIZE = 24  # voxels that pooling leaves along the shortest axis
 ONE_STAGE_VOXELS = 2**18  # of a grid up to which one stage sees all of it: 96 x 48 x 48, 64^3
 FINEST_HEATMAP_VOXELS = 2**16  # of a grid up to which its heatmaps are as fine: 40^3
-WINDOW_SIZE = 16  # heatmap voxels along each axis of the fine stage's window
+WINDOW_SIZE = 16  # the coarse stage's voxels along each axis of the fine stage's window
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class NetworkConfig:
 
     name: Literal["unet", "attention-unet"] = "unet"  # `attention-unet`: the lab's
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 96)  # width of each level
-    # Image voxels per heatmap voxel. `auto`: 4 if the shortest axis has at least 96 voxels, 1 with
+    # Image voxels per heatmap voxel. `auto`: 4 if the shortest axis has at least 192 voxels, 1 with
     # one stage on at most 65,536 voxels (40×40×40), else 2.
     stride: Literal["auto", 1, 2, 4] = "auto"
     # Image voxels that the coarse stage averages into one along each axis; 1: one stage only.
@@ -57,13 +57,13 @@ class NetworkConfig:
     # averaged voxels along the shortest axis.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
     # (z, y, x) of the fine stage's window round the coarse stage's point, in downsampled voxels.
-    # `auto`: 16 heatmap voxels along each axis.
+    # `auto`: 16 voxels of the coarse stage along each axis.
     window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
     # How the decoder joins its features with the encoder's; `add` takes little more than half the
     # time.
     skip_connections: Literal["concatenate", "add"] = "add"
     # Whether the network also learns the objects' masks, whose centroids then share in the
-    # position; `auto`: where one stage sees the whole scan.
+    # position; `auto`: with `unet`.
     mask_supervision: Literal["auto"] | bool = "auto"
 
     @property
@@ -93,11 +93,11 @@ class NetworkConfig:
             coarse = 1 if self.name != "unet" or voxels <= ONE_STAGE_VOXELS else factor
         if stride == "auto":
             tiny = coarse == 1 and voxels <= FINEST_HEATMAP_VOXELS
-            stride = 1 if tiny else 2 if factor <= 2 else 4
+            stride = 1 if tiny else 2 if factor <= 4 else 4
         if window == "auto":
-            window = (WINDOW_SIZE * stride,) * 3
+            window = (WINDOW_SIZE * max(coarse, stride),) * 3
         if masks == "auto":
-            masks = self.name == "unet" and coarse == 1
+            masks = self.name == "unet"
         return replace(self, coarse=coarse, stride=stride, window=window, mask_supervision=masks)
 
     def stages(self) -> tuple[Stage, ...]:
