@@ -591,8 +591,8 @@ def test_settings_made_by_code_are_checked_alike(tmp_path):
     ("settings", "sentence"),
     [
         (
-            {"curriculum": {"minimum_sigma": 0.5}},
-            "curriculum.minimum_sigma must be at least 1 with network.stride 4",
+            {"curriculum": {"minimum_sigma": 0.4}},
+            "curriculum.minimum_sigma must be at least 0.5 with network.stride 2",
         ),
         (
             {"curriculum": {"minimum_sigma": 0.2}, "network": {"stride": 1}},
@@ -617,16 +617,18 @@ def test_settings_that_spoil_each_other_are_refused(written, settings, sentence)
 @pytest.mark.parametrize(
     ("size", "network", "coarse", "stride", "window"),
     [
-        ([512, 128, 128], {}, 4, 4, 64),
+        ([512, 128, 128], {}, 4, 2, 64),
         ([128, 64, 64], {}, 2, 2, 32),
         ([96, 48, 48], {}, 1, 2, 32),
         ([24, 40, 31], {}, 1, 1, 16),
         ([24, 40, 31], {"stride": 2}, 1, 2, 32),
         ([96, 48, 48], {"coarse": 2}, 2, 2, 32),
-        ([512, 128, 128], {"coarse": 1}, 1, 4, 64),
+        ([512, 128, 128], {"stride": 4}, 4, 4, 64),
+        ([1024, 256, 256], {}, 8, 4, 128),
+        ([512, 128, 128], {"coarse": 1}, 1, 2, 32),
         ([96, 48, 48], {"coarse": 1, "stride": 4}, 1, 4, 64),
         ([128, 64, 64], {"window": [48, 48, 48]}, 2, 2, 48),
-        ([512, 128, 128], {"name": "attention-unet"}, 1, 4, 64),
+        ([512, 128, 128], {"name": "attention-unet"}, 1, 2, 32),
     ],
 )
 def test_the_stages_of_the_network_are_decided_and_logged_with_the_settings(
@@ -643,9 +645,9 @@ def test_the_stages_of_the_network_are_decided_and_logged_with_the_settings(
 
 @pytest.mark.parametrize(
     ("network", "decided"),
-    [({}, False), ({"coarse": 1}, True), ({"name": "attention-unet"}, False)],
+    [({}, True), ({"coarse": 1}, True), ({"name": "attention-unet"}, False)],
 )
-def test_masks_are_learned_where_one_stage_sees_the_whole_scan(written, network, decided):
+def test_masks_are_learned_by_all_but_the_labs_network(written, network, decided):
     config = load_config(written({"network": network}))
     assert config.network.mask_supervision is decided
     assert config.as_params()["mask_supervision"] is decided
@@ -672,10 +674,10 @@ def sigmas(config):
 @pytest.mark.parametrize(
     ("size", "initial", "minimum", "expected"),
     [
-        ([512, 128, 128], 8, 1.5, (8, 6, 4, 1.5)),
-        ([512, 128, 128], 4, 1.5, (6, 6, 4, 1.5)),
-        ([512, 128, 128], 3, 1.5, (6, 6, 3, 1.5)),
-        ([512, 128, 128], 8, 4.0, (8, 6, 4, 4)),
+        ([512, 128, 128], 8, 1.5, (8, 3, 4, 1.5)),
+        ([512, 128, 128], 4, 1.5, (4, 3, 4, 1.5)),
+        ([512, 128, 128], 2, 1.5, (3, 3, 2, 1.5)),
+        ([512, 128, 128], 8, 4.0, (8, 4, 4, 4)),
         ([512, 128, 128], 8, 8.0, (8, 8, 8, 8)),
         ([128, 64, 64], 6, 1.0, (6, 1.5, 2, 1)),
         ([128, 64, 64], 8, 4.0, (8, 4, 4, 4)),
@@ -717,14 +719,14 @@ def test_the_default_search_space_is_valid_and_moves_what_gives_the_position(wri
     ("settings", "sentence"),
     [
         (
-            {"coarse_minimum_sigma": 5},
-            "curriculum.coarse_minimum_sigma must be at least 6 where the coarse stage's heatmap "
-            "voxels are 16 long; received 5",
+            {"coarse_minimum_sigma": 2},
+            "curriculum.coarse_minimum_sigma must be at least 3 where the coarse stage's heatmap "
+            "voxels are 8 long; received 2",
         ),
         (
-            {"coarse_initial_sigma": 5.5},
-            "curriculum.coarse_initial_sigma must be at least 6 where the coarse stage's heatmap "
-            "voxels are 16 long; received 5.5",
+            {"coarse_initial_sigma": 2.5},
+            "curriculum.coarse_initial_sigma must be at least 3 where the coarse stage's heatmap "
+            "voxels are 8 long; received 2.5",
         ),
         (
             {"coarse_initial_sigma": 7, "coarse_minimum_sigma": 7.5},
@@ -784,11 +786,11 @@ def test_only_what_auto_changes_is_noted(written, capsys):
     wide = {"initial_kernel_size": 8}
     assert note({}) == ""
     narrow = note({"curriculum": {"minimum_sigma": 1.0}})
-    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1 " in narrow
+    assert "coarse_minimum_sigma is 3 instead of curriculum.minimum_sigma 1 " in narrow
     assert "initial" not in narrow
     both = note(wide)
     assert both.count("\n") == 1
-    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1.5" in both
+    assert "coarse_minimum_sigma is 3 instead of curriculum.minimum_sigma 1.5" in both
     assert "fine_initial_sigma is 4 instead of initial_kernel_size 8" in both
     assert "coarse_initial_sigma" not in both
     widened = note({**wide, "curriculum": {"coarse_minimum_sigma": 10}})
@@ -846,8 +848,8 @@ def test_sigma_stays_as_it_is_unless_it_begins_wider(written):
     assert schedule(**small, curriculum={"minimum_sigma": 1.0}) == [(1.0, 1.0)]
     assert schedule(**small, initial_kernel_size=8) == [(8.0, 1.5)]
     assert schedule(**small, initial_kernel_size="auto") == [(1.5, 1.5)]
-    assert schedule() == [(6.0, 6.0), (1.5, 1.5)]  # on the grid of a fish
-    assert schedule(initial_kernel_size=8) == [(8.0, 6.0), (4.0, 1.5)]
+    assert schedule() == [(3.0, 3.0), (1.5, 1.5)]  # on the grid of a fish
+    assert schedule(initial_kernel_size=8) == [(8.0, 3.0), (4.0, 1.5)]
     lab = schedule(**small, curriculum={"trigger": "loss"})  # its rule needs a sigma that shrinks
     assert lab == [(8.0, 1.5)]
     assert schedule(**small, network="attention-unet") == [(8.0, 1.0)]
@@ -877,20 +879,20 @@ def test_a_threshold_that_every_heatmap_meets_is_refused(written, loss):
 
 
 def test_what_is_auto_is_decided_anew_when_a_setting_changes(written):
-    """Regression: the window that was decided for stride 4 stayed with stride 2."""
+    """Regression: the window that was decided for one network stayed with another."""
     config = load_config(written({}))
-    assert (config.network.stride, config.network.window) == (4, (64, 64, 64))
-    changed = change_config(config, {"network.stride": 2}, source="x")
+    assert (config.network.stride, config.network.window) == (2, (64, 64, 64))
+    changed = change_config(config, {"network.coarse": 2}, source="x")
     assert changed.network.window == (32, 32, 32)
-    assert change_config(changed, {"network.stride": 4}, source="x").network == config.network
+    assert change_config(changed, {"network.coarse": 4}, source="x").network == config.network
     smaller = change_config(config, {"downsampled_dicom_size": [128, 64, 64]}, source="x")
     network = smaller.network
     assert (network.stride, network.coarse, network.window) == (2, 2, (32, 32, 32))
     # what was set by hand stays, in a change too
     by_hand = load_config(written({"network": {"window": [64, 64, 64]}}))
     for one in (by_hand, change_config(config, {"network.window": [64, 64, 64]}, source="x")):
-        kept = change_config(one, {"network.stride": 2}, source="x").network
-        assert (kept.stride, kept.window) == (2, (64, 64, 64))
+        kept = change_config(one, {"network.coarse": 2}, source="x").network
+        assert (kept.coarse, kept.window) == (2, (64, 64, 64))
 
 
 def test_a_recipe_goes_with_the_network_and_the_trigger_that_a_change_names(written):
@@ -904,13 +906,13 @@ def test_a_recipe_goes_with_the_network_and_the_trigger_that_a_change_names(writ
 
 
 def test_a_config_can_be_sent_to_another_process_and_changed_there(written):
-    config = load_config(written({}), overrides=["network.coarse=2"])
+    config = load_config(written({}), overrides=["network.stride=1"])
     sent = pickle.loads(pickle.dumps(config))
     assert sent == config
-    changed = change_config(sent, {"network.stride": 1}, source="x")
-    assert (changed.network.coarse, changed.network.window) == (2, (16, 16, 16))
+    changed = change_config(sent, {"network.coarse": 2}, source="x")
+    assert (changed.network.stride, changed.network.window) == (1, (32, 32, 32))
     assert (
-        changed.as_params() == change_config(config, {"network.stride": 1}, source="x").as_params()
+        changed.as_params() == change_config(config, {"network.coarse": 2}, source="x").as_params()
     )
 
 

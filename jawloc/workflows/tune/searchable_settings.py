@@ -50,10 +50,6 @@ TWO_STAGES = Condition(
     "network.name unet and a network.coarse above 1",
     lambda c: c.network.name == "unet" and c.network.coarse != 1,
 )
-ONE_STAGE = Condition(
-    "network.name unet and network.coarse 1",
-    lambda c: c.network.name == "unet" and c.network.coarse == 1,
-)
 COOLDOWN = Condition(
     "learning_rate_schedule cooldown", lambda c: c.training.learning_rate_schedule == "cooldown"
 )
@@ -86,8 +82,8 @@ _KEYS = {
     ANY_MINIMUM: "curriculum.minimum_sigma",
     SHRINKING: """curriculum.shrink_factor curriculum.trigger curriculum.threshold
         curriculum.patience""",
-    UNET: "network.channels network.stride network.coarse network.skip_connections",
-    ONE_STAGE: "mask_supervision",
+    UNET: """network.channels network.stride network.coarse network.skip_connections
+        mask_supervision""",
     TWO_STAGES: """curriculum.coarse_initial_sigma curriculum.coarse_minimum_sigma
         curriculum.fine_initial_sigma network.window""",
     AUGMENTED: """augmentation.flip_axes augmentation.rotation_degrees_zyx augmentation.scale
