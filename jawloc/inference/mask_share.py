@@ -22,7 +22,7 @@ from jawloc.training.dataset import voxel_proportions
 from jawloc.training.intensity import normalise
 from jawloc.training.network import CoarseToFine, UNet
 
-DOUBT_SCANS = 5.0  # as many held-out scans as this weigh as much as what was known before
+DOUBT_SCANS = 5.0  # as many held-out scans as this weigh as much as the prior
 MOST_TRAINING_SCANS = 40  # more of them hardly change what they say
 
 
@@ -34,10 +34,10 @@ class _Points:
     mask: np.ndarray  # NaN where no mask is predicted
     truth: np.ndarray
 
-    def share_of(self, number: int, known: float = 0.0) -> float:
+    def share_of(self, number: int, prior: float = 0.0) -> float:
         """Return the best share for the object of this number."""
         return best_share(
-            self.heatmap[:, number], self.mask[:, number], self.truth[:, number], known
+            self.heatmap[:, number], self.mask[:, number], self.truth[:, number], prior
         )
 
 
@@ -46,15 +46,16 @@ def choose_mask_shares(
 ) -> Locator:
     """Return a locator of one network with the shares that fit the held-out scans best.
 
-    Few held-out scans change little at what the training scans say. These know their heatmaps by
-    heart, more than their masks, so that they call for too small a share rather than too large a
-    one. Without mask supervision, or where no training scan had a mask, nothing changes.
+    The prior is what the training scans with masks say: mostly less than would be best for new
+    scans (see the log of experiments), as heatmaps are learned by heart sooner. Without mask
+    supervision, or where no training scan had a mask, nothing changes.
     """
     (network,) = locator.networks
-    if _part_with_masks(network) is None or not any(file.has_mask for file in trained_on):
+    masked = [file for file in trained_on if file.has_mask]
+    if _part_with_masks(network) is None or not masked:
         return locator
-    every = -(-len(trained_on) // MOST_TRAINING_SCANS)
-    learned, new = (_points(locator, files) for files in (trained_on[::every], held_out))
+    spread = np.linspace(0, len(masked) - 1, min(len(masked), MOST_TRAINING_SCANS)).astype(int)
+    learned, new = (_points(locator, files) for files in ([masked[i] for i in spread], held_out))
     shares = [
         new.share_of(number, learned.share_of(number)) for number in range(len(locator.objects))
     ]
@@ -76,7 +77,7 @@ def _points(locator: Locator, files: Sequence[ExampleFile]) -> _Points:
             last = predict_stages(network.eval(), stages, image.to(device), sigmas)[-1]
         centroids = last.mask_points()
         assert centroids is not None  # the network has mask supervision
-        points = (*(p[0].double().cpu().numpy() for p in (last.heatmap_points(), centroids)),)
+        points = [p[0].double().cpu().numpy() for p in (last.heatmap_points(), centroids)]
         found.append(tuple(p * voxel_proportions(file) for p in (*points, file.points_voxels)))
     if not found:
         return _Points(*[np.zeros((0, len(locator.objects), 3))] * 3)
@@ -84,19 +85,19 @@ def _points(locator: Locator, files: Sequence[ExampleFile]) -> _Points:
 
 
 def best_share(
-    heatmap: np.ndarray, mask: np.ndarray, truth: np.ndarray, known: float = 0.0
+    heatmap: np.ndarray, mask: np.ndarray, truth: np.ndarray, prior: float = 0.0
 ) -> float:
     """Return the share of the mask's centroid with the least squared error, from 0 to 1.
 
     Points are (scan, 3), in one unit; scans with a NaN don't count. `DOUBT_SCANS` more scans are
-    taken to say the share that was `known` before (ridge regression).
+    taken to say the prior share (ridge regression).
     """
-    seen = ~np.isnan(np.stack([heatmap, mask, truth])).any(axis=(0, 2))
-    apart, wanted = (mask - heatmap)[seen], (truth - heatmap)[seen]
-    squared, doubt = float((apart**2).sum()), DOUBT_SCANS / max(1, seen.sum())
+    known = ~np.isnan(np.stack([heatmap, mask, truth])).any(axis=(0, 2))
+    apart, wanted = (mask - heatmap)[known], (truth - heatmap)[known]
+    squared, doubt = float((apart**2).sum()), DOUBT_SCANS / max(1, known.sum())
     if squared == 0:
-        return known
-    share = (float((apart * wanted).sum()) / squared + doubt * known) / (1 + doubt)
+        return prior
+    share = (float((apart * wanted).sum()) / squared + doubt * prior) / (1 + doubt)
     return min(1.0, max(0.0, share))
 
 

@@ -117,8 +117,9 @@ def load_scans(
 ) -> ScanTensors:
     """Make examples of one downsampled size ready for the network.
 
-    Scans that together need more memory than the budget (4 bytes a voxel; 1 GB is 10^9 bytes) stay
-    in the cache and are read batch by batch. `objects` are those whose masks are wanted, too.
+    Scans that together need more memory than the budget (4 bytes a voxel, of image and each mask;
+    1 GB is 10^9 bytes) stay in the cache and are read batch by batch. `objects` are those whose
+    masks are wanted, too.
     """
     shape = examples[0].grid.shape_zyx
     channels = 1 + len(objects or ())

@@ -76,8 +76,9 @@ class TrainingConfig:
     device: str = "auto"  # `auto`, `cpu`, `cuda`, `cuda:1`; without a GPU the CPU, with a warning
     # Cores that a training on the CPU uses; 0: all. Rounding depends on it, and differences grow.
     cpu_threads: Annotated[int, Field(ge=0)] = 0
-    # Scans of one split that need more memory than this (GB, 4 bytes a downsampled voxel) are read
-    # from the cache batch by batch; on an SSD that costs little.
+    # Scans of one split that need more memory than this (GB; 4 bytes a downsampled voxel, and as
+    # many for each object's mask) are read from the cache batch by batch; on an SSD that costs
+    # little.
     memory_budget_gb: Annotated[float, Field(ge=0)] = 4.0
     seed: Annotated[int, Field(ge=0)] = 0  # same seed, CPU and number of threads: same numbers
 
@@ -219,13 +220,9 @@ def _train_epoch(
                 state.network, stages, images[:, :1], points, sigmas, drawn, jitter
             )
             scores = score(predictions, points, shards[step], config.loss)
-            # divided by the objects of the whole batch: the sum over the processes is the mean
-            losses = scores.loss
-            if scans.weights is not None:
-                losses = losses * scans.weights[shards[step]].to(device)
-            loss = losses.sum() / max(1, int(are_present(scans.points[batch]).sum()))
+            loss = _heatmap_loss(scores.loss, scans, batch, shards[step])
             last = predictions[-1]
-            if (logits := last.mask_logits) is not None:
+            if (logits := last.mask_logits) is not None and any(scans.has_mask):
                 masks = mask_targets(images[:, 1:], stages[-1], drawn, last.start)
                 loss = loss + mask_loss(logits, masks).sum() / max(1, scans.count_masks(batch))
             loss.backward()
@@ -243,6 +240,13 @@ def _train_epoch(
     finite.check()
     processes.average_statistics(state.network, state.average)
     return epoch
+
+
+def _heatmap_loss(losses: Tensor, scans: ScanTensors, batch: Tensor, shard: Tensor) -> Tensor:
+    """Return a shard's part of a batch's loss; the sum over the processes is the mean."""
+    if scans.weights is not None:
+        losses = losses * scans.weights[shard].to(losses.device)
+    return losses.sum() / max(1, int(are_present(scans.points[batch]).sum()))
 
 
 def _draw_batch(

@@ -15,12 +15,15 @@ from torch import Tensor
 
 from jawloc.geometry import Shape
 
-WindowSize = Annotated[int, Field(ge=16)]
+LEAST_WINDOW = 16
+WindowSize = Annotated[int, Field(ge=LEAST_WINDOW)]
 
 LEAST_POOLED_SIZE = 24  # voxels that pooling leaves along the shortest axis
 ONE_STAGE_VOXELS = 2**18  # of a grid up to which one stage sees all of it: 96 x 48 x 48, 64^3
 FINEST_HEATMAP_VOXELS = 2**16  # of a grid up to which its heatmaps are as fine: 40^3
-WINDOW_SIZE = 16  # the coarse stage's voxels along each axis of the fine stage's window
+# Along each axis of the fine stage's window: averaged voxels of the coarse stage, or heatmap voxels
+# where those are longer.
+WINDOW_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class NetworkConfig:
     # averaged voxels along the shortest axis.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
     # (z, y, x) of the fine stage's window round the coarse stage's point, in downsampled voxels.
-    # `auto`: 16 voxels of the coarse stage along each axis.
+    # `auto`: 16 averaged voxels of the coarse stage along each axis, 64 at 512×128×128.
     window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
     # How the decoder joins its features with the encoder's; `add` takes little more than half the
     # time.
@@ -95,7 +98,7 @@ class NetworkConfig:
             tiny = coarse == 1 and voxels <= FINEST_HEATMAP_VOXELS
             stride = 1 if tiny else 2 if factor <= 4 else 4
         if window == "auto":
-            window = (WINDOW_SIZE * max(coarse, stride),) * 3
+            window = _window(WINDOW_SIZE * max(coarse, stride), stride, shape_zyx)
         if masks == "auto":
             masks = self.name == "unet"
         return replace(self, coarse=coarse, stride=stride, window=window, mask_supervision=masks)
@@ -111,6 +114,12 @@ class NetworkConfig:
             Stage(stride, pool=self.coarse, name="coarse"),
             Stage(stride, window=self.window, name="fine", masks=masks),
         )
+
+
+def _window(longest: int, stride: int, shape_zyx: Sequence[int]) -> Shape:
+    """Return a window of this length, but along each axis hardly longer than the grid."""
+    z, y, x = (min(longest, max(LEAST_WINDOW, -(-n // stride) * stride)) for n in shape_zyx)
+    return z, y, x
 
 
 def heatmap_shape(shape_zyx: Sequence[int], stride: int) -> Shape:

@@ -625,6 +625,8 @@ def test_settings_that_spoil_each_other_are_refused(written, settings, sentence)
         ([96, 48, 48], {"coarse": 2}, 2, 2, 32),
         ([512, 128, 128], {"stride": 4}, 4, 4, 64),
         ([1024, 256, 256], {}, 8, 4, 128),
+        ([96, 48, 48], {"coarse": 8}, 8, 2, (96, 48, 48)),
+        ([65, 64, 64], {"coarse": 8}, 8, 2, (66, 64, 64)),
         ([512, 128, 128], {"coarse": 1}, 1, 2, 32),
         ([96, 48, 48], {"coarse": 1, "stride": 4}, 1, 4, 64),
         ([128, 64, 64], {"window": [48, 48, 48]}, 2, 2, 48),
@@ -637,10 +639,11 @@ def test_the_stages_of_the_network_are_decided_and_logged_with_the_settings(
     """Otherwise a later version could decide otherwise and build another network."""
     config = load_config(written({"downsampled_dicom_size": size, "network": network}))
     decided = (config.network.coarse, config.network.stride, config.network.window)
-    assert decided == (coarse, stride, (window,) * 3)
+    window = window if isinstance(window, tuple) else (window,) * 3
+    assert decided == (coarse, stride, window)
     params = config.as_params()
     logged = tuple(params[f"network.{key}"] for key in ("coarse", "stride", "window"))
-    assert logged == (coarse, stride, [window] * 3)
+    assert logged == (coarse, stride, list(window))
 
 
 @pytest.mark.parametrize(

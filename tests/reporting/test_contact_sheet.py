@@ -41,10 +41,13 @@ def test_the_page_has_every_scan_the_most_doubtful_first(tmp_path):
 
 
 def test_each_position_has_its_radius_or_says_that_none_is_known(tmp_path):
-    rows = [row("a", radius_voxels=3.0, confidence=0.9), row("b", radius_voxels=None)]
+    rows = [
+        row("a", radius_voxels=3.0, confidence=0.9),
+        row("b", radius_voxels=None, radius_note="unknown: few scans"),
+    ]
     page = write_contact_sheet(tmp_path, rows, "m").read_text(encoding="utf-8")
     said = re.findall("<dt>radius</dt><dd>(.*?)</dd>", page)
-    assert sorted(said) == ["3.0 voxels (90 %)", "unknown (the model had too few test scans)"]
+    assert sorted(said) == ["3.0 voxels (90 %)", "unknown: few scans"]
 
 
 def test_a_picture_whose_name_is_not_utf_8_is_linked_to(tmp_path):

@@ -81,8 +81,6 @@ BESIDE = {
     | {"augmentation.noise": 0.0},
     "network.name": {"network.coarse": 1},
     "cycle_steps": {"learning_rate_schedule": "one-cycle"},
-    "mask_supervision": {"network.coarse": 1, "curriculum.coarse_initial_sigma": "auto"}
-    | {"curriculum.coarse_minimum_sigma": "auto", "curriculum.fine_initial_sigma": "auto"},
     # so that an epoch is worse than the last, and only what the cooldown gives is compared
     **dict.fromkeys(
         ("curriculum.stop_patience", "least_steps"),
