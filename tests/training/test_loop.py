@@ -88,24 +88,33 @@ def with_masks(scans, known=True):
     return dataclasses.replace(scans, images=images, has_mask=(known,) * len(scans.ids))
 
 
-def masked_state(config, seed=3):
+MASKED = dataclasses.replace(NETWORK, mask_supervision=True)
+MASKED_WINDOW = dataclasses.replace(MASKED, coarse=2, window=(12, 12, 12))
+
+
+def masked_state(config, seed=3, network=MASKED):
     torch.manual_seed(seed)
-    network = build_network(dataclasses.replace(NETWORK, mask_supervision=True), 1)
-    return start_training(network, config, CURRICULUM)
+    curriculum = decide_sigmas(CURRICULUM, network)
+    return start_training(build_network(network, 1), config, curriculum)
 
 
 @pytest.mark.parametrize("augmentation", [STILL, MOVED], ids=["as they are", "augmented"])
-def test_masks_are_learned_beside_the_heatmaps(augmentation):
-    config = training_config(num_epochs=90)
-    state, scans = masked_state(config), with_masks(TRAIN)
-    for _ in fit(state, scans, VAL, config, CURRICULUM, augmentation, ONE_STAGE):
+@pytest.mark.parametrize("network", [MASKED, MASKED_WINDOW], ids=["one stage", "two stages"])
+def test_masks_are_learned_beside_the_heatmaps(augmentation, network):
+    config, stages = training_config(num_epochs=90), network.stages()
+    state, scans = masked_state(config, network=network), with_masks(TRAIN)
+    for _ in fit(
+        state, scans, VAL, config, decide_sigmas(CURRICULUM, network), augmentation, stages
+    ):
         pass
-    (last,) = predict_stages(state.network.eval(), ONE_STAGE, TRAIN.images, (1.5,))
+    sigmas = (1.5,) * len(stages)
+    *_, last = predict_stages(state.network.eval(), stages, TRAIN.images, sigmas)
     errors = (last.mask_points() - TRAIN.points).norm(dim=-1)
     assert errors.mean() < 1.5
-    assert state.network.mask_share.tolist() == [0.0]  # until it is chosen
+    share = (state.network.parts[-1] if len(stages) > 1 else state.network).mask_share
+    assert share.tolist() == [0.0]  # until it is chosen
     torch.testing.assert_close(last.decode().points, last.heatmap_points())
-    state.network.mask_share.fill_(0.5)
+    share.fill_(0.5)
     between = (last.heatmap_points() + last.mask_points()) / 2
     torch.testing.assert_close(last.decode().points, between)
 
