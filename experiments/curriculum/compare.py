@@ -170,8 +170,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
         )
     axes.set_yticks(range(len(arms)), [textwrap.fill(arm, 34) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.1)
+    axes.set_xlim(0, 1.15 * axes.get_xlim()[1])  # room for the last label
     axes.set_xlabel("mean test error (voxels of the downsampled grid)")
     seeds = len({row["seed"] for row in rows})
     axes.set_title(

@@ -30,9 +30,6 @@ DEMO_SETTINGS: dict[str, Any] = {
     "crop_size": [96, 48, 48],
     "validation_scans": 6,
     "test_scans": 6,
-    "initial_kernel_size": 6.0,
-    "num_epochs": 45,
-    "network": {"coarse": 2},  # two stages, as on the grid of a real fish
 }
 
 

@@ -71,7 +71,7 @@ def test_a_shortened_demo_finds_the_jaw(lab, jawloc, no_pictures, monkeypatch):
     half = {
         "downsampled_dicom_size": [n // 2 for n in demo.DEMO_SETTINGS["downsampled_dicom_size"]],
         "crop_size": [n // 2 for n in demo.DEMO_SETTINGS["crop_size"]],
-        "initial_kernel_size": demo.DEMO_SETTINGS["initial_kernel_size"] / 2,
+        "initial_kernel_size": 3.0,
         "validation_scans": 3,
         "num_epochs": 16,
         "network": {"channels": [8, 16, 32], "stride": 2},
