@@ -199,16 +199,16 @@ def test_a_trial_of_another_stride_gets_the_window_that_goes_with_it(space, conf
     for stride in (1, 2, 4):
         network = searched.apply(config, {"network.stride": stride}).network
         found.append((network.stride, network.window))
-    assert found == [(1, (16, 16, 16)), (2, (32, 32, 32)), (4, (64, 64, 64))]
+    assert found == [(1, (16, 16, 16)), (2, (24, 16, 16)), (4, (24, 16, 16))]
     # best.yml says what was decided
     text = yaml.safe_load(searched.apply(config, {"network.stride": 4}).as_yaml())
-    assert text["jaw_loc_config"]["network"]["window"] == [64, 64, 64]
+    assert text["jaw_loc_config"]["network"]["window"] == [24, 16, 16]
 
 
 def test_a_study_knows_what_goes_with_a_setting(space, config, tmp_path):
     """Two visits search the same only if "auto" means the same in both."""
     searched, study = space({"network.stride": [1, 2]}), StudyConfig("s")
-    by_hand = {"channels": [4, 8], "stride": 2, "window": [32, 32, 32]}
+    by_hand = {"channels": [4, 8], "stride": 2, "window": [24, 16, 16]}
     other = load_config(write_config(tmp_path, network=by_hand))
     assert other.as_params() == config.as_params()
     first, second = (search_definition(c, searched, study, {}) for c in (config, other))
