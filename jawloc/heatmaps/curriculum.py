@@ -68,7 +68,7 @@ class CurriculumConfig:
     # `initial_kernel_size`, within what the stage can represent.
     coarse_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_initial_sigma")] = "auto"
     # The coarse stage's last sigma. `auto`: `curriculum.minimum_sigma`, within what the stage can
-    # represent (at least 3 at 512×128×128).
+    # represent (at least 6 at 512×128×128).
     coarse_minimum_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_minimum_sigma")] = "auto"
     # The fine stage's first sigma. `auto`: `initial_kernel_size`, within what the stage can
     # represent (at most 4 at 512×128×128).

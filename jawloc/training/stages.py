@@ -24,6 +24,7 @@ FINEST_HEATMAP_VOXELS = 2**16  # of a grid up to which its heatmaps are as fine:
 # Along each axis of the fine stage's window: averaged voxels of the coarse stage, or heatmap voxels
 # where those are longer.
 WINDOW_SIZE = 16
+LONGEST_STRIDE = 4  # for which there is a stem
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class NetworkConfig:
 
     name: Literal["unet", "attention-unet"] = "unet"  # `attention-unet`: the lab's
     channels: tuple[Annotated[int, Field(ge=1)], ...] = (16, 32, 64, 96)  # width of each level
-    # Image voxels per heatmap voxel. `auto`: 4 if the shortest axis has at least 192 voxels, 1 with
-    # one stage on at most 65,536 voxels (40×40×40), else 2.
+    # Image voxels per heatmap voxel (with two stages, of the fine one). `auto`: 4 if the shortest
+    # axis has at least 192 voxels, 1 with one stage on at most 65,536 voxels (40×40×40), else 2.
     stride: Literal["auto", 1, 2, 4] = "auto"
     # Image voxels that the coarse stage averages into one along each axis; 1: one stage only.
     # `auto`: 1 on at most 262,144 voxels (96×48×48, 64×64×64); on larger grids, as many as leave 24
@@ -111,7 +112,8 @@ class NetworkConfig:
         if self.coarse == "auto" or self.window == "auto":
             raise ValueError("the stages depend on the grid; call for_grid() first")
         return (
-            Stage(stride, pool=self.coarse, name="coarse"),
+            # it only places the window, and need not be exact
+            Stage(min(LONGEST_STRIDE, max(stride, self.coarse)), pool=self.coarse, name="coarse"),
             Stage(stride, window=self.window, name="fine", masks=masks),
         )
 

@@ -677,10 +677,10 @@ def sigmas(config):
 @pytest.mark.parametrize(
     ("size", "initial", "minimum", "expected"),
     [
-        ([512, 128, 128], 8, 1.5, (8, 3, 4, 1.5)),
-        ([512, 128, 128], 4, 1.5, (4, 3, 4, 1.5)),
-        ([512, 128, 128], 2, 1.5, (3, 3, 2, 1.5)),
-        ([512, 128, 128], 8, 4.0, (8, 4, 4, 4)),
+        ([512, 128, 128], 8, 1.5, (8, 6, 4, 1.5)),
+        ([512, 128, 128], 4, 1.5, (6, 6, 4, 1.5)),
+        ([512, 128, 128], 2, 1.5, (6, 6, 2, 1.5)),
+        ([512, 128, 128], 8, 4.0, (8, 6, 4, 4)),
         ([512, 128, 128], 8, 8.0, (8, 8, 8, 8)),
         ([128, 64, 64], 6, 1.0, (6, 1.5, 2, 1)),
         ([128, 64, 64], 8, 4.0, (8, 4, 4, 4)),
@@ -722,14 +722,14 @@ def test_the_default_search_space_is_valid_and_moves_what_gives_the_position(wri
     ("settings", "sentence"),
     [
         (
-            {"coarse_minimum_sigma": 2},
-            "curriculum.coarse_minimum_sigma must be at least 3 where the coarse stage's heatmap "
-            "voxels are 8 long; received 2",
+            {"coarse_minimum_sigma": 5},
+            "curriculum.coarse_minimum_sigma must be at least 6 where the coarse stage's heatmap "
+            "voxels are 16 long; received 5",
         ),
         (
-            {"coarse_initial_sigma": 2.5},
-            "curriculum.coarse_initial_sigma must be at least 3 where the coarse stage's heatmap "
-            "voxels are 8 long; received 2.5",
+            {"coarse_initial_sigma": 5.5},
+            "curriculum.coarse_initial_sigma must be at least 6 where the coarse stage's heatmap "
+            "voxels are 16 long; received 5.5",
         ),
         (
             {"coarse_initial_sigma": 7, "coarse_minimum_sigma": 7.5},
@@ -789,11 +789,11 @@ def test_only_what_auto_changes_is_noted(written, capsys):
     wide = {"initial_kernel_size": 8}
     assert note({}) == ""
     narrow = note({"curriculum": {"minimum_sigma": 1.0}})
-    assert "coarse_minimum_sigma is 3 instead of curriculum.minimum_sigma 1 " in narrow
+    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1 " in narrow
     assert "initial" not in narrow
     both = note(wide)
     assert both.count("\n") == 1
-    assert "coarse_minimum_sigma is 3 instead of curriculum.minimum_sigma 1.5" in both
+    assert "coarse_minimum_sigma is 6 instead of curriculum.minimum_sigma 1.5" in both
     assert "fine_initial_sigma is 4 instead of initial_kernel_size 8" in both
     assert "coarse_initial_sigma" not in both
     widened = note({**wide, "curriculum": {"coarse_minimum_sigma": 10}})
@@ -851,8 +851,8 @@ def test_sigma_stays_as_it_is_unless_it_begins_wider(written):
     assert schedule(**small, curriculum={"minimum_sigma": 1.0}) == [(1.0, 1.0)]
     assert schedule(**small, initial_kernel_size=8) == [(8.0, 1.5)]
     assert schedule(**small, initial_kernel_size="auto") == [(1.5, 1.5)]
-    assert schedule() == [(3.0, 3.0), (1.5, 1.5)]  # on the grid of a fish
-    assert schedule(initial_kernel_size=8) == [(8.0, 3.0), (4.0, 1.5)]
+    assert schedule() == [(6.0, 6.0), (1.5, 1.5)]  # on the grid of a fish
+    assert schedule(initial_kernel_size=8) == [(8.0, 6.0), (4.0, 1.5)]
     lab = schedule(**small, curriculum={"trigger": "loss"})  # its rule needs a sigma that shrinks
     assert lab == [(8.0, 1.5)]
     assert schedule(**small, network="attention-unet") == [(8.0, 1.0)]
