@@ -20,7 +20,7 @@ from jawloc.inference.predict import predict_stages
 from jawloc.scans.cache import ExampleFile
 from jawloc.training.dataset import voxel_proportions
 from jawloc.training.intensity import normalise
-from jawloc.training.network import CoarseToFine, UNet
+from jawloc.training.network import CoarseToFine, UNet, build_network
 
 DOUBT_SCANS = 5.0  # as many held-out scans as this weigh as much as the prior
 MOST_TRAINING_SCANS = 40  # more of them hardly change what they say
@@ -48,12 +48,15 @@ def choose_mask_shares(
 
     The prior is what the training scans with masks say: mostly less than would be best for new
     scans (see the log of experiments), as heatmaps are learned by heart sooner. Without mask
-    supervision, or where no training scan had a mask, nothing changes.
+    supervision nothing changes; where no training scan had a mask, the network loses the outputs
+    for masks, which it was never taught.
     """
     (network,) = locator.networks
-    masked = [file for file in trained_on if file.has_mask]
-    if _part_with_masks(network) is None or not masked:
+    if _part_with_masks(network) is None:
         return locator
+    masked = [file for file in trained_on if file.has_mask]
+    if not masked:
+        return _without_masks(locator)
     spread = np.linspace(0, len(masked) - 1, min(len(masked), MOST_TRAINING_SCANS)).astype(int)
     learned, new = (_points(locator, files) for files in ([masked[i] for i in spread], held_out))
     shares = [
@@ -64,6 +67,17 @@ def choose_mask_shares(
     assert part is not None  # as before copying
     part.mask_share = part.head.weight.new_tensor(shares)
     return replace(locator, networks=(chosen,))
+
+
+def _without_masks(locator: Locator) -> Locator:
+    """Return a locator whose one network has the same heatmaps, and no other outputs."""
+    config = replace(locator.network_config, mask_supervision=False)
+    network, taught = build_network(config, len(locator.objects)), locator.networks[0]
+    weights = taught.state_dict()  # the last layer's begin with the heatmaps' channels
+    own = {name: weights[name][: len(values)] for name, values in network.state_dict().items()}
+    network.load_state_dict(own)
+    network = network.to(next(taught.parameters()).device).eval()
+    return replace(locator, network_config=config, networks=(network,))
 
 
 def _points(locator: Locator, files: Sequence[ExampleFile]) -> _Points:

@@ -92,10 +92,31 @@ def test_where_few_scans_are_held_out_those_that_trained_decide(scans):
     assert all(0.6 < share <= 1 for share in shares.values())
 
 
-def test_a_network_that_saw_no_mask_goes_by_its_heatmap_alone():
-    locator, files = make_locator(CONFIG), [held_out(0, (11.5, 5.5, 5.5), masked=False)]
-    assert choose_mask_shares(locator, files, files) is locator
-    assert shares_of(locator) == dict.fromkeys(OBJECTS, 0.0)
+@pytest.mark.parametrize("config", [CONFIG, TWO_STAGES], ids=["one stage", "two stages"])
+def test_a_network_that_saw_no_mask_loses_the_outputs_for_masks(tmp_path, config):
+    """Regression: the volumes of masks that it was never taught counted for the status."""
+    locator, files = make_locator(config), [held_out(0, (11.5, 5.5, 5.5), masked=False)]
+    chosen = choose_mask_shares(locator, files, files)
+    assert shares_of(chosen) == {}
+    assert chosen.network_config.mask_supervision is False
+    image = np.random.default_rng(0).integers(0, 999, SIZE).astype(np.uint16)
+    before, after = locator.predict(image), chosen.predict(image)
+    np.testing.assert_allclose(after.points_voxels, before.points_voxels, atol=1e-4)
+    assert all("volume" in scores for scores in before.ood_scores)
+    assert not any("volume" in scores for scores in after.ood_scores)
+    save_locator(chosen, tmp_path / "m.pth")
+    loaded = load_locator(tmp_path / "m.pth").predict(image)
+    np.testing.assert_array_equal(loaded.points_voxels, after.points_voxels)
+
+
+def test_scans_that_trained_no_mask_do_not_say_how_much_masks_count():
+    locator, far = make_locator(CONFIG), (3.0, 1.0, 2.0)
+    with torch.no_grad():
+        locator.networks[0].head.bias[2:] = 1
+    files = [held_out(seed, (11.5, 5.5, 5.5)) for seed in range(6)]
+    points = [held_out(seed, far, masked=False) for seed in range(6, 30)]
+    with_points = shares_of(choose_mask_shares(locator, [], [*files, *points]))
+    assert with_points == shares_of(choose_mask_shares(locator, [], files))
 
 
 def test_without_mask_supervision_nothing_changes():
