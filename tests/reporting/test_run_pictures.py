@@ -101,7 +101,7 @@ def test_a_target_peaks_at_the_truth_and_is_as_wide_as_sigma(jaw, shown):
 
 def test_a_coarse_stages_target_is_drawn_in_its_own_long_voxels(jaw, shown):
     """Regression: sigma 8 was drawn at the fine stage's stride, which nobody trained on."""
-    coarse = NetworkConfig(coarse=4, stride=2, window=(16, 16, 16)).stages()[0]
+    coarse = NetworkConfig(coarse=2, stride=4, window=(16, 16, 16)).stages()[0]
     target_picture(jaw, 8.0, coarse, "Epoch 1")
     (picture,) = shown
     assert picture["heatmap"].shape == (3, 2, 2)  # of 24 x 12 x 12, in voxels of 8
