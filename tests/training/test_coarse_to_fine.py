@@ -384,18 +384,18 @@ def blob_scans(count: int, seed: int) -> ScanTensors:
 
 @pytest.mark.slow
 def test_two_stages_learn_to_below_a_voxel(one_thread):
-    """Always saying the middle is wrong by some 20 voxels, the coarse heatmap's are 8 long."""
+    """Always saying the middle is wrong by some 20 voxels, the coarse heatmap's are 16 long."""
     train, val = blob_scans(10, 1), blob_scans(5, 2)
     config = training_config(num_epochs=20, learning_rate=0.02, batch_size=2)
     sigmas = decide_sigmas(CURRICULUM, CONFIG)
     state = fresh_state(config, CONFIG, sigmas)
-    for _ in fit(state, train, val, config, sigmas, MOVED, STAGES):
+    for _ in fit(state, train, val, config, sigmas, MOVED, CONFIG.stages()):
         pass
     assert state.best_error_voxels < 1.0
     network = build_network(CONFIG, 1)
     network.load_state_dict(state.best_weights)
     best = state.records[state.best_epoch - 1]
-    coarse, fine = validate(network, val, best.sigmas_voxels, STAGES)
+    coarse, fine = validate(network, val, best.sigmas_voxels, CONFIG.stages())
     assert fine == best.val
     assert coarse == best.earlier_stages[0].val
 
