@@ -20,10 +20,11 @@ from jawloc.inference.predict import predict_stages
 from jawloc.scans.cache import ExampleFile
 from jawloc.training.dataset import voxel_proportions
 from jawloc.training.intensity import normalise
-from jawloc.training.network import CoarseToFine, UNet, build_network
+from jawloc.training.network import CoarseToFine, UNet
 
 DOUBT_SCANS = 5.0  # as many held-out scans as this weigh as much as the prior
 MOST_TRAINING_SCANS = 40  # more of them hardly change what they say
+NO_MASK = -20.0  # logit of a voxel outside
 
 
 @dataclass(frozen=True)
@@ -47,37 +48,38 @@ def choose_mask_shares(
     """Return a locator of one network with the shares that fit the held-out scans best.
 
     The prior is what the training scans with masks say: mostly less than would be best for new
-    scans (see the log of experiments), as heatmaps are learned by heart sooner. Without mask
-    supervision nothing changes; where no training scan had a mask, the network loses the outputs
-    for masks, which it was never taught.
+    scans (see the log of experiments), as heatmaps are learned by heart sooner. Of an object that
+    no training scan's mask shows, the network then predicts no mask. Without mask supervision
+    nothing changes.
     """
-    (network,) = locator.networks
-    if _part_with_masks(network) is None:
+    network = copy.deepcopy(locator.networks[0])
+    if (part := _part_with_masks(network)) is None:
         return locator
     masked = [file for file in trained_on if file.has_mask]
-    if not masked:
-        return _without_masks(locator)
+    _silence(part, [file.points_voxels for file in masked])
+    chosen = replace(locator, networks=(network,))
     spread = np.linspace(0, len(masked) - 1, min(len(masked), MOST_TRAINING_SCANS)).astype(int)
-    learned, new = (_points(locator, files) for files in ([masked[i] for i in spread], held_out))
+    learned, new = (_points(chosen, files) for files in ([masked[i] for i in spread], held_out))
     shares = [
         new.share_of(number, learned.share_of(number)) for number in range(len(locator.objects))
     ]
-    chosen = copy.deepcopy(network)
-    part = _part_with_masks(chosen)
-    assert part is not None  # as before copying
     part.mask_share = part.head.weight.new_tensor(shares)
-    return replace(locator, networks=(chosen,))
+    return chosen
 
 
-def _without_masks(locator: Locator) -> Locator:
-    """Return a locator whose one network has the same heatmaps, and no other outputs."""
-    config = replace(locator.network_config, mask_supervision=False)
-    network, taught = build_network(config, len(locator.objects)), locator.networks[0]
-    weights = taught.state_dict()  # the last layer's begin with the heatmaps' channels
-    own = {name: weights[name][: len(values)] for name, values in network.state_dict().items()}
-    network.load_state_dict(own)
-    network = network.to(next(taught.parameters()).device).eval()
-    return replace(locator, network_config=config, networks=(network,))
+def _silence(part: UNet, points: Sequence[np.ndarray]) -> None:
+    """Let a network predict no mask of an object whose masks it was never taught.
+
+    Its outputs stay as many, so that it goes together with the networks of other folds. `points`
+    (object, 3) are NaN where a mask does not show the object.
+    """
+    objects = part.head.out_channels // 2  # heatmaps, then masks
+    for number in range(objects):
+        if not any(np.isfinite(own[number]).all() for own in points):
+            with torch.no_grad():
+                part.head.weight[objects + number] = 0
+                assert part.head.bias is not None
+                part.head.bias[objects + number] = NO_MASK
 
 
 def _points(locator: Locator, files: Sequence[ExampleFile]) -> _Points:

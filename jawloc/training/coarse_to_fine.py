@@ -188,22 +188,11 @@ def mask_targets(
 ) -> Tensor:
     """Return the share of each heatmap voxel that masks (batch, object, z, y, x) take up.
 
-    `start` (batch, object, 3) is where the stage's windows begin, if it has any.
+    `start` (batch, object, 3) is where the heatmaps begin.
     """
-    if stage.window is not None:
-        parts = zip(masks.split(1, dim=1), start.unbind(1), strict=True)
-        masks = torch.cat([_part(mask, stage.window, augmentation, at) for mask, at in parts], 1)
-    elif augmentation is not None:
-        masks = transform_images(masks, augmentation)
-    return F.avg_pool3d(masks, stage.heatmap_stride, ceil_mode=True)
-
-
-def _part(
-    images: Tensor, window: Shape, augmentation: Augmentation | None, start: Tensor
-) -> Tensor:
-    if augmentation is None:
-        return _crop(images, start, window)
-    return transform_images(images, augmentation, start=start, size_zyx=window)
+    parts = zip(masks.split(1, dim=1), start.unbind(1), strict=True)
+    shown = torch.cat([_seen(mask, stage, augmentation, at) for mask, at in parts], dim=1)
+    return F.avg_pool3d(shown, stage.heatmap_stride, ceil_mode=True)
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
@@ -229,12 +218,26 @@ def _stage_input(
     start: Tensor | None = None,
 ) -> Tensor:
     """Return all of the pooled images or, from `start` on, a window of each."""
-    shape, pooled = images.shape[2:], images
+    shape = images.shape[2:]
     if stage.pool > 1:
-        pooled = F.avg_pool3d(pad_to_multiple(images, stage.pool), stage.pool)
+        images = F.avg_pool3d(pad_to_multiple(images, stage.pool), stage.pool)
+    seen = _seen(images, stage, augmentation, start, shape)
+    return seen if augmentation is None else transform_intensities(seen, augmentation)
+
+
+def _seen(
+    pooled: Tensor,
+    stage: Stage,
+    augmentation: Augmentation | None,
+    start: Tensor | None,
+    shape_zyx: Sequence[int] | None = None,
+) -> Tensor:
+    """Return what a stage sees of pooled images, moved, and cut to its window if it has one.
+
+    `shape_zyx` is that of the image before pooling, where this padded it.
+    """
     if augmentation is not None:
-        images = transform_images(pooled, augmentation, shape, stage.pool, start, stage.window)
-        return transform_intensities(images, augmentation)
+        return transform_images(pooled, augmentation, shape_zyx, stage.pool, start, stage.window)
     return pooled if start is None or stage.window is None else _crop(pooled, start, stage.window)
 
 

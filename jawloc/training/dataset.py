@@ -119,9 +119,11 @@ def load_scans(
 
     Scans that together need more memory than the budget (4 bytes a voxel, of image and each mask;
     1 GB is 10^9 bytes) stay in the cache and are read batch by batch. `objects` are those whose
-    masks are wanted, too.
+    masks are wanted, too, if any example has one.
     """
     shape = examples[0].grid.shape_zyx
+    if objects is not None and not any(example.has_mask for example in examples):
+        objects = None
     channels = 1 + len(objects or ())
 
     def read(number: int) -> Tensor:

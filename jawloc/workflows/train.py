@@ -268,10 +268,7 @@ def _load_parts(
     device, split = next(state.network.parameters()).device, data.split
     if loaded is not None:
         return loaded.select(split.train_ids).on(device), loaded.select(split.val_ids).on(device)
-    budget = config.training.memory_budget_gb
-    masks = config.network.mask_supervision is True and any(
-        file.has_mask for file in data.select(split.train_ids)
-    )
+    budget, masks = config.training.memory_budget_gb, config.network.mask_supervision is True
     train_scans, val_scans = (
         load_scans(data.select(ids), config.intensity, budget, objects).on(device)
         for ids, objects in (

@@ -1,5 +1,6 @@
 """The share of the mask's centroid is the one with the least error on held-out scans."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from jawloc.geometry import Grid
 from jawloc.inference.locator import load_locator, save_locator
 from jawloc.inference.mask_share import best_share, choose_mask_shares, shares_of
+from jawloc.inference.out_of_distribution import LEAST_VOXELS
 from jawloc.inference.predict import predict_stages
 from jawloc.training.stages import NetworkConfig
 from tests.inference.test_locator import OBJECTS, SIZE, make_locator
@@ -93,20 +95,36 @@ def test_where_few_scans_are_held_out_those_that_trained_decide(scans):
 
 
 @pytest.mark.parametrize("config", [CONFIG, TWO_STAGES], ids=["one stage", "two stages"])
-def test_a_network_that_saw_no_mask_loses_the_outputs_for_masks(tmp_path, config):
-    """Regression: the volumes of masks that it was never taught counted for the status."""
-    locator, files = make_locator(config), [held_out(0, (11.5, 5.5, 5.5), masked=False)]
-    chosen = choose_mask_shares(locator, files, files)
-    assert shares_of(chosen) == {}
-    assert chosen.network_config.mask_supervision is False
-    image = np.random.default_rng(0).integers(0, 999, SIZE).astype(np.uint16)
-    before, after = locator.predict(image), chosen.predict(image)
-    np.testing.assert_allclose(after.points_voxels, before.points_voxels, atol=1e-4)
-    assert all("volume" in scores for scores in before.ood_scores)
-    assert not any("volume" in scores for scores in after.ood_scores)
-    save_locator(chosen, tmp_path / "m.pth")
-    loaded = load_locator(tmp_path / "m.pth").predict(image)
-    np.testing.assert_array_equal(loaded.points_voxels, after.points_voxels)
+@pytest.mark.parametrize("masked", [False, True], ids=["points alone", "one object's masks"])
+def test_of_an_object_that_no_mask_showed_none_is_predicted(config, masked):
+    """Regression: the volume of a mask that nobody taught counted for the status."""
+    locator = make_locator(config)
+    part = locator.networks[0].parts[-1] if config is TWO_STAGES else locator.networks[0]
+    with torch.no_grad():
+        part.head.bias[2:] = 1
+    file = held_out(0, (11.5, 5.5, 5.5), masked=masked)
+    file.points_voxels[1] = np.nan
+    chosen = choose_mask_shares(locator, [], [file])
+    assert shares_of(chosen)["lower jaw"] == 0
+    seen = []
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(0, 999, SIZE).astype(np.uint16)
+        seen.append([scores["volume"] for scores in chosen.predict(image).ood_scores])
+    first, second = np.transpose(seen)
+    assert set(second) == {math.log(LEAST_VOXELS)}  # the same for every scan: it says nothing
+    assert bool(first.min() > 0) is masked
+
+
+def test_networks_that_saw_masks_and_points_go_together(tmp_path):
+    """Regression: folds that differed in this made a model file that could not be read."""
+    both = []
+    for masked in (True, False):
+        files = [held_out(seed, (11.5, 5.5, 5.5), masked=masked) for seed in range(6)]
+        locator = choose_mask_shares(make_locator(CONFIG), files, files)
+        both += locator.networks
+    together = replace(locator, networks=tuple(both), sigma_voxels=locator.sigma_voxels * 2)
+    save_locator(together, tmp_path / "m.pth")
+    assert shares_of(load_locator(tmp_path / "m.pth")) == shares_of(together)
 
 
 def test_scans_that_trained_no_mask_do_not_say_how_much_masks_count():

@@ -175,6 +175,10 @@ def test_masks_are_channels_of_their_own_and_nan_where_there_are_points_only():
         np.testing.assert_array_equal(images[1, 1], mask == 1)
         np.testing.assert_array_equal(images[1, 2], mask > 0)
         assert scans.select(["clicked"]).has_mask == (False,)
+        clicked = load_scans(files[1:], RAW, budget, objects)
+        assert clicked.has_mask == ()  # no memory for masks that nobody has
+        (images,) = clicked.batches([torch.tensor([0])])
+        assert tuple(images.shape) == (1, 1, 12, 11, 10)
 
 
 def test_a_position_counts_what_its_label_weighs_and_others_one():
