@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jawloc.inference.locator import load_locator
+from jawloc.inference.mask_share import NO_MASK
 from jawloc.scans.dicom import open_labelled_dicom
 from tests.lab import SCAN_IDS, only_sentence, write_config
 
@@ -82,6 +83,24 @@ def test_points_teach_what_their_masks_would(lab, jawloc, table, no_pictures):
         assert len(locator.presence_classifiers) == networks
     assert "no training scan has a mask" in clicked["stderr"]
     assert "no training scan has a mask" not in mixed["stderr"]
+
+
+def test_folds_of_which_some_have_no_mask_make_one_model(lab, jawloc, table, no_pictures):
+    """Regression: after all folds were trained, their model's file could not be read."""
+    convert(jawloc, table)
+    (lab / "dicoms" / "clicked" / f"{SCAN_IDS[0]}.dcm").unlink()
+    for scan in SCAN_IDS[1:]:
+        (lab / "dicoms" / "labelled" / f"{scan}.dcm").unlink()
+    folders = ["dicoms/clicked", "dicoms/labelled"]
+    write_config(lab, objects=OBJECTS, num_epochs=1, dicom_dirs=folders, mask_supervision=True)
+    result = jawloc("train", "--folds", "3", "--model-name", "mix")
+    assert result.exit_code == 0, result.output
+    outputs = lab / "script_output" / "jaw_location" / "mix"
+    locator = load_locator(outputs / "mix.pth")
+    silent = [network.head.bias[2:].tolist() == [NO_MASK, NO_MASK] for network in locator.networks]
+    assert sorted(silent) == [False, True, True]  # the masked scan trains one fold
+    found = jawloc("locate", "mix", *(f"dicoms/clicked/{scan}.dcm" for scan in SCAN_IDS[1:3]))
+    assert found.exit_code == 0, found.output
 
 
 @pytest.mark.slow
