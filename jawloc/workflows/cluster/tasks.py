@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 MOST_SUBMITTED = 1000  # tasks that the scheduler knows of at once
+ALONE = "alone"  # part of the key of a task beside which no other of the command is submitted
 POLLING_SECONDS = 0.5
 STOPPING_SECONDS = 30.0  # for tasks that are under way at an interruption
 WAITING_SECONDS = 10.0  # without any worker, after which the user is told
@@ -101,13 +103,20 @@ class Cluster:
         finished: SimpleQueue[Future] = SimpleQueue()
         running: dict[Future, int] = {}
         numbers = iter(range(len(items)))
+        suspected: deque[int] = deque()  # tried again alone, when all others are done
         watch = _Watch(self)
+
+        def submit(key: tuple[str | int, ...], number: int) -> None:
+            future = self.client.submit(perform, name, items[number], key=key, pure=False)
+            running[future] = number
+            future.add_done_callback(finished.put)
+
         try:
             while True:
                 while len(running) < MOST_SUBMITTED and (n := next(numbers, None)) is not None:
-                    future = self.client.submit(perform, name, items[n], key=(name, n), pure=False)
-                    running[future] = n
-                    future.add_done_callback(finished.put)
+                    submit((name, n), n)
+                if not running and suspected:
+                    submit((name, suspected[0], ALONE), suspected[0])
                 if not running:
                     return
                 try:
@@ -118,7 +127,14 @@ class Cluster:
                     continue
                 result = self._result(future)
                 number = running.pop(future)
+                alone = bool(suspected) and number == suspected[0]
                 future.release()
+                if isinstance(result, Lost) and not alone:
+                    # its workers may have been killed by other tasks that they held
+                    suspected.append(number)
+                    continue
+                if alone:
+                    suspected.popleft()
                 yield number, result
         finally:
             if running:

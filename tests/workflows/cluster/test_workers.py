@@ -142,6 +142,45 @@ def test_a_task_that_kills_its_workers_is_named_and_the_others_go_on(address, tm
     assert found == {n: 2 * n for n in (0, 1, 2, 4, 5, 6, 7)}
 
 
+def test_a_task_whose_worker_another_killed_is_tried_again_alone():
+    """A worker may hold several tasks; when it dies, Dask suspects all of them."""
+    from distributed import Future, KilledWorker
+
+    from jawloc.workflows.cluster.tasks import Cluster
+    from jawloc.workflows.cluster.worker import Outcome
+
+    under_way = []
+
+    class Suspecting(Future):
+        def __init__(self, number, alone):
+            self.number, self.alone = number, alone
+
+        def add_done_callback(self, callback):
+            under_way.append(self.number)
+            assert under_way == [self.number] or not self.alone
+            callback(self)
+
+        def result(self):
+            under_way.remove(self.number)
+            if self.number == 2 or (self.number == 1 and not self.alone):
+                raise KilledWorker(self.number, None, 1)
+            return Outcome("done", 10 * self.number)
+
+        def release(self):
+            pass
+
+        __hash__, __del__, __repr__ = object.__hash__, release, object.__repr__
+
+    class Client:
+        def submit(self, _perform, _name, item, *, key, pure):
+            return Suspecting(item, len(key) > 2)
+
+    found = list(Cluster(Client(), "cpu")._results("work", range(4), lambda: None))
+    assert [n for n, _ in found] == [0, 3, 1, 2]
+    assert [result for _, result in found[:3]] == [0, 30, 10]
+    assert found[3][1].reason.startswith("2 workers were killed while they worked on it")
+
+
 def test_workers_of_one_machine_have_bounded_memory_and_are_reached_from_no_other(watched):
     """They are processes that end with the command; the one that needs too much ends before."""
     from jawloc.workflows.cluster import ClusterOptions
