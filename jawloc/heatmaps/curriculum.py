@@ -70,8 +70,8 @@ class CurriculumConfig:
     # The coarse stage's last sigma. `auto`: `curriculum.minimum_sigma`, within what the stage can
     # represent (at least 6 at 512×128×128).
     coarse_minimum_sigma_voxels: Annotated[AutoSigma, Field(alias="coarse_minimum_sigma")] = "auto"
-    # The fine stage's first sigma. `auto`: `initial_kernel_size`, within what the stage can
-    # represent (at most 4 at 512×128×128).
+    # The fine stage's first sigma. `auto`: `initial_kernel_size`, at most a sixteenth of the window
+    # (4 at 512×128×128); twice that is the most that the window can hold.
     fine_initial_sigma_voxels: Annotated[AutoSigma, Field(alias="fine_initial_sigma")] = "auto"
 
     def per_stage(self, count: int) -> tuple[CurriculumConfig, ...]:

@@ -94,7 +94,7 @@ def join_folds(
     error and scores are those of the network that tested it: the others were trained on it
     (cross-conformal prediction, Vovk, Ann. Math. Artif. Intell. 74, 2015). How much less an
     ensemble errs, and how much its networks disagree, is learned from the scans that one network
-    was tested on and that only chose the weights of another. Each fold's locator is calibrated on
+    was tested on and that only validated another. Each fold's locator is calibrated on
     the scans that the other folds tested.
     """
     ensemble = _ensemble(locators, run_id)
@@ -154,7 +154,7 @@ class _HeldOutScan:
 def _hold_out(
     locator: Locator, file: ExampleFile, specimen_pattern: str, *, fair: bool
 ) -> _HeldOutScan:
-    """Predict a held-out scan; `fair`: it had no part in choosing the weights either."""
+    """Predict a held-out scan; `fair`: it did not validate the training either."""
     prediction, full = locator.predict(file.read().image), file.source_grid
     found, truth = (
         map_points(points, file.grid, full)
@@ -235,7 +235,7 @@ class HeldOutPosition:
     """One object in a scan that the network was not trained on; in voxels of the full-size scan."""
 
     specimen: str
-    error_voxels: float | None  # None where the scan helped to choose the weights: too optimistic
+    error_voxels: float | None  # None where the scan validated the training: too optimistic
     width_voxels: float  # of the heatmap
     ood_scores: OodScores
 

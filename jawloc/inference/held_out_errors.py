@@ -26,7 +26,8 @@ class HeldOutErrors:
     how : `test` scans of one training, or all scans `out_of_fold`
     scans : number of them
     locator, mean_position : of the locator, and of predicting the training scans' mean position
-    validation : of the scans that chose the weights, which makes it optimistic; empty if unknown
+    validation : of the scans that validated the training, by the heatmap alone (how much the
+        mask counts is chosen by them afterwards); empty if unknown
     """
 
     how: Literal["test", "out_of_fold"]

@@ -1,7 +1,8 @@
 """The network: a strided U-Net (the default, one a stage) or the lab's attention U-Net.
 
 Both map images (batch, 1, z, y, x) of any size to heatmap logits (batch, object, z, y, x) on a
-grid that is `stride` times coarser.
+grid that is `stride` times coarser; with mask supervision, the U-Net's masks follow as further
+channels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The record in a model's file of the scans that its networks were trained on.
 
-An error is fair only on a scan that neither trained a network nor chose its weights, and whose
-specimen did neither. Only the model itself can tell which scans those are: file names change,
+An error is fair only on a scan that neither trained a network nor validated its training, and
+whose specimen did neither. Only the model itself can tell which scans those are: file names change,
 folders are copied, and a scan may be converted to another format. So the record holds, of each
 scan, its id, its specimen, the hash of its full-size content and a small fingerprint of its image.
 """

@@ -127,7 +127,7 @@ def _error_lines(errors: HeldOutErrors | None) -> list[str]:
         for label, means in (
             (f"the model ({kind})", errors.locator),
             ("mean position (the same scans)", errors.mean_position),
-            ("the model (validation scans)", errors.validation),
+            ("heatmaps (validation scans)", errors.validation),
         )
         if means
     ]
