@@ -20,6 +20,8 @@ from torch import Tensor
 from jawloc.geometry import Shape
 
 Axis = Literal["z", "y", "x"]
+# A batch as one tensor, or as one of each scan: whole volumes need not be copied together.
+Volumes = Tensor | Sequence[Tensor]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 
 
@@ -111,36 +113,42 @@ def transform_points(points: Tensor, augmentation: Augmentation, shape_zyx: Shap
 
 
 def transform_images(
-    images: Tensor,
+    images: Volumes,
     augmentation: Augmentation,
     shape_zyx: Sequence[int] | None = None,
     pool: int = 1,
     start: Tensor | None = None,
     size_zyx: Sequence[int] | None = None,
 ) -> Tensor:
-    """Apply the geometric part to images (batch, 1, z, y, x), trilinear, edges repeated.
+    """Apply the geometric part to images, trilinear, edges repeated; (batch, channel, z, y, x).
 
     Parameters
     ----------
-    images : whole volumes, pooled by `pool` along each axis
+    images : a whole volume of each scan, (channel, z, y, x), pooled by `pool` along each axis
     shape_zyx : of the volume before pooling, where that padded it; by default pool * its shape
     start, size_zyx : tensor, shape (batch, 3), and three ints, in unpooled voxels
         Return only this part of the result; by default all of it.
     """
-    source = images.new_tensor(images.shape[2:]) * pool
-    whole = source if shape_zyx is None else images.new_tensor(shape_zyx)
-    part = source if size_zyx is None else images.new_tensor(size_zyx)
-    shape = images.shape[2:] if size_zyx is None else size_zyx
-    first = images.new_zeros(len(images), 3) if start is None else start.to(images)
-    inverse = torch.linalg.inv(augmentation.matrix).to(images)
+    like = images[0]
+    source = like.new_tensor(like.shape[1:]) * pool
+    whole = source if shape_zyx is None else like.new_tensor(shape_zyx)
+    part = source if size_zyx is None else like.new_tensor(size_zyx)
+    shape = like.shape[1:] if size_zyx is None else size_zyx
+    first = like.new_zeros(len(images), 3) if start is None else start.to(like)
+    inverse = torch.linalg.inv(augmentation.matrix).to(like)
     # grid_sample asks where each voxel comes from, in (x, y, z) units of half the source; the
     # parameters count from the middle of the whole volume
     back = inverse * (part / 2)[None, None, :] / (source / 2)[None, :, None]
-    middle = first + part / 2 - whole / 2 - augmentation.shift_voxels.to(images)
+    middle = first + part / 2 - whole / 2 - augmentation.shift_voxels.to(like)
     offset = (inverse @ middle[..., None] + whole[:, None] / 2) / (source / 2)[:, None] - 1
     theta = torch.cat([back.flip(1, 2), offset.flip(1)], dim=2)
     grid = F.affine_grid(theta, [len(images), 1, *shape], align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    # scan by scan: a batch of whole volumes would have to be copied together first
+    moved = [
+        F.grid_sample(image[None], at[None], padding_mode="border", align_corners=False)
+        for image, at in zip(images, grid, strict=True)
+    ]
+    return torch.cat(moved)
 
 
 def transform_intensities(images: Tensor, augmentation: Augmentation) -> Tensor:

@@ -24,7 +24,12 @@ from jawloc.heatmaps.decode import Decoded, decode
 from jawloc.heatmaps.losses import HeatmapScores, score_heatmaps
 from jawloc.heatmaps.mask import mask_centroids, mask_volumes
 from jawloc.heatmaps.target import gaussian_factors, rendered_spread, with_stand_ins
-from jawloc.training.augmentation import Augmentation, transform_images, transform_intensities
+from jawloc.training.augmentation import (
+    Augmentation,
+    Volumes,
+    transform_images,
+    transform_intensities,
+)
 from jawloc.training.network import CoarseToFine, UNet, pad_to_multiple
 from jawloc.training.stages import Stage, heatmap_shape, to_heatmap_grid, to_image_grid
 
@@ -118,7 +123,7 @@ class StagePrediction:
 def forward_training_batch(
     network: nn.Module,
     stages: Sequence[Stage],
-    images: Tensor,
+    images: Volumes,
     points: Tensor,
     sigmas_voxels: Sequence[float],
     augmentation: Augmentation | None,
@@ -128,7 +133,7 @@ def forward_training_batch(
 
     Parameters
     ----------
-    images : tensor, shape (batch, 1, z, y, x), not yet augmented
+    images : a tensor of shape (1, z, y, x) for each scan, or one of all, not yet augmented
     points : tensor, shape (batch, object, 3), image voxels, augmented
         Where a scan lacks an object (NaN), its window lies amid the scan's other objects.
     sigmas_voxels : of each stage's target heatmaps, in image voxels
@@ -148,19 +153,21 @@ def forward_stage(
     network: nn.Module,
     number: int,
     stage: Stage,
-    images: Tensor,
+    images: Volumes,
     sigma_voxels: float,
     near: Tensor | None,
     augmentation: Augmentation | None,
 ) -> StagePrediction:
-    """Run one stage of a network on images (batch, 1, z, y, x).
+    """Run one stage of a network on a batch of images.
 
     Parameters
     ----------
+    images : a tensor of shape (1, z, y, x) for each scan, or one of all
     number : of the stage, from 0
     near : tensor, shape (batch, object, 3), image voxels: the centres of a fine stage's windows
     augmentation : applied to the images first
     """
+    shape = tuple(images[0].shape[1:])
     part = network.parts[number] if isinstance(network, CoarseToFine) else network
     mask_logits, mask_share = None, part.mask_share if isinstance(part, UNet) else None
     if near is None or stage.window is None:
@@ -169,7 +176,7 @@ def forward_stage(
             logits, mask_logits = logits.split(len(mask_share), dim=1)
         start = logits.new_zeros(*logits.shape[:2], 3)
     else:
-        start = window_start(near, stage.window, stage.heatmap_stride, images.shape[2:])
+        start = window_start(near, stage.window, stage.heatmap_stride, shape)
         # every object has a window of its own, and in it its own channel
         objects = range(near.shape[1])
         inputs = [_stage_input(images, stage, augmentation, start[:, k]) for k in objects]
@@ -177,21 +184,25 @@ def forward_stage(
         logits = torch.stack([every[k, :, k] for k in objects], dim=1)
         if mask_share is not None:
             mask_logits = torch.stack([every[k, :, len(objects) + k] for k in objects], dim=1)
-    shape = tuple(images.shape[2:])
     return StagePrediction(
         logits, start, stage.heatmap_stride, sigma_voxels, shape, mask_logits, mask_share
     )
 
 
 def mask_targets(
-    masks: Tensor, stage: Stage, augmentation: Augmentation | None, start: Tensor
+    masks: Volumes, stage: Stage, augmentation: Augmentation | None, start: Tensor
 ) -> Tensor:
-    """Return the share of each heatmap voxel that masks (batch, object, z, y, x) take up.
+    """Return the share of each heatmap voxel that each scan's masks (object, z, y, x) take up.
 
     `start` (batch, object, 3) is where the heatmaps begin.
     """
-    parts = zip(masks.split(1, dim=1), start.unbind(1), strict=True)
-    shown = torch.cat([_seen(mask, stage, augmentation, at) for mask, at in parts], dim=1)
+    shown = torch.cat(
+        [
+            _seen([mask[k : k + 1] for mask in masks], stage, augmentation, at)
+            for k, at in enumerate(start.unbind(1))
+        ],
+        dim=1,
+    )
     return F.avg_pool3d(shown, stage.heatmap_stride, ceil_mode=True)
 
 
@@ -212,21 +223,25 @@ def window_start(points: Tensor, window: Shape, stride: int, shape_zyx: Sequence
 
 
 def _stage_input(
-    images: Tensor,
+    images: Volumes,
     stage: Stage,
     augmentation: Augmentation | None,
     start: Tensor | None = None,
 ) -> Tensor:
     """Return all of the pooled images or, from `start` on, a window of each."""
-    shape = images.shape[2:]
+    shape = images[0].shape[1:]
     if stage.pool > 1:
-        images = F.avg_pool3d(pad_to_multiple(images, stage.pool), stage.pool)
+        images = [_pool(image[None], stage.pool)[0] for image in images]
     seen = _seen(images, stage, augmentation, start, shape)
     return seen if augmentation is None else transform_intensities(seen, augmentation)
 
 
+def _pool(images: Tensor, factor: int) -> Tensor:
+    return F.avg_pool3d(pad_to_multiple(images, factor), factor)
+
+
 def _seen(
-    pooled: Tensor,
+    pooled: Volumes,
     stage: Stage,
     augmentation: Augmentation | None,
     start: Tensor | None,
@@ -238,10 +253,12 @@ def _seen(
     """
     if augmentation is not None:
         return transform_images(pooled, augmentation, shape_zyx, stage.pool, start, stage.window)
-    return pooled if start is None or stage.window is None else _crop(pooled, start, stage.window)
+    if start is not None and stage.window is not None:
+        return _crop(pooled, start, stage.window)
+    return pooled if isinstance(pooled, Tensor) else torch.stack(list(pooled))
 
 
-def _crop(images: Tensor, start: Tensor, window: Shape) -> Tensor:
+def _crop(images: Volumes, start: Tensor, window: Shape) -> Tensor:
     """Return the window of each image; beyond the border its last voxels are repeated."""
     crops = []
     for image, first in zip(images, start.long(), strict=True):

@@ -52,27 +52,24 @@ class ScanTensors:
     def _rows(self) -> Sequence[int]:
         return range(len(self.ids)) if self.rows is None else self.rows
 
-    def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield the images of each batch of scan numbers, shape (batch, channel, z, y, x).
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Yield the images of each batch of scan numbers, each of shape (channel, z, y, x).
 
-        Scans that are not in memory are read ahead in other threads.
+        Those in memory are not copied: of a large grid, little may be looked at. Others are read
+        ahead in other threads.
         """
-        rows = torch.tensor(self._rows, dtype=torch.long)
-        batches = [rows[batch.cpu()] for batch in batches]
+        numbers = [[self._rows[i] for i in batch.tolist()] for batch in batches]
         if isinstance(self.images, Tensor):
-            for batch in batches:
-                yield self.images[batch.to(self.images.device)]
+            for rows in numbers:
+                yield [self.images[row] for row in rows]
             return
         with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
             ahead: deque[list[Future[Tensor]]] = deque()
             try:
-                for step, batch in enumerate(chain(batches, [torch.empty(0)] * BATCHES_AHEAD)):
-                    ahead.append([pool.submit(self.images, i) for i in batch.tolist()])
+                for step, rows in enumerate(chain(numbers, [[]] * BATCHES_AHEAD)):
+                    ahead.append([pool.submit(self.images, row) for row in rows])
                     if step >= BATCHES_AHEAD:
-                        images = [future.result() for future in ahead.popleft()]
-                        channels = 1 + len(self.object_names) * bool(self.has_mask)
-                        empty = torch.empty(0, channels, *self.shape_zyx)
-                        yield torch.stack(images) if images else empty
+                        yield [future.result() for future in ahead.popleft()]
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -215,16 +215,18 @@ def _train_epoch(
         points, drawn, jitter = _draw_batch(state, scans, batch, augmentation, stages, processes)
         loss = torch.zeros(())
         if len(images):  # the last batch may leave a process without scans
-            images, points = images.to(device), points.to(device)
+            images, points = [image.to(device) for image in images], points.to(device)
+            greys = [image[:1] for image in images]
             predictions = forward_training_batch(
-                state.network, stages, images[:, :1], points, sigmas, drawn, jitter
+                state.network, stages, greys, points, sigmas, drawn, jitter
             )
             scores = score(predictions, points, shards[step], config.loss)
             loss = _heatmap_loss(scores.loss, scans, batch, shards[step])
             last = predictions[-1]
             if (logits := last.mask_logits) is not None and any(scans.has_mask):
-                masks = mask_targets(images[:, 1:], stages[-1], drawn, last.start)
-                loss = loss + mask_loss(logits, masks).sum() / max(1, scans.count_masks(batch))
+                masks = [image[1:] for image in images]
+                targets = mask_targets(masks, stages[-1], drawn, last.start)
+                loss = loss + mask_loss(logits, targets).sum() / max(1, scans.count_masks(batch))
             loss.backward()
             epoch.scores.append(scores.detached())
         processes.all_reduce_gradients(state.network.parameters())

@@ -124,6 +124,6 @@ def validate(
     batches = [torch.tensor([i]) for i in shard]
     scores = []
     for batch, images in zip(batches, scans.batches(batches), strict=True):
-        predictions = predict(network, stages, images[:, :1].to(device), sigmas_voxels)
+        predictions = predict(network, stages, images[0][None, :1].to(device), sigmas_voxels)
         scores.append(score(predictions, scans.points[batch].to(device), batch, "kl"))
     return metrics_of_stages(scores, len(stages), scans, processes)
