@@ -80,7 +80,7 @@ def _limits(schema: dict[str, Any]) -> str:
         "maximum": "to",
         "exclusiveMaximum": "below",
     }
-    return "".join(f" {word} {schema[key]:g}" for key, word in words.items() if key in schema)
+    return "".join(f" {word} {schema[key]:.12g}" for key, word in words.items() if key in schema)
 
 
 def rows(section: str) -> Iterator[str]:

@@ -45,7 +45,7 @@ def read_yaml(path: Path, kind: str, hint: str) -> Any:
         A file that is absent, can't be read or isn't YAML, or whose aliases have no end.
     """
     try:
-        content = yaml.safe_load(_text(path, kind))
+        content = yaml.load(_text(path, kind), _Loader)
         _refuse_endless(content, path, kind)
         return content
     except FileNotFoundError:
@@ -70,6 +70,22 @@ def _text(path: Path, kind: str) -> str:
             f"{size / 1e6:.1f} MB"
         )
     return path.read_bytes().decode("utf-8-sig")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML takes the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"the key {key.value} stands here a second time"
+                    raise yaml.constructor.ConstructorError(
+                        problem=problem, problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _refuse_endless(content: Any, path: Path, kind: str) -> None:

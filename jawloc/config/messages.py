@@ -33,6 +33,7 @@ RULES = {
     "network.channels": "a list of whole numbers, each at least 1, one a level",
     "network.stride": "auto, 1, 2 or 4",
     "network.coarse": "auto, 1, 2, 4 or 8",
+    "network.coarse_stride": "auto, 1, 2 or 4",
     "mask_supervision": "auto, true or false",
     "network.window": f"auto, or {_SIZE} 16",
     "presence_classifier.object_radius_mm": "null, or a number of mm greater than 0",
@@ -48,8 +49,8 @@ MISTAKES = {
     "bool_type": "true or false",
     "string_type": "a text",
     "string_too_short": "a text of at least one character",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than_equal": "at least {ge:.12g}",
+    "less_than_equal": "at most {le:.12g}",
     "finite_number": "finite",
 }
 
@@ -75,8 +76,8 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        for kind in (int, float):
-            with suppress(ValueError):
-                number = yaml.safe_dump(kind(value)).split()[0]
-                return f"{value!r}, which YAML takes for text: write {number}"
+        with suppress(ValueError, OverflowError):
+            number = float(value)
+            plain = yaml.safe_dump(int(number) if number.is_integer() else number).split()[0]
+            return f"{value!r}, which YAML takes for text: write {plain}"
     return repr(value)

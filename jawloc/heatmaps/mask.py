@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jawloc.heatmaps.target import Factors, outer
+
 LEAST_PROBABILITY = 0.05  # what lies below, everywhere in the scan, would move the centroid
 SURE = 0.2  # where no voxel's probability is above, there is no mask
 SMOOTHING = 1e-3  # voxels; of a mask without any, Dice is 1 where none is predicted either
@@ -33,25 +35,27 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.where(known, entropy.mean((2, 3, 4)) + 1 - dice, 0.0)
 
 
-def mask_centroids(logits: Tensor) -> Tensor:
+def mask_centroids(logits: Tensor, inside: Factors) -> Tensor:
     """Return the centroid of each predicted mask in heatmap voxels, (batch, object, 3).
 
-    NaN where there is no mask.
+    NaN where there is no mask. `inside` is the share of the voxels along z, y and x that lies in
+    the image, each (batch, object, size): the last ones may reach beyond it.
     """
-    weights = _weights(logits)
+    weights = _weights(logits) * outer(inside)
     total = weights.sum((2, 3, 4))
     total = torch.where(torch.sigmoid(logits.amax((2, 3, 4))) > SURE, total, math.nan)
     axes = []
     for axis, size in enumerate(logits.shape[2:]):
         others = [other + 2 for other in range(3) if other != axis]
-        places = torch.arange(size, device=logits.device, dtype=weights.dtype)
+        index = torch.arange(size, device=logits.device, dtype=weights.dtype)
+        places = index + (inside[axis] - 1) / 2  # the middle of what lies inside
         axes.append((weights.sum(others) * places).sum(-1) / total)
     return torch.stack(axes, dim=-1)
 
 
-def mask_volumes(logits: Tensor) -> Tensor:
+def mask_volumes(logits: Tensor, inside: Factors) -> Tensor:
     """Return the volume of each predicted mask in heatmap voxels, (batch, object)."""
-    return _weights(logits).sum((2, 3, 4))
+    return (_weights(logits) * outer(inside)).sum((2, 3, 4))
 
 
 def _weights(logits: Tensor) -> Tensor:

@@ -60,5 +60,10 @@ def rendered_spread(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: floa
 
 def render(points: Tensor, shape_zyx: Sequence[int], sigma_voxels: float) -> Tensor:
     """Return dense heatmaps, shape (batch, object, z, y, x), each summing to one."""
-    z, y, x = gaussian_factors(points, shape_zyx, sigma_voxels)
+    return outer(gaussian_factors(points, shape_zyx, sigma_voxels))
+
+
+def outer(factors: Factors) -> Tensor:
+    """Return the product of factors along z, y and x, shape (batch, object, z, y, x)."""
+    z, y, x = factors
     return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]

@@ -237,9 +237,11 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
 
 def _from_content(content: Mapping[str, Any]) -> Locator:
     content = {RENAMED.get(key, key): value for key, value in content.items()}
-    # the first files of jawloc 0.1.0 had no coarse stage, and one network instead of a list
+    # the first files of jawloc 0.1.0 had no coarse stage, and one network instead of a list; in
+    # later ones both stages had the same stride
     of_0_1_0 = {"coarse": 1, "skip_connections": "concatenate", "mask_supervision": False}
-    config = NetworkConfig(**{**of_0_1_0, **content["network"]})
+    own = content["network"]
+    config = NetworkConfig(**{**of_0_1_0, "coarse_stride": own["stride"], **own})
     state_dicts = content.get("state_dicts") or [content["state_dict"]]
     sigmas = content["sigma_voxels"]
     if content["format"] == OLD_FORMAT:

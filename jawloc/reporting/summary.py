@@ -192,8 +192,10 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
         for key in summary
         if key.endswith("_error")
     }
-    shares = {"mask_share": summary.get("mask_share", {})}
-    return flatten({**numbers, **errors, **shares})
+    shares = summary.get("mask_share", {})
+    if len(shares) == 1:  # the name of an only object may be any text
+        shares = dict(zip([""], shares.values(), strict=True))
+    return flatten({**numbers, **errors, "mask_share": shares})
 
 
 def _in_section(section: str, key: str) -> str:

@@ -22,6 +22,7 @@ from jawloc.geometry import Shape
 Axis = Literal["z", "y", "x"]
 # A batch as one tensor, or as one of each scan: whole volumes need not be copied together.
 Volumes = Tensor | Sequence[Tensor]
+Border = Literal["border", "zeros"]  # what lies beyond: the last voxels again, or nothing
 Degrees = Annotated[float, Field(ge=0, le=180)]
 
 
@@ -119,8 +120,9 @@ def transform_images(
     pool: int = 1,
     start: Tensor | None = None,
     size_zyx: Sequence[int] | None = None,
+    border: Border = "border",
 ) -> Tensor:
-    """Apply the geometric part to images, trilinear, edges repeated; (batch, channel, z, y, x).
+    """Apply the geometric part to images, trilinear; returns (batch, channel, z, y, x).
 
     Parameters
     ----------
@@ -145,7 +147,7 @@ def transform_images(
     grid = F.affine_grid(theta, [len(images), 1, *shape], align_corners=False)
     # scan by scan: a batch of whole volumes would have to be copied together first
     moved = [
-        F.grid_sample(image[None], at[None], padding_mode="border", align_corners=False)
+        F.grid_sample(image[None], at[None], padding_mode=border, align_corners=False)
         for image, at in zip(images, grid, strict=True)
     ]
     return torch.cat(moved)

@@ -23,9 +23,16 @@ from jawloc.geometry import Shape
 from jawloc.heatmaps.decode import Decoded, decode
 from jawloc.heatmaps.losses import HeatmapScores, score_heatmaps
 from jawloc.heatmaps.mask import mask_centroids, mask_volumes
-from jawloc.heatmaps.target import gaussian_factors, rendered_spread, with_stand_ins
+from jawloc.heatmaps.target import (
+    Factors,
+    gaussian_factors,
+    outer,
+    rendered_spread,
+    with_stand_ins,
+)
 from jawloc.training.augmentation import (
     Augmentation,
+    Border,
     Volumes,
     transform_images,
     transform_intensities,
@@ -89,14 +96,19 @@ class StagePrediction:
         """
         if self.mask_logits is None:
             return None
-        centroids = mask_centroids(self.mask_logits.detach())
+        centroids = mask_centroids(self.mask_logits.detach(), self._inside)
         return to_image_grid(centroids, self.stride) + self.start
 
     def mask_volume_voxels(self) -> Tensor | None:
         """Return the predicted masks' volumes in image voxels, (batch, object), or None."""
         if self.mask_logits is None:
             return None
-        return mask_volumes(self.mask_logits.detach()) * self.stride**3
+        return mask_volumes(self.mask_logits.detach(), self._inside) * self.stride**3
+
+    @property
+    def _inside(self) -> Factors:
+        """Which share of each heatmap voxel lies in the image."""
+        return shares_inside(self.start, self.logits.shape[2:], self.stride, self.shape_zyx)
 
     def spread_beyond_target(self) -> Tensor:
         """Return by how much the heatmaps are wider than targets at the decoded points.
@@ -194,16 +206,37 @@ def mask_targets(
 ) -> Tensor:
     """Return the share of each heatmap voxel that each scan's masks (object, z, y, x) take up.
 
-    `start` (batch, object, 3) is where the heatmaps begin.
+    `start` (batch, object, 3) is where the heatmaps begin. What lies beyond the image's border, in
+    part of a heatmap voxel or all of it, has no mask and doesn't count.
     """
+    stride, shape = stage.heatmap_stride, masks[0].shape[1:]
     shown = torch.cat(
         [
-            _seen([mask[k : k + 1] for mask in masks], stage, augmentation, at)
+            _seen([mask[k : k + 1] for mask in masks], stage, augmentation, at, border="zeros")
             for k, at in enumerate(start.unbind(1))
         ],
         dim=1,
     )
-    return F.avg_pool3d(shown, stage.heatmap_stride, ceil_mode=True)
+    shown = shown * outer(shares_inside(start, shown.shape[2:], 1, shape))
+    z, y, x = ((-n) % stride for n in shown.shape[2:])
+    shares = F.avg_pool3d(F.pad(shown, (0, x, 0, y, 0, z)), stride)
+    inside = outer(shares_inside(start, shares.shape[2:], stride, shape))
+    return torch.where(inside > 0, shares / inside, shares)
+
+
+def shares_inside(
+    start: Tensor, size_zyx: Sequence[int], stride: int, shape_zyx: Sequence[int]
+) -> Factors:
+    """Return which share of heatmap voxels lies in the image, along z, y and x.
+
+    Each is of shape (batch, object, n). `start` (batch, object, 3) is the image voxel at which
+    `size_zyx` heatmap voxels begin, `shape_zyx` the image's.
+    """
+    z, y, x = (
+        ((whole - first[..., None]) / stride - torch.arange(n, device=start.device)).clamp(0, 1)
+        for first, n, whole in zip(start.unbind(-1), size_zyx, shape_zyx, strict=True)
+    )
+    return z, y, x
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
@@ -246,13 +279,15 @@ def _seen(
     augmentation: Augmentation | None,
     start: Tensor | None,
     shape_zyx: Sequence[int] | None = None,
+    border: Border = "border",
 ) -> Tensor:
     """Return what a stage sees of pooled images, moved, and cut to its window if it has one.
 
     `shape_zyx` is that of the image before pooling, where this padded it.
     """
     if augmentation is not None:
-        return transform_images(pooled, augmentation, shape_zyx, stage.pool, start, stage.window)
+        at = (stage.pool, start, stage.window)
+        return transform_images(pooled, augmentation, shape_zyx, *at, border=border)
     if start is not None and stage.window is not None:
         return _crop(pooled, start, stage.window)
     return pooled if isinstance(pooled, Tensor) else torch.stack(list(pooled))

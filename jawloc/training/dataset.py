@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jawloc.geometry import Grid, Shape
+from jawloc.heatmaps.target import are_present
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.cores import usable_cores
 from jawloc.scans.labels import Objects, voxels_by_object
@@ -33,7 +34,7 @@ class ScanTensors:
 
     ids: tuple[str, ...]
     # (row, 1, z, y, x), or reads one row's scan, (1, z, y, x). With masks, a channel more for each
-    # object: 1 in its mask, 0 outside; NaN where the scan has no mask.
+    # object: 1 in its mask, 0 outside; NaN where the scan has no mask, or lacks the object.
     images: Tensor | ReadImage
     points: Tensor  # (scan, object, 3), downsampled voxels; NaN where a scan lacks an object
     voxel_sizes: Tensor  # (scan, 3), proportions of a voxel's edges along (z, y, x)
@@ -75,7 +76,8 @@ class ScanTensors:
 
     def count_masks(self, batch: Tensor) -> int:
         """Return how many masks of objects a batch of scan numbers has."""
-        return len(self.object_names) * sum(self.has_mask[i] for i in batch.tolist())
+        masked = [i for i in batch.tolist() if self.has_mask[i]]
+        return int(are_present(self.points[masked]).sum())
 
     def select(self, ids: Sequence[str]) -> ScanTensors:
         """Return the scans of these ids, in this order; the images are shared, not copied."""
@@ -159,11 +161,15 @@ def _weights(examples: Sequence[ExampleFile]) -> Tensor | None:
 
 
 def _masks(example: Example, objects: Objects) -> Tensor:
-    """Return a scan's masks, (object, z, y, x): 1 or 0, or NaN where it has points only."""
+    """Return a scan's masks, (object, z, y, x): 1 or 0, or NaN where it has points only.
+
+    An object without a point is NaN, too: a label that nobody drew is missing, not absent.
+    """
     if example.mask is None:
         return torch.full((len(objects), *example.grid.shape_zyx), math.nan)
-    masks = voxels_by_object(example.mask, objects)
-    return torch.from_numpy(np.stack(masks).astype(np.float32))
+    masks = np.stack(voxels_by_object(example.mask, objects)).astype(np.float32)
+    masks[np.isnan(example.points_voxels).any(axis=1)] = math.nan
+    return torch.from_numpy(masks)
 
 
 def voxel_proportions(example: Example | ExampleFile) -> np.ndarray:

@@ -80,7 +80,8 @@ class TrainingConfig:
     # many for each object's mask) are read from the cache batch by batch; on an SSD that costs
     # little.
     memory_budget_gb: Annotated[float, Field(ge=0)] = 4.0
-    seed: Annotated[int, Field(ge=0)] = 0  # same seed, CPU and number of threads: same numbers
+    # Same seed, CPU and number of threads: same numbers.
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
 
 
 def planned_training(config: TrainingConfig, scans: int) -> TrainingConfig:

@@ -24,7 +24,6 @@ FINEST_HEATMAP_VOXELS = 2**16  # of a grid up to which its heatmaps are as fine:
 # Along each axis of the fine stage's window: averaged voxels of the coarse stage, or heatmap voxels
 # where those are longer.
 WINDOW_SIZE = 16
-LONGEST_STRIDE = 4  # for which there is a stem
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,9 @@ class NetworkConfig:
     # `auto`: 1 on at most 262,144 voxels (96×48×48, 64×64×64); on larger grids, as many as leave 24
     # averaged voxels along the shortest axis.
     coarse: Literal["auto", 1, 2, 4, 8] = "auto"
+    # Averaged voxels per heatmap voxel of the coarse stage. `auto`: as many as were averaged, at
+    # most 4 and at least `network.stride`.
+    coarse_stride: Literal["auto", 1, 2, 4] = "auto"
     # (z, y, x) of the fine stage's window round the coarse stage's point, in downsampled voxels.
     # `auto`: 16 averaged voxels of the coarse stage along each axis, 64 at 512×128×128.
     window: Literal["auto"] | tuple[WindowSize, WindowSize, WindowSize] = "auto"
@@ -102,7 +104,21 @@ class NetworkConfig:
             window = _window(WINDOW_SIZE * max(coarse, stride), stride, shape_zyx)
         if masks == "auto":
             masks = self.name == "unet"
-        return replace(self, coarse=coarse, stride=stride, window=window, mask_supervision=masks)
+        return replace(
+            self,
+            coarse=coarse,
+            coarse_stride=self._coarse_stride(coarse, stride),
+            stride=stride,
+            window=window,
+            mask_supervision=masks,
+        )
+
+    def _coarse_stride(self, coarse: int, stride: int) -> Literal[1, 2, 4]:
+        """Return the coarse stage's stride, a long one: it only places the window."""
+        if self.coarse_stride != "auto":
+            return self.coarse_stride
+        longest = 1 if coarse == 1 else max(coarse, stride)  # without that stage it has no effect
+        return 4 if longest >= 4 else 2 if longest == 2 else 1
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages in order, the last gives the position; ValueError if one is "auto"."""
@@ -112,8 +128,7 @@ class NetworkConfig:
         if self.coarse == "auto" or self.window == "auto":
             raise ValueError("the stages depend on the grid; call for_grid() first")
         return (
-            # it only places the window, and need not be exact
-            Stage(min(LONGEST_STRIDE, max(stride, self.coarse)), pool=self.coarse, name="coarse"),
+            Stage(self._coarse_stride(self.coarse, stride), pool=self.coarse, name="coarse"),
             Stage(stride, window=self.window, name="fine", masks=masks),
         )
 

@@ -121,5 +121,6 @@ def summarise(
     summary |= summarise_corrections(job.data.corrections, job.data.kept_out)
     tested = job.data.select(split.test_ids)
     summary |= compare_with_earlier(job.baselines, evaluations["test"], evaluations, tested)
-    shares = shares_of(locator)
+    taught = any(file.has_mask for file in job.data.select(split.train_ids))
+    shares = shares_of(locator) if taught else {}
     return {**summary, "mask_share": shares} if shares else summary

@@ -183,6 +183,14 @@ WRONG = [
         "batch_size: '8'",
         "batch_size must be a whole number; received '8', which YAML takes for text: write 8",
     ),
+    (
+        "num_epochs: 1e3",
+        "num_epochs must be a whole number; received '1e3', which YAML takes for text: write 1000",
+    ),
+    (
+        "seed: 99999999999999999999",
+        "seed must be at most 4294967295; received 99999999999999999999",
+    ),
     # other types
     ("learning_rate: fast", "learning_rate must be a number; received 'fast'"),
     ("learning_rate:", "learning_rate must be a number; received nothing"),
@@ -353,6 +361,10 @@ def test_every_setting_that_is_no_single_value_has_its_rule_in_words(written):
         ("jaw_loc_config: {a: [1\n", "must be YAML; line 2, column 1: expected ',' or ']'"),
         ("jaw_loc_config:\n\tseed: 1\n", "must be YAML; line 2, column 1: found character '\\t'"),
         ("a\0b", "must be YAML; unacceptable character"),
+        (
+            "jaw_loc_config:\n  seed: 1\n  network: {stride: 1}\n  seed: 2\n",
+            "must be YAML; line 4, column 3: the key seed stands here a second time",
+        ),
     ],
 )
 def test_a_file_that_is_no_config_is_refused(written, text, said):

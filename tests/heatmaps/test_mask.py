@@ -17,6 +17,11 @@ def box(first, last):
     return mask
 
 
+def whole(logits):
+    """Return that all voxels lie in the image."""
+    return tuple(torch.ones(*logits.shape[:2], n) for n in logits.shape[2:])
+
+
 def sure(mask):
     """Return logits of a network that is sure of this mask."""
     return 20 * (2 * mask - 1)
@@ -54,22 +59,35 @@ def test_an_unknown_mask_has_neither_loss_nor_gradient_and_leaves_the_others_the
 def test_centroid_and_volume_are_those_of_the_mask():
     logits = sure(torch.cat([box((1, 2, 0), (3, 4, 1)), box((6, 0, 4), (6, 0, 4))], dim=1))
     expected = torch.tensor([[[2.0, 3.0, 0.5], [6.0, 0.0, 4.0]]])
-    torch.testing.assert_close(mask_centroids(logits), expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(mask_volumes(logits), torch.tensor([[18.0, 1.0]]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(mask_centroids(logits, whole(logits)), expected, atol=1e-4, rtol=0)
+    volumes = mask_volumes(logits, whole(logits))
+    torch.testing.assert_close(volumes, torch.tensor([[18.0, 1.0]]), rtol=1e-4, atol=0)
+
+
+def test_voxels_that_reach_beyond_the_image_count_by_what_lies_inside():
+    logits = sure(box((4, 0, 0), (6, 0, 0)))
+    inside = (torch.tensor([[[1, 1, 1, 1, 1, 0.5, 0]]]), *whole(logits)[1:])
+    # voxel 4, and the lower half of voxel 5, whose middle is at 4.75
+    middle = (4 + 0.5 * 4.75) / 1.5
+    assert mask_centroids(logits, inside)[0, 0].tolist() == pytest.approx([middle, 0, 0], abs=1e-4)
+    assert float(mask_volumes(logits, inside)) == pytest.approx(1.5, abs=1e-4)
 
 
 def test_voxels_that_are_half_sure_count_half():
     logits = torch.full((1, 1, *SHAPE), -20.0)
     logits[0, 0, 1, 1, 1], logits[0, 0, 4, 1, 1] = 20.0, 0.0
-    assert float(mask_centroids(logits)[0, 0, 0]) == pytest.approx(2.0, abs=1e-4)  # (1 + 4 / 2)/1.5
+    centroid = mask_centroids(logits, whole(logits))
+    assert float(centroid[0, 0, 0]) == pytest.approx(2.0, abs=1e-4)  # (1 + 4 / 2) / 1.5
 
 
 def test_where_nothing_is_in_the_mask_there_is_no_centroid():
-    assert mask_centroids(torch.full((1, 1, *SHAPE), -3.0)).isnan().all()
+    logits = torch.full((1, 1, *SHAPE), -3.0)
+    assert mask_centroids(logits, whole(logits)).isnan().all()
 
 
 def test_an_object_thinner_than_a_voxel_has_a_centroid():
     """Regression: a probability of one half was asked for, which thin bones never have."""
     logits = torch.full((1, 1, *SHAPE), -20.0)
     logits[0, 0, 2:5, 3, 1] = -1.0
-    torch.testing.assert_close(mask_centroids(logits), torch.tensor([[[3.0, 3.0, 1.0]]]))
+    centroid = mask_centroids(logits, whole(logits))
+    torch.testing.assert_close(centroid, torch.tensor([[[3.0, 3.0, 1.0]]]))

@@ -256,6 +256,7 @@ def test_the_file_loads_with_weights_only_and_holds_what_its_weights_need(tmp_pa
             "channels": (4, 8),
             "stride": 2,
             "coarse": 1,
+            "coarse_stride": "auto",
             "window": "auto",
             "skip_connections": "add",
             "mask_supervision": "auto",
@@ -528,6 +529,18 @@ def test_a_file_of_0_1_0_gives_the_sigmas_that_its_stages_were_trained_at(
     assert same(loaded.predict(small_image()), with_both.predict(small_image()))
     save_locator(loaded, tmp_path / "again.pth")
     assert load_locator(tmp_path / "again.pth").sigma_voxels == (expected,)
+
+
+def test_a_file_without_a_stride_of_the_coarse_stage_has_the_fine_ones_there(tmp_path):
+    """Both stages had the same, until the coarse one got longer heatmap voxels."""
+    config = dataclasses.replace(TWO_STAGES, stride=1, coarse_stride=1)
+    save_locator(make_locator(config), tmp_path / "new.pth")
+    content = torch.load(tmp_path / "new.pth", weights_only=True)
+    del content["network"]["coarse_stride"]
+    torch.save(content, tmp_path / "old.pth")
+    loaded = load_locator(tmp_path / "old.pth")
+    assert [stage.stride for stage in loaded.network_config.stages()] == [1, 1]
+    assert same(loaded.predict(small_image()), make_locator(config).predict(small_image()))
 
 
 def test_each_stage_reads_its_heatmap_at_the_sigma_of_the_file(monkeypatch):

@@ -271,7 +271,7 @@ def test_a_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-@pytest.mark.parametrize("kind", ["jawloc-checkpoint-1", "jawloc-folds-1"])
+@pytest.mark.parametrize("kind", ["jawloc-checkpoint-1", "jawloc-checkpoint-2", "jawloc-folds-2"])
 def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_sentence(tmp_path, kind):
     torch.save({"format": kind, "settings": {}, "run_id": "r"}, tmp_path / "checkpoint.pt")
     with pytest.raises(InputError, match="begun by an earlier version of jawloc") as caught:

@@ -83,7 +83,8 @@ def test_a_coarse_stage_is_used_where_enough_voxels_are_left_for_it(size, coarse
 
 
 def test_what_the_settings_say_is_not_decided_anew():
-    said = NetworkConfig(coarse=2, stride=1, window=(24, 24, 24), mask_supervision=False)
+    network = {"coarse": 2, "coarse_stride": 1, "stride": 1, "window": (24, 24, 24)}
+    said = NetworkConfig(**network, mask_supervision=False)
     assert said.for_grid((512, 128, 128)) == said
     assert NetworkConfig(name="attention-unet").for_grid((512, 128, 128)).coarse == 1
 
@@ -266,6 +267,49 @@ def test_a_window_has_the_part_of_the_mask_that_it_shows(moved):
         shown = shown[:, y:, x:][tuple(slice(n) for n in STAGES[1].window)]
         pooled = torch.nn.functional.avg_pool3d(shown[None], STAGES[1].stride)[0]
         torch.testing.assert_close(targets[scan, k], pooled, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stage"),
+    [
+        ((31, 23, 17), Stage(4, masks=True)),
+        ((31, 23, 3), Stage(4, masks=True)),  # an axis shorter than a heatmap voxel
+        ((48, 24, 21), Stage(2, window=(32, 24, 16), masks=True)),
+        ((48, 24, 10), Stage(2, window=(32, 24, 16), masks=True)),
+        ((40, 30, 24), Stage(2, window=(48, 48, 48), masks=True)),
+    ],
+)
+def test_a_mask_at_the_border_ends_there(shape, stage):
+    """Regression: its last voxels were repeated in windows and heatmap voxels that reach beyond.
+
+    A right prediction then had a centroid outside the image, and several times the volume.
+    """
+    box = tuple(slice((n - 1) // stage.stride * stage.stride - stage.stride, n) for n in shape)
+    box = tuple(slice(max(0, s.start), s.stop) for s in box)
+    mask = torch.zeros(1, 1, *shape)
+    mask[0, 0][box] = 1
+    centre = torch.tensor([[[(s.start + s.stop - 1) / 2 for s in box]]])
+    start = torch.zeros(1, 1, 3)
+    if stage.window is not None:
+        start = window_start(centre, stage.window, stage.stride, shape)
+    shares = mask_targets(mask, stage, None, start)
+    zeros = torch.zeros_like(shares)
+    found = StagePrediction(zeros, start, stage.stride, 2.0, shape, torch.logit(shares, 1e-6), None)
+    volume = float(mask.sum())
+    assert float(found.mask_volume_voxels()) == pytest.approx(volume, rel=1e-3)
+    torch.testing.assert_close(found.mask_points(), centre, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_augmented_mask_at_the_border_is_not_made_longer(seed):
+    points = torch.tensor([[[66.0, 22.0, 20.0]]])
+    mask = torch.zeros(1, 1, *SHAPE)
+    mask[0, 0, 62:, 18:27, 16:25] = 1
+    config = AugmentationConfig(shift=0.2, scale=0.0)
+    drawn = torch.Generator().manual_seed(seed)
+    change = draw_augmentation(config, points, SHAPE, torch.ones(1, 3), drawn)
+    shares = mask_targets(mask, Stage(1, masks=True), change, torch.zeros(1, 1, 3))
+    assert float(shares.sum()) < 1.02 * float(mask.sum())
 
 
 def test_only_the_fine_stage_learns_masks_each_in_its_own_window():

@@ -190,6 +190,22 @@ def test_masks_are_channels_of_their_own_and_nan_where_there_are_points_only():
         assert tuple(images[0].shape) == (1, 12, 11, 10)
 
 
+def test_a_label_that_nobody_drew_is_an_unknown_mask():
+    """Regression: the network was taught that there is no such object, although it may be seen."""
+    mask = np.zeros((12, 11, 10), np.uint8)
+    mask[2:4, 3, 3] = 1
+    file = example("one", (24, 22, 20))
+    points = np.array([[2.5, 3.0, 3.0], [np.nan] * 3])
+    about = {"has_mask": True, "points_voxels": points, "object_names": ("jaw", "eye")}
+    held = replace(file.read(), mask=mask, points_voxels=points, object_names=("jaw", "eye"))
+    one = SimpleNamespace(**vars(file) | about | {"read": lambda: held})
+    scans = load_scans([one], RAW, 4.0, {"jaw": [1], "eye": [2]})
+    ((image,),) = scans.batches([torch.tensor([0])])
+    np.testing.assert_array_equal(image[1], mask == 1)
+    assert image[2].isnan().all()
+    assert scans.count_masks(torch.tensor([0])) == 1
+
+
 def test_a_position_counts_what_its_label_weighs_and_others_one():
     files = [example(name, (24, 22, 20)) for name in "ab"]
     assert load_scans(files, PERCENTILE, 4.0).weights is None

@@ -90,7 +90,7 @@ SUMMARY_METRICS = {
     "total_seconds",
     "validation_error_downsampled_voxels",
     "validation_error_mm",
-    "mask_share_jaw",
+    "mask_share",
 } | {f"test/{way}error_{unit}" for way in ("", "mean_position_") for unit in UNITS}
 
 

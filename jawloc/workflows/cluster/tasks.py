@@ -148,7 +148,7 @@ class Cluster:
             outcome = future.result()
         except KilledWorker as error:
             deaths = error.allowed_failures + 1
-            return Lost(f"{deaths} workers were killed while they worked on it; {NOT_ENOUGH}")
+            return Lost(f"{deaths} workers were killed while they worked on it alone; {NOT_ENOUGH}")
         except CancelledError as error:
             self._lost_scheduler(error)
         except OSError as error:

@@ -85,7 +85,7 @@ _KEYS = {
     UNET: """network.channels network.stride network.coarse network.skip_connections
         mask_supervision""",
     TWO_STAGES: """curriculum.coarse_initial_sigma curriculum.coarse_minimum_sigma
-        curriculum.fine_initial_sigma network.window""",
+        curriculum.fine_initial_sigma network.window network.coarse_stride""",
     AUGMENTED: """augmentation.flip_axes augmentation.rotation_degrees_zyx augmentation.scale
         augmentation.shift augmentation.gain augmentation.offset augmentation.gamma
         augmentation.noise""",

@@ -59,6 +59,7 @@ OTHERS = {
     "network.channels": [4, 4],
     "network.stride": 2,
     "network.coarse": 1,
+    "network.coarse_stride": 1,
     "network.window": [16, 16, 20],
     "network.skip_connections": "concatenate",
     "mask_supervision": False,
