@@ -25,7 +25,7 @@ from jawloc.config.messages import describe_mistake
 from jawloc.config.sigmas import decide_sigmas
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumConfig
-from jawloc.training.loop import TrainingConfig
+from jawloc.training.loop import TrainingConfig, decide_cycle
 
 # The settings with which the lab trained its network: the defaults where a config names it.
 LAB_RECIPE: dict[str, Any] = {
@@ -150,7 +150,11 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
     if sections.cache.downsampled_dicom_size == "auto":  # what depends on it is decided with it
         return Config(**vars(sections), base=base, requested=requested)
     network = sections.network.for_grid(sections.cache.shape_zyx)
-    decided = {"network": network, "curriculum": decide_sigmas(sections.curriculum, network)}
+    decided = {
+        "network": network,
+        "curriculum": decide_sigmas(sections.curriculum, network),
+        "training": decide_cycle(sections.training, len(network.stages())),
+    }
     config = Config(**vars(sections) | decided, base=base, requested=requested)
     for keys, sentence in combined_mistakes(config):
         raise InputError(f"{source_of(keys, layers)}: {sentence}")

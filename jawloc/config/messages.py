@@ -26,6 +26,7 @@ RULES = {
     "objects": "a mapping from each object's name to its label value (1 to 255) or a list of "
     "them, or to null for every label",
     "device": "auto, cpu, cuda or cuda:N",
+    "cycle_steps": "auto, or a whole number from 0",
     "initial_kernel_size": "auto, or a number of downsampled voxels greater than 0",
     "curriculum.coarse_initial_sigma": "auto, or a number of downsampled voxels greater than 0",
     "curriculum.coarse_minimum_sigma": "auto, or a number of downsampled voxels greater than 0",

@@ -659,6 +659,17 @@ def test_the_stages_of_the_network_are_decided_and_logged_with_the_settings(
 
 
 @pytest.mark.parametrize(
+    ("size", "steps"), [([512, 128, 128], 1000), ([128, 64, 64], 1000), ([96, 48, 48], 600)]
+)
+def test_a_network_of_two_stages_is_trained_for_longer(written, size, steps):
+    config = load_config(written({"downsampled_dicom_size": size}))
+    assert config.training.cycle_steps == steps
+    assert "cycle_steps" not in config.requested
+    own = load_config(written({"downsampled_dicom_size": size, "cycle_steps": 5}))
+    assert own.training.cycle_steps == 5
+
+
+@pytest.mark.parametrize(
     ("network", "decided"),
     [({}, True), ({"coarse": 1}, True), ({"name": "attention-unet"}, False)],
 )

@@ -611,6 +611,8 @@ def test_one_cycle_has_so_many_steps_whatever_the_number_of_scans(
     assert planned_training(config, scans).num_epochs == epochs
     other = dataclasses.replace(config, learning_rate_schedule="cooldown")
     assert planned_training(other, scans) == other
+    with pytest.raises(ValueError, match="decide_cycle"):
+        planned_training(dataclasses.replace(config, cycle_steps="auto"), scans)
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate():
