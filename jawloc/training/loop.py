@@ -194,7 +194,8 @@ def fit(
         state.records.append(record)
         losses = [mean_loss(scores, number, processes) for number in range(len(stages))]
         errors = [stage.val.error_voxels for stage in record.stages]
-        state.curricula = advance_stages(curriculum, state.curricula, losses, errors)
+        done = len(state.records) / config.num_epochs
+        state.curricula = advance_stages(curriculum, state.curricula, losses, errors, done)
         begin_cooldown_if_due(state, config, steps)
         yield record
 

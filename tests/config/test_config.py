@@ -257,7 +257,10 @@ WRONG = [
     ),
     ("memory_budget_gb: -1", "memory_budget_gb must be at least 0; received -1"),
     ("loss: bce", "loss must be 'kl', 'dice' or 'mse'; received 'bce'"),
-    ("curriculum: {trigger: x}", "curriculum.trigger must be 'loss' or 'error'; received 'x'"),
+    (
+        "curriculum: {trigger: x}",
+        "curriculum.trigger must be 'loss', 'error' or 'epochs'; received 'x'",
+    ),
     # lists
     *[
         (

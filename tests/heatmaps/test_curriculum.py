@@ -37,8 +37,10 @@ def run(
 ) -> list[CurriculumState]:
     """Return the state that each epoch trains at, and the one after the last."""
     states = [start(schedule)]
-    for loss, error in zip(losses, errors, strict=True):
-        states.append(advance(schedule, states[-1], train_loss=loss, val_error_voxels=error))
+    for number, (loss, error) in enumerate(zip(losses, errors, strict=True)):
+        numbers = {"train_loss": loss, "val_error_voxels": error}
+        done = (number + 1) / len(losses)
+        states.append(advance(schedule, states[-1], **numbers, share_done=done))
     return states
 
 
@@ -51,6 +53,22 @@ def sigmas_by_error(errors: list[float], **changes) -> list[float]:
     changes = {"trigger": "error", "threshold": 0.5} | changes
     states = run(config(**changes), [UNUSED] * len(errors), errors)
     return [state.sigma_voxels for state in states]
+
+
+def test_with_the_trigger_epochs_sigma_falls_evenly_over_two_thirds_of_them():
+    schedule = config(trigger="epochs", shrink_factor=0.99)
+    states = run(schedule, [9.0] * 9, [9.0] * 9)  # whatever loss and error
+    expected = [8 * 8 ** (-n / 6) for n in range(7)] + [1.0] * 3
+    assert [state.sigma_voxels for state in states] == pytest.approx(expected)
+    assert states[6].sigma_voxels == 1  # to the bit, at its end
+    assert at_the_end(schedule, states[6].sigma_voxels)
+    # a training that is made longer does not widen it again
+    numbers = {"train_loss": 9.0, "val_error_voxels": 9.0}
+    assert advance(schedule, states[3], **numbers, share_done=0.1).sigma_voxels == pytest.approx(
+        states[3].sigma_voxels
+    )
+    fixed = config(trigger="epochs", shrink_factor=1.0)
+    assert {state.sigma_voxels for state in run(fixed, [9.0] * 9, [9.0] * 9)} == {8.0}
 
 
 def test_the_labs_rule_shrinks_after_epochs_whose_training_loss_is_below_the_threshold():

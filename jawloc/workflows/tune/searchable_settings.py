@@ -66,6 +66,10 @@ SHRINKING = Condition(
     "curriculum.minimum_sigma)",
     _sigma_shrinks,
 )
+BY_RULE = Condition(
+    f"{SHRINKING.text}, with curriculum.trigger error or loss",
+    lambda c: _sigma_shrinks(c) and c.curriculum.trigger != "epochs",
+)
 ANY_MINIMUM = Condition(
     f"a sigma that shrinks to it (curriculum.shrink_factor below 1), or {INITIAL_SIGMA} auto",
     lambda c: c.has_one_sigma or _sigma_shrinks(c),
@@ -80,8 +84,8 @@ _KEYS = {
     ONE_CYCLE: "cycle_steps",
     COOLDOWN: "warmup_epochs cooldown_share",
     ANY_MINIMUM: "curriculum.minimum_sigma",
-    SHRINKING: """curriculum.shrink_factor curriculum.trigger curriculum.threshold
-        curriculum.patience""",
+    SHRINKING: "curriculum.trigger",
+    BY_RULE: "curriculum.shrink_factor curriculum.threshold curriculum.patience",
     UNET: """network.channels network.stride network.coarse network.skip_connections
         mask_supervision""",
     TWO_STAGES: """curriculum.coarse_initial_sigma curriculum.coarse_minimum_sigma
