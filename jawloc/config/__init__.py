@@ -25,7 +25,7 @@ from jawloc.config.messages import describe_mistake
 from jawloc.config.sigmas import decide_sigmas
 from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumConfig
-from jawloc.training.loop import TrainingConfig, decide_cycle
+from jawloc.training.loop import TrainingConfig
 
 # The settings with which the lab trained its network: the defaults where a config names it.
 LAB_RECIPE: dict[str, Any] = {
@@ -153,7 +153,7 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
     decided = {
         "network": network,
         "curriculum": decide_sigmas(sections.curriculum, network),
-        "training": decide_cycle(sections.training, len(network.stages())),
+        "training": sections.training.for_stages(len(network.stages())),
     }
     config = Config(**vars(sections) | decided, base=base, requested=requested)
     for keys, sentence in combined_mistakes(config):

@@ -26,7 +26,7 @@ class Layer(NamedTuple):
 
 def read_layer(path: Path, hint: str) -> Layer:
     """Read a file's `jaw_loc_config`; `hint` says what to do where there is no such file."""
-    content = read_yaml(path, "config", hint)
+    content = read_yaml(path, "config", hint, SECTION)
     received = shown(content)
     if isinstance(content, dict):
         if isinstance(content.get(SECTION), dict):
@@ -36,8 +36,10 @@ def read_layer(path: Path, hint: str) -> Layer:
     raise InputError(f"{path}: the config must hold a mapping {SECTION}; received {received}")
 
 
-def read_yaml(path: Path, kind: str, hint: str) -> Any:
+def read_yaml(path: Path, kind: str, hint: str, section: str | None = None) -> Any:
     """Read a YAML file; errors call it a `kind`, and `hint` says what to do where there is none.
+
+    With a `section`, what the file's other keys hold is another tool's.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def read_yaml(path: Path, kind: str, hint: str) -> Any:
         A file that is absent, can't be read or isn't YAML, or whose aliases have no end.
     """
     try:
-        content = yaml.load(_text(path, kind), _Loader)
+        content = load_yaml(_text(path, kind), section)
         _refuse_endless(content, path, kind)
         return content
     except FileNotFoundError:
@@ -72,20 +74,40 @@ def _text(path: Path, kind: str) -> str:
     return path.read_bytes().decode("utf-8-sig")
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML takes the last in silence."""
+def load_yaml(text: str, section: str | None = None) -> Any:
+    """Return a YAML text's content; `section` as for `read_yaml`.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    problem = f"the key {key.value} stands here a second time"
-                    raise yaml.constructor.ConstructorError(
-                        problem=problem, problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    Raises
+    ------
+    yaml.YAMLError
+        A text that is no YAML, or a key that stands twice in a mapping, of which YAML takes the
+        last in silence.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        _refuse_doubled(node, set(), section)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _refuse_doubled(node: yaml.Node | None, seen: set[int], section: str | None = None) -> None:
+    if node is None or id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _refuse_doubled(part, seen)
+    if isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in keys:
+                problem = f"the key {key.value} stands here a second time"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            keys.add((key.tag, str(key.value)))
+            if section in (None, key.value):
+                _refuse_doubled(value, seen)
 
 
 def _refuse_endless(content: Any, path: Path, kind: str) -> None:
@@ -119,7 +141,7 @@ def parse_override(text: str) -> Layer:
     if not equals or not key:
         raise InputError(f"--set: the form is KEY=VALUE; received {text!r}")
     try:
-        return layer_of("--set", {key: yaml.safe_load(value)}, Path.cwd())
+        return layer_of("--set", {key: load_yaml(value)}, Path.cwd())
     except yaml.YAMLError as error:
         raise InputError(f"--set: the value of {key} must be YAML; received {value!r}") from error
 

@@ -79,6 +79,8 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         with suppress(ValueError, OverflowError):
             number = float(value)
-            plain = yaml.safe_dump(int(number) if number.is_integer() else number).split()[0]
+            with suppress(ValueError):  # exact, however long
+                number = int(value)
+            plain = yaml.safe_dump(int(number) if number == int(number) else number).split()[0]
             return f"{value!r}, which YAML takes for text: write {plain}"
     return repr(value)

@@ -104,7 +104,8 @@ def _stage_mistakes(curriculum: CurriculumConfig, network: NetworkConfig) -> Ite
         key, value = f"curriculum.{name}", sigmas[f"{name}_voxels"]
         if value > limit if rule == "at most" else value < limit:
             why = reason or f" ({cause})"
-            yield (key, cause), f"{key} must be {rule} {limit:g}{why}; received {value:g}"
+            causes = (cause, "network.coarse_stride") if cause == "network.coarse" else (cause,)
+            yield (key, *causes), f"{key} must be {rule} {limit:g}{why}; received {value:g}"
 
 
 def tell_sigmas(

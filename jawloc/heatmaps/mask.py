@@ -20,19 +20,21 @@ SURE = 0.2  # where no voxel's probability is above, there is no mask
 SMOOTHING = 1e-3  # voxels; of a mask without any, Dice is 1 where none is predicted either
 
 
-def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, targets: Tensor, inside: Factors) -> Tensor:
     """Return cross-entropy, the mean over voxels, plus 1 - Dice; shape (batch, object).
 
     Targets are the mask's share of each voxel. A mask that isn't known is NaN: its loss is 0 and
-    has no gradient. Soft Dice: Milletari et al. 2016, arXiv 1606.04797.
+    has no gradient. Voxels count by their share `inside` the image, as in `mask_centroids`. Soft
+    Dice: Milletari et al. 2016, arXiv 1606.04797.
     """
     known = targets.isfinite().flatten(2).all(-1)
-    targets = targets.nan_to_num(0.0)
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probability = torch.sigmoid(logits)
-    overlap = 2 * (probability * targets).sum((2, 3, 4)) + SMOOTHING
+    targets, weights = targets.nan_to_num(0.0), outer(inside).expand_as(targets)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, weights, reduction="none")
+    probability, targets = torch.sigmoid(logits) * weights, targets * weights
+    overlap = 2 * (torch.sigmoid(logits) * targets).sum((2, 3, 4)) + SMOOTHING
     dice = overlap / ((probability + targets).sum((2, 3, 4)) + SMOOTHING)
-    return torch.where(known, entropy.mean((2, 3, 4)) + 1 - dice, 0.0)
+    mean = entropy.sum((2, 3, 4)) / weights.sum((2, 3, 4))
+    return torch.where(known, mean + 1 - dice, 0.0)
 
 
 def mask_centroids(logits: Tensor, inside: Factors) -> Tensor:

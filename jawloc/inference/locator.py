@@ -17,7 +17,13 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Shape, Triple, map_points, voxels_to_mm
 from jawloc.inference.ensemble import average_networks, combine_copies
 from jawloc.inference.held_out_errors import HeldOutErrors, errors_from_plain, plain_errors
-from jawloc.inference.model_content import OF_0_1_0, check_calibration, check_content, check_weights
+from jawloc.inference.model_content import (
+    OF_0_1_0,
+    check_calibration,
+    check_content,
+    check_weights,
+    coarse_stride_of,
+)
 from jawloc.inference.out_of_distribution import ensemble_ood_scores, image_features
 from jawloc.inference.predict import Prediction, predict_stages
 from jawloc.inference.quality import Calibration, from_plain, to_plain
@@ -237,12 +243,11 @@ def load_locator(path: Path, device: str = "cpu") -> Locator:
 
 def _from_content(content: Mapping[str, Any]) -> Locator:
     content = {RENAMED.get(key, key): value for key, value in content.items()}
-    # the first files of jawloc 0.1.0 had no coarse stage, and one network instead of a list; in
-    # later ones both stages had the same stride
+    # the first files of jawloc 0.1.0 had no coarse stage, and one network instead of a list
     of_0_1_0 = {"coarse": 1, "skip_connections": "concatenate", "mask_supervision": False}
-    own = content["network"]
-    config = NetworkConfig(**{**of_0_1_0, "coarse_stride": own["stride"], **own})
     state_dicts = content.get("state_dicts") or [content["state_dict"]]
+    network = {"coarse_stride": coarse_stride_of(state_dicts[0]), **content["network"]}
+    config = NetworkConfig(**{**of_0_1_0, **network})
     sigmas = content["sigma_voxels"]
     if content["format"] == OLD_FORMAT:
         sigmas = _sigmas_of_0_1_0(config, sigmas if isinstance(sigmas, list) else [sigmas])

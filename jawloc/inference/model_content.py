@@ -79,6 +79,18 @@ def _is_finite(values: np.ndarray) -> bool:
     return values.dtype.kind in "fiu" and bool(np.isfinite(values).all())
 
 
+def coarse_stride_of(weights: Mapping[str, torch.Tensor]) -> Literal["auto", 1, 2, 4]:
+    """Return the stride of a network's coarse stage, which earlier files don't state otherwise.
+
+    A stem has a convolution with a kernel of 4 for each halving, or one of 3 that keeps the size.
+    """
+    stem = [value for key, value in weights.items() if key.startswith("parts.0.stem.")]
+    kernels = [value.shape[-1] for value in stem if value.ndim == 5]
+    if not kernels:
+        return "auto"
+    return 1 if kernels == [3] else 2 if kernels == [4] else 4
+
+
 def check_weights(
     state_dicts: Sequence[Mapping[str, torch.Tensor]], build: Callable[[], nn.Module]
 ) -> None:

@@ -22,8 +22,8 @@ from jawloc.training.unfinished import from_plain
 
 FORMAT = "jawloc-checkpoint-3"
 FOLDS_FORMAT = "jawloc-folds-3"  # of a cross-validation, whose folds have checkpoints of their own
-# Of jawloc 0.1.0: one curriculum for all stages, whose sigmas were not those trained at. Then:
-# both stages with the same stride.
+# Of jawloc 0.1.0: one curriculum for all stages, whose sigmas were not those trained at. Then: not
+# the coarse stage's stride.
 OLD_FORMATS = ("jawloc-checkpoint-1", "jawloc-folds-1", "jawloc-checkpoint-2", "jawloc-folds-2")
 
 # May differ when a run is resumed: none changes what is computed or, as for the pattern, only by

@@ -38,7 +38,13 @@ from jawloc.training.augmentation import (
     transform_intensities,
 )
 from jawloc.training.network import CoarseToFine, UNet, pad_to_multiple
-from jawloc.training.stages import Stage, heatmap_shape, to_heatmap_grid, to_image_grid
+from jawloc.training.stages import (
+    Stage,
+    heatmap_shape,
+    shares_inside,
+    to_heatmap_grid,
+    to_image_grid,
+)
 
 JITTER = 0.25  # share of a window by which training moves it off the object's point
 
@@ -96,18 +102,18 @@ class StagePrediction:
         """
         if self.mask_logits is None:
             return None
-        centroids = mask_centroids(self.mask_logits.detach(), self._inside)
+        centroids = mask_centroids(self.mask_logits.detach(), self.inside)
         return to_image_grid(centroids, self.stride) + self.start
 
     def mask_volume_voxels(self) -> Tensor | None:
         """Return the predicted masks' volumes in image voxels, (batch, object), or None."""
         if self.mask_logits is None:
             return None
-        return mask_volumes(self.mask_logits.detach(), self._inside) * self.stride**3
+        return mask_volumes(self.mask_logits.detach(), self.inside) * self.stride**3
 
     @property
-    def _inside(self) -> Factors:
-        """Which share of each heatmap voxel lies in the image."""
+    def inside(self) -> Factors:
+        """Which share of each heatmap voxel lies in the image, along z, y and x."""
         return shares_inside(self.start, self.logits.shape[2:], self.stride, self.shape_zyx)
 
     def spread_beyond_target(self) -> Tensor:
@@ -222,21 +228,6 @@ def mask_targets(
     shares = F.avg_pool3d(F.pad(shown, (0, x, 0, y, 0, z)), stride)
     inside = outer(shares_inside(start, shares.shape[2:], stride, shape))
     return torch.where(inside > 0, shares / inside, shares)
-
-
-def shares_inside(
-    start: Tensor, size_zyx: Sequence[int], stride: int, shape_zyx: Sequence[int]
-) -> Factors:
-    """Return which share of heatmap voxels lies in the image, along z, y and x.
-
-    Each is of shape (batch, object, n). `start` (batch, object, 3) is the image voxel at which
-    `size_zyx` heatmap voxels begin, `shape_zyx` the image's.
-    """
-    z, y, x = (
-        ((whole - first[..., None]) / stride - torch.arange(n, device=start.device)).clamp(0, 1)
-        for first, n, whole in zip(start.unbind(-1), size_zyx, shape_zyx, strict=True)
-    )
-    return z, y, x
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:

@@ -86,12 +86,11 @@ class TrainingConfig:
     # Same seed, CPU and number of threads: same numbers.
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
 
-
-def decide_cycle(config: TrainingConfig, stages: int) -> TrainingConfig:
-    """Return the training with a cycle of "auto" decided for a network of so many stages."""
-    if config.cycle_steps != "auto":
-        return config
-    return replace(config, cycle_steps=CYCLE_STEPS[stages])
+    def for_stages(self, count: int) -> TrainingConfig:
+        """Return the training with a cycle of "auto" decided for a network of 1 or 2 stages."""
+        if self.cycle_steps != "auto":
+            return self
+        return replace(self, cycle_steps=CYCLE_STEPS[count])
 
 
 def planned_training(config: TrainingConfig, scans: int) -> TrainingConfig:
@@ -102,7 +101,7 @@ def planned_training(config: TrainingConfig, scans: int) -> TrainingConfig:
     if config.learning_rate_schedule != "one-cycle" or config.cycle_steps == 0:
         return config
     if config.cycle_steps == "auto":
-        raise ValueError("cycle_steps depends on the network; call decide_cycle() first")
+        raise ValueError("cycle_steps depends on the network; call for_stages() first")
     epochs = math.ceil(config.cycle_steps / math.ceil(scans / config.batch_size))
     return replace(config, num_epochs=min(config.num_epochs, epochs))
 
@@ -233,9 +232,9 @@ def _train_epoch(
         loss = torch.zeros(())
         if len(images):  # the last batch may leave a process without scans
             images, points = [image.to(device) for image in images], points.to(device)
-            greys = [image[:1] for image in images]
+            seen = [image[:1] for image in images]
             predictions = forward_training_batch(
-                state.network, stages, greys, points, sigmas, drawn, jitter
+                state.network, stages, seen, points, sigmas, drawn, jitter
             )
             scores = score(predictions, points, shards[step], config.loss)
             loss = _heatmap_loss(scores.loss, scans, batch, shards[step])
@@ -243,7 +242,8 @@ def _train_epoch(
             if (logits := last.mask_logits) is not None and any(scans.has_mask):
                 masks = [image[1:] for image in images]
                 targets = mask_targets(masks, stages[-1], drawn, last.start)
-                loss = loss + mask_loss(logits, targets).sum() / max(1, scans.count_masks(batch))
+                mask_losses = mask_loss(logits, targets, last.inside)
+                loss = loss + mask_losses.sum() / max(1, scans.count_masks(batch))
             loss.backward()
             epoch.scores.append(scores.detached())
         processes.all_reduce_gradients(state.network.parameters())

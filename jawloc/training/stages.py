@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from jawloc.geometry import Shape
+from jawloc.heatmaps.target import Factors
 
 LEAST_WINDOW = 16
 WindowSize = Annotated[int, Field(ge=LEAST_WINDOW)]
@@ -117,7 +119,7 @@ class NetworkConfig:
         """Return the coarse stage's stride, a long one: it only places the window."""
         if self.coarse_stride != "auto":
             return self.coarse_stride
-        longest = 1 if coarse == 1 else max(coarse, stride)  # without that stage it has no effect
+        longest = 4 if coarse == 1 else max(coarse, stride)  # without that stage it has no effect
         return 4 if longest >= 4 else 2 if longest == 2 else 1
 
     def stages(self) -> tuple[Stage, ...]:
@@ -153,3 +155,18 @@ def to_heatmap_grid(points: Tensor, stride: int) -> Tensor:
 def to_image_grid(points: Tensor, stride: int) -> Tensor:
     """Convert points from heatmap voxels to image voxels."""
     return (points + 0.5) * stride - 0.5
+
+
+def shares_inside(
+    start: Tensor, size_zyx: Sequence[int], stride: int, shape_zyx: Sequence[int]
+) -> Factors:
+    """Return which share of heatmap voxels lies in the image, along z, y and x.
+
+    Each is of shape (batch, object, n). `start` (batch, object, 3) is the image voxel at which
+    `size_zyx` heatmap voxels begin, `shape_zyx` the image's.
+    """
+    z, y, x = (
+        ((whole - first[..., None]) / stride - torch.arange(n, device=start.device)).clamp(0, 1)
+        for first, n, whole in zip(start.unbind(-1), size_zyx, shape_zyx, strict=True)
+    )
+    return z, y, x

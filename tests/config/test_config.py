@@ -188,6 +188,11 @@ WRONG = [
         "num_epochs must be a whole number; received '1e3', which YAML takes for text: write 1000",
     ),
     (
+        "batch_size: '12345678901234567891'",
+        "batch_size must be a whole number; received '12345678901234567891', which YAML takes for "
+        "text: write 12345678901234567891",
+    ),
+    (
         "seed: 99999999999999999999",
         "seed must be at most 4294967295; received 99999999999999999999",
     ),
@@ -367,6 +372,10 @@ def test_every_setting_that_is_no_single_value_has_its_rule_in_words(written):
         (
             "jaw_loc_config:\n  seed: 1\n  network: {stride: 1}\n  seed: 2\n",
             "must be YAML; line 4, column 3: the key seed stands here a second time",
+        ),
+        (
+            "jaw_loc_config: {seed: 1}\njaw_loc_config: {seed: 2}\n",
+            "must be YAML; line 2, column 1: the key jaw_loc_config stands here a second time",
         ),
     ],
 )
@@ -659,6 +668,19 @@ def test_the_stages_of_the_network_are_decided_and_logged_with_the_settings(
     params = config.as_params()
     logged = tuple(params[f"network.{key}"] for key in ("coarse", "stride", "window"))
     assert logged == (coarse, stride, list(window))
+
+
+def test_what_looks_doubled_and_is_not_is_read(written):
+    """Aliases, merged mappings, and another tool's section, which may be as it likes."""
+    text = """
+base: &b {learning_rate: 0.001, seed: 3}
+other: {a: 1, a: 2}
+jaw_loc_config:
+  <<: *b
+  seed: 4
+"""
+    config = load_config(written(text))
+    assert (config.training.learning_rate, config.training.seed) == (0.001, 4)
 
 
 @pytest.mark.parametrize(

@@ -27,29 +27,42 @@ def sure(mask):
     return 20 * (2 * mask - 1)
 
 
+def loss_of(logits, targets):
+    return mask_loss(logits, targets, whole(logits))
+
+
+def test_what_lies_beyond_the_image_has_no_loss():
+    mask = box((1, 1, 1), (3, 4, 2))
+    logits, inside = sure(mask), whole(mask)
+    logits[..., 4] = 20.0  # wrong, where nothing is asked
+    assert float(loss_of(logits, mask)) > 1
+    inside[2][..., 4] = 0
+    assert float(mask_loss(logits, mask, inside)) == pytest.approx(0, abs=1e-5)
+
+
 def test_a_right_mask_has_no_loss_and_a_wrong_one_a_large_one():
     mask = box((1, 1, 1), (3, 4, 2))
-    assert float(mask_loss(sure(mask), mask)) == pytest.approx(0, abs=1e-5)
-    assert float(mask_loss(sure(1 - mask), mask)) > 10
+    assert float(loss_of(sure(mask), mask)) == pytest.approx(0, abs=1e-5)
+    assert float(loss_of(sure(1 - mask), mask)) > 10
 
 
 def test_the_loss_of_a_mask_of_one_half_everywhere_is_known():
     mask = box((0, 0, 0), (0, 5, 4))  # a seventh of the volume
     dice = 2 * 15 / (105 + 30)
-    loss = float(mask_loss(torch.zeros(1, 1, *SHAPE), mask))
+    loss = float(loss_of(torch.zeros(1, 1, *SHAPE), mask))
     assert loss == pytest.approx(math.log(2) + 1 - dice, abs=1e-4)
 
 
 def test_an_empty_mask_asks_for_an_empty_prediction():
     empty = torch.zeros(1, 1, *SHAPE)
-    assert float(mask_loss(sure(empty), empty)) == pytest.approx(0, abs=1e-2)
-    assert float(mask_loss(torch.zeros_like(empty), empty)) > 1
+    assert float(loss_of(sure(empty), empty)) == pytest.approx(0, abs=1e-2)
+    assert float(loss_of(torch.zeros_like(empty), empty)) > 1
 
 
 def test_an_unknown_mask_has_neither_loss_nor_gradient_and_leaves_the_others_theirs():
     logits = torch.randn(2, 1, *SHAPE, requires_grad=True)
     known = box((1, 1, 1), (2, 2, 2))
-    losses = mask_loss(logits, torch.cat([known, torch.full_like(known, math.nan)]))
+    losses = loss_of(logits, torch.cat([known, torch.full_like(known, math.nan)]))
     assert losses[1, 0] == 0 < losses[0, 0]
     losses.sum().backward()
     assert logits.grad[1].abs().max() == 0 < logits.grad[0].abs().max()

@@ -531,15 +531,18 @@ def test_a_file_of_0_1_0_gives_the_sigmas_that_its_stages_were_trained_at(
     assert load_locator(tmp_path / "again.pth").sigma_voxels == (expected,)
 
 
-def test_a_file_without_a_stride_of_the_coarse_stage_has_the_fine_ones_there(tmp_path):
-    """Both stages had the same, until the coarse one got longer heatmap voxels."""
-    config = dataclasses.replace(TWO_STAGES, stride=1, coarse_stride=1)
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_a_file_that_does_not_state_the_coarse_stages_stride_has_that_of_its_weights(
+    tmp_path, stride
+):
+    """It was the fine stage's, and then a longer one."""
+    config = dataclasses.replace(TWO_STAGES, coarse_stride=stride)
     save_locator(make_locator(config), tmp_path / "new.pth")
     content = torch.load(tmp_path / "new.pth", weights_only=True)
     del content["network"]["coarse_stride"]
     torch.save(content, tmp_path / "old.pth")
     loaded = load_locator(tmp_path / "old.pth")
-    assert [stage.stride for stage in loaded.network_config.stages()] == [1, 1]
+    assert [stage.stride for stage in loaded.network_config.stages()] == [stride, 2]
     assert same(loaded.predict(small_image()), make_locator(config).predict(small_image()))
 
 

@@ -611,7 +611,7 @@ def test_one_cycle_has_so_many_steps_whatever_the_number_of_scans(
     assert planned_training(config, scans).num_epochs == epochs
     other = dataclasses.replace(config, learning_rate_schedule="cooldown")
     assert planned_training(other, scans) == other
-    with pytest.raises(ValueError, match="decide_cycle"):
+    with pytest.raises(ValueError, match="for_stages"):
         planned_training(dataclasses.replace(config, cycle_steps="auto"), scans)
 
 

@@ -19,6 +19,7 @@ from jawloc.workflows.cluster import Lost
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+MOST_KILLERS = 2  # tasks that kill their workers alone, after which others are not tried again
 MOST_SUBMITTED = 1000  # tasks that the scheduler knows of at once
 ALONE = "alone"  # part of the key of a task beside which no other of the command is submitted
 POLLING_SECONDS = 0.5
@@ -104,7 +105,7 @@ class Cluster:
         running: dict[Future, int] = {}
         numbers = iter(range(len(items)))
         suspected: deque[int] = deque()  # tried again alone, when all others are done
-        watch = _Watch(self)
+        watch, killers = _Watch(self), 0
 
         def submit(key: tuple[str | int, ...], number: int) -> None:
             future = self.client.submit(perform, name, items[number], key=key, pure=False)
@@ -129,13 +130,16 @@ class Cluster:
                 number = running.pop(future)
                 alone = bool(suspected) and number == suspected[0]
                 future.release()
-                if isinstance(result, Lost) and not alone:
+                if isinstance(result, Lost) and not alone and killers < MOST_KILLERS:
                     # its workers may have been killed by other tasks that they held
                     suspected.append(number)
                     continue
                 if alone:
                     suspected.popleft()
+                    killers += isinstance(result, Lost)
                 yield number, result
+                while suspected and killers >= MOST_KILLERS:
+                    yield suspected.popleft(), result
         finally:
             if running:
                 self._stop(name, [*running])

@@ -119,7 +119,7 @@ def lacks_initial_sigma(keys: Iterable[str], config: Config) -> bool:
     """Return whether a search is of how sigma shrinks, which the settings leave to "auto"."""
     searched = set(keys)
     return (
-        any(TAKES_EFFECT.get(key) is SHRINKING for key in searched)
+        any(TAKES_EFFECT.get(key) in (SHRINKING, BY_RULE) for key in searched)
         and INITIAL_SIGMA not in searched
         and config.has_one_sigma
         and not _sigma_shrinks(config)
