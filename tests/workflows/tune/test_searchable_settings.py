@@ -83,10 +83,10 @@ BESIDE = {
     "network.name": {"network.coarse": 1},
     "cycle_steps": {"learning_rate_schedule": "one-cycle"},
     # the fine stage's sigma is at its end from the start here
-    **dict.fromkeys(
-        (f"curriculum.{name}" for name in ("trigger", "threshold", "shrink_factor", "patience")),
-        {"network.coarse": 1},
-    ),
+    **{
+        f"curriculum.{name}": {"network.coarse": 1}
+        for name in ("trigger", "threshold", "shrink_factor", "patience")
+    },
     # so that an epoch is worse than the last, and only what the cooldown gives is compared
     **dict.fromkeys(
         ("curriculum.stop_patience", "least_steps"),
