@@ -19,6 +19,7 @@ from torch import Tensor
 
 from jawloc.geometry import Shape
 
+SLABS = 8  # at most, in which a scan is looked at by several threads
 Axis = Literal["z", "y", "x"]
 # A batch as one tensor, or as one of each scan: whole volumes need not be copied together.
 Volumes = Tensor | Sequence[Tensor]
@@ -145,12 +146,19 @@ def transform_images(
     offset = (inverse @ middle[..., None] + whole[:, None] / 2) / (source / 2)[:, None] - 1
     theta = torch.cat([back.flip(1, 2), offset.flip(1)], dim=2)
     grid = F.affine_grid(theta, [len(images), 1, *shape], align_corners=False)
-    # scan by scan: a batch of whole volumes would have to be copied together first
+    # scan by scan: a batch of whole volumes would have to be copied together first; in slabs, as
+    # PyTorch shares only the parts of a batch among threads
+    slabs = math.gcd(shape[0], SLABS)
     moved = [
-        F.grid_sample(image[None], at[None], padding_mode=border, align_corners=False)
+        F.grid_sample(
+            image.expand(slabs, *image.shape),
+            at.unflatten(0, (slabs, -1)),
+            padding_mode=border,
+            align_corners=False,
+        )
         for image, at in zip(images, grid, strict=True)
     ]
-    return torch.cat(moved)
+    return torch.stack([of_one.transpose(0, 1).flatten(1, 2) for of_one in moved])
 
 
 def transform_intensities(images: Tensor, augmentation: Augmentation) -> Tensor:

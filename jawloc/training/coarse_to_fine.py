@@ -11,6 +11,7 @@ Prediction, in which each window lies round the point of the stage before, is in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ from jawloc.heatmaps.target import (
     with_stand_ins,
 )
 from jawloc.training.augmentation import (
+    SLABS,
     Augmentation,
     Border,
     Volumes,
@@ -255,13 +257,16 @@ def _stage_input(
     """Return all of the pooled images or, from `start` on, a window of each."""
     shape = images[0].shape[1:]
     if stage.pool > 1:
-        images = [_pool(image[None], stage.pool)[0] for image in images]
+        images = [_pool(image, stage.pool) for image in images]
     seen = _seen(images, stage, augmentation, start, shape)
     return seen if augmentation is None else transform_intensities(seen, augmentation)
 
 
-def _pool(images: Tensor, factor: int) -> Tensor:
-    return F.avg_pool3d(pad_to_multiple(images, factor), factor)
+def _pool(image: Tensor, factor: int) -> Tensor:
+    """Average an image (1, z, y, x), in slabs, as PyTorch shares only a batch among threads."""
+    padded = pad_to_multiple(image[None], factor)[0]
+    slabs = padded.unflatten(1, (math.gcd(padded.shape[1] // factor, SLABS), -1)).transpose(0, 1)
+    return F.avg_pool3d(slabs, factor).transpose(0, 1).flatten(1, 2)
 
 
 def _seen(
