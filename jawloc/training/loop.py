@@ -42,8 +42,8 @@ from jawloc.training.stages import Stage
 from jawloc.training.steps import move_average
 from jawloc.training.unfinished import UnfinishedEpoch
 
-# By the number of stages: after 600 steps the error of two still falls by a fifth (see the log).
-CYCLE_STEPS = {1: 600, 2: 1000}
+# By the number of stages: after 600 steps the error of two still falls (see the log).
+CYCLE_STEPS = {1: 600, 2: 900}
 GRADIENT_NORM = 1.0  # larger gradients are scaled down to it
 
 
@@ -60,7 +60,7 @@ class TrainingConfig:
     learning_rate_schedule: Literal["one-cycle", "cooldown", "constant"] = "one-cycle"
     # The length of `one-cycle` in steps, rounded up to epochs, of which there are at most
     # `num_epochs`; 0: just as many. The fewer scans, the more epochs. `auto`: 600, with two stages
-    # 1000.
+    # 900.
     cycle_steps: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     warmup_epochs: Annotated[int, Field(ge=0)] = 2  # with `cooldown`: in which the rate rises
     # With `cooldown`: the share of the epochs, at their end, in which the rate falls to 0.

@@ -684,7 +684,7 @@ jaw_loc_config:
 
 
 @pytest.mark.parametrize(
-    ("size", "steps"), [([512, 128, 128], 1000), ([128, 64, 64], 1000), ([96, 48, 48], 600)]
+    ("size", "steps"), [([512, 128, 128], 900), ([128, 64, 64], 900), ([96, 48, 48], 600)]
 )
 def test_a_network_of_two_stages_is_trained_for_longer(written, size, steps):
     config = load_config(written({"downsampled_dicom_size": size}))
