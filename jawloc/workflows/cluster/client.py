@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HERE = "127.0.0.1"  # the workers of --workers are reached from no other machine
 CONNECT_SECONDS = 20
+REPLACING_SECONDS = 30  # until a process that was killed has been replaced
 MOST_DEATHS = 3  # of workers of --workers on one scan; another scheduler has its own number
 SHARE_OF_MEMORY = 0.9
 LOCAL_CONFIG = {
@@ -74,7 +75,12 @@ def reach_cluster(options: ClusterOptions) -> Iterator[Cluster]:
                 f"--scheduler: a Dask scheduler must answer at {options.scheduler}; "
                 f"{one_line(error)}"
             ) from error
-        yield Cluster(client, options.device, options.scheduler)
+        try:
+            yield Cluster(client, options.device, options.scheduler)
+        finally:
+            if options.workers is not None:  # Dask forgets a process that begins as the others end
+                with suppress(OSError, TimeoutError, RuntimeError):
+                    client.wait_for_workers(options.workers, timeout=REPLACING_SECONDS)
 
 
 @contextmanager
