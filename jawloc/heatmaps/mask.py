@@ -30,9 +30,9 @@ def mask_loss(logits: Tensor, targets: Tensor, inside: Factors) -> Tensor:
     known = targets.isfinite().flatten(2).all(-1)
     targets, weights = targets.nan_to_num(0.0), outer(inside).expand_as(targets)
     entropy = F.binary_cross_entropy_with_logits(logits, targets, weights, reduction="none")
-    probability, targets = torch.sigmoid(logits) * weights, targets * weights
-    overlap = 2 * (torch.sigmoid(logits) * targets).sum((2, 3, 4)) + SMOOTHING
-    dice = overlap / ((probability + targets).sum((2, 3, 4)) + SMOOTHING)
+    probability = torch.sigmoid(logits)
+    overlap = 2 * (probability * targets * weights).sum((2, 3, 4)) + SMOOTHING
+    dice = overlap / (((probability + targets) * weights).sum((2, 3, 4)) + SMOOTHING)
     mean = entropy.sum((2, 3, 4)) / weights.sum((2, 3, 4))
     return torch.where(known, mean + 1 - dice, 0.0)
 

@@ -194,7 +194,7 @@ def summary_metrics(summary: Mapping[str, Any]) -> dict[str, float]:
     }
     shares = summary.get("mask_share", {})
     if len(shares) == 1:  # the name of an only object may be any text
-        shares = dict(zip([""], shares.values(), strict=True))
+        shares = {"": next(iter(shares.values()))}
     return flatten({**numbers, **errors, "mask_share": shares})
 
 

@@ -130,7 +130,7 @@ class Cluster:
                 number = running.pop(future)
                 alone = bool(suspected) and number == suspected[0]
                 future.release()
-                if isinstance(result, Lost) and not alone and killers < MOST_KILLERS:
+                if isinstance(result, Lost) and not alone:
                     # its workers may have been killed by other tasks that they held
                     suspected.append(number)
                     continue
@@ -139,7 +139,7 @@ class Cluster:
                     killers += isinstance(result, Lost)
                 yield number, result
                 while suspected and killers >= MOST_KILLERS:
-                    yield suspected.popleft(), result
+                    yield suspected.popleft(), Lost(NOT_TRIED)
         finally:
             if running:
                 self._stop(name, [*running])
@@ -152,7 +152,7 @@ class Cluster:
             outcome = future.result()
         except KilledWorker as error:
             deaths = error.allowed_failures + 1
-            return Lost(f"{deaths} workers were killed while they worked on it alone; {NOT_ENOUGH}")
+            return Lost(f"{deaths} workers were killed while they worked on it; {NOT_ENOUGH}")
         except CancelledError as error:
             self._lost_scheduler(error)
         except OSError as error:
@@ -197,6 +197,10 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 NOT_ENOUGH = "is there enough memory for it?"
+NOT_TRIED = (
+    f"its workers were killed, by it or by another task that they held; {MOST_KILLERS} others "
+    f"killed theirs alone, so it was not tried again"
+)
 STOPPING = (
     f"\nstopping: what the workers are in the middle of ends first (at most "
     f"{STOPPING_SECONDS:.0f} s); once more stops at once\n"

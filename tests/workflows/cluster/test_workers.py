@@ -142,7 +142,12 @@ def test_a_task_that_kills_its_workers_is_named_and_the_others_go_on(address, tm
     assert found == {n: 2 * n for n in (0, 1, 2, 4, 5, 6, 7)}
 
 
-def test_a_task_whose_worker_another_killed_is_tried_again_alone():
+@pytest.mark.parametrize(
+    ("killers", "order", "not_tried"),
+    [({2}, [0, 3, 1, 2], []), ({0, 1, 2, 3}, [0, 1, 2, 3], [2, 3])],
+    ids=["one", "all"],
+)
+def test_a_task_whose_worker_another_killed_is_tried_again_alone(killers, order, not_tried):
     """A worker may hold several tasks; when it dies, Dask suspects all of them."""
     from distributed import Future, KilledWorker
 
@@ -162,7 +167,7 @@ def test_a_task_whose_worker_another_killed_is_tried_again_alone():
 
         def result(self):
             under_way.remove(self.number)
-            if self.number == 2 or (self.number == 1 and not self.alone):
+            if self.number in killers or (self.number == 1 and not self.alone):
                 raise KilledWorker(self.number, None, 1)
             return Outcome("done", 10 * self.number)
 
@@ -175,10 +180,15 @@ def test_a_task_whose_worker_another_killed_is_tried_again_alone():
         def submit(self, _perform, _name, item, *, key, pure):
             return Suspecting(item, len(key) > 2)
 
-    found = list(Cluster(Client(), "cpu")._results("work", range(4), lambda: None))
-    assert [n for n, _ in found] == [0, 3, 1, 2]
-    assert [result for _, result in found[:3]] == [0, 30, 10]
-    assert found[3][1].reason.startswith("2 workers were killed while they worked on it")
+    found = dict(Cluster(Client(), "cpu")._results("work", range(4), lambda: None))
+    assert list(found) == order
+    for number, result in found.items():
+        if number in not_tried:
+            assert result.reason.endswith("so it was not tried again")
+        elif number in killers:
+            assert result.reason.startswith("2 workers were killed while they worked on it")
+        else:
+            assert result == 10 * number
 
 
 def test_workers_of_one_machine_have_bounded_memory_and_are_reached_from_no_other(watched):
