@@ -11,13 +11,11 @@ Prediction, in which each window lies round the point of the stage before, is in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jawloc.geometry import Shape
@@ -27,19 +25,12 @@ from jawloc.heatmaps.mask import mask_centroids, mask_volumes
 from jawloc.heatmaps.target import (
     Factors,
     gaussian_factors,
-    outer,
     rendered_spread,
     with_stand_ins,
 )
-from jawloc.training.augmentation import (
-    SLABS,
-    Augmentation,
-    Border,
-    Volumes,
-    transform_images,
-    transform_intensities,
-)
-from jawloc.training.network import CoarseToFine, UNet, pad_to_multiple
+from jawloc.training.augmentation import Augmentation, Volumes
+from jawloc.training.network import CoarseToFine, UNet
+from jawloc.training.stage_input import stage_input
 from jawloc.training.stages import (
     Stage,
     heatmap_shape,
@@ -148,6 +139,7 @@ def forward_training_batch(
     sigmas_voxels: Sequence[float],
     augmentation: Augmentation | None,
     jitter: Tensor | None,
+    pooled: Volumes | None = None,
 ) -> list[StagePrediction]:
     """Run every stage on an augmented batch; the fine stage's window lies near the true points.
 
@@ -159,13 +151,17 @@ def forward_training_batch(
     sigmas_voxels : of each stage's target heatmaps, in image voxels
     jitter : tensor, shape (batch, object, 3), from -1 to 1, or None without a fine stage
         Where in the window a point lies.
+    pooled : the images as the first stage averages them, if they are known already
     """
     predictions, points = [], with_stand_ins(points)
     for number, (stage, sigma) in enumerate(zip(stages, sigmas_voxels, strict=True)):
         near = None
         if stage.window is not None and jitter is not None:
             near = points + jitter.to(points) * JITTER * points.new_tensor(stage.window)
-        predictions.append(forward_stage(network, number, stage, images, sigma, near, augmentation))
+        first = pooled if number == 0 else None
+        predictions.append(
+            forward_stage(network, number, stage, images, sigma, near, augmentation, first)
+        )
     return predictions
 
 
@@ -177,6 +173,7 @@ def forward_stage(
     sigma_voxels: float,
     near: Tensor | None,
     augmentation: Augmentation | None,
+    pooled: Volumes | None = None,
 ) -> StagePrediction:
     """Run one stage of a network on a batch of images.
 
@@ -186,12 +183,13 @@ def forward_stage(
     number : of the stage, from 0
     near : tensor, shape (batch, object, 3), image voxels: the centres of a fine stage's windows
     augmentation : applied to the images first
+    pooled : the images as the stage averages them, if they are known already
     """
     shape = tuple(images[0].shape[1:])
     part = network.parts[number] if isinstance(network, CoarseToFine) else network
     mask_logits, mask_share = None, part.mask_share if isinstance(part, UNet) else None
     if near is None or stage.window is None:
-        logits = _forward(part, _stage_input(images, stage, augmentation))
+        logits = _forward(part, stage_input(images, stage, augmentation, pooled=pooled))
         if mask_share is not None:
             logits, mask_logits = logits.split(len(mask_share), dim=1)
         start = logits.new_zeros(*logits.shape[:2], 3)
@@ -199,7 +197,7 @@ def forward_stage(
         start = window_start(near, stage.window, stage.heatmap_stride, shape)
         # every object has a window of its own, and in it its own channel
         objects = range(near.shape[1])
-        inputs = [_stage_input(images, stage, augmentation, start[:, k]) for k in objects]
+        inputs = [stage_input(images, stage, augmentation, start[:, k]) for k in objects]
         every = _forward(part, torch.cat(inputs)).unflatten(0, (len(objects), -1))
         logits = torch.stack([every[k, :, k] for k in objects], dim=1)
         if mask_share is not None:
@@ -207,29 +205,6 @@ def forward_stage(
     return StagePrediction(
         logits, start, stage.heatmap_stride, sigma_voxels, shape, mask_logits, mask_share
     )
-
-
-def mask_targets(
-    masks: Volumes, stage: Stage, augmentation: Augmentation | None, start: Tensor
-) -> Tensor:
-    """Return the share of each heatmap voxel that each scan's masks (object, z, y, x) take up.
-
-    `start` (batch, object, 3) is where the heatmaps begin. What lies beyond the image's border, in
-    part of a heatmap voxel or all of it, has no mask and doesn't count.
-    """
-    stride, shape = stage.heatmap_stride, masks[0].shape[1:]
-    shown = torch.cat(
-        [
-            _seen([mask[k : k + 1] for mask in masks], stage, augmentation, at, border="zeros")
-            for k, at in enumerate(start.unbind(1))
-        ],
-        dim=1,
-    )
-    shown = shown * outer(shares_inside(start, shown.shape[2:], 1, shape))
-    z, y, x = ((-n) % stride for n in shown.shape[2:])
-    shares = F.avg_pool3d(F.pad(shown, (0, x, 0, y, 0, z)), stride)
-    inside = outer(shares_inside(start, shares.shape[2:], stride, shape))
-    return torch.where(inside > 0, shares / inside, shares)
 
 
 def _forward(network: nn.Module, inputs: Tensor) -> Tensor:
@@ -246,55 +221,3 @@ def window_start(points: Tensor, window: Shape, stride: int, shape_zyx: Sequence
     last = torch.ceil((points.new_tensor(list(shape_zyx)) - size) / stride).clamp_min(0)
     wanted = torch.round((points + 0.5 - size / 2) / stride)
     return torch.minimum(wanted.clamp_min(0), last) * stride
-
-
-def _stage_input(
-    images: Volumes,
-    stage: Stage,
-    augmentation: Augmentation | None,
-    start: Tensor | None = None,
-) -> Tensor:
-    """Return all of the pooled images or, from `start` on, a window of each."""
-    shape = images[0].shape[1:]
-    if stage.pool > 1:
-        images = [_pool(image, stage.pool) for image in images]
-    seen = _seen(images, stage, augmentation, start, shape)
-    return seen if augmentation is None else transform_intensities(seen, augmentation)
-
-
-def _pool(image: Tensor, factor: int) -> Tensor:
-    """Average an image (1, z, y, x), in slabs, as PyTorch shares only a batch among threads."""
-    padded = pad_to_multiple(image[None], factor)[0]
-    slabs = padded.unflatten(1, (math.gcd(padded.shape[1] // factor, SLABS), -1)).transpose(0, 1)
-    return F.avg_pool3d(slabs, factor).transpose(0, 1).flatten(1, 2)
-
-
-def _seen(
-    pooled: Volumes,
-    stage: Stage,
-    augmentation: Augmentation | None,
-    start: Tensor | None,
-    shape_zyx: Sequence[int] | None = None,
-    border: Border = "border",
-) -> Tensor:
-    """Return what a stage sees of pooled images, moved, and cut to its window if it has one.
-
-    `shape_zyx` is that of the image before pooling, where this padded it.
-    """
-    if augmentation is not None:
-        at = (stage.pool, start, stage.window)
-        return transform_images(pooled, augmentation, shape_zyx, *at, border=border)
-    if start is not None and stage.window is not None:
-        return _crop(pooled, start, stage.window)
-    return pooled if isinstance(pooled, Tensor) else torch.stack(list(pooled))
-
-
-def _crop(images: Volumes, start: Tensor, window: Shape) -> Tensor:
-    """Return the window of each image; beyond the border its last voxels are repeated."""
-    crops = []
-    for image, first in zip(images, start.long(), strict=True):
-        for axis, (size, whole) in enumerate(zip(window, image.shape[1:], strict=True)):
-            index = first[axis] + torch.arange(size, device=image.device)
-            image = image.index_select(axis + 1, index.clamp(0, whole - 1))
-        crops.append(image)
-    return torch.stack(crops)

@@ -21,6 +21,7 @@ from jawloc.scans.cores import usable_cores
 from jawloc.scans.labels import Objects, voxels_by_object
 from jawloc.scans.progress import Progress
 from jawloc.training.intensity import IntensityConfig, normalise
+from jawloc.training.stage_input import pool_volume
 
 ReadImage = Callable[[int], Tensor]  # number of a scan -> its image
 READERS = 2  # threads that read scans from the cache
@@ -43,6 +44,7 @@ class ScanTensors:
     rows: tuple[int, ...] | None = None  # of each scan in the images, if others share these
     has_mask: tuple[bool, ...] = ()  # of each scan; empty: the images have no channels of masks
     weights: Tensor | None = None  # (scan, object), of each position in the loss; None: 1 each
+    pooled: Tensor | None = None  # (row, 1, z, y, x), images averaged for the coarse stage
 
     @property
     def shape_zyx(self) -> Shape:
@@ -73,6 +75,19 @@ class ScanTensors:
                         yield [future.result() for future in ahead.popleft()]
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def pooled_by(self, factor: int) -> ScanTensors:
+        """Return the scans with their images averaged once for all, if they are in memory."""
+        if factor == 1 or not isinstance(self.images, Tensor):
+            return self
+        images = [pool_volume(image[:1], factor) for image in self.images]
+        return replace(self, pooled=torch.stack(images))
+
+    def pooled_batch(self, batch: Tensor) -> list[Tensor] | None:
+        """Return the averaged images of a batch of scan numbers, if they are known."""
+        if self.pooled is None:
+            return None
+        return [self.pooled[self._rows[i]] for i in batch.tolist()]
 
     def count_masks(self, batch: Tensor) -> int:
         """Return how many masks of objects a batch of scan numbers has."""
@@ -105,7 +120,7 @@ class ScanTensors:
         images = torch.empty(len(self.ids), *one.shape, device=device)
         for moved, row in zip(images, self._rows, strict=True):
             moved.copy_(self.images[row])
-        return replace(self, images=images, rows=None)
+        return replace(self, images=images, rows=None, pooled=None)
 
 
 def load_scans(

@@ -23,7 +23,7 @@ from jawloc.training.augmentation import (
     draw_augmentation,
     transform_points,
 )
-from jawloc.training.coarse_to_fine import forward_training_batch, mask_targets
+from jawloc.training.coarse_to_fine import forward_training_batch
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.finite_check import FiniteCheck
@@ -38,6 +38,7 @@ from jawloc.training.scoring import (
     score,
     validate,
 )
+from jawloc.training.stage_input import mask_targets
 from jawloc.training.stages import Stage
 from jawloc.training.steps import move_average
 from jawloc.training.unfinished import UnfinishedEpoch
@@ -165,6 +166,7 @@ def fit(
     gradient that is not finite, with the epoch and the scans of the batch.
     """
     steps = math.ceil(len(train.ids) / config.batch_size)
+    train = train.pooled_by(stages[0].pool)
     while not is_finished(state, config, steps) and not should_stop():
         started = time.perf_counter()
         sigmas = tuple(stage.sigma_voxels for stage in state.curricula)
@@ -232,9 +234,9 @@ def _train_epoch(
         loss = torch.zeros(())
         if len(images):  # the last batch may leave a process without scans
             images, points = [image.to(device) for image in images], points.to(device)
-            seen = [image[:1] for image in images]
+            seen, pooled = [image[:1] for image in images], scans.pooled_batch(shards[step])
             predictions = forward_training_batch(
-                state.network, stages, seen, points, sigmas, drawn, jitter
+                state.network, stages, seen, points, sigmas, drawn, jitter, pooled
             )
             scores = score(predictions, points, shards[step], config.loss)
             loss = _heatmap_loss(scores.loss, scans, batch, shards[step])

@@ -21,11 +21,11 @@ from jawloc.training.augmentation import (
 from jawloc.training.coarse_to_fine import (
     StagePrediction,
     forward_training_batch,
-    mask_targets,
     window_start,
 )
 from jawloc.training.dataset import ScanTensors
 from jawloc.training.network import CoarseToFine, build_network
+from jawloc.training.stage_input import mask_targets, pool_volume
 from jawloc.training.stages import NetworkConfig, Stage
 from tests.training.blobs import CURRICULUM, MOVED, fit, fresh_state, training_config, validate
 
@@ -234,6 +234,29 @@ def test_training_sees_object_and_point_at_one_place(moved, number):
     assert not torch.equal(predictions[1].start[0], predictions[1].start[1])
     atol = 0.2 * predictions[number].stride  # without half voxels it would be off by half a stride
     torch.testing.assert_close(predictions[number].decode().points, points, atol=atol, rtol=0)
+
+
+def test_images_that_were_averaged_before_are_seen_as_those_that_were_not():
+    torch.manual_seed(0)
+    images, points = torch.rand(2, 1, *SHAPE), torch.tensor([[POINTS[0]], [POINTS[3]]])
+    drawn = draw_augmentation(
+        AugmentationConfig(), points, SHAPE, torch.ones(2, 3), torch.Generator().manual_seed(1)
+    )
+    logits = [
+        forward_training_batch(
+            spots(), STAGES, images, points, (8.0, 2.0), drawn, torch.zeros(2, 1, 3), pooled
+        )
+        for pooled in (None, [pool_volume(image, COARSE.pool) for image in images])
+    ]
+    for anew, before in zip(*logits, strict=True):
+        assert torch.equal(anew.logits, before.logits)
+    # that they were used: others give another coarse heatmap, and the same window of full detail
+    other = forward_training_batch(
+        spots(), STAGES, images, points, (8.0, 2.0), drawn, torch.zeros(2, 1, 3),
+        torch.rand(2, 1, 18, 11, 10),
+    )  # fmt: skip
+    assert not torch.equal(other[0].logits, logits[0][0].logits)
+    assert torch.equal(other[1].logits, logits[0][1].logits)
 
 
 def test_jitter_moves_the_window_but_keeps_the_point_inside():

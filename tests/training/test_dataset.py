@@ -15,6 +15,7 @@ from jawloc.geometry import Grid
 from jawloc.scans.cache import Example
 from jawloc.training.dataset import load_scans
 from jawloc.training.intensity import IntensityConfig, normalise
+from jawloc.training.stage_input import pool_volume
 
 PERCENTILE = IntensityConfig(rule="percentile", low=1.0, high=99.5)
 RAW = IntensityConfig(rule="raw")
@@ -109,6 +110,19 @@ def test_parts_of_the_scans_are_theirs_and_take_no_memory_of_their_own(budget_gb
                 scans.images.untyped_storage().data_ptr()
             )
             assert scans.images.nbytes == 15 * 5280
+
+
+def test_images_in_memory_are_averaged_once_for_the_coarse_stage():
+    scans = load_scans(FIFTEEN, PERCENTILE, 1.0).select(["7", "2", "11"])
+    batch = torch.tensor([2, 0])
+    (images,) = scans.batches([batch])
+    pooled = scans.pooled_by(2).pooled_batch(batch)
+    assert [one.shape for one in pooled] == [(1, 6, 6, 5)] * 2
+    for one, image in zip(pooled, images, strict=True):
+        assert torch.equal(one, pool_volume(image, 2))
+    assert scans.pooled_by(1).pooled_batch(batch) is None  # one stage sees the scans as they are
+    read_when_needed = load_scans(FIFTEEN, PERCENTILE, 0.0).pooled_by(2)
+    assert read_when_needed.pooled_batch(batch) is None
 
 
 def test_reading_stays_a_few_batches_ahead():

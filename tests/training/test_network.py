@@ -12,7 +12,7 @@ from monai.networks.nets import AttentionUnet
 
 from jawloc.errors import InputError
 from jawloc.training.device import choose_device
-from jawloc.training.network import build_network
+from jawloc.training.network import InstanceNorm, build_network
 from jawloc.training.stages import NetworkConfig, heatmap_shape, to_heatmap_grid, to_image_grid
 
 SMALL_UNETS = {
@@ -199,6 +199,28 @@ def test_a_network_whose_features_are_added_has_fewer_weights_and_the_same_heatm
     # every level reaches the heatmap
     added(image).square().sum().backward()
     assert all(p.grad.abs().max() > 0 for p in added.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("size", [(6, 5, 4), (1, 1, 2)])
+def test_the_norm_of_channels_last_is_pytorchs(size):
+    """Batch norm of each volume is used for it; that's to be instance norm, gradients included."""
+    torch.manual_seed(0)
+    ours, theirs = InstanceNorm(3, affine=True), torch.nn.InstanceNorm3d(3, affine=True)
+    with torch.no_grad():
+        ours.weight.uniform_(0.5, 2)
+        ours.bias.uniform_(-1, 1)
+    theirs.load_state_dict(ours.state_dict())
+    features = torch.randn(4, 3, *size) * torch.tensor([1.0, 5.0, 0.2, 30.0]).view(4, 1, 1, 1, 1)
+    wanted = torch.randn_like(features)
+    results = []
+    for norm, kept in ((ours, torch.channels_last_3d), (theirs, torch.contiguous_format)):
+        given = features.contiguous(memory_format=kept).requires_grad_()
+        normalised = norm(given)
+        (normalised * wanted).sum().backward()
+        results.append((normalised, given.grad, norm.weight.grad, norm.bias.grad))
+        assert normalised.is_contiguous(memory_format=kept)
+    for own, other in zip(*results, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
 
 
 def test_mask_supervision_adds_a_channel_an_object():
