@@ -102,8 +102,8 @@ class Locator:
         The mean logit of the presence classifiers is one more out-of-distribution score.
         """
         device = next(self.networks[0].parameters()).device
-        values = torch.from_numpy(normalise(image, self.intensity))[None, None].to(device)
-        images, copies = values, [AugmentedCopy(image.shape)]
+        values = torch.from_numpy(normalise(image, self.intensity))[None].to(device)
+        images, copies = [values], [AugmentedCopy(image.shape)]
         if self.test_time_augmentation:
             images, copies = augmented_copies(values, self.flipped_axes)
         stages, parts = self.network_config.stages(), []
@@ -115,9 +115,9 @@ class Locator:
         scores = ensemble_ood_scores(parts, image.shape)
         if self.presence_classifiers:
             if self.intensity != INTENSITY:
-                values = torch.from_numpy(normalise(image, INTENSITY))[None, None].to(device)
+                values = torch.from_numpy(normalise(image, INTENSITY))[None].to(device)
             logits = [
-                presence_logits(classifier, values[0, 0], found.points, self.flipped_axes)
+                presence_logits(classifier, values[0], found.points, self.flipped_axes)
                 for classifier in self.presence_classifiers
             ]
             present = np.mean(logits, axis=0).tolist()

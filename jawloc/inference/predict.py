@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from jawloc.geometry import Shape
 from jawloc.inference.out_of_distribution import ImageFeatures, OodScores
+from jawloc.training.augmentation import Volumes
 from jawloc.training.coarse_to_fine import StagePrediction, forward_stage
 from jawloc.training.stages import Stage
 
 
 def predict_stages(
-    network: nn.Module, stages: Sequence[Stage], images: Tensor, sigmas_voxels: Sequence[float]
+    network: nn.Module, stages: Sequence[Stage], images: Volumes, sigmas_voxels: Sequence[float]
 ) -> list[StagePrediction]:
-    """Run a network's stages on images (batch, 1, z, y, x), in order.
+    """Run a network's stages on images, a tensor (1, z, y, x) each or one of all, in order.
 
     A stage with a window places it where the stage before finds the object; the last stage gives
     the position. The sigmas are of each stage's heatmaps, in image voxels.

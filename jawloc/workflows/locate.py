@@ -7,6 +7,7 @@ written, a thread reads the next scan.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,6 +72,7 @@ def locate_scans(
     table, padded = dict(table), False
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
+        _old_objects_kept(),
         open_cluster(cluster) as opened,
         _locked_folder(request, scans, several=cluster is not None),
         with_resume_hint(request.folder, count, len(scans)),
@@ -126,6 +128,19 @@ def locate_task(request: LocateRequest, item: ToDo) -> list[Row]:
     """Locate the objects in one scan, on a worker."""
     scan, key = item
     return locate_one(request, scan, key, lambda: read_downsampled(request, scan))
+
+
+@contextmanager
+def _old_objects_kept() -> Iterator[None]:
+    """Don't search for garbage among what exists already, all that was imported, at each picture.
+
+    A picture makes so many objects that Python looks through all of them: 0.07 s a scan.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

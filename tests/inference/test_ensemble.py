@@ -13,8 +13,8 @@ SHAPE: Shape = (12, 10, 8)
 
 
 def marked(point):
-    image = torch.zeros(1, 1, *SHAPE)
-    image[0, 0, *point] = 1
+    image = torch.zeros(1, *SHAPE)
+    image[0, *point] = 1
     return image
 
 
@@ -29,10 +29,10 @@ def test_points_of_every_copy_come_back_to_the_image(flipped):
 
 
 def test_a_shifted_copy_repeats_the_first_voxels():
-    image = torch.arange(12.0 * 10 * 8).view(1, 1, *SHAPE)
-    shifted = augmented_copies(image, ())[0][1, 0]
-    assert torch.equal(shifted[0, 0, :2], image[0, 0, 0, 0, [0, 0]])
-    assert torch.equal(shifted[:, 0, 0], image[0, 0, [0, *range(11)], 0, 0])
+    image = torch.arange(12.0 * 10 * 8).view(1, *SHAPE)
+    _, (shifted,) = augmented_copies(image, ())[0]
+    earlier = [torch.tensor([0, *range(size - 1)]) for size in SHAPE]
+    assert torch.equal(shifted, image[0][torch.meshgrid(*earlier, indexing="ij")])
 
 
 def predicted_at(points, sigma=1.5):
@@ -45,7 +45,7 @@ def predicted_at(points, sigma=1.5):
 
 
 def test_copies_that_agree_leave_the_spread_alone_and_others_widen_it():
-    _, copies = augmented_copies(torch.zeros(1, 1, *SHAPE), ("y", "x"))
+    _, copies = augmented_copies(torch.zeros(1, *SHAPE), ("y", "x"))
     same = combine_copies([predicted_at([(6, 5, 4), (7, 6, 5), (6, 4, 3)])], copies, SHAPE)
     torch.testing.assert_close(torch.tensor(same.points), torch.tensor([[6.0, 5, 4]]).double())
     other = combine_copies([predicted_at([(6, 5, 4), (7, 6, 5), (9, 4, 3)])], copies, SHAPE)
