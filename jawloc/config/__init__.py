@@ -51,12 +51,17 @@ class Config(Sections):
     Attributes
     ----------
     base : the config's folder; outputs, tracking store and cache lie in it
-    requested : the settings as files and `--set` gave them, by their dotted keys. A change starts
+    layers : the settings as files and `--set` gave them, one laid over the other. A change starts
         from these, so that what depends on other settings is decided anew.
     """
 
     base: Path
-    requested: Mapping[str, Any] = field(repr=False, compare=False)
+    layers: Sequence[Layer] = field(repr=False, compare=False)
+
+    @property
+    def requested(self) -> Mapping[str, Any]:
+        """Return the settings that were given, by their dotted keys."""
+        return dict(pair for layer in self.layers for pair in layer.settings.items())
 
     @property
     def has_one_sigma(self) -> bool:
@@ -120,8 +125,7 @@ def change_config(config: Config, values: Mapping[str, Any], *, source: str) -> 
 
     Settings left to "auto" or to a recipe are decided anew.
     """
-    requested = Layer("the settings", dict(config.requested))
-    return _check([requested, layer_of(source, values, config.base)], config.base)
+    return _check([*config.layers, layer_of(source, values, config.base)], config.base)
 
 
 def _left_out(config: Config, key: str) -> Any:
@@ -148,14 +152,14 @@ def _check(layers: Sequence[Layer], base: Path) -> Config:
         key, mistake = describe_mistake(error, settings)
         raise InputError(f"{source_of([key], layers)}: {key} {mistake}") from None
     if sections.cache.downsampled_dicom_size == "auto":  # what depends on it is decided with it
-        return Config(**vars(sections), base=base, requested=requested)
+        return Config(**vars(sections), base=base, layers=layers)
     network = sections.network.for_grid(sections.cache.shape_zyx)
     decided = {
         "network": network,
         "curriculum": decide_sigmas(sections.curriculum, network),
         "training": sections.training.for_stages(len(network.stages())),
     }
-    config = Config(**vars(sections) | decided, base=base, requested=requested)
+    config = Config(**vars(sections) | decided, base=base, layers=layers)
     for keys, sentence in combined_mistakes(config):
         raise InputError(f"{source_of(keys, layers)}: {sentence}")
     return config

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from jawloc.config import load_config
+from jawloc.errors import InputError
 from jawloc.scans.cache import build_cache
 from jawloc.training.splits import SPECIMEN_PATTERN
 from jawloc.workflows.prepare_data import decide_size, find_scans, tell_few_scans
@@ -21,6 +24,16 @@ def test_auto_is_the_default_size_no_longer_than_any_scan(lab, capsys):
     assert decided == by_hand
     assert decided.as_params() == by_hand.as_params()
     assert decide_size(decided) is decided
+
+
+def test_a_mistake_that_shows_once_the_size_is_decided_names_where_it_stands(lab):
+    intensity = {"low": 60, "high": 40}
+    path = write_config(lab, downsampled_dicom_size="auto", intensity=intensity)
+    with pytest.raises(InputError, match=r"^userconf\.yml: intensity\.low must be below"):
+        decide_size(load_config(path))
+    typed = load_config(path, overrides=["intensity.low=45"])
+    with pytest.raises(InputError, match=r"^--set: intensity\.low must be below"):
+        decide_size(typed)
 
 
 def test_auto_finds_the_cache_of_the_size_it_stands_for(lab, jawloc):
