@@ -112,6 +112,8 @@ def open_pair(
     """Open an image and its label; InputError if one is unreadable or their shapes differ."""
     image = open_scan(image_path, series=series)
     label = open_scan(label_path, series=series, is_label=True)
+    if label.points and label.read_mask is None:
+        raise InputError(f"{label_path.name}: a label must have a mask; it has points instead")
     if image.grid.shape_zyx != label.grid.shape_zyx:
         raise InputError(
             f"{label_path.name}: a label must have its image's shape (z, y, x), "

@@ -83,11 +83,11 @@ class ScanTensors:
         images = [pool_volume(image[:1], factor) for image in self.images]
         return replace(self, pooled=torch.stack(images))
 
-    def pooled_batch(self, batch: Tensor) -> list[Tensor] | None:
-        """Return the averaged images of a batch of scan numbers, if they are known."""
+    def pooled_batch(self, batch: Tensor, device: torch.device) -> list[Tensor] | None:
+        """Return the averaged images of a batch of scan numbers on a device, if they are known."""
         if self.pooled is None:
             return None
-        return [self.pooled[self._rows[i]] for i in batch.tolist()]
+        return [self.pooled[self._rows[i]].to(device) for i in batch.tolist()]
 
     def count_masks(self, batch: Tensor) -> int:
         """Return how many masks of objects a batch of scan numbers has."""

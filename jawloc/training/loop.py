@@ -234,7 +234,7 @@ def _train_epoch(
         loss = torch.zeros(())
         if len(images):  # the last batch may leave a process without scans
             images, points = [image.to(device) for image in images], points.to(device)
-            seen, pooled = [image[:1] for image in images], scans.pooled_batch(shards[step])
+            seen, pooled = [image[:1] for image in images], scans.pooled_batch(shards[step], device)
             predictions = forward_training_batch(
                 state.network, stages, seen, points, sigmas, drawn, jitter, pooled
             )

@@ -6,7 +6,7 @@ The steps of `jawloc evaluate` from top to bottom; a scan that fails is named in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.locator import Locator, load_locator
 from jawloc.inference.model_evaluation import ModelEvaluation
 from jawloc.inference.models import ModelOptions, file_digest, load_model
+from jawloc.inference.quantities import counted
 from jawloc.reporting.evaluation_pictures import write_pictures
 from jawloc.reporting.evaluation_report import (
     HTML_FILE,
@@ -246,6 +247,10 @@ def compare_with_champion(
     return _compare_fairly(before, evaluation, theirs)
 
 
+def _was_or_were(several: Collection[Path]) -> str:
+    return "was" if len(several) == 1 else "were"
+
+
 def _compare_fairly(
     before: str, evaluation: ModelEvaluation, theirs: Sequence[ScanEvaluation]
 ) -> Decision:
@@ -259,8 +264,13 @@ def _compare_fairly(
     if comparison.challenger_wins:
         reason += ", so it becomes the champion"
     left_out = {scan.path for scan in evaluation.evaluated} - {scan.path for scan in fair}
-    if left_out:
-        reason += f"; {len(left_out)} scans that one of the two had learned from were left out"
+    failed = left_out - {scan.path for scan in theirs}
+    for scans, why in (
+        (left_out - failed, "that one of the two had learned from"),
+        (failed, "on which the champion could not be evaluated"),
+    ):
+        if scans:
+            reason += f"; {counted(len(scans), 'scan')} {why} {_was_or_were(scans)} left out"
     if any(scan.use == "unknown" for scan in theirs):
         reason += (
             "; which scans the champion learned from is unknown: if it learned from some of "

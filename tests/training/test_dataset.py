@@ -112,17 +112,24 @@ def test_parts_of_the_scans_are_theirs_and_take_no_memory_of_their_own(budget_gb
             assert scans.images.nbytes == 15 * 5280
 
 
+CPU = torch.device("cpu")
+
+
 def test_images_in_memory_are_averaged_once_for_the_coarse_stage():
     scans = load_scans(FIFTEEN, PERCENTILE, 1.0).select(["7", "2", "11"])
     batch = torch.tensor([2, 0])
     (images,) = scans.batches([batch])
-    pooled = scans.pooled_by(2).pooled_batch(batch)
+    pooled = scans.pooled_by(2).pooled_batch(batch, CPU)
     assert [one.shape for one in pooled] == [(1, 6, 6, 5)] * 2
     for one, image in zip(pooled, images, strict=True):
         assert torch.equal(one, pool_volume(image, 2))
-    assert scans.pooled_by(1).pooled_batch(batch) is None  # one stage sees the scans as they are
+    meta = torch.device("meta")  # as a GPU that has no room for the scans
+    assert {one.device for one in scans.pooled_by(2).pooled_batch(batch, meta)} == {meta}
+    assert (
+        scans.pooled_by(1).pooled_batch(batch, CPU) is None
+    )  # one stage sees the scans as they are
     read_when_needed = load_scans(FIFTEEN, PERCENTILE, 0.0).pooled_by(2)
-    assert read_when_needed.pooled_batch(batch) is None
+    assert read_when_needed.pooled_batch(batch, CPU) is None
 
 
 def test_reading_stays_a_few_batches_ahead():

@@ -203,7 +203,7 @@ def test_a_network_whose_features_are_added_has_fewer_weights_and_the_same_heatm
 
 @pytest.mark.parametrize("size", [(6, 5, 4), (1, 1, 2)])
 def test_the_norm_of_channels_last_is_pytorchs(size):
-    """Batch norm of each volume is used for it; that's to be instance norm, gradients included."""
+    """Gradients included."""
     torch.manual_seed(0)
     ours, theirs = InstanceNorm(3, affine=True), torch.nn.InstanceNorm3d(3, affine=True)
     with torch.no_grad():
@@ -221,6 +221,15 @@ def test_the_norm_of_channels_last_is_pytorchs(size):
         assert normalised.is_contiguous(memory_format=kept)
     for own, other in zip(*results, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_norm_is_exact_where_a_scan_is_mostly_of_one_grey_value():
+    """Regression: PyTorch's batch norm, used for it, was off by a hundredth, in large ones by 1."""
+    features = torch.full((1, 4, 128, 32, 32), 0.3)
+    features[:, :, :40] += torch.randn(1, 4, 40, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact = torch.nn.InstanceNorm3d(4).double()(features.double()).float()
+    kept = features.contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(InstanceNorm(4, affine=True)(kept), exact, rtol=1e-5, atol=2e-5)
 
 
 def test_mask_supervision_adds_a_channel_an_object():

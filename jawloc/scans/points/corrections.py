@@ -107,7 +107,7 @@ def read_corrections(
     if not files:
         return Corrections()
     unused: Counter[str] = Counter()
-    by_scan: dict[Path, list[Correction]] = {}
+    by_scan: dict[Path, tuple[Path, list[Correction]]] = {}  # by the real path: links are one scan
     for path, review, source in _last_decisions(files):
         reason = _why_unused(review, objects, accepted_weight)
         if reason:
@@ -115,7 +115,8 @@ def read_corrections(
             continue
         assert review.object is not None and review.position_voxels_zyx is not None
         weight = CORRECTED_WEIGHT if review.verdict == "moved" else accepted_weight
-        by_scan.setdefault(path, []).append(
+        _, positions = by_scan.setdefault(real_path(path), (path, []))
+        positions.append(
             Correction(review, review.object, review.position_voxels_zyx, weight, source)
         )
     names = " and ".join(path.name for path in files)
@@ -124,7 +125,7 @@ def read_corrections(
             f"corrections: {names} must have a corrected position of {' or '.join(objects)}, or an "
             f"accepted one and an accepted_weight above 0; it has {_in_words(unused)}"
         )
-    scans = [CorrectedScan(_scan_id(own[0]), path, tuple(own)) for path, own in by_scan.items()]
+    scans = [CorrectedScan(_scan_id(own[0]), path, tuple(own)) for path, own in by_scan.values()]
     _refuse_missing(scans)
     return Corrections(tuple(sorted(scans, key=lambda scan: scan.scan_id)), dict(unused))
 

@@ -89,7 +89,7 @@ def _winner(complete: Sequence[FrozenTrial]) -> str:
     less = 100 * (1 - (best.value or 0) / first.value)
     return (
         f"**Trial {best.number} won, {error}: {less:.0f} % less than trial 0**, which has the "
-        "settings as they were."
+        "settings as they were, as far as the search space allows."
     )
 
 

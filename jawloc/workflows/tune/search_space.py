@@ -78,8 +78,12 @@ class Range:
         return trial.suggest_int(key, self.low, self.high, log=self.log, step=self.step or 1)
 
     def nearest(self, value: Any) -> Any:
-        """Return a value within the range as the study stores it."""
-        return type(self.low)(min(max(value, self.low), self.high))
+        """Return the nearest value of the range, on one of its steps, as the study stores it."""
+        within = min(max(value, self.low), self.high)
+        if self.step is not None:
+            most = math.floor((self.high - self.low) / self.step + 1e-8)  # 0.3 / 0.1 is below 3
+            within = self.low + self.step * min(most, round((within - self.low) / self.step))
+        return type(self.low)(within)
 
 
 @dataclass(frozen=True)

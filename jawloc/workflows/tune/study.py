@@ -47,9 +47,6 @@ DESCRIPTION = "jawloc"  # the study's attribute with its search definition
 # trial is lost.
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
 STARTUP_TRIALS = 5  # that no pruner stops, so that there is something to compare with
-# How often the median pruner compares a trial. Each time it stops about half of the trials that are
-# as good as the others, so that every epoch would be too often (see experiments/log.md).
-MEDIAN_COMPARISONS = 5
 # What may differ between two commands on one study: none changes a trial's result.
 FREE_SETTINGS = frozenset(
     {"dicom_dirs", "cache_dir", "n_workers", "device", "memory_budget_gb", "compare_with"}
@@ -182,7 +179,7 @@ def load(study: StudyConfig, config: Config, worker: int = 0) -> optuna.Study:
         opened = optuna.create_study(
             study_name=study.name,
             storage=storage,
-            pruner=_pruner(study, config.training.num_epochs),
+            pruner=_pruner(study),
             direction="minimize",
             load_if_exists=True,
         )
@@ -243,13 +240,11 @@ def _seed(trials: int, seed: int, worker: str) -> int:
     return random.Random(f"{seed} {worker} {trials}").randrange(2**31)
 
 
-def _pruner(study: StudyConfig, epochs: int) -> BasePruner:
-    steps = epochs if study.folds is None else study.folds
-    if study.pruner == "median":
-        every = max(1, epochs // MEDIAN_COMPARISONS) if study.folds is None else 1
-        return MedianPruner(n_startup_trials=STARTUP_TRIALS, interval_steps=every)
-    if study.pruner == "hyperband":
-        return HyperbandPruner(min_resource=max(1, steps // 9), max_resource=steps)
+def _pruner(study: StudyConfig) -> BasePruner:
+    if study.pruner == "median":  # trial.py asks it a few times only
+        return MedianPruner(n_startup_trials=STARTUP_TRIALS)
+    if study.pruner == "hyperband":  # the most steps are then those of the first trial
+        return HyperbandPruner(max_resource=study.folds or "auto")
     if study.pruner == "wilcoxon":
         return WilcoxonPruner(n_startup_steps=1)
     return NopPruner()

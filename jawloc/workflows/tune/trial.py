@@ -39,6 +39,9 @@ FULL_SIZE_READ = "full_size_scans_read"
 # The share of the epochs before which no pruner is asked. While sigma shrinks it is larger, as an
 # error at a wide sigma tells little about the error at a narrow one.
 PRUNE_AFTER, PRUNE_SHRINKING_AFTER = 0.25, 0.5
+# How often the median pruner compares a trial. Each time it stops about half of the trials that are
+# as good as the others, so that every epoch would be too often (see experiments/log.md).
+MEDIAN_COMPARISONS = 5
 
 
 @dataclass(frozen=True)
@@ -204,12 +207,18 @@ def _train(
             log_epoch(run, state, draw_epoch(Path(folder), config, data, state))
             trial.set_user_attr("epochs", earlier + record.epoch)
             worker.tell(f"trial {trial.number}: epoch {record.epoch} of {epochs}")
-            if compare_epochs:  # by the best error until now, as in the end
+            if compare_epochs:  # by the best error until now, which varies less than each epoch's
                 trial.report(min(r.val.error_voxels for r in state.records), record.epoch)
-                if _may_be_compared(state, config, epochs) and trial.should_prune():
+                due = is_comparison_due(worker.task.study.pruner, record.epoch, epochs)
+                if due and _may_be_compared(state, config, epochs) and trial.should_prune():
                     raise TrialPruned
     run.log_summary({"validation_error_downsampled_voxels": state.best_error_voxels})
     return state.best_error_voxels
+
+
+def is_comparison_due(pruner: str, epoch: int, epochs: int) -> bool:
+    """Return whether a trial of so many epochs is compared with others after one of them."""
+    return pruner != "median" or epoch % max(1, epochs // MEDIAN_COMPARISONS) == 0
 
 
 def _may_be_compared(state: TrainingState, config: Config, epochs: int) -> bool:

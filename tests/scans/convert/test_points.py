@@ -19,6 +19,7 @@ from jawloc.scans.convert.points import convert_points, holds_points, plan_point
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.dicom.writing import write_labelled_dicom_slabs
 from jawloc.scans.labelled import open_labelled
+from jawloc.scans.pairs import open_pair
 from jawloc.scans.scan import ScanPoint
 from tests.scans.convert.test_convert import save
 
@@ -60,6 +61,14 @@ def cached(config: CacheConfig, base: Path) -> list[ExampleFile]:
 
 
 # --- pairing ----------------------------------------------------------------------------------
+
+
+def test_a_labelled_dicom_with_points_is_no_mask(tmp_path):
+    """Regression: where it has 8 bits, all its grey values became a mask."""
+    save(tmp_path / "a.nrrd", image())
+    label = write_points(tmp_path / "labels" / "a.dcm", ScanPoint("jaw", (1.0, 2.0, 3.0)))
+    with pytest.raises(InputError, match=r"^a\.dcm: a label must have a mask; it has points"):
+        open_pair(tmp_path / "a.nrrd", label)
 
 
 def test_a_table_says_which_scan_each_point_is_of(tmp_path, folders):

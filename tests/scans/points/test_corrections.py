@@ -66,6 +66,14 @@ def test_the_last_decision_counts_whichever_file_it_is_in(review):
         read_corrections([review(withdrawn), files[1]], ["jaw"], 0.0)
 
 
+def test_a_scan_that_reviews_name_by_two_paths_is_one(review, tmp_path):
+    """Regression: by way of a link it was another scan of the same name, and refused."""
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    other = decided("a", object="eye", path="link/a.tif")
+    (scan,) = read_corrections([review(decided("a"), other)], ["jaw", "eye"], 0.0).scans
+    assert {p.object for p in scan.positions} == {"jaw", "eye"}
+
+
 def test_no_file_is_no_correction():
     assert read_corrections([], ["jaw"], 0.5) == Corrections()
     assert Corrections().model is None

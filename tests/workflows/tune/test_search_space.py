@@ -154,6 +154,22 @@ def test_the_default_is_brought_into_its_range(space, config):
     }
 
 
+@pytest.mark.parametrize(
+    ("searched", "value", "nearest"),
+    [
+        (Range(100, 850, step=100), 900, 800),
+        (Range(100, 800, step=100), 640, 600),
+        (Range(0.2, 0.5, step=0.1), 0.47, 0.5),
+        (Range(0.2, 0.5, step=0.1), 9.0, 0.5),
+        (Range(4, 9), 6, 6),
+    ],
+)
+def test_a_value_is_brought_onto_a_step_of_its_range(searched, value, nearest):
+    found = searched.nearest(value)
+    assert found == pytest.approx(nearest)
+    assert type(found) is type(searched.low)
+
+
 def test_a_space_is_known_by_all_that_it_says(space):
     searched = space({"curriculum.threshold": {"low": 1, "high": 2.5}, "loss": ["kl", "dice"]})
     assert searched.parameters == {

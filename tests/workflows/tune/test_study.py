@@ -39,6 +39,7 @@ from jawloc.workflows.tune.study import (
     reachable,
     search_definition,
 )
+from jawloc.workflows.tune.trial import is_comparison_due
 from tests.lab import Payload, write_config
 from tests.workflows.tune.machines import FORKS
 
@@ -46,6 +47,24 @@ SPACE = Space("space.yml", {"curriculum.threshold": Range(0.5, 2.0)})
 WIDER = Space("space.yml", {"curriculum.threshold": Range(0.5, 3.0)})
 STUDY = StudyConfig("sigma", trials=3, sampler="random", pruner="none")
 DEFAULT = {"curriculum.threshold": 1.0}
+
+
+@pytest.mark.parametrize("epochs", [15, 47, 67, 250])
+def test_a_trial_of_any_length_is_compared_with_the_others(epochs, config):
+    """Regression: comparisons were planned for 250 epochs, which no cycle of 600 steps has."""
+    assert not any(is_comparison_due("median", epoch, epochs) for epoch in range(1, epochs // 5))
+    due = [epoch for epoch in range(1, epochs) if is_comparison_due("median", epoch, epochs)]
+    assert 4 <= len(due) <= 7
+    pruned = {due[1]: [], due[2]: []}
+    study = load(replace(STUDY, pruner="median"), config)
+    for error in [1.0] * 6 + [9.0]:
+        trial = study.ask()
+        for epoch in range(1, epochs):
+            trial.report(error, epoch)
+            if epoch in pruned:
+                pruned[epoch].append(trial.should_prune())
+        study.tell(trial, error)
+    assert list(pruned.values()) == [[False] * 6 + [True]] * 2
 
 
 @pytest.fixture
