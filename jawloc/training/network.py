@@ -127,7 +127,7 @@ def _norm(channels: int) -> nn.Module:
 
 
 class InstanceNorm(nn.InstanceNorm3d):
-    """PyTorch's instance norm, without copies of features whose channels are last, on CPUs.
+    """PyTorch's instance norm; predicting on CPUs, without copies of features with channels last.
 
     Ulyanov et al. 2016, arXiv 1607.08022.
     """
@@ -135,11 +135,12 @@ class InstanceNorm(nn.InstanceNorm3d):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise each channel of each volume, (batch, channel, z, y, x)."""
         last = features.is_contiguous(memory_format=torch.channels_last_3d)
-        if features.device.type != "cpu" or not last or features[0, 0].numel() == 1:
+        cpu, single = features.device.type == "cpu", features[0, 0].numel() == 1
+        if torch.is_grad_enabled() or single or not (cpu and last):
             return super().forward(features)
-        # PyTorch puts channels first for it, and the next convolution puts them last again. Its
-        # group norm and batch norm don't, but sum in an order that is wrong by 1 % in a scan
-        # that is mostly of one grey value.
+        # PyTorch puts channels first for it, and the next convolution puts them last again: a
+        # fifth of a prediction. Its group norm and batch norm don't, but sum in an order that is
+        # wrong by 1 % in a scan that is mostly of one grey value. Gradients would eat up the gain.
         centred = features - features.mean((2, 3, 4), keepdim=True)
         variance = centred.square().mean((2, 3, 4), keepdim=True)
         weight, bias = (p.view(1, -1, 1, 1, 1) for p in (self.weight, self.bias))
