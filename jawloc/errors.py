@@ -96,6 +96,14 @@ def as_size(number: int) -> str:
     return f"{number} bytes" if number < 100_000 else f"{number / 1e6:.1f} MB"
 
 
+def comma_hint(text: object) -> str:
+    """Return how to write a number that was given with a decimal comma; else an empty text."""
+    plain = str(text).strip()
+    if re.fullmatch(r"[+-]?\d+,\d+", plain) is None:
+        return ""
+    return f"; with a decimal point: {plain.replace(',', '.')}"
+
+
 def one_line(error: BaseException) -> str:
     """Return another library's message without its line breaks; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,7 +236,10 @@ def tune(
         **options,  # trials, storage, workers, sampler, folds, pruner
     )
     space = read_space(space_path)
-    click.echo(str(tune(settings.load_for_scans(*more), space, study, cluster)))
+    result = tune(settings.load_for_scans(*more), space, study, cluster)
+    if epochs is not None:  # `best.yml` has them, too
+        result = replace(result, epochs=settings.load().training.num_epochs)
+    click.echo(str(result))
 
 
 @jawloc.command(cls=Command)

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from jawloc.config.keys import KEYS
+from jawloc.errors import comma_hint
 
 _SIZE = "three whole numbers of voxels [z, y, x], in brackets, each at least"
 # The whole rule of each setting that is not just a number or a word.
@@ -83,4 +84,5 @@ def shown(value: object) -> str:
                 number = int(value)
             plain = yaml.safe_dump(int(number) if number == int(number) else number).split()[0]
             return f"{value!r}, which YAML takes for text: write {plain}"
+        return f"{value!r}{comma_hint(value)}"
     return repr(value)

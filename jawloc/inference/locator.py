@@ -28,8 +28,9 @@ from jawloc.inference.out_of_distribution import ensemble_ood_scores, image_feat
 from jawloc.inference.predict import Prediction, predict_stages
 from jawloc.inference.quality import Calibration, from_plain, to_plain
 from jawloc.inference.test_time_augmentation import AugmentedCopy, augmented_copies
-from jawloc.scans.downsample import downsample_image
+from jawloc.scans.downsample import TargetTooLargeError, downsample_image
 from jawloc.scans.reading import open_scan
+from jawloc.scans.scan import ScanFile
 from jawloc.training.checkpoint import read_weights_file, save_atomically
 from jawloc.training.intensity import IntensityConfig, normalise
 from jawloc.training.network import build_network
@@ -129,6 +130,15 @@ class Locator:
         features, coarse = image_features(image), found.coarse_probability
         return Prediction(*estimates, (z, y, x), tuple(scores), features, coarse)
 
+    def downsample(self, scan: ScanFile) -> np.ndarray:
+        """Average a scan onto the locator's grid; InputError if it is too small for that."""
+        try:
+            return downsample_image(scan, self.downsampled_size)
+        except TargetTooLargeError as error:
+            raise TargetTooLargeError(
+                f"{error}; for smaller scans, train again with a smaller downsampled_dicom_size"
+            ) from None
+
     def warm_up(self) -> None:
         """Predict once for nothing: what PyTorch prepares at its first call is then ready."""
         ramp = np.linspace(0, 1, math.prod(self.downsampled_size), dtype=np.float32)
@@ -137,7 +147,7 @@ class Locator:
     def locate(self, path: Path) -> list[Localisation]:
         """Find the objects in a full-size scan; InputError if it can't be read or is too small."""
         scan = open_scan(path)
-        prediction = self.predict(downsample_image(scan, self.downsampled_size))
+        prediction = self.predict(self.downsample(scan))
         return self.localise(scan.scan_id, prediction, scan.grid)
 
     def localise(self, scan_id: str, prediction: Prediction, full: Grid) -> list[Localisation]:

@@ -8,7 +8,7 @@ or ``_seg``.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,9 +41,16 @@ def pair_scans(images: Path, labels: Path) -> Pairs:
         raise InputError(
             f"{labels}: a label must be named like its image, or end in one of "
             f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
-            f"of the {len(by_id)} in {images}"
+            f"of the {len(by_id)} in {images}{_if_swapped(by_id, found_labels)}"
         )
     return by_id, partners, [path for path in found_labels if path not in used]
+
+
+def _if_swapped(images: Mapping[str, Path], labels: Sequence[Path]) -> str:
+    """Return a question if what was given as images would fit as labels."""
+    names = {scan_id_of(path) for path in labels}
+    fits = any(_labels_of(name, list(images.values()), names) for name in names)
+    return "; the images come first, then the labels: are the two swapped?" if fits else ""
 
 
 def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], list[Path]]:

@@ -21,7 +21,6 @@ from jawloc.reporting.location_files import TABLE, read_locations
 from jawloc.reporting.location_text import by_doubt
 from jawloc.reporting.tracking.model_files import model_file
 from jawloc.scans.dicom import DICOM_ENDINGS
-from jawloc.scans.downsample import downsample_image
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, scan_in_memory
 from jawloc.training.device import choose_device
@@ -129,7 +128,7 @@ def find_in_layer(layer: Any, model: Path) -> list[Localisation]:
     with model_file(str(model), Path.cwd()) as path:
         locator = load_model(path, ModelOptions(), str(choose_device("auto")))
     scan = scan_of_layer(layer)
-    prediction = locator.predict(downsample_image(scan, locator.downsampled_size))
+    prediction = locator.predict(locator.downsample(scan))
     return locator.localise(layer.name, prediction, scan.grid)
 
 

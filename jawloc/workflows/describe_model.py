@@ -174,7 +174,7 @@ def _correction_lines(record: Provenance) -> list[str]:
         ]
         for one in record.corrections
     ]
-    header = ["corrections", "", "weight", "by", "when", "of model", "its use of the scan"]
+    header = ["corrections", "", "weight", "by", "when", "of model", "whose use of it"]
     return table_lines(header, rows, indent=0)
 
 

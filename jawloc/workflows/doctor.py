@@ -71,6 +71,8 @@ def _settings(config_path: Path) -> Iterator[Finding]:
         yield Finding("settings", str(config_path))
     except Exception as error:
         to_do = "correct it, or name another with --config; `jawloc-train --demo` needs none"
+        if not config_path.exists():
+            to_do = "copy userconf.yml of jawloc's own folder here, or name one with --config"
         yield Finding("settings", one_line(error), to_do)
     yield _checked("device", lambda: _device("auto" if config is None else config.training.device))
     budget = 4.0 if config is None else config.training.memory_budget_gb

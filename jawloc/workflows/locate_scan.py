@@ -23,7 +23,6 @@ from jawloc.reporting.figures.thumbnail import thumbnail
 from jawloc.reporting.location_files import LocateRequest, remove_files, thumbnail_of
 from jawloc.reporting.scene_files import write_scene
 from jawloc.reporting.text_files import write_text
-from jawloc.scans.downsample import downsample_image
 from jawloc.scans.listing import ListedScan
 from jawloc.scans.orthogonal_slices import OrthogonalSlices, silhouettes
 from jawloc.scans.reading import open_scan
@@ -88,7 +87,7 @@ def read_downsampled(request: LocateRequest, listed: ListedScan) -> ReadScan:
     scan = open_scan(listed.path, series=listed.series)
     placement = scan.read_placement()  # once, and where an error is the scan's
     scan = replace(scan, read_placement=lambda: placement)
-    image = downsample_image(scan, request.locator.downsampled_size)
+    image = request.locator.downsample(scan)
     return ReadScan(scan, image, time.perf_counter() - started)
 
 

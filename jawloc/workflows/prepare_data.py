@@ -89,7 +89,8 @@ def decide_size(config: Config) -> Config:
         return config
     size = largest_size(find_scans(config), DEFAULT_SIZE)
     if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes
-        print(f"downsampled_dicom_size: auto is {list(size)}", file=sys.stderr)
+        note = "" if size == DEFAULT_SIZE else "; smaller scans than that can't be located"
+        print(f"downsampled_dicom_size: auto is {list(size)}{note}", file=sys.stderr)
     return change_config(config, {"downsampled_dicom_size": list(size)}, source="the scans")
 
 

@@ -12,7 +12,6 @@ from jawloc.errors import InputError
 from jawloc.inference.locator import Locator
 from jawloc.inference.models import ModelOptions, load_model
 from jawloc.reporting.tracking.model_files import model_file
-from jawloc.scans.downsample import downsample_image
 from jawloc.scans.scan import ScanFile
 from jawloc.training.device import choose_device
 
@@ -43,5 +42,5 @@ def heatmap_of(locator: Locator, scan: ScanFile, object_name: str) -> np.ndarray
         raise InputError(
             f"--model: it must find {object_name!r} to show where; it finds {', '.join(names)}"
         )
-    prediction = locator.predict(downsample_image(scan, locator.downsampled_size))
+    prediction = locator.predict(locator.downsample(scan))
     return prediction.probability[names.index(object_name)]

@@ -198,6 +198,10 @@ WRONG = [
     ),
     # other types
     ("learning_rate: fast", "learning_rate must be a number; received 'fast'"),
+    (
+        "learning_rate: 0,003",
+        "learning_rate must be a number; received '0,003'; with a decimal point: 0.003",
+    ),
     ("learning_rate:", "learning_rate must be a number; received nothing"),
     ("learning_rate: [0.1]", "learning_rate must be a number; received [0.1]"),
     (

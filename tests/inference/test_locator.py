@@ -213,7 +213,7 @@ def test_a_point_on_the_small_grid_lands_in_the_same_place_on_the_full_one():
 
 def test_a_scan_smaller_than_the_grid_is_refused_by_name(tmp_path):
     path = phantom_file(tmp_path)
-    with pytest.raises(InputError, match=r"fish_0\.dcm.*96x24x24"):
+    with pytest.raises(InputError, match=r"fish_0\.dcm.*96x24x24.*train again with a smaller"):
         make_locator(downsampled_size=(96, 24, 24)).locate(path)
 
 

@@ -905,7 +905,7 @@ def test_a_target_larger_than_a_scan_names_the_largest_that_fits_all(tmp_path):
     assert first.endswith(
         "; 9x7x4 fits all scans: set downsampled_dicom_size to [9, 7, 4], or to auto"
     )
-    assert others == "b.dcm: too small likewise"  # regression: a long line for each of them
+    assert others == "too small likewise: b.dcm"  # regression: a line for each of them
     assert largest_size(paths, (12, 10, 4)) == (9, 7, 4)
     with pytest.raises(ValueError, match="depends on the scans"):
         CacheConfig(downsampled_dicom_size="auto").shape_zyx  # noqa: B018

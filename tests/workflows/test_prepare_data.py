@@ -19,7 +19,10 @@ def test_auto_is_the_default_size_no_longer_than_any_scan(lab, capsys):
     assert config.cache.downsampled_dicom_size == "auto"
     decided = decide_size(config)
     assert decided.cache.downsampled_dicom_size == SCAN_SHAPE
-    assert capsys.readouterr().err == f"downsampled_dicom_size: auto is {list(SCAN_SHAPE)}\n"
+    assert capsys.readouterr().err == (
+        f"downsampled_dicom_size: auto is {list(SCAN_SHAPE)}; smaller scans than that can't be "
+        f"located\n"
+    )
     by_hand = load_config(write_config(lab, downsampled_dicom_size=list(SCAN_SHAPE)))
     assert decided == by_hand
     assert decided.as_params() == by_hand.as_params()

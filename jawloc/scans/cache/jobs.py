@@ -19,6 +19,7 @@ from jawloc.scans.labels import (
     refuse_without_objects,
     search_labels,
 )
+from jawloc.scans.messages import names_shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,17 +96,20 @@ def largest_size(scans: Sequence[Path], wanted: Shape) -> Shape:
 
 def complaints_of(errors: Sequence[InputError], jobs: Sequence[Job]) -> list[str]:
     """Return the errors' sentences, the first of a small scan with the size that would fit all."""
-    if not any(isinstance(error, TargetTooLargeError) for error in errors):
+    small = [error for error in errors if isinstance(error, TargetTooLargeError)]
+    if not small:
         return [str(error) for error in errors]
     size = largest_size([job.source for job in jobs], jobs[0].shape)
     name = "x".join(map(str, size))
-    hint = f"{name} fits all scans: set downsampled_dicom_size to {list(size)}, or to auto"
-    complaints, told = list[str](), False
+    about_small = [
+        f"{small[0]}; {name} fits all scans: set downsampled_dicom_size to {list(size)}, or to auto"
+    ]
+    if likewise := [str(error).partition(": ")[0] for error in small[1:]]:
+        about_small.append(f"too small likewise: {names_shown(likewise)}")
+    complaints = list[str]()
     for error in errors:
-        sentence = str(error)
-        if isinstance(error, TargetTooLargeError):
-            name = sentence.partition(": ")[0]
-            sentence = f"{name}: too small likewise" if told else f"{sentence}; {hint}"
-            told = True
-        complaints.append(sentence)
+        if error is small[0]:
+            complaints += about_small
+        elif error not in small:
+            complaints.append(str(error))
     return complaints

@@ -169,9 +169,9 @@ def _slabs(
         yield quantisation.stored(grey), mask
     if len(values_of_mask) > max(MANY_LABEL_VALUES, len(grey_values)):
         raise InputError(
-            f"{label.path.name}: a mask has fewer values than its image; it has "
-            f"{len(values_of_mask)}, and {image.path.name} has {len(grey_values)}: images come "
-            f"first, then labels"
+            f"{label.path.name}: a mask has fewer values than its image; in the slices that were "
+            f"compared this one has {len(values_of_mask)}, its image {len(grey_values)}: images "
+            f"come first, then labels"
         )
     if not labelled:
         kept = "" if label_values is None else f" with the label values {list(label_values)}"

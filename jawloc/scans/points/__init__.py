@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, comma_hint
 from jawloc.geometry import Grid, Placement, Shape, Triple, lps_mm_to_voxels
 from jawloc.scans.scan import ScanFile, ScanPoint, scan_ending
 
@@ -63,7 +63,9 @@ def parse_position(texts: Sequence[object], names: Sequence[str], source: str) -
         try:
             numbers.append(float(text))
         except ValueError:
-            raise InputError(f"{source}: {name} must be a number; it is {given!r}") from None
+            raise InputError(
+                f"{source}: {name} must be a number; it is {given!r}{comma_hint(given)}"
+            ) from None
         if np.isinf(numbers[-1]):
             raise InputError(f"{source}: {name} must be finite; it is {given!r}")
     missing = [name for name, number in zip(names, numbers, strict=True) if np.isnan(number)]

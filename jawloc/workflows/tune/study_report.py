@@ -42,6 +42,7 @@ PLOTS = {
 PAIR = ["curriculum.threshold", "curriculum.minimum_sigma"]
 PANEL_INCHES = 4.0
 LEADING = 5  # trials in the table on the terminal
+ENOUGH_TRIALS = 20  # to tell how much a setting matters
 COUNTS = ("Trial", "Step")
 LABELS = {
     "Step": "epoch (or fold)",
@@ -62,6 +63,7 @@ class TuneResult:
     states: dict[str, int]  # number of trials by state
     tied: tuple[int, ...] = ()  # other trials with the best one's error, to the last digit
     leading: tuple[FrozenTrial, ...] = ()  # the complete trials with the smallest errors
+    epochs: int | None = None  # of a whole training, where those of the trials were shorter
 
     def __str__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
@@ -85,6 +87,7 @@ class TuneResult:
             f"Table, pictures and settings: {from_here(self.folder)}\n"
             f"Train with them: jawloc-train --model-name {quote(f'best-{self.folder.name}')} "
             f"--experiment {quote(from_here(self.folder / 'best.yml').as_posix())}"
+            f"{'' if self.epochs is None else f' --set num_epochs={self.epochs}'}"
         )
 
     def _table(self) -> str:
@@ -178,7 +181,10 @@ def _write_pictures(study: optuna.Study, folder: Path) -> list[Path]:
     size = (max(10.0, PANEL_INCHES * len(study.best_params)), 6.0)  # a panel per setting
     pages: list[str] = []
     plots = Progress(PLOTS.items(), desc="drawing the study", unit="picture", brief=True)
+    complete = sum(t.state == TrialState.COMPLETE for t in finished(study))
     for name, (function, title) in plots:
+        if name == "importances" and complete < ENOUGH_TRIALS:
+            title = f"{title}: a guess, from {complete} trials"
         options, path = _options(study, name), folder / f"{name}.png"
         try:
             with warnings.catch_warnings():

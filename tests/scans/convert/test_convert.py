@@ -147,8 +147,16 @@ def test_nothing_to_pair_is_refused(folders):
     images, label_folder, out = folders
     save(images / "a.nii", quantisation())
     save(label_folder / "b.nii", labels())
-    with pytest.raises(InputError, match="a label must be named like its image"):
+    with pytest.raises(InputError, match=r"a label must be named like its image.*images$"):
         plan_conversion(images, label_folder, out)
+
+
+def test_folders_that_are_swapped_are_asked_about(folders):
+    images, label_folder, out = folders
+    save(images / "a.nii", quantisation())
+    save(label_folder / "a_mask.nii", labels())
+    with pytest.raises(InputError, match=r"then the labels: are the two swapped\?$"):
+        plan_conversion(label_folder, images, out)
 
 
 def test_empty_folder_is_refused(folders):
@@ -473,7 +481,7 @@ def test_labels_and_images_the_wrong_way_round_are_refused(folders):
     (item,) = plan_conversion(images, label_folder, out)
     done = convert(item)
     assert done.skip_reason is not None
-    assert done.skip_reason.startswith("a.nii: a mask has fewer values than its image; it has ")
+    assert done.skip_reason.startswith("a.nii: a mask has fewer values than its image; in ")
     assert done.skip_reason.endswith("images come first, then labels")
     assert not out.exists() or not list(out.iterdir())
 

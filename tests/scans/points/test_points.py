@@ -124,7 +124,10 @@ def test_jawlocs_own_files_give_the_positions_that_they_were_made_of(tmp_path):
         ("scan,z,y,x\nfish,1,,3\n", "line 2: a point needs all of z, y, x; y is missing"),
         ("scan,z,y,x\nfish,1,2\n", "line 2: a row must have a cell for each of the 4 .* has 3"),
         ("scan,z;y;x\n1,2;3;4\n", "needs the columns"),
-        ("scan;z;y;x\nfish;1,5;2;3\n", "line 2: z must be a number; it is '1,5'"),
+        (
+            "scan;z;y;x\nfish;1,5;2;3\n",
+            "line 2: z must be a number; it is '1,5'; with a decimal point: 1.5",
+        ),
         ("scan,z,y,x\n,1,2,3\n", "line 2: scan must be the name of a scan; it is empty"),
         ("scan,object,z,y,x\nfish,300,1,2,3\n", "a label value must be .* 1 to 255; it is '300'"),
         ("scan,object,z,y,x\nfish,1.5,1,2,3\n", "1 to 255; it is '1.5'"),

@@ -205,6 +205,14 @@ def test_an_interrupted_trial_is_tried_again(lab, words, jawloc, monkeypatch):
     assert "best of 3 trials (3 complete)" in result.output
 
 
+def test_after_short_trials_the_command_to_train_names_the_epochs(lab, words, jawloc):
+    """Regression: `best.yml` has the trials' few epochs, and so had what was trained with it."""
+    result = jawloc(*words, "--trials", 1, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    whole = load_config(lab / "userconf.yml").training.num_epochs
+    assert result.stdout.rstrip().endswith(f"best.yml --set num_epochs={whole}")
+
+
 def test_a_study_that_anything_ends_is_not_left_running(lab, words, jawloc, monkeypatch):
     def fail(*_):
         raise ConnectionError("the Dask scheduler does not answer any more")
