@@ -6,7 +6,7 @@ The steps of `jawloc evaluate` from top to bottom; a scan that fails is named in
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -247,10 +247,6 @@ def compare_with_champion(
     return _compare_fairly(before, evaluation, theirs)
 
 
-def _was_or_were(several: Collection[Path]) -> str:
-    return "was" if len(several) == 1 else "were"
-
-
 def _compare_fairly(
     before: str, evaluation: ModelEvaluation, theirs: Sequence[ScanEvaluation]
 ) -> Decision:
@@ -270,7 +266,7 @@ def _compare_fairly(
         (failed, "on which the champion could not be evaluated"),
     ):
         if scans:
-            reason += f"; {counted(len(scans), 'scan')} {why} {_was_or_were(scans)} left out"
+            reason += f"; left out: {counted(len(scans), 'scan')} {why}"
     if any(scan.use == "unknown" for scan in theirs):
         reason += (
             "; which scans the champion learned from is unknown: if it learned from some of "

@@ -598,7 +598,7 @@ def test_scans_that_either_learned_from_are_left_out(jawloc, more_scans, known_e
     third = learned_from(model_wrong_by(more_scans / "by_1.pth", 1), "phantom_000")
     said = promote(jawloc, third)
     assert said.promoted and said.comparison["scans"] == said.comparison["specimens"] == 6
-    assert "1 scan that one of the two had learned from was left out" in said.reason
+    assert "left out: 1 scan that one of the two had learned from" in said.reason
 
 
 def test_a_model_that_knows_the_scans_by_heart_is_not_promoted(jawloc, more_scans, known_errors):
