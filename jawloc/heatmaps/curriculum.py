@@ -23,6 +23,7 @@ from pydantic import Field
 AutoSigma = Literal["auto"] | Annotated[float, Field(gt=0)]
 
 
+NOTABLE_FACTOR = 11 / 12
 SHRINKING_SHARE = 2 / 3  # of all epochs, in which sigma shrinks with the trigger `epochs`
 
 
@@ -130,6 +131,21 @@ def start(config: CurriculumConfig) -> CurriculumState:
 def at_the_end(config: CurriculumConfig, sigma_voxels: float) -> bool:
     """Return whether sigma shrinks no further."""
     return config.shrink_factor == 1 or sigma_voxels <= config.minimum_sigma_voxels
+
+
+def notable_changes(sigmas: Sequence[float], minimum: float) -> list[int]:
+    """Return where a stage's sigmas of every epoch become a twelfth narrower, to be looked at.
+
+    By the clock sigma changes a little after every epoch. A change is notable that is so large
+    together with those since the last one, or that ends at the minimum.
+    """
+    found, last = list[int](), sigmas[0]
+    for index, sigma in enumerate(sigmas):
+        at_its_end = sigma <= minimum < last
+        if at_its_end or sigma <= NOTABLE_FACTOR * last or sigma > last:
+            found.append(index)
+            last = sigma
+    return found
 
 
 def advance(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from jawloc.geometry import Shape, map_points
-from jawloc.heatmaps.curriculum import CurriculumConfig
+from jawloc.heatmaps.curriculum import CurriculumConfig, notable_changes
 from jawloc.heatmaps.losses import LossName
 from jawloc.heatmaps.target import render
 from jawloc.inference.crop import crop_box_around, read_crop, read_mask_crop
@@ -86,10 +85,11 @@ def curriculum_picture(
     point = example.points_voxels[known[0]]
     strips = []
     for number, stage in enumerate(stages):
-        sigmas = [(record.epoch, record.sigmas_voxels[number]) for record in records]
-        changes = [after for before, after in pairwise(sigmas) if before[1] != after[1]]
+        sigmas = [record.sigmas_voxels[number] for record in records]
+        shown = [0, *notable_changes(sigmas, min(sigmas))]
+        steps = [(records[index].epoch, sigmas[index]) for index in shown]
         render_at = partial(target_at, point, example.image.shape, stage.heatmap_stride)
-        strips.append(Strip(stage.name, stage.heatmap_stride, [sigmas[0], *changes], render_at))
+        strips.append(Strip(stage.name, stage.heatmap_stride, steps, render_at))
     name = example.object_names[known[0]]
     return plot_target_strips(
         example.image,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from jawloc.config import Config
-from jawloc.heatmaps.curriculum import start
+from jawloc.heatmaps.curriculum import notable_changes, start
 from jawloc.inference.exports import table_text
 from jawloc.inference.locator import Locator
 from jawloc.inference.metrics import PositionErrors
@@ -53,24 +53,37 @@ def log_inputs(run: TrackedRun, folder: Path, config: Config, data: Data) -> Non
 def draw_epoch(
     folder: Path, config: Config, data: Data, state: TrainingState
 ) -> dict[str, np.ndarray]:
-    """Where a sigma changed, draw its new target into a file, and the tiles of the image grid.
+    """Where a sigma changed notably, draw its new target into a file, and the image grid's tiles.
 
     Only stages whose sigma changed have their target drawn, each on its own heatmap grid. Return
     the tiles as `draw_tiles` does; none where no sigma changed.
     """
-    record = state.records[-1]
-    before = state.records[-2].sigmas_voxels if len(state.records) > 1 else ()
-    if before == record.sigmas_voxels:
+    changed = _stages_that_changed(config, state.records)
+    if not changed:
         return {}
+    record, stages = state.records[-1], config.network.stages()
     example = data.examples[data.split.train_ids[0]].read()
-    stages = config.network.stages()
-    for number, (stage, sigma) in enumerate(zip(stages, record.sigmas_voxels, strict=True)):
-        if before[number : number + 1] == (sigma,):
-            continue
+    for number in changed:
+        stage, sigma = stages[number], record.sigmas_voxels[number]
         target = target_picture(example, sigma, stage, f"Epoch {record.epoch}")
         which = f"_{stage.name}" if stage.name else ""
         save_figure(target, folder / f"heatmap_epoch_{record.epoch}{which}_sigma_{sigma:.2f}.png")
     return draw_tiles(config, data, state, best_locator(state, config))
+
+
+def _stages_that_changed(config: Config, records: Sequence[EpochRecord]) -> list[int]:
+    """Return the stages whose sigma changed notably in the last epoch; in the first, all."""
+    schedules = config.curriculum.per_stage(len(records[-1].sigmas_voxels))
+    last = len(records) - 1
+    return [
+        number
+        for number, schedule in enumerate(schedules)
+        if last == 0
+        or last
+        in notable_changes(
+            [record.sigmas_voxels[number] for record in records], schedule.minimum_sigma_voxels
+        )
+    ]
 
 
 def draw_tiles(
@@ -141,10 +154,9 @@ def draw_results(
 ) -> None:
     """Draw the run's curves, predicted heatmaps, and the worst test scan of each object.
 
-    The image grid gets the finished locator's heatmaps, unless sigma changed in the last epoch.
+    The image grid gets the finished locator's heatmaps, unless it did after the last epoch.
     """
-    lasts = state.records[-2:]
-    if len(lasts) == 2 and lasts[0].sigmas_voxels == lasts[1].sigmas_voxels:
+    if not _stages_that_changed(config, state.records):
         log_tiles(run, state, draw_tiles(config, data, state, locator))
     write_pictures(
         folder,

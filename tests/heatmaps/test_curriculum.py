@@ -10,6 +10,7 @@ from jawloc.heatmaps.curriculum import (
     CurriculumState,
     advance,
     at_the_end,
+    notable_changes,
     start,
 )
 from jawloc.heatmaps.losses import score_heatmaps
@@ -115,6 +116,21 @@ def test_a_start_below_the_minimum_is_refused():
 def test_patience_is_in_epochs_in_a_row_at_one_sigma(patience, expected):
     losses = [0.5, 0.5, 2.0, 0.5, 0.5, 0.5]
     assert sigmas_by_loss(losses, patience=patience) == expected
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "minimum", "expected"),
+    [
+        ([1.5, 1.5, 1.5], 1.5, []),
+        ([8, 8, 7.2, 7.2, 6.48], 1, [2, 4]),  # each step of the lab's rule
+        ([6, 5.7, 5.4, 5.1, 4.9, 4.7], 1.5, [2, 4]),  # by the clock, from 6 to 5.4 to 4.9
+        ([1.6, 1.55, 1.5, 1.5], 1.5, [2]),  # however small, where it ends
+        ([1.6, 1.55, 1.5, 1.5], 1.0, []),
+        ([2, 4, 4], 1.0, [1]),
+    ],
+)
+def test_small_changes_of_sigma_are_looked_at_together(sigmas, minimum, expected):
+    assert notable_changes(sigmas, minimum) == expected
 
 
 @pytest.mark.parametrize("trigger", ["loss", "error"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle, pairwise
+from itertools import cycle
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jawloc.heatmaps.curriculum import notable_changes
 from jawloc.reporting.figures.style import ROUND, STYLE, Colour, Style, blank_chart, label_log_axis
 
 if TYPE_CHECKING:  # would load torch, which no picture needs
@@ -58,10 +59,10 @@ def plot_losses(
 ) -> Figure:
     """Show the training and validation loss of every epoch, and where sigma changed.
 
-    A smaller sigma is a harder task, so the loss jumps up at each change: dotted lines with the
-    new sigma mark them, and the epochs at each stage's minimum sigma are shaded. Each stage has a
-    panel. The trained loss is shown, Dice as 1 - Dice, MSE relative to the target; the threshold,
-    the curriculum's on this loss, is a horizontal line.
+    A smaller sigma is a harder task, so the loss rises where it shrinks: dotted lines with the new
+    sigma mark every notable change, and the epochs at each stage's minimum sigma are shaded. Each
+    stage has a panel. The trained loss is shown, Dice as 1 - Dice, MSE relative to the target; the
+    threshold, the curriculum's on this loss, is a horizontal line.
     """
     stages = _stage_names(records)
     figure = blank_chart(5.5 if len(stages) == 1 else 8.5)
@@ -75,7 +76,7 @@ def plot_losses(
             axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
             axes.label_outer()
     changes = len({record.sigmas_voxels for record in records}) > 1
-    figure.suptitle(f"Loss by epoch{'; it jumps up where sigma decreases' * changes}", size=13)
+    figure.suptitle(f"Loss by epoch{'; it rises where sigma decreases' * changes}", size=13)
     if len(stages) == 1:
         figure.legend(loc="outside lower center", ncols=5)
     return figure
@@ -211,17 +212,16 @@ def _draw_sigma_steps(
     labelled: bool = False,
     colour: str = GREY,
 ) -> None:
-    """Mark every change of a stage's sigma, and shade the epochs at its minimum."""
-    steps = [(r.epoch, r.sigmas_voxels[stage]) for r in records]
-    changes = [(a, b, sigma) for (a, old), (b, sigma) in pairwise(steps) if sigma != old]
-    for number, (before, after, _) in enumerate(changes):
+    """Mark the notable changes of a stage's sigma, and shade the epochs at its minimum."""
+    epochs, sigmas = [r.epoch for r in records], [r.sigmas_voxels[stage] for r in records]
+    changes = notable_changes(sigmas, min(sigmas))
+    marks = [((epochs[i - 1] + epochs[i]) / 2, f"{sigmas[i]:.2f}") for i in changes]
+    for number, (x, _) in enumerate(marks):
         label = "_" * bool(number) + f"change of sigma{' (voxels, above)' * labelled}"
-        x = (before + after) / 2
         axes.axvline(x, color=colour, linestyle=":", linewidth=1.2, label=label, zorder=0)
     if labelled:
-        marks = [((before + after) / 2, f"{sigma:.2f}") for before, after, sigma in changes]
         _label_marks(axes, marks, colour)
-    lowest = [epoch for epoch, sigma in steps if sigma <= (minimum_sigma_voxels or -1)]
+    lowest = [e for e, s in zip(epochs, sigmas, strict=True) if s <= (minimum_sigma_voxels or -1)]
     if lowest:
         label = f"sigma at its minimum, {minimum_sigma_voxels:g} voxels"
         axes.axvspan(lowest[0] - 0.5, lowest[-1] + 0.5, color="0.92", zorder=-1, label=label)
