@@ -39,6 +39,13 @@ def combined_mistakes(config: Sections) -> Iterator[Mistake]:
             f"network.coarse must be 1 (or auto) with network.name {network.name}, which has one "
             f"stage; received {network.coarse}",
         )
+    stride, window = network.heatmap_stride, network.window
+    if network.coarse != 1 and window != "auto" and any(n % stride for n in window):
+        yield (
+            ("network.window", "network.stride"),
+            f"network.window must be whole heatmap voxels along each axis, which are {stride} long "
+            f"(network.stride); received {list(window)}",
+        )
     if network.mask_supervision is True and network.name != "unet":
         yield (
             (MASK_SUPERVISION, "network.name"),

@@ -59,7 +59,7 @@ class CurriculumConfig:
     # `error`: shrink sigma once the validation error is below threshold × sigma; `loss`: once the
     # training loss is below the threshold (the lab's rule). Each stage uses its own error or loss.
     # `epochs`: a little after every epoch, so that it is at its minimum after two thirds of them;
-    # factor, threshold and patience then have no effect.
+    # threshold, patience and a factor below 1 then have no effect.
     trigger: Literal["loss", "error", "epochs"] = "error"
     # Of error / sigma, or of the loss: see `trigger`. With trigger `loss`, the default means the
     # same for every loss, a displacement of √2 sigma: 1.0 nats for `kl`, 0.39 for `dice`, 0.79 for
@@ -165,9 +165,10 @@ def advance(
     """
     if at_the_end(config, state.sigma_voxels):
         if val_error_voxels < state.best_error_voxels:
-            return replace(state, best_error_voxels=val_error_voxels, epochs_since_best=0)
+            best = replace(state, best_error_voxels=val_error_voxels)
+            return replace(best, epochs_since_best=0, settled=False)
         waited = state.epochs_since_best + 1
-        settled = state.settled or 0 < config.stop_patience <= waited
+        settled = 0 < config.stop_patience <= waited
         return replace(state, epochs_since_best=waited, settled=settled)
     if config.trigger == "epochs":
         course = min(1.0, share_done / SHRINKING_SHARE)

@@ -13,6 +13,8 @@ from jawloc.inference.metrics import CropCoverage, crop_coverage
 from jawloc.scans.cache import Example, ExampleFile
 from jawloc.scans.labels import object_voxels
 
+ROUNDING = 1e-6  # voxels
+
 
 def estimate_crops(
     errors: Iterable[ScanError],
@@ -55,5 +57,6 @@ def share_inside(
         map_points(indices + half, example.grid, example.source_grid) for half in (-0.5, 0.5)
     )
     start = np.asarray(window.start_zyx) - 0.5
-    inside = (lowest >= start) & (highest <= start + window.size_zyx)
+    # a voxel on the border may be mapped beyond it, by rounding
+    inside = (lowest >= start - ROUNDING) & (highest <= start + window.size_zyx + ROUNDING)
     return float(inside.all(axis=1).mean())

@@ -100,7 +100,8 @@ class Locator:
     def predict(self, image: np.ndarray) -> Prediction:
         """Find the objects in a downsampled image (z, y, x), averaged over networks and copies.
 
-        The mean logit of the presence classifiers is one more out-of-distribution score.
+        The mean logit of the presence classifiers is one more out-of-distribution score of the
+        objects that all of them were taught.
         """
         device = next(self.networks[0].parameters()).device
         values = torch.from_numpy(normalise(image, self.intensity))[None].to(device)
@@ -123,7 +124,8 @@ class Locator:
             ]
             present = np.mean(logits, axis=0).tolist()
             scores = [
-                {**own, "presence": logit} for own, logit in zip(scores, present, strict=True)
+                own if np.isnan(logit) else {**own, "presence": logit}
+                for own, logit in zip(scores, present, strict=True)
             ]
         z, y, x = image.shape
         estimates = (found.points, found.spread, found.width, found.probability)

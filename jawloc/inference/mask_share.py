@@ -8,7 +8,7 @@ are few, from those that it was trained on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import nn
 from jawloc.inference.locator import Locator
 from jawloc.inference.predict import predict_stages
 from jawloc.scans.cache import ExampleFile
-from jawloc.training.dataset import voxel_proportions
+from jawloc.training.dataset import full_size_edges, voxel_proportions
 from jawloc.training.intensity import normalise
 from jawloc.training.network import CoarseToFine, UNet
 
@@ -29,7 +29,7 @@ NO_MASK = -20.0  # logit of a voxel outside
 
 @dataclass(frozen=True)
 class _Points:
-    """Points of scans, (scan, object, 3), in proportions of the voxels' sizes."""
+    """Points of scans, (scan, object, 3), in mm, or all in full-size voxels."""
 
     heatmap: np.ndarray
     mask: np.ndarray  # NaN where no mask is predicted
@@ -59,7 +59,11 @@ def choose_mask_shares(
     _silence(part, [file.points_voxels for file in masked])
     chosen = replace(locator, networks=(network,))
     spread = np.linspace(0, len(masked) - 1, min(len(masked), MOST_TRAINING_SCANS)).astype(int)
-    learned, new = (_points(chosen, files) for files in ([masked[i] for i in spread], held_out))
+    in_mm = all(file.grid.spacing_mm_zyx is not None for file in (*masked, *held_out))
+    edges = voxel_proportions if in_mm else full_size_edges  # one unit for all
+    learned, new = (
+        _points(chosen, files, edges) for files in ([masked[i] for i in spread], held_out)
+    )
     shares = [
         new.share_of(number, learned.share_of(number)) for number in range(len(locator.objects))
     ]
@@ -82,8 +86,13 @@ def _silence(part: UNet, points: Sequence[np.ndarray]) -> None:
                 part.head.bias[objects + number] = NO_MASK
 
 
-def _points(locator: Locator, files: Sequence[ExampleFile]) -> _Points:
-    """Return what the network of a locator, and the labels, say of scans."""
+def _points(
+    locator: Locator, files: Sequence[ExampleFile], edges: Callable[[ExampleFile], np.ndarray]
+) -> _Points:
+    """Return what the network of a locator, and the labels, say of scans.
+
+    Points are in the unit of `edges`, which returns those of a scan's voxel along (z, y, x).
+    """
     (network,), (sigmas,) = locator.networks, locator.sigma_voxels
     stages, device = locator.network_config.stages(), next(network.parameters()).device
     found: list[tuple[np.ndarray, ...]] = []
@@ -94,7 +103,7 @@ def _points(locator: Locator, files: Sequence[ExampleFile]) -> _Points:
         centroids = last.mask_points()
         assert centroids is not None  # the network has mask supervision
         points = [p[0].double().cpu().numpy() for p in (last.heatmap_points(), centroids)]
-        found.append(tuple(p * voxel_proportions(file) for p in (*points, file.points_voxels)))
+        found.append(tuple(p * edges(file) for p in (*points, file.points_voxels)))
     if not found:
         return _Points(*[np.zeros((0, len(locator.objects), 3))] * 3)
     return _Points(*(np.stack(points) for points in zip(*found, strict=True)))

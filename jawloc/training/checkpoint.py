@@ -26,8 +26,9 @@ FOLDS_FORMAT = "jawloc-folds-3"  # of a cross-validation, whose folds have check
 # the coarse stage's stride.
 OLD_FORMATS = ("jawloc-checkpoint-1", "jawloc-folds-1", "jawloc-checkpoint-2", "jawloc-folds-2")
 
-# May differ when a run is resumed: none changes what is computed or, as for the pattern, only by
-# way of the split, which is compared itself.
+# May differ when a run is resumed: none changes what the networks learn or, as for the pattern,
+# only by way of the split, which is compared itself. (Of scans that don't all fit into the memory
+# budget, those that teach the presence classifier are drawn by it.)
 FREE_SETTINGS = frozenset(
     {
         *("n_workers", "device", "dicom_dirs", "cache_dir", "memory_budget_gb"),

@@ -191,4 +191,9 @@ def voxel_proportions(example: Example | ExampleFile) -> np.ndarray:
     """Return the voxel's edges along (z, y, x), in mm or, if unknown, in full-size voxels."""
     if example.grid.spacing_mm_zyx is not None:
         return np.asarray(example.grid.spacing_mm_zyx)
+    return full_size_edges(example)
+
+
+def full_size_edges(example: Example | ExampleFile) -> np.ndarray:
+    """Return the downsampled voxel's edges along (z, y, x), in voxels of the full-size scan."""
     return np.asarray(example.source_grid.shape_zyx) / np.asarray(example.grid.shape_zyx)

@@ -33,8 +33,14 @@ def normalise(image: np.ndarray, config: IntensityConfig) -> np.ndarray:
     if high <= low:  # nearly every voxel has one grey value
         low, high = float(image.min()), float(image.max())
     values: np.ndarray = np.subtract(image, np.float32(low), dtype=np.float32)
-    values /= np.float32(max(high - low, 1e-6))
+    values /= np.float32(grey_range(low, high))
     return values
+
+
+def grey_range(low: float, high: float) -> float:
+    """Return the length of a range of grey values; 1 if it is nothing but rounding."""
+    rounding = 1e-6 * max(abs(low), abs(high))
+    return high - low if high - low > rounding else 1.0
 
 
 def grey_percentiles(image: np.ndarray, percentages: Sequence[float]) -> list[float]:

@@ -8,6 +8,7 @@ therefore learns to tell patches round an object from the same with the object p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 
@@ -28,7 +29,8 @@ INTENSITY = IntensityConfig()  # whatever the locator's rule is
 class PresenceClassifier(nn.Module):
     """Patches (batch, 1, side, side, side) -> logits (batch, object) that each object is there."""
 
-    pitch_voxels: Tensor  # (object, 3): downsampled voxels between a patch's samples
+    # (object, 3): downsampled voxels between a patch's samples; 0 for an object that was not taught
+    pitch_voxels: Tensor
 
     def __init__(self, n_objects: int) -> None:
         super().__init__()
@@ -47,7 +49,8 @@ class PresenceClassifier(nn.Module):
     @property
     def pool_zyx(self) -> Shape:
         """Return how many voxels are averaged into one before samples are taken."""
-        z, y, x = (max(1, int(pitch)) for pitch in self.pitch_voxels.amin(0))
+        taught = self.pitch_voxels[self.pitch_voxels.amin(1) > 0]
+        z, y, x = (max(1, int(pitch)) for pitch in taught.amin(0))
         return z, y, x
 
 
@@ -65,6 +68,8 @@ def presence_logits(
 ) -> np.ndarray:
     """Return a logit for each object, positive where it is probably at the predicted point.
 
+    It is NaN for an object that the network was not taught.
+
     Parameters
     ----------
     image : tensor, shape (z, y, x), downsampled, normalised by `INTENSITY`, on the network's device
@@ -76,6 +81,9 @@ def presence_logits(
     logits = []
     with torch.inference_mode():
         for number, pitch in enumerate(network.pitch_voxels):
+            if not pitch.any():
+                logits.append(math.nan)
+                continue
             point = torch.as_tensor(points[number], dtype=torch.float32, device=image.device)
             crop, inside = crop_around(image, point, pitch, network.pool_zyx)
             pooled = pool_image(crop, network.pool_zyx)[None, None]

@@ -73,11 +73,11 @@ def train_presence_classifier(
 
     The memory budget (of 10^9 bytes) limits the pooled scans and masks that are held; at least one
     scan that shows each object is used. Returns None without steps, or if no scan has a labelled
-    voxel in its downsampled mask, nor a point and the radius of a sphere round it.
+    voxel in its downsampled mask, nor a point and the radius of a sphere round it. An object that
+    no scan shows in this way is not taught.
     """
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(files), generator=generator)[:MOST_SCANS].sort().values
-    kept = [files[i] for i in chosen.tolist()]
+    kept = _draw_scans([file for file in files if _shown(file, config).any()], generator)
     read_masks = partial(_masks, objects=objects, config=config)
     extents = [_extents(read_masks(file.read())) for file in kept] if config.steps else []
     if not any(extent for of_scan in extents for extent in of_scan):
@@ -94,15 +94,41 @@ def train_presence_classifier(
 
 
 def warn_without_extents(files: Sequence[ExampleFile], config: PresenceClassifierConfig) -> None:
-    """Warn if no scan tells how large the objects are, so that there will be no classifier."""
-    if config.steps and not any(file.has_mask or _radius(file, config) for file in files):
-        known = any(file.grid.spacing_mm_zyx is not None for file in files)
-        warnings.warn(
-            f"no training scan has a mask, so there will be no presence classifier, which needs "
-            f"the object's extent: set presence_classifier.object_radius_"
-            f"{'mm' if known else 'voxels'} for one",
-            stacklevel=2,
-        )
+    """Warn of objects of which no scan tells how large they are: their presence isn't classified.
+
+    `files`, at least one, are the scans that train.
+    """
+    shown = np.any([_shown(file, config) for file in files], axis=0)
+    unknown = [n for n, there in zip(files[0].object_names, shown, strict=True) if not there]
+    if not config.steps or not unknown:
+        return
+    known = any(file.grid.spacing_mm_zyx is not None for file in files)
+    of, then = f" of {' and '.join(unknown)}", "the presence classifier can't judge it, as that"
+    if len(unknown) == len(shown):
+        of, then = "", "there will be no presence classifier, which"
+    warnings.warn(
+        f"no training scan has a mask{of}, so {then} needs the object's extent: set "
+        f"presence_classifier.object_radius_{'mm' if known else 'voxels'} for one",
+        stacklevel=2,
+    )
+
+
+def _shown(file: ExampleFile, config: PresenceClassifierConfig) -> np.ndarray:
+    """Return of which objects (bool) a scan tells where and how large they are."""
+    there: np.ndarray = ~np.isnan(file.points_voxels).any(axis=1)
+    return there & bool(file.has_mask or _radius(file, config))
+
+
+def _draw_scans(files: Sequence[ExampleFile], generator: torch.Generator) -> list[ExampleFile]:
+    """Return so many scans as may be held, in their order: first one of each object, if drawn."""
+    drawn = torch.randperm(len(files), generator=generator).tolist()
+    first = {
+        number: i
+        for i in reversed(drawn)
+        for number in np.flatnonzero(~np.isnan(files[i].points_voxels).any(axis=1)).tolist()
+    }
+    order = dict.fromkeys([*first.values(), *drawn])
+    return [files[i] for i in sorted([*order][:MOST_SCANS])]
 
 
 def _radius(scan: Example | ExampleFile, config: PresenceClassifierConfig) -> float | None:
@@ -144,8 +170,7 @@ def _pitch(files: Sequence[ExampleFile], extents: Sequence[Sequence[Extent | Non
     pitch = []
     for of_object in zip(*extents, strict=True):
         lengths = [np.array(extent) * proportions for extent in of_object if extent]
-        # the pitch of an object that no scan shows is never used
-        edge = EDGE * float(np.median(np.max(lengths, axis=1))) if lengths else SIDE
+        edge = EDGE * float(np.median(np.max(lengths, axis=1))) if lengths else 0.0
         pitch.append(edge / SIDE / proportions)
     return torch.from_numpy(np.array(pitch)).float()
 

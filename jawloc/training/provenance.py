@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from jawloc import __version__
 from jawloc.scans.cache import ExampleFile
+from jawloc.training.intensity import grey_range
 from jawloc.training.splits import SPECIMEN_PATTERN
 
 # What a network used a scan for, the strongest first.
@@ -168,7 +169,7 @@ def image_fingerprint(image: np.ndarray) -> np.ndarray:
     values = torch.from_numpy(np.asarray(image, np.float32))
     blocks = F.adaptive_avg_pool3d(values[None, None], FINGERPRINT_SHAPE)[0, 0].numpy()
     low, high = np.percentile(blocks, GREY_RANGE)  # of the blocks, which hold hardly any noise
-    scaled = ((blocks - low) / max(high - low, 1e-6)).clip(0, 1)
+    scaled = ((blocks - low) / grey_range(float(low), float(high))).clip(0, 1)
     return np.rint(255 * scaled).astype(np.uint8)
 
 

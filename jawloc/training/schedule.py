@@ -19,9 +19,10 @@ def learning_rate(config: TrainingConfig, state: TrainingState, epoch_share: flo
     if config.learning_rate_schedule == "one-cycle":
         return config.learning_rate * one_cycle(epochs / config.num_epochs)
     warm = min(1.0, epochs / config.warmup_epochs) if config.warmup_epochs else 1.0
-    if state.cooldown_from is None or not config.cooldown_share:
+    begun, end = state.cooldown_from, state.last_epoch(config)
+    if begun is None or end is None or begun == end:
         return config.learning_rate * warm
-    cooled = (epochs - state.cooldown_from) / cooldown_epochs(config, state.cooldown_from)
+    cooled = (epochs - begun) / (end - begun)
     return config.learning_rate * warm * max(1 - cooled, 0.01)  # the last step isn't 0
 
 
@@ -39,7 +40,8 @@ def is_finished(state: TrainingState, config: TrainingConfig, steps_an_epoch: in
 def cooldown_epochs(config: TrainingConfig, cooldown_from: int) -> int:
     """Return the length that makes the cooldown `cooldown_share` of all epochs; 0 for no share."""
     share = config.cooldown_share
-    return max(1, math.ceil(cooldown_from * share / (1 - share))) if share else 0
+    # 14 * 0.3 / 0.7 is a little above 6
+    return max(1, math.ceil(cooldown_from * share / (1 - share) - 1e-9)) if share else 0
 
 
 def _has_settled(state: TrainingState, config: TrainingConfig, steps_an_epoch: int) -> bool:
@@ -68,8 +70,9 @@ def extend(
     """Let a training that was planned for fewer epochs, `before`, go on as one planned for more.
 
     If its learning rate falls only because the end was near, it stops falling. Where none of the
-    epochs done had a falling rate yet, and the rate doesn't follow one cycle, the training is then
-    what it would have been with more epochs from the start.
+    epochs done had a falling rate yet, and neither the rate (one cycle) nor sigma (trigger
+    `epochs`) follows the share of all epochs, the training is then what it would have been with
+    more epochs from the start.
     """
     start = state.cooldown_from
     if start is None or now.num_epochs <= before.num_epochs:

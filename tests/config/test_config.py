@@ -825,6 +825,15 @@ def test_a_minimum_sigma_too_wide_for_the_window_is_refused(written):
     assert load_config(written(settings)).curriculum.minimum_sigma_voxels == 8  # one stage: none
 
 
+def test_a_window_of_parts_of_heatmap_voxels_is_refused(written):
+    """Regression: the masks' targets were halved in its last plane."""
+    path = written({"network": {"window": [64, 63, 64]}})
+    assert refusal(path) == (
+        "userconf.yml: network.window must be whole heatmap voxels along each axis, which are 2 "
+        "long (network.stride); received [64, 63, 64]"
+    )
+
+
 def test_sigmas_of_two_stages_are_refused_where_there_is_one(written):
     path = written({"network": "attention-unet", "curriculum": {"fine_initial_sigma": 2}})
     assert "must be auto with a network of one stage" in refusal(path)

@@ -199,7 +199,7 @@ def settled(errors: list[float], **changes) -> list[bool]:
         ([5, 4, 3, 2], [False] * 4),  # still falling
         ([3, 3, 3], [False, False, True]),  # two epochs without a better one
         ([3, 4, 2, 3, 2], [False, False, False, False, True]),
-        ([3, 3, 3, 1, 2], [False, False, True, True, True]),  # once settled, it stays so
+        ([3, 3, 3, 1, 2, 2], [False, False, True, False, False, True]),  # it fell again
         ([3, float("nan"), float("nan")], [False, False, True]),
     ],
 )

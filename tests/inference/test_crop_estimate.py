@@ -63,3 +63,12 @@ def test_scans_without_a_mask_do_not_count():
     assert estimate_crops(errors, examples, {"jaw": None}, (8, 8, 8)) == {
         "jaw": CropCoverage(whole=1, scans=2, mean_share=0.5, least_share=0.0)
     }
+
+
+def test_a_voxel_on_the_scans_last_face_is_inside_despite_rounding():
+    """Regression: 41 voxels on 46 map the last face to a rounding beyond it."""
+    small, full = Grid((41, 41, 41)), Grid((46, 46, 46))
+    mask = np.zeros(small.shape_zyx, np.uint8)
+    mask[38:, 38:, 38:] = 1
+    at_the_end = Example("s", mask, mask, np.full((1, 3), 39.0), small, full, "key", Path("s.dcm"))
+    assert share_inside(at_the_end, found(45, 45, 45), None, (8, 8, 8)) == 1.0

@@ -137,6 +137,21 @@ def test_scans_that_trained_no_mask_do_not_say_how_much_masks_count():
     assert with_points == shares_of(choose_mask_shares(locator, [], files))
 
 
+def test_scans_with_and_without_a_voxel_size_count_alike():
+    """Regression: mm and voxels were added up, so that those without a size decided alone."""
+    locator = make_locator(CONFIG)
+    with torch.no_grad():
+        locator.networks[0].head.bias[2:] = 1
+    files = [held_out(seed, (11.5, 5.5, 5.5)) for seed in range(6)]
+    for file in files[:2]:
+        file.grid = file.source_grid = Grid(SIZE)
+    mixed = shares_of(choose_mask_shares(locator, files[:4], files[4:]))
+    for file in files:
+        file.grid = file.source_grid = Grid(SIZE)
+    assert all(0 < share < 1 for share in mixed.values())
+    assert mixed == shares_of(choose_mask_shares(locator, files[:4], files[4:]))
+
+
 def test_without_mask_supervision_nothing_changes():
     locator = make_locator()
     assert choose_mask_shares(locator, [], []) is locator

@@ -72,7 +72,7 @@ def test_good_scans_are_ok_and_bad_ones_are_not(calibration):
     assert "flipped" in quality(upright_scan(100)[::-1] * 10).reason
     lost = quality(upright_scan(101), spread=20.0)
     assert lost.status == "not found"
-    assert lost.reason == "heatmap is wider than in the training scans"
+    assert lost.reason == "heatmap is wider than in scans held out of training"
 
 
 def test_only_fair_scans_set_the_radius():

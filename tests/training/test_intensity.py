@@ -55,6 +55,20 @@ def test_a_nearly_constant_image_stays_within_0_and_1():
     assert (values.min(), values.max()) == (0, 1)
 
 
+@pytest.mark.parametrize("unit", [1e-7, 1e-12])
+def test_grey_values_of_small_units_are_scaled_too(unit):
+    """Regression: a range below 1e-6 counted as none, as that of phase contrast's refraction."""
+    image = grey_image().astype(np.float32)
+    scaled = normalise(image * np.float32(unit), PERCENTILE)
+    np.testing.assert_allclose(scaled, normalise(image, PERCENTILE), atol=1e-5)
+
+
+def test_rounding_is_not_taken_for_grey_values():
+    image = np.full((4, 4, 4), 0.1, np.float32)
+    image[0] = np.nextafter(np.float32(0.1), np.float32(1))
+    assert np.ptp(normalise(image, PERCENTILE)) < 1e-6
+
+
 def test_normalising_neither_changes_nor_shares_the_image():
     """Tensors are made of the result, and torch warns of arrays that can't be written."""
     image = grey_image().astype(np.float32)

@@ -582,7 +582,7 @@ def state_after(epochs: int, cooldown_from: int | None) -> TrainingState:
     ],
 )
 def test_the_cooldown_schedule(done, share, cooldown_from, expected):
-    config = training_config(learning_rate=0.1, warmup_epochs=2, cooldown_share=0.5)
+    config = training_config(learning_rate=0.1, warmup_epochs=2, cooldown_share=0.5, num_epochs=12)
     rate = learning_rate(config, state_after(done, cooldown_from), share)
     assert rate == pytest.approx(0.1 * expected)
 

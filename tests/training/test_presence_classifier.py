@@ -54,6 +54,8 @@ def hooks(seed: int, spacing=(0.1, 0.1, 0.1), label: int = 1):
         grid=Grid(SHAPE, spacing),
         source_grid=Grid((104, 48, 48), spacing),
         bow=bow,
+        object_names=("jaw",),
+        has_mask=True,
     )
 
 
@@ -251,9 +253,45 @@ def test_each_object_is_shown_by_a_scan_that_fits(held):
 def clicked(seed: int, spacing=(0.2, 0.2, 0.2)):
     """The same scan with its centre clicked instead of a mask."""
     file = hooks(seed, spacing)
-    about = {name: getattr(file, name) for name in ("points_voxels", "grid", "source_grid")}
+    names = ("points_voxels", "grid", "source_grid", "object_names")
+    about = {name: getattr(file, name) for name in names}
     example = SimpleNamespace(image=file.read().image, mask=None, **about)
     return SimpleNamespace(read=lambda: example, bow=file.bow, has_mask=False, **about)
+
+
+def of_two(file, labelled: int):
+    """A scan of two objects, of which one is labelled, here or elsewhere."""
+    points = np.full((2, 3), np.nan)
+    points[labelled] = file.points_voxels[0]
+    file.points_voxels = file.read().points_voxels = points
+    file.object_names = ("jaw", "eye")
+    return file
+
+
+def test_an_object_whose_size_no_scan_tells_is_not_judged():
+    """Regression: its output, which nothing had taught, was a score like any other."""
+    files = [of_two(hooks(seed), 0) for seed in range(3)] + [of_two(clicked(3), 1)]
+    two = {"jaw": [1], "eye": [2]}
+    network, alone = learn(files, 1, two), learn([hooks(0)], 1)
+    assert network.pitch_voxels[1].tolist() == [0, 0, 0]
+    assert network.pool_zyx == alone.pool_zyx  # not that of the object without a size
+    points = np.repeat(np.array([[26.0, 12, 12]]), 2, axis=0)
+    jaw, eye = ask(network, files[0].read().image, points, ())
+    assert np.isfinite(jaw)
+    assert np.isnan(eye)
+    with pytest.warns(UserWarning, match="has a mask of eye, so the presence classifier can't"):
+        warn_without_extents(files, PresenceClassifierConfig())
+
+
+def test_of_many_scans_those_that_show_an_object_are_drawn(monkeypatch):
+    """Regression: the draw could miss all of the few with masks among many that are clicked."""
+    monkeypatch.setattr(module, "MOST_SCANS", 4)
+    files = [of_two(hooks(seed), int(seed == 7)) for seed in range(8)]
+    files += [of_two(clicked(seed), 0) for seed in range(30)]
+    taught = {"one": [1], "two": [1]}
+    for seed in range(3):
+        network = learn(files, 1, taught, seed=seed)
+        assert (network.pitch_voxels > 0).all()
 
 
 def pitch(files, **radius):
@@ -315,5 +353,5 @@ def test_a_training_without_any_extent_is_warned_of(spacing, radius, said):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warn_without_extents(files, config)
-        warn_without_extents([*files, SimpleNamespace(has_mask=True)], config)
+        warn_without_extents([*files, hooks(1)], config)
     assert [said in str(one.message) for one in caught] == ([True] if said else [])

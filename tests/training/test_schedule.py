@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from jawloc.training.schedule import extend
+from jawloc.training.schedule import extend, learning_rate
 from tests.training.blobs import (
     CURRICULUM,
     MOVED,
@@ -56,6 +56,15 @@ def test_a_rate_that_falls_because_the_end_was_near_rises_again():
     state.best_error_voxels = math.inf  # as if the best epoch were to come from the cooldown
     extend(state, short, long, 1)
     assert (state.cooldown_from, state.best_error_voxels) == (None, best)
+
+
+@pytest.mark.parametrize(("share", "epochs"), [(0.3, 10), (0.3, 20), (0.2, 11), (0.9, 12)])
+def test_the_rate_falls_to_the_end_of_the_last_epoch_however_many_there_are(share, epochs):
+    """Regression: it ended at a quarter where the cooldown did not fit into what was left."""
+    config = training_config(num_epochs=epochs, cooldown_share=share)
+    state = trained(fresh_state(config), config, epochs)
+    state.records.pop()
+    assert learning_rate(config, state, 1.0) == pytest.approx(0.01 * config.learning_rate)
 
 
 @pytest.mark.parametrize(("settled_after", "epochs"), [(2, 9), (2, 4)])

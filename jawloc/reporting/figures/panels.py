@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from jawloc.geometry import Triple
 from jawloc.reporting.figures.style import DOTS_PER_INCH, ROUND, Colour, Style
 from jawloc.scans.orthogonal_slices import OrthogonalSlices
+from jawloc.training.intensity import grey_range
 
 Point = Sequence[float] | np.ndarray
 Frame = tuple[Point, Point]  # (start, stop) of a box of voxels, `start` in it and `stop` outside
@@ -68,7 +69,7 @@ def draw_slice(
         view.cut(planes).astype(np.float32),
         cmap="gray",
         vmin=low,
-        vmax=max(high, low + 1e-6),
+        vmax=low + grey_range(float(low), float(high)),
         extent=(left, right, bottom, top),
         aspect=spacing[view.rows] / spacing[view.columns] if spacing else 1.0,
     )

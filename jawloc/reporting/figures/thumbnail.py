@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from jawloc.reporting.figures.panels import VIEWS, Point, View
 from jawloc.reporting.figures.style import Colour
 from jawloc.scans.orthogonal_slices import OrthogonalSlices
+from jawloc.training.intensity import grey_range
 
 if TYPE_CHECKING:  # would load torch, which no picture needs
     from jawloc.geometry import Grid, Triple
@@ -70,7 +71,7 @@ def _scale(extent: np.ndarray) -> float:
 def _limits(projections: OrthogonalSlices) -> tuple[float, float]:
     values = np.concatenate([view.cut(projections).ravel() for view in VIEWS])
     low, high = np.nanpercentile(values, (1, 99.5)).tolist()
-    return low, max(high, low + 1e-6)
+    return low, low + grey_range(low, high)
 
 
 def _draw_marks(
