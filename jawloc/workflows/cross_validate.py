@@ -238,7 +238,9 @@ def log_folds(run: TrackedRun, work: CrossValidation) -> None:
     run.log_file(work.folder / "config.yml")
     tested = {f"fold {k}": data.split.test_ids for k, data in enumerate(work.folds, start=1)}
     run.log_dict({key: list(ids) for key, ids in tested.items()}, "folds.json")
-    run.log_dataset(tested, {i: e.key for i, e in work.folds[0].examples.items()})
+    # each fold's own: in another one, a corrected scan may have taken a scan's place
+    keys = {e.scan_id: e.key for data in work.folds for e in data.select(data.split.test_ids)}
+    run.log_dataset(tested, keys)
 
 
 def _fingerprint(folds: Sequence[Data]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from jawloc.inference.locator import load_locator
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.points.review import write_review
 from jawloc.workflows.compare_models import find_earlier_model
+from jawloc.workflows.cross_validate import log_folds
 from jawloc.workflows.prepare_data import prepare_data, prepare_folds
+from jawloc.workflows.train_folds import CrossValidation
 from tests.lab import SCAN_IDS, only_sentence, write_config, write_model
 from tests.scans.points.test_corrections import decided
 
@@ -117,6 +120,23 @@ def test_a_corrected_scan_trains_in_every_fold_but_the_one_that_tests_it(lab, ca
     assert sorted(trains) == [False, True]
     assert {i for data in folds for i in data.split.test_ids} == {*SCAN_IDS[:4]}
     assert "2 positions in 2 scans train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [None, "fish.nii.gz"], ids=["itself", "a copy of another name"])
+def test_folds_log_the_scans_that_they_test_and_not_their_corrected_copies(lab, name):
+    """Regression: keys were those of the first fold, where a corrected copy may train instead."""
+    plain = prepare_folds(load_config(write_config(lab)), 2)
+    tested = [data.select(data.split.test_ids) for data in plain]
+    corrected = plain[0].split.train_ids[0]
+    path = None if name is None else copied(corrected, name)
+    config = config_of(lab, reviewed(corrected if name is None else "fish", path))
+    folds = prepare_folds(config, 2)
+    run, logged = Mock(), lab / "logged"
+    logged.mkdir()
+    log_folds(run, CrossValidation("cv", config, folds, {}, logged, {}))
+    parts, keys = run.log_dataset.call_args.args
+    assert [*parts.values()] == [tuple(file.scan_id for file in files) for files in tested]
+    assert keys == {file.scan_id: file.key for files in tested for file in files}
 
 
 def test_corrected_scans_are_no_scans_of_dicom_dirs(lab):
