@@ -96,10 +96,13 @@ class ScanTensors:
 
     def select(self, ids: Sequence[str]) -> ScanTensors:
         """Return the scans of these ids, in this order; the images are shared, not copied."""
-        numbers = [self.ids.index(scan_id) for scan_id in ids]
+        return self.take([self.ids.index(scan_id) for scan_id in ids])
+
+    def take(self, numbers: Sequence[int]) -> ScanTensors:
+        """Return the scans of these numbers, likewise."""
         return replace(
             self,
-            ids=tuple(ids),
+            ids=tuple(self.ids[i] for i in numbers),
             points=self.points[numbers],
             voxel_sizes=self.voxel_sizes[numbers],
             grids=tuple(self.grids[i] for i in numbers),

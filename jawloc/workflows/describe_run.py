@@ -32,7 +32,7 @@ def tag_inputs(
     The data set's digest changes with any scan and with what its downsampled copy depends on, and
     not with the split.
     """
-    keys = " ".join(sorted(example.key for example in data.examples.values()))
+    keys = " ".join(sorted(key for _, key in data.files()))
     run.tag(
         {
             KIND: kind,

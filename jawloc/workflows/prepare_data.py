@@ -44,17 +44,27 @@ FEW_SPECIMENS = 8  # with fewer, errors are much larger: experiments/few_scans
 
 @dataclass(frozen=True)
 class Data:
-    """The examples of a run and what each is used for."""
+    """The examples of a run and what each is used for.
+
+    Of several divisions of the same scans (`folds`), each has its own corrected scans; the split
+    and examples of all together are those without corrections.
+    """
 
     split: Split
     examples: dict[str, ExampleFile]  # by scan id
     full_size_scans_read: int = 0  # to bring the cache up to date
     corrections: tuple[CorrectionRecord, ...] = ()  # of every corrected position that trains
     kept_out: tuple[str, ...] = ()  # why a corrected scan does not train, a sentence a scan
+    folds: tuple[Data, ...] = ()
 
     def select(self, ids: Sequence[str]) -> list[ExampleFile]:
         """Return the examples of these scan ids."""
         return [self.examples[scan_id] for scan_id in ids]
+
+    def files(self) -> dict[tuple[str, str], ExampleFile]:
+        """Return every example by scan id and key; of a scan, folds have labels and corrections."""
+        parts = (self, *self.folds)
+        return {(e.scan_id, e.key): e for part in parts for e in part.examples.values()}
 
     def fingerprint(self) -> dict[str, str]:
         """Return the ids and content keys of the scans of each split, as one text a split.
@@ -64,6 +74,9 @@ class Data:
         own = [{**asdict(record), "earlier_use": ""} for record in self.corrections]
         digest = hashlib.sha256(repr(own).encode(errors="surrogateescape")).hexdigest()[:8]
         corrected = {"corrected_positions": f"{len(own)} ({digest})"} if own else {}
+        known = {(e.scan_id, e.key) for e in self.examples.values()}
+        if own and (of_folds := sorted(self.files().keys() - known)):
+            corrected["corrected_ids"] = " ".join(f"{i}:{key[:12]}" for i, key in of_folds)
         return corrected | {
             name: " ".join(f"{e.scan_id}:{e.key[:12]}" for e in self.select(ids))
             for name, ids in vars(self.split).items()
@@ -106,7 +119,8 @@ def prepare_data(
 
     Parameters
     ----------
-    folds : number of folds that the training and validation scans are divided into, if any
+    folds : number of folds that the training and validation scans are divided into, if any. A
+        corrected scan trains in every fold but those that validate on its specimen.
     warn : whether to warn of specimens that the config's lists of ids divide, and of scans without
         masks
     earlier : the record of the model before this one, where corrections of its positions train
@@ -120,11 +134,17 @@ def prepare_data(
         warn_of_divided_specimens(splits[0], pattern)
     examples, read = _examples(config, scans, splits, processes, folds=folds is not None)
     corrected = correct_scans(config, corrections, examples, processes, earlier)
-    changed = add_corrected(split, examples, corrected, pattern)
-    refuse_without_corrections(corrections, changed)
-    data = _with_corrected(changed, read)
+    every = [add_corrected(each, examples, corrected, pattern) for each in splits]
+    # every scan but those that test trains in some fold
+    training = replace(split, train_ids=(*split.train_ids, *split.val_ids), val_ids=())
+    told = every[0] if folds is None else add_corrected(training, examples, corrected, pattern)
+    refuse_without_corrections(corrections, told)
+    data = _with_corrected(told, read)
+    if folds is not None:
+        own = tuple(_with_corrected(each, read) for each in every)
+        data = replace(data, split=split, examples=examples, folds=own)
     if warn and processes.is_main:
-        tell_corrections(corrections, changed)
+        tell_corrections(corrections, told)
         warn_without_extents(data.select(data.split.train_ids), config.presence_classifier)
         tell_small_scans([*examples.values()], config.crop.crop_size)
         tell_few_scans(data.split.train_ids, pattern)

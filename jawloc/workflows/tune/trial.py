@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +19,11 @@ from jawloc.heatmaps.curriculum import at_the_end
 from jawloc.inference.quantities import short
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
 from jawloc.reporting.tracking.views import KIND, STATE, STUDY
+from jawloc.scans.cache import ExampleFile
 from jawloc.training.dataset import ScanTensors, load_scans
 from jawloc.training.device import choose_device
 from jawloc.training.intensity import IntensityConfig
 from jawloc.training.loop import TrainingState, planned_training
-from jawloc.training.splits import choose_folds
 from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.train import draw_epoch, log_epoch, log_inputs, start_state, train
@@ -65,29 +65,37 @@ class Worker:
     tell: Callable[[str], object]  # called with the current activity
     loaded: tuple[tuple[IntensityConfig, bool], ScanTensors] | None = None
 
-    def scans(self, config: Config) -> ScanTensors:
-        """Return all scans that trials use, as one of this config needs them.
+    def scans(self, config: Config, data: Data) -> ScanTensors:
+        """Return the training and validation scans of a fold, or of all, as a config needs them.
 
-        They are loaded again if its intensity or mask supervision is not the last trial's.
+        Those of all folds are loaded at once, and again if the config's intensity or mask
+        supervision is not the last trial's.
         """
         wanted = config.intensity, config.network.mask_supervision is True
         if self.loaded is None or self.loaded[0] != wanted:
             # free the memory first; the exception of a pruned or failed trial holds it in a cycle
             self.loaded = None
             gc.collect()
-            split, training = self.data.split, self.task.config.training
-            examples = self.data.select(sorted((*split.train_ids, *split.val_ids)))
+            training = self.task.config.training
+            examples = [*self._files().values()]
             objects = config.cache.objects if wanted[1] else None
             scans = load_scans(examples, config.intensity, training.memory_budget_gb, objects)
             self.loaded = wanted, scans
-        return self.loaded[1]
+        number = {key: index for index, key in enumerate(self._files())}
+        chosen = data.select(sorted((*data.split.train_ids, *data.split.val_ids)))
+        return self.loaded[1].take([number[file.scan_id, file.key] for file in chosen])
+
+    def _files(self) -> dict[tuple[str, str], ExampleFile]:
+        """Return the examples that train or validate in any trial, by scan id and key."""
+        files = sorted(self.data.files().items())
+        return {name: file for name, file in files if name[0] not in self.data.split.test_ids}
 
 
 def set_up(task: Task, token: str, tell: Callable[[str], object]) -> Worker:
     """Find the examples in the cache and load all scans that trials use."""
     data = prepare_data(task.config, folds=task.study.folds, warn=False)
     worker = Worker(task, data, data.full_size_scans_read, token, tell)
-    worker.scans(task.config)  # an error here is no trial's fault
+    worker.scans(task.config, data)  # an error here is no trial's fault
     return worker
 
 
@@ -168,8 +176,7 @@ def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: Tracked
     if study.folds is None:
         return _train(trial, worker, config, worker.data, run, compare_epochs=True)
     errors: list[float] = []
-    folds = choose_folds(worker.data.split, study.folds, config.split.specimen_pattern)
-    for number, split in enumerate(folds, start=1):
+    for number, data in enumerate(worker.data.folds, start=1):
         with tracked_run(
             config.base,
             f"{study.name} trial {trial.number} fold {number}",
@@ -178,7 +185,6 @@ def _error_over_folds(trial: Trial, worker: Worker, config: Config, run: Tracked
             parent_run_id=run.run_id,
         ) as fold:
             tag_inputs(fold, config, worker.data, "fold", choose_device(config.training.device))
-            data = replace(worker.data, split=split)
             errors.append(_train(trial, worker, config, data, fold, compare_epochs=False))
         run.log_summary({f"fold_{number}_error_voxels": errors[-1]})
         # Wilcoxon's test pairs folds, the other pruners compare means
@@ -201,7 +207,7 @@ def _train(
     earlier = trial.user_attrs.get("epochs", 0)
     with TemporaryDirectory() as folder:
         log_inputs(run, Path(folder), config, data)
-        scans = worker.scans(config)
+        scans = worker.scans(config, data)
         epochs = planned_training(config.training, len(data.split.train_ids)).num_epochs
         for record in train(state, config, data, loaded=scans, progress=False):
             log_epoch(run, state, draw_epoch(Path(folder), config, data, state))

@@ -158,7 +158,7 @@ def test_another_intensity_is_loaded_once_the_last_one_is_gone(bench, monkeypatc
 
     def pruned(_):
         config = change_config(bench.task.config, {"intensity.low": 12.0}, source="s")
-        scans = bench.scans(config).select(bench.data.split.train_ids)
+        scans = bench.scans(config, bench.data).select(bench.data.split.train_ids)
         assert len(scans.ids) == 3
         raise TrialPruned
 

@@ -6,6 +6,7 @@ import os
 import signal
 import warnings
 
+import numpy as np
 import optuna
 import pytest
 import yaml
@@ -16,11 +17,13 @@ import jawloc.workflows.train as experiment
 from jawloc.config import load_config
 from jawloc.errors import TrainingError
 from jawloc.reporting.tracking.store import tracking_uri
+from jawloc.scans.points.review import write_review
 from jawloc.workflows.prepare_data import prepare_data
 from jawloc.workflows.tune import StudyConfig, study_report
 from jawloc.workflows.tune.search_space import Space
 from jawloc.workflows.tune.trial import Task, set_up
 from tests.lab import SCAN_IDS, only_sentence, write_config
+from tests.workflows.test_correct_scans import SMALL, copied, reviewed
 from tests.workflows.tune.machines import Machine, pid_of, trials_in
 
 SPACE = {
@@ -235,6 +238,33 @@ def test_folds_are_runs_of_their_own(lab, words, jawloc):
     folds = client.search_runs([nested.info.experiment_id], query)
     kept = sorted(f.data.metrics["validation_error_downsampled_voxels"] for f in folds)
     assert kept == pytest.approx(sorted(errors))
+
+
+def test_corrected_scans_train_in_folds_and_validate_in_none(lab, words, jawloc, monkeypatch):
+    """Regression: folds divided corrected and accepted scans, too, whose errors chose settings."""
+    new = reviewed("new", copied("phantom_004", "new.nii.gz"), verdict="accepted")
+    (lab / "dicoms" / "labelled" / "phantom_004.dcm").unlink()  # phantom_003 tests
+    write_review(lab / "review.csv", [reviewed("phantom_001"), new])
+    labels = prepare_data(load_config(write_config(lab))).examples
+    write_config(lab, corrections="review.csv", accepted_weight=0.5)
+    validated, train = [], experiment.train
+
+    def watched(state, config, data, *, loaded, **others):
+        scans, held = (loaded.select(ids) for ids in (data.split.train_ids, data.split.val_ids))
+        assert {*scans.ids} == {*SCAN_IDS[:3], "new"} - {*held.ids}
+        for scan_id, point in zip(scans.ids, scans.points, strict=True):
+            label = SMALL if scan_id in ("new", "phantom_001") else labels[scan_id].points_voxels[0]
+            np.testing.assert_allclose(point[0], label, atol=1e-4)
+        for scan_id, point in zip(held.ids, held.points, strict=True):
+            np.testing.assert_allclose(point, labels[scan_id].points_voxels, atol=1e-4)
+        validated.extend(held.ids)
+        return train(state, config, data, loaded=loaded, **others)
+
+    monkeypatch.setattr("jawloc.workflows.tune.trial.train", watched)
+    result = jawloc(*words, "--trials", 1, "--folds", 3)
+    assert result.exit_code == 0, result.output
+    assert "corrections: 2 positions in 2 scans train: 1 corrected, 1 accepted" in result.stderr
+    assert sorted(validated) == SCAN_IDS[:3]
 
 
 def test_a_study_warns_once_of_a_specimen_that_is_divided(lab):
