@@ -142,7 +142,8 @@ def _extend(work: CrossValidation, run_id: str) -> None:
     before, now = planned_epochs(work.folder / CHECKPOINT), work.config.training.num_epochs
     if before == now:
         return
-    if work.is_finished(1):
+    # on a cluster, any fold may end first
+    if any(work.is_finished(number) for number in range(1, len(work.folds) + 1)):
         raise InputError(
             f"--resume: num_epochs may grow only as long as no fold is finished; it was {before} "
             f"and is now {now}"

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import mlflow
 import numpy as np
@@ -14,9 +15,13 @@ from mlflow import MlflowClient
 import jawloc.workflows.cross_validate as cross_validation
 import jawloc.workflows.log_training as log_training
 import jawloc.workflows.train as experiment
+from jawloc.config import change_config, load_config
+from jawloc.errors import InputError
 from jawloc.inference.locator import load_locator
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.scans.manifest import MANIFEST
+from jawloc.training.checkpoint import planned_epochs, save_folds_checkpoint
+from jawloc.workflows.train_folds import CrossValidation
 from tests.lab import SCAN_IDS, erase_labels, files_below, only_sentence, write_config
 
 UNITS = ("downsampled_voxels", "full_size_voxels", "mm")
@@ -362,6 +367,26 @@ def test_a_run_goes_on_only_as_it_began(quick, jawloc, monkeypatch):
     shutil.copy(first, first.with_name("zebra.dcm"))
     assert "fold_1.train_ids was" in only_sentence(jawloc("train", "--resume", "--folds", "2"))
     assert files_below(outputs(quick)) == before
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2], ids=lambda number: f"fold {number} finished")
+def test_epochs_may_be_added_as_long_as_no_fold_is_finished(quick, finished):
+    """Regression: only the first fold was asked; on a cluster, another one may end before it."""
+    folder, config = outputs(quick), load_config(quick / "userconf.yml")
+    longer = change_config(config, {"num_epochs": 9}, source="test")
+    for number in (1, 2):
+        left = f"fold_{number}.pth" if number == finished else "checkpoint.pt"
+        (folder / f"fold_{number}").mkdir(parents=True)
+        (folder / f"fold_{number}" / left).touch()
+    save_folds_checkpoint(folder / "checkpoint.pt", config.as_params(), "run")
+    folds = (Mock(), Mock())
+    work = CrossValidation("locator", longer, folds, {}, folder, longer.as_params())
+    if finished:
+        with pytest.raises(InputError, match="as no fold is finished; it was 1 and is now 9"):
+            cross_validation._extend(work, "run")
+    else:
+        cross_validation._extend(work, "run")
+    assert planned_epochs(folder / "checkpoint.pt") == (1 if finished else 9)
 
 
 def test_an_ordinary_run_is_not_gone_on_with_as_folds(quick, jawloc, monkeypatch):
