@@ -90,27 +90,29 @@ def locate(
     """
     if resume and overwrite:
         raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
+    from jawloc.reporting.folders.run_folder import locked_output_folder
     from jawloc.reporting.location_files import LocateRequest, earlier_rows, owners
     from jawloc.scans.listing import list_scans
     from jawloc.workflows.locate import locate_scans
 
     crop = parse_size(crop_size, "--crop-size")
     locator, digest = _load(model, config_path, model_options, device)
-    rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
-    known = {Path(scan_rows[0].path): name for name, scan_rows in rows.items()}
-    listed = list_scans(scans, exclude=folder, known=known, series=series)
-    request = LocateRequest(
-        locator=locator,
-        model=model,
-        digest=digest,
-        model_options=model_options,
-        folder=folder,
-        crop_size=crop or locator.crop_size or config_crop_size(config_path),
-        crop_format=None if no_crops else crop_format,
-        pictures=not no_pictures,
-        earlier=owners(rows),
-    )
-    result = locate_scans(request, listed, rows, cluster)
+    with locked_output_folder(folder):  # from here, another command adds no results
+        rows = earlier_rows(folder, resume=resume, overwrite=overwrite)
+        known = {Path(scan_rows[0].path): name for name, scan_rows in rows.items()}
+        listed = list_scans(scans, exclude=folder, known=known, series=series)
+        request = LocateRequest(
+            locator=locator,
+            model=model,
+            digest=digest,
+            model_options=model_options,
+            folder=folder,
+            crop_size=crop or locator.crop_size or config_crop_size(config_path),
+            crop_format=None if no_crops else crop_format,
+            pictures=not no_pictures,
+            earlier=owners(rows),
+        )
+        result = locate_scans(request, listed, rows, cluster)
     click.echo(str(result))
     if result.failed:
         sys.exit(1)

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,13 @@ from PIL import Image
 
 import jawloc.workflows.locate as driver
 import jawloc.workflows.locate_scan as one_scan
-from jawloc.errors import DiskFullError
+from jawloc.errors import DiskFullError, InputError
 from jawloc.inference.crop_files import CROP_ENDINGS
 from jawloc.inference.exports import COLUMNS
 from jawloc.inference.locator import load_locator, save_locator
 from jawloc.phantom import make_phantom, write_phantom
+from jawloc.reporting.folders.run_folder import locked_output_folder
+from jawloc.scans.listing import list_scans
 from jawloc.scans.manifest import MANIFEST
 from jawloc.scans.reading import read_scan
 from jawloc.scans.scan import scan_id_of
@@ -827,3 +830,30 @@ def test_two_searches_into_one_folder_at_once_are_refused(locate, here):
         said = only_sentence(locate("c.nii.gz"))
         assert said.startswith(f"--output-dir: out is in use by process {other.pid} on ")
     assert locate("c.nii.gz").exit_code == 0
+
+
+@pytest.mark.parametrize("options", [PLAIN, RESUME], ids=["new", "resumed"])
+def test_no_other_command_adds_results_from_when_the_table_is_read(locate, monkeypatch, options):
+    """Regression: rows that were added while scans were looked for were overwritten."""
+    refused = []
+
+    def enter():
+        try:
+            with locked_output_folder(Path("out")):
+                pass
+        except InputError as error:
+            refused.append(str(error))
+
+    def listed(*arguments, **named):
+        other = threading.Thread(target=enter)
+        other.start()
+        other.join()
+        return list_scans(*arguments, **named)
+
+    if "--resume" in options:
+        assert locate("c.nii.gz").exit_code == 0
+    monkeypatch.setattr("jawloc.scans.listing.list_scans", listed)
+    assert locate("a", options=options).exit_code == 0
+    (said,) = refused
+    assert said.startswith("--output-dir: out is in use by process")
+    assert table()[-1]["scan"] == "fish"
