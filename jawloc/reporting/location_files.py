@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import prod
@@ -110,6 +110,18 @@ def earlier_rows(folder: Path, *, resume: bool, overwrite: bool) -> Table:
         _refuse_stray(row, path)
         table.setdefault(row.scan, []).append(row)
     return table
+
+
+def refuse_fewer_objects(request: LocateRequest, names: Iterable[str], table: Table) -> None:
+    """Raise InputError if a scan's rows are of objects that aren't located now: they would go."""
+    for name in names:
+        known = {row.object for row in table.get(name, []) if row.object is not None}
+        if lost := sorted(known.difference(request.objects())):
+            raise InputError(
+                f"--resume: {request.folder} has {', '.join(lost)} of {name}, and a scan's results "
+                f"are replaced as a whole; received {', '.join(request.objects())}: name all of "
+                f"them, or another --output-dir"
+            )
 
 
 def read_locations(place: Path) -> tuple[Path, list[Row]]:

@@ -26,6 +26,7 @@ from jawloc.reporting.location_files import (
     files_of,
     is_done,
     make_folders,
+    refuse_fewer_objects,
 )
 from jawloc.reporting.location_text import padding_note
 from jawloc.scans.listing import ListedScan, describe_failure
@@ -62,13 +63,14 @@ def locate_scans(
     ------
     InputError
         If the folder can't be made or written to, its disk is full, another process writes into
-        it, or it holds a file of others that would be overwritten; or the cluster can't be used;
-        before any work.
+        it, or it holds a file of others that would be overwritten, or results of objects that
+        aren't asked for now; or the cluster can't be used; before any work.
     OSError
         If results can't be written any more, or the cluster is gone; says how to go on.
     KeyboardInterrupt
         Likewise.
     """
+    refuse_fewer_objects(request, (scan.name for scan in scans), table)
     table, padded = dict(table), False
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (

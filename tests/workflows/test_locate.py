@@ -252,6 +252,23 @@ def test_one_object_of_several_can_be_asked_for(locate, here):
     assert (row["object"], row["crop_file"]) == ("otolith", "imgs/c.tif")
 
 
+def test_results_of_an_object_that_is_not_asked_for_are_not_dropped(locate, here):
+    """Regression: `--resume --object right` replaced the rows of `left`."""
+    write_model(here / "two.pth", ("left", "right"))
+    left, right = (("--object", name, *RESUME) for name in ("left", "right"))
+    assert locate("a", "c.nii.gz", model="two.pth", options=left).exit_code == 0
+    before = files_below(here)
+    assert only_sentence(locate("c.nii.gz", model="two.pth", options=right)) == (
+        "--resume: out has left of c, and a scan's results are replaced as a whole; received "
+        "right: name all of them, or another --output-dir"
+    )
+    assert files_below(here) == before
+    assert locate("b", model="two.pth", options=right).exit_code == 0  # another scan
+    assert locate("c.nii.gz", model="two.pth", options=RESUME).exit_code == 0
+    rows = [("fish", "left"), ("c", "left"), ("c", "right"), ("b_fish", "right")]
+    assert [(row["scan"], row["object"]) for row in table()] == rows
+
+
 def test_a_picture_a_scan(locate, here):
     tifffile.imwrite("t.tif", make_phantom(3, SCAN_SHAPE).image, photometric="minisblack")
     assert locate("c.nii.gz", "t.tif", options=("--crop-size", "30")).exit_code == 0
