@@ -77,11 +77,41 @@ def find_earlier_model(config: Config, *, must_exist: bool = True) -> EarlierMod
                 f"{', '.join(lacking)}"
             )
     except (InputError, ConnectionError, OSError) as error:
-        if named is not None and must_exist:
-            raise
-        print(f"note: no comparison with an earlier model; {error}", file=sys.stderr)
+        _do_without(error, config, must_exist)
         return None
     return EarlierModel(name, locator, objects)
+
+
+def fitting_model(
+    earlier: EarlierModel | None,
+    config: Config,
+    tested: Sequence[ExampleFile],
+    *,
+    must_exist: bool = True,
+) -> EarlierModel | None:
+    """Return the earlier model if every test scan is at least as large as its grid.
+
+    Otherwise as `find_earlier_model`: after the training would be too late.
+    """
+    if earlier is None:
+        return None
+    size = earlier.locator.downsampled_size
+    small = [e for e in tested if any(np.greater(size, e.source_grid.shape_zyx))]
+    if not small:
+        return earlier
+    error = InputError(
+        f"{earlier.name}: a model to compare with must have a grid no larger than any test scan; "
+        f"it has {list(size)}, and {small[0].scan_id} {list(small[0].source_grid.shape_zyx)}"
+    )
+    _do_without(error, config, must_exist)
+    return None
+
+
+def _do_without(error: Exception, config: Config, must_exist: bool) -> None:
+    """Say why no earlier model is compared with; raise the error if one was named that must be."""
+    if config.corrections.compare_with is not None and must_exist:
+        raise error
+    print(f"note: no comparison with an earlier model; {error}", file=sys.stderr)
 
 
 def record_of(earlier: EarlierModel | None) -> Provenance | None:

@@ -48,7 +48,12 @@ from jawloc.training.device import choose_device
 from jawloc.training.splits import specimens_of
 from jawloc.workflows.cluster import ClusterOptions
 from jawloc.workflows.cluster.client import open_cluster
-from jawloc.workflows.compare_models import find_earlier_model, record_of, with_earlier_model
+from jawloc.workflows.compare_models import (
+    find_earlier_model,
+    fitting_model,
+    record_of,
+    with_earlier_model,
+)
 from jawloc.workflows.describe_run import describe_folds, tag_inputs
 from jawloc.workflows.evaluate_scans import evaluate_scans
 from jawloc.workflows.fold_errors import out_of_fold_errors, summarise_corrected_folds
@@ -115,6 +120,8 @@ def _run_in(
     tell_slow_settings(config, config.requested)
     earlier = find_earlier_model(config, must_exist=not resume)
     every = prepare_folds(config, folds, earlier=record_of(earlier))
+    tested = [file for data in every for file in data.select(data.split.test_ids)]
+    earlier = fitting_model(earlier, config, tested, must_exist=not resume)
     baselines = with_earlier_model(baselines, earlier)
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None

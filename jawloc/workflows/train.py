@@ -43,7 +43,12 @@ from jawloc.training.loop import TrainingState, fit, planned_training, start_tra
 from jawloc.training.network import build_network
 from jawloc.training.records import EpochRecord
 from jawloc.training.schedule import extend
-from jawloc.workflows.compare_models import find_earlier_model, record_of, with_earlier_model
+from jawloc.workflows.compare_models import (
+    find_earlier_model,
+    fitting_model,
+    record_of,
+    with_earlier_model,
+)
 from jawloc.workflows.describe_run import tag_inputs
 from jawloc.workflows.finish_training import finish_training
 from jawloc.workflows.log_training import (
@@ -114,6 +119,8 @@ def run_training(
             tell_slow_settings(config, config.requested)
         earlier = find_earlier_model(config, must_exist=not resume) if processes.is_main else None
         data = prepare_data(config, processes, earlier=record_of(earlier))
+        tested = data.select(data.split.test_ids)
+        earlier = fitting_model(earlier, config, tested, must_exist=not resume)
         finders = with_earlier_model(baselines or {}, earlier)
         job = Job(model_name, config, data, folder, finders, processes)
         summary = train_and_test(job, device, started, overwrite=overwrite, resume=resume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 
 from jawloc.config import load_config
 from jawloc.errors import InputError
-from jawloc.inference.locator import load_locator
+from jawloc.inference.locator import load_locator, save_locator
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.points.review import write_review
 from jawloc.workflows.compare_models import find_earlier_model
@@ -154,6 +155,30 @@ def test_an_earlier_model_that_is_gone_is_said_and_a_named_one_must_be_there(lab
     with pytest.raises(InputError, match="it doesn't find jaw"):
         find_earlier_model(named)
     assert find_earlier_model(named, must_exist=False) is None
+
+
+@pytest.mark.parametrize("how", [[], ["--folds", "2"]], ids=["training", "folds"])
+def test_an_earlier_model_whose_grid_no_scan_fills_is_told_before_training(
+    lab, jawloc, monkeypatch, how
+):
+    """Regression: its test failed, after all epochs."""
+    folder = lab / "script_output/jaw_location/old"
+    write_model(folder / "old.pth")
+    small = load_locator(folder / "old.pth")
+    save_locator(replace(small, downsampled_size=(64, 32, 32)), folder / "old.pth")
+    began = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("jawloc.workflows.train.train_and_test", began)
+    monkeypatch.setattr("jawloc.workflows.train_folds.train_and_test", began)
+    said = (
+        "old: a model to compare with must have a grid no larger than any test scan; it has "
+        f"[64, 32, 32], and phantom_00{0 if how else 4} [48, 24, 24]"
+    )
+    assert only_sentence(jawloc("train", "--compare-with", "old", *how)) == said
+    began.assert_not_called()
+    write_review(lab / "review.csv", [reviewed("phantom_002")])
+    result = jawloc("train", "--corrections", "review.csv", *how)
+    assert f"note: no comparison with an earlier model; {said}\n" in result.stderr
+    began.assert_called_once()
 
 
 @pytest.mark.slow
