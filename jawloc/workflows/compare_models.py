@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,11 @@ class EarlierModel:
         return np.stack([by_name[name] for name in self.objects])
 
 
-def find_earlier_model(config: Config, *, must_exist: bool = True) -> EarlierModel | None:
+def find_earlier_model(config: Config, *, resumed: Path | None = None) -> EarlierModel | None:
     """Load the model to compare with: the one that is named, or whose positions were corrected.
 
     Say why if there is none of the reviewed one's name. Raise InputError if the named one can't be
-    used, unless `must_exist` is false.
+    used, unless the run goes on in its folder `resumed`: it may have replaced that model since.
     """
     named = config.corrections.compare_with
     name = named or read_reviews(config).model
@@ -68,6 +69,8 @@ def find_earlier_model(config: Config, *, must_exist: bool = True) -> EarlierMod
         return None
     try:
         with model_file(name, config.base) as path:
+            if resumed is not None and path.resolve().is_relative_to(resumed.resolve()):
+                raise InputError(f"{name}: it was replaced by the model of this run")
             locator = load_model(path, ModelOptions(), str(choose_device(config.training.device)))
         objects = tuple(config.cache.objects)
         lacking = [one for one in objects if one not in locator.objects]
@@ -77,7 +80,7 @@ def find_earlier_model(config: Config, *, must_exist: bool = True) -> EarlierMod
                 f"{', '.join(lacking)}"
             )
     except (InputError, ConnectionError, OSError) as error:
-        _do_without(error, config, must_exist)
+        _do_without(error, config, resumed)
         return None
     return EarlierModel(name, locator, objects)
 
@@ -87,7 +90,7 @@ def fitting_model(
     config: Config,
     tested: Sequence[ExampleFile],
     *,
-    must_exist: bool = True,
+    resumed: Path | None = None,
 ) -> EarlierModel | None:
     """Return the earlier model if every test scan is at least as large as its grid.
 
@@ -103,13 +106,13 @@ def fitting_model(
         f"{earlier.name}: a model to compare with must have a grid no larger than any test scan; "
         f"it has {list(size)}, and {small[0].scan_id} {list(small[0].source_grid.shape_zyx)}"
     )
-    _do_without(error, config, must_exist)
+    _do_without(error, config, resumed)
     return None
 
 
-def _do_without(error: Exception, config: Config, must_exist: bool) -> None:
-    """Say why no earlier model is compared with; raise the error if one was named that must be."""
-    if config.corrections.compare_with is not None and must_exist:
+def _do_without(error: Exception, config: Config, resumed: Path | None) -> None:
+    """Say why no earlier model is compared with; of a named one, raise it, but in a resumed run."""
+    if config.corrections.compare_with is not None and resumed is None:
         raise error
     print(f"note: no comparison with an earlier model; {error}", file=sys.stderr)
 

@@ -118,10 +118,11 @@ def _run_in(
     device = choose_device(config.training.device)
     tell_sigmas(config.curriculum, config.network, config.requested)
     tell_slow_settings(config, config.requested)
-    earlier = find_earlier_model(config, must_exist=not resume)
+    resumed = folder if resume else None
+    earlier = find_earlier_model(config, resumed=resumed)
     every = prepare_folds(config, folds, earlier=record_of(earlier))
     tested = [file for data in every for file in data.select(data.split.test_ids)]
-    earlier = fitting_model(earlier, config, tested, must_exist=not resume)
+    earlier = fitting_model(earlier, config, tested, resumed=resumed)
     baselines = with_earlier_model(baselines, earlier)
     same = {**params, **_fingerprint(every)}
     run_id = load_folds_checkpoint(folder / CHECKPOINT, same) if resume else None

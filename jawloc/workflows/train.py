@@ -117,10 +117,11 @@ def run_training(
         if processes.is_main:
             tell_sigmas(config.curriculum, config.network, config.requested)
             tell_slow_settings(config, config.requested)
-        earlier = find_earlier_model(config, must_exist=not resume) if processes.is_main else None
+        resumed = folder if resume else None
+        earlier = find_earlier_model(config, resumed=resumed) if processes.is_main else None
         data = prepare_data(config, processes, earlier=record_of(earlier))
         tested = data.select(data.split.test_ids)
-        earlier = fitting_model(earlier, config, tested, must_exist=not resume)
+        earlier = fitting_model(earlier, config, tested, resumed=resumed)
         finders = with_earlier_model(baselines or {}, earlier)
         job = Job(model_name, config, data, folder, finders, processes)
         summary = train_and_test(job, device, started, overwrite=overwrite, resume=resume)

@@ -154,7 +154,7 @@ def test_an_earlier_model_that_is_gone_is_said_and_a_named_one_must_be_there(lab
     named = load_config(write_config(lab, compare_with=str(lab / "named.pth")))
     with pytest.raises(InputError, match="it doesn't find jaw"):
         find_earlier_model(named)
-    assert find_earlier_model(named, must_exist=False) is None
+    assert find_earlier_model(named, resumed=lab / "run") is None
 
 
 @pytest.mark.parametrize("how", [[], ["--folds", "2"]], ids=["training", "folds"])
@@ -179,6 +179,25 @@ def test_an_earlier_model_whose_grid_no_scan_fills_is_told_before_training(
     result = jawloc("train", "--corrections", "review.csv", *how)
     assert f"note: no comparison with an earlier model; {said}\n" in result.stderr
     began.assert_called_once()
+
+
+@pytest.mark.parametrize("how", [[], ["--folds", "2"]], ids=["training", "folds"])
+def test_a_resumed_run_is_not_compared_with_its_own_model(lab, jawloc, monkeypatch, how):
+    """Regression: interrupted after its model had replaced the earlier one of its name."""
+    folder = lab / "script_output/jaw_location/locator"
+    write_model(folder / "locator.pth")
+    assert find_earlier_model(load_config(write_config(lab, compare_with="locator"))) is not None
+    (folder / "checkpoint.pt").touch()
+    goes_on = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("jawloc.workflows.train.check_settings", Mock())
+    monkeypatch.setattr("jawloc.workflows.train.train_and_test", goes_on)
+    monkeypatch.setattr("jawloc.workflows.cross_validate.load_folds_checkpoint", Mock())
+    monkeypatch.setattr("jawloc.workflows.cross_validate._extend", goes_on)
+    result = jawloc("train", "--resume", *how)
+    assert result.exit_code == 130, result.output
+    said = "locator: it was replaced by the model of this run"
+    assert f"note: no comparison with an earlier model; {said}\n" in result.stderr
+    assert not goes_on.call_args.args[0].baselines
 
 
 @pytest.mark.slow
