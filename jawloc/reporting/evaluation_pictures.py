@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from jawloc.inference.crop import read_crop
 from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.locator import Locator
-from jawloc.inference.metrics import errors_in
+from jawloc.inference.metrics import Bias, errors_in
 from jawloc.inference.model_evaluation import ModelEvaluation
 from jawloc.reporting.figures import Figure, save_figure
 from jawloc.reporting.figures.errors import plot_bias, plot_success, plot_trust
@@ -49,7 +49,8 @@ def write_pictures(
             for rank, scan in enumerate(own[:worst], 1)
         )
         pictures[name] = []
-        drawn = chain(figures(own, evaluation.unit, radii, name).items(), worst_scans)
+        bias = metrics.bias[evaluation.unit]
+        drawn = chain(figures(own, evaluation.unit, radii, bias, name).items(), worst_scans)
         total = FIGURES + min(worst, len(own))
         how: dict[str, Any] = {"total": total, "unit": "picture", "brief": True}
         for stem, figure in Progress(drawn, desc=f"drawing the {name}", **how):
@@ -59,7 +60,11 @@ def write_pictures(
 
 
 def figures(
-    evaluated: Sequence[ScanEvaluation], unit: str, radii: Sequence[float], name: str
+    evaluated: Sequence[ScanEvaluation],
+    unit: str,
+    radii: Sequence[float],
+    bias: Mapping[str, Bias],
+    name: str,
 ) -> dict[str, Figure]:
     """Draw the success rates, the errors beside the stated radius, and the bias of one object."""
     offsets = [scan.offset_mm if unit == "mm" else scan.offset_voxels for scan in evaluated]
@@ -75,7 +80,7 @@ def figures(
             what="stated radius" if known else "width of the map",
             name=name,
         ),
-        "bias": plot_bias(np.array(offsets, float), unit, name),
+        "bias": plot_bias(np.array(offsets, float), bias, unit, name),
     }
 
 

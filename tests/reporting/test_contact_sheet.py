@@ -93,6 +93,14 @@ def test_cross_and_box_lie_where_they_are_in_the_scan():
         np.testing.assert_allclose(np.ptp(box, axis=0), 20 * scale, atol=2)
 
 
+def test_the_cross_of_a_long_thin_scan_lies_on_it():
+    """Regression: views that are widened to be seen had their marks where they were narrow."""
+    shape = (2400, 60, 60)
+    picture = drawn(shape, (1200.0, 30.0, 30.0), CropBox((1199, 29, 29), (1, 1, 1), "centred"))
+    cross = near(picture[:, :12], YELLOW)
+    assert np.mean(cross[:, 1]) == pytest.approx(5.5, abs=1)
+
+
 def test_voxels_keep_their_proportions():
     picture = drawn((40, 40, 40), (1, 1, 1), CropBox((0, 0, 0), (4, 4, 4), "centred"), (2, 1, 1))
     rows, columns, _ = picture.shape

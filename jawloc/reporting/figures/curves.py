@@ -137,7 +137,8 @@ def plot_sigma(records: Sequence[EpochRecord]) -> Figure:
         if np.isfinite(errors).any():
             best = int(np.nanargmin(errors))
             epoch, lowest = records[best].epoch, _series(records, f"val_error_{unit}")[best]
-            text = f"lowest, epoch {epoch}: {lowest:.3g} {unit}"
+            of = "" if unit == "voxels" else " in voxels"
+            text = f"lowest{of}, epoch {epoch}: {lowest:.3g} {unit}"
             axes.plot(epoch, lowest, "*", ms=15, color=Colour.GREEN, label=text)
         axes.set_ylabel(label)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

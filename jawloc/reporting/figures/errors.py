@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,6 +13,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.figures.style import ROUND, STYLE, Colour, Style, blank_chart, label_log_axis
+
+if TYPE_CHECKING:  # would load torch, which no picture needs
+    from jawloc.inference.metrics import Bias
 
 LEAST = 1e-3  # of what is shown on a log scale
 STATUS_STYLES: Mapping[str, Style] = {
@@ -95,8 +99,8 @@ def plot_trust(
 
 
 @rc_context(STYLE)
-def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
-    """Show signed errors (scan, 3) along z, y and x, with their mean and its standard error."""
+def plot_bias(offsets: np.ndarray, bias: Mapping[str, Bias], unit: str, name: str) -> Figure:
+    """Show signed errors (scan, 3) along z, y and x, with their means over specimens, by axis."""
     offsets = np.asarray(offsets, float)
     n = len(offsets)
     figure = blank_chart(4.6, 9.5)
@@ -105,7 +109,8 @@ def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
     for row in range(3):
         label = "one scan" if row == 0 else None
         axes.plot(row + beside, offsets[:, row], "o", color=Colour.BLUE, alpha=0.6, label=label)
-    error = offsets.std(axis=0, ddof=1) / n**0.5 if n > 1 else None
+    means = [own.mean for own in bias.values()]
+    errors = [own.standard_error for own in bias.values() if own.standard_error is not None]
     style: Style = {
         "fmt": "D",
         "color": Colour.VERMILION,
@@ -113,10 +118,10 @@ def plot_bias(offsets: np.ndarray, unit: str, name: str) -> Figure:
         "linewidth": 2,
         "zorder": 3,
     }
-    label = "mean" if error is None else "mean ± standard error"
-    axes.errorbar(range(3), offsets.mean(axis=0), yerr=error, label=label, **style)
+    label = "mean ± standard error,\nover specimens" if errors else "mean"
+    axes.errorbar(range(3), means, yerr=errors or None, label=label, **style)
     axes.axhline(0, color=Colour.BLACK, linewidth=1)
-    axes.set_xticks(range(3), ["z", "y", "x"])
+    axes.set_xticks(range(3), list(bias))
     axes.margins(y=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=ROUND))
     axes.set(xlim=(-0.5, 2.5), xlabel="axis", ylabel=f"predicted minus true ({UNIT_NAMES[unit]})")

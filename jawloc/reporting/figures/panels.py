@@ -106,8 +106,9 @@ def draw_scale_bar(axes: Axes, voxels: float, view: View, spacing: Triple | None
 
 def scale_bar_mm(width_mm: float) -> float:
     """Return the largest of 1, 2, 5, 10, ... mm (or 0.1, 0.2, ...) within a third of a width."""
-    decade = 10.0 ** math.floor(math.log10(width_mm / 3))
-    return max(m * decade for m in (1, 2, 5) if m * decade <= width_mm / 3)
+    most = width_mm / 3 * (1 + 1e-9)  # 0.3 / 3 is a little below 0.1
+    decade = 10.0 ** math.floor(math.log10(most))
+    return max(m * decade for m in (1, 2, 5) if m * decade <= most)
 
 
 def _corners(view: View, box: Frame) -> list[tuple[float, float]]:

@@ -47,6 +47,7 @@ def thumbnail(
         rows, columns = (grid.shape_zyx[axis] for axis in (view.rows, view.columns))
         size = max(LEAST, round(columns * per_voxel[0])), max(LEAST, round(rows * per_voxel[1]))
         grey = 255 * np.clip((view.cut(projections).astype(np.float32) - low) / (high - low), 0, 1)
+        per_voxel = size[0] / columns, size[1] / rows  # of a thin scan, more than the scale's
         flat = Image.fromarray(grey.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
         picture = flat.convert("RGB")
         _draw_marks(ImageDraw.Draw(picture), view, found, window, per_voxel)

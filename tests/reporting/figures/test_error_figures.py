@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jawloc.inference.metrics import Bias
 from jawloc.reporting.figures.errors import plot_bias, plot_success, plot_trust
 from jawloc.reporting.figures.style import figure_to_array
 
@@ -46,12 +47,18 @@ def test_errors_against_what_was_foretold_beside_the_identity():
     figure_to_array(figure)
 
 
-@pytest.mark.parametrize("scans", [1, 2])
-def test_the_bias_has_its_standard_error_if_there_are_several_scans(scans):
-    offsets = np.array([[1.0, -2, 0], [3.0, -2, 0]])[:scans]
-    figure = plot_bias(offsets, "full_size_voxels", "jaw")
+@pytest.mark.parametrize("error", [None, 0.5])
+def test_the_bias_is_the_tables_over_specimens(error):
+    """Regression: eight scans of one fish counted as eight, and made a bias that was none."""
+    offsets = np.array([*[[4.0, -2, 0]] * 8, [-2.0, -2, 0]])
+    bias = {axis: Bias(mean, error) for axis, mean in zip("zyx", (1.0, -2, 0), strict=True)}
+    figure = plot_bias(offsets, bias, "full_size_voxels", "jaw")
     (axes,) = figure.axes
     assert axes.get_ylabel() == "predicted minus true (full-size voxels)"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["z", "y", "x"]
-    assert legend(axes)[-1] == ("mean" if scans == 1 else "mean ± standard error")
+    drawn = axes.containers[0]
+    assert list(drawn.lines[0].get_ydata()) == [1, -2, 0]
+    assert drawn.has_yerr == (error is not None)
+    words = "mean" if error is None else "mean ± standard error,\nover specimens"
+    assert legend(axes)[-1] == words
     figure_to_array(figure)

@@ -367,7 +367,7 @@ def test_sigma_stands_beside_the_error_in_every_known_unit(in_mm, units):
     best = curve(voxels, "lowest, epoch 5: 2 voxels")
     assert (list(best.get_xdata()), list(best.get_ydata())) == ([5], [2.0])
     if in_mm:  # the same epoch, also where mm would have another lowest
-        assert list(curve(figure.axes[1], "lowest, epoch 5: 0.1 mm").get_xdata()) == [5]
+        assert list(curve(figure.axes[1], "lowest in voxels, epoch 5: 0.1 mm").get_xdata()) == [5]
 
 
 def test_of_several_objects_each_has_a_curve():

@@ -45,7 +45,8 @@ def test_a_tall_scans_axial_view_is_not_tiny():
 
 
 @pytest.mark.parametrize(
-    ("width_mm", "bar"), [(12.7, 2), (15, 5), (35, 10), (3.84, 1), (0.9, 0.2), (600, 200)]
+    ("width_mm", "bar"),
+    [(12.7, 2), (15, 5), (35, 10), (3.84, 1), (0.9, 0.2), (600, 200), (0.3, 0.1), (0.03, 0.01)],
 )
 def test_scale_bar_is_a_round_length_within_a_third_of_the_width(width_mm, bar):
     assert scale_bar_mm(width_mm) == pytest.approx(bar)
