@@ -25,7 +25,9 @@ import jawloc.workflows.train as experiment
 from jawloc.config import load_config
 from jawloc.inference.locator import load_locator
 from jawloc.phantom import make_phantom
+from jawloc.reporting.summary import summary_metrics
 from jawloc.reporting.text_files import write_text
+from jawloc.reporting.tracking.model_files import model_file
 from jawloc.reporting.tracking.source import source_tags
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.scans.manifest import MANIFEST
@@ -836,6 +838,35 @@ def interrupted_after(save, epochs):
             raise KeyboardInterrupt
 
     return interrupting
+
+
+def test_a_run_stopped_at_its_end_keeps_its_time_but_not_the_results_of_fewer_epochs(
+    lab, jawloc, monkeypatch, no_pictures
+):
+    """Regression: with more epochs, MLflow kept the first ones' errors, time and model."""
+    stop_at_the_end = ("jawloc.workflows.finish_training.describe_finished", interrupted)
+    with monkeypatch.context() as patch:
+        patch.setattr(*stop_at_the_end)
+        assert jawloc("train", "--set", "num_epochs=1").exit_code == 130
+    client, (run,) = runs(lab)
+    client.log_metric(run.info.run_id, "total_seconds", 5000.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(*stop_at_the_end)
+        assert jawloc("train", "--resume", "--set", "num_epochs=1").exit_code == 130
+    assert summary(lab)["seconds"] == 5000
+    assert jawloc("train", "--resume", "--set", "num_epochs=2").exit_code == 0
+    _, (run,) = runs(lab)
+    assert summary(lab)["epochs"] == 2
+    assert summary(lab)["seconds"] < 5000
+    wanted = summary_metrics(summary(lab))
+    found = {key: run.data.metrics[key] for key in wanted}
+    assert found == wanted | {"total_seconds": pytest.approx(wanted["total_seconds"], abs=1)}
+    with model_file(f"runs:/{run.info.run_id}/locator", lab) as logged:
+        assert logged.read_bytes() == (outputs(lab) / "locator.pth").read_bytes()
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_a_resumed_run_must_have_the_settings_that_it_began_with(

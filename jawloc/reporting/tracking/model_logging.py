@@ -11,17 +11,21 @@ from mlflow import MlflowClient, entities
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
+from jawloc.reporting.tracking.logged_weights import has_weights
 from jawloc.reporting.tracking.source import PACKAGE, locator_requirements
 
 MODEL_NAME = "locator"
 
 
-def whole_model(client: MlflowClient, run_id: str) -> str | None:
-    """Return the id of the run's model that is ready, if any; end those of killed processes."""
+def whole_model(client: MlflowClient, run_id: str, digest: str) -> str | None:
+    """Return the id of the run's ready model with these weights; end those of killed processes.
+
+    `digest` is the SHA-256 of the weights' file; None is returned where there is no such model.
+    """
     ready, known = None, client.get_run(run_id).info.experiment_id
     for model in client.search_logged_models([known], f"source_run_id = '{run_id}'"):
         if model.status == entities.LoggedModelStatus.READY:
-            ready = model.model_id
+            ready = model.model_id if has_weights(client, model, digest) else ready
         elif model.status != entities.LoggedModelStatus.FAILED:
             client.finalize_logged_model(model.model_id, "FAILED")
     return ready

@@ -14,6 +14,7 @@ from mlflow.entities import LoggedModel, Run
 from jawloc.errors import InputError
 from jawloc.inference.models import file_digest
 from jawloc.reporting.descriptions import add_evaluation
+from jawloc.reporting.tracking.logged_weights import has_weights
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES
 from jawloc.reporting.tracking.pages import describe, description_of, page_of
 from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
@@ -153,8 +154,9 @@ def register(root: Path, known: KnownModel) -> Version:
         return Version(known.version, known.digest)
     with connected(root) as client:
         every = logged_models(client, known.run_id)
-        ready = [model for model in every if str(model.status).endswith("READY")]
-        model = max(ready, key=lambda model: model.creation_timestamp, default=None)
+        ready = (model for model in every if str(model.status).endswith("READY"))
+        # a run that was resumed may have one with its earlier weights, too
+        model = next((one for one in ready if has_weights(client, one, known.digest)), None)
         # the sources that a version may have which somebody else registered
         places = (f"models:/{model.model_id}", model.artifact_location) if model else ()
         versions = client.search_model_versions(f"name = '{REGISTERED}'")

@@ -2,6 +2,8 @@
 
 A content is anything JSON can hold, or a picture, so that a call can wait in a file and be sent
 later. Sending one again changes nothing: metrics are known by name and step, files by their names.
+A run's final numbers and its model are replaced where they differ, since a resumed run may have
+trained more epochs.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from mlflow import MlflowClient, entities
 from PIL import Image
 
 from jawloc.errors import without_secrets
+from jawloc.inference.models import file_digest
 from jawloc.reporting.tracking import images, model_logging
 
 LONGEST_VALUE = 5000  # characters of a param or tag; MLflow takes 6000
 PARAMS_A_BATCH = 100  # MLflow's limit
+FINAL_STEP = 0  # of a run's final numbers
 
 MODEL_NAME = model_logging.MODEL_NAME
 
@@ -42,18 +46,22 @@ class Sender:
     client: MlflowClient
     run_id: str
     again: bool = False
-    _steps: dict[str, set[int]] = field(default_factory=dict)  # by metric: those in the store
+    _values: dict[str, dict[int, float]] = field(default_factory=dict)  # by metric and step
 
     def send(self, what: str, content: Content) -> None:
         """Send one call, one of `SENDERS`; it is in the store when this returns."""
         SENDERS[what](self, **content)
 
-    def lacks(self, metric: str, step: int) -> bool:
-        """Return whether the store has no value of a metric at this step."""
-        if metric not in self._steps:
+    def lacks(self, metric: str, step: int, value: float) -> bool:
+        """Return whether the store has no value of a metric at this step, or another final one."""
+        if metric not in self._values:
             history = self.client.get_metric_history(self.run_id, metric)
-            self._steps[metric] = {value.step for value in history}
-        return step not in self._steps[metric]
+            in_order = sorted(history, key=lambda one: one.timestamp)
+            self._values[metric] = {one.step: one.value for one in in_order}
+        known = self._values[metric]
+        if step not in known:
+            return True
+        return step == FINAL_STEP and not np.array_equal(known[step], value, equal_nan=True)
 
 
 def _params(to: Sender, values: Mapping[str, str]) -> None:
@@ -81,7 +89,7 @@ def _tags(to: Sender, values: Mapping[str, str]) -> None:
 
 
 def _metrics(to: Sender, values: Mapping[str, float], step: int, time_ms: int) -> None:
-    new = [key for key in values if not to.again or to.lacks(key, step)]
+    new = [key for key in values if not to.again or to.lacks(key, step, values[key])]
     metrics = [entities.Metric(key, float(values[key]), time_ms, step) for key in new]
     to.client.log_batch(to.run_id, metrics=metrics)
 
@@ -134,7 +142,9 @@ def _locator(to: Sender, path: str) -> None:
 
 def send_locator(to: Sender, weights: Path) -> str:
     """Log a locator's `.pth` as an MLflow model, and return its URI."""
-    earlier = model_logging.whole_model(to.client, to.run_id) if to.again else None
+    earlier = None
+    if to.again:
+        earlier = model_logging.whole_model(to.client, to.run_id, file_digest(weights))
     return model_logging.log_locator(to.client, to.run_id, weights, earlier)
 
 

@@ -182,9 +182,11 @@ def _location(client: MlflowClient, uri: str) -> str:
 
 
 def logged_models(client: MlflowClient, run_id: str) -> list[LoggedModel]:
-    """Return the models that are logged to a run."""
+    """Return the models that are logged to a run, the latest first."""
     outputs = client.get_run(run_id).outputs
-    return [client.get_logged_model(o.model_id) for o in (outputs.model_outputs if outputs else [])]
+    every = outputs.model_outputs if outputs else []
+    found = [client.get_logged_model(output.model_id) for output in every]
+    return sorted(found, key=lambda model: model.creation_timestamp, reverse=True)
 
 
 def named_model(client: MlflowClient, uri: str) -> ModelVersion | LoggedModel:

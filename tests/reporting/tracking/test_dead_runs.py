@@ -1,5 +1,6 @@
 """What killed processes left in the store is ended, and what they had begun is done whole, once."""
 
+import math
 import os
 
 import pytest
@@ -7,7 +8,8 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
 from jawloc.reporting.figures import figure_to_array
-from jawloc.reporting.tracking import model_logging
+from jawloc.reporting.tracking import model_logging, registry
+from jawloc.reporting.tracking.model_files import model_file
 from jawloc.reporting.tracking.processes import PROCESS
 from jawloc.reporting.tracking.runs import tracked_run
 from jawloc.reporting.tracking.store import tracking_uri
@@ -112,3 +114,28 @@ def test_a_model_of_which_only_a_part_was_logged_is_whole_in_the_end(root, monke
     assert [(m.key, m.value) for m in logged.metrics] == [("test_error_voxels", 1.25)]
     history = run.client.get_metric_history(run_id, "test_error_voxels")
     assert [m.step for m in history] == [0]
+
+
+def test_a_run_that_was_given_more_epochs_has_their_numbers_and_their_model(root):
+    """Regression: it kept the numbers and the model that were logged before it was killed."""
+    weights = write_model(root / "m.pth", seed=1)
+    with tracked_run(root, "m", params={}) as run:
+        run.log_summary({"epochs": 3, "test/error_mm": 16.5, "same": 1.0, "none": math.nan})
+        old = run.log_locator(weights)
+    write_model(weights, seed=2)
+    with tracked_run(root, "m", params={}, run_id=run.run_id) as run:
+        run.log_summary({"epochs": 12, "test/error_mm": 9.9, "same": 1.0, "none": math.nan})
+        new = run.log_locator(weights)
+    metrics = run.client.get_run(run.run_id).data.metrics
+    assert (metrics["epochs"], metrics["test/error_mm"], metrics["same"]) == (12, 9.9, 1.0)
+    for key in ("same", "none"):
+        assert len(run.client.get_metric_history(run.run_id, key)) == 1
+    logged = run.client.get_logged_model(new.removeprefix("models:/"))
+    assert {m.key: m.value for m in logged.metrics}["test/error_mm"] == 9.9
+    with model_file(f"runs:/{run.run_id}/locator", root) as found:
+        assert found.read_bytes() == weights.read_bytes()
+    assert new != old
+    known = registry.find_model(root, "m", weights, run.run_id)
+    version = registry.register(root, known)
+    with model_file(version.uri, root) as found:
+        assert found.read_bytes() == weights.read_bytes()
