@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from pathlib import Path
@@ -47,7 +48,8 @@ def log_locator(
     summary = [
         entities.Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run_id)
         for m in lasts
-        if m.step == 0
+        # a database would keep NaN as 0 with a model
+        if m.step == 0 and not math.isnan(m.value)
     ]
     client.log_batch(run_id, metrics=summary)
     return f"models:/{model_id}"

@@ -29,6 +29,7 @@ from jawloc.reporting.tracking.views import KIND
 
 REGISTERED, CHAMPION = "jaw_locator", "champion"
 WEIGHTS_TAG = "jawloc.weights_sha256"
+EVALUATION = "evaluation_"  # begins the names of an evaluation's numbers
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ def _search(client: MlflowClient, condition: str) -> list[Run]:
 def log_evaluation(
     root: Path, known: KnownModel, numbers: Mapping[str, float], files: Sequence[Path]
 ) -> KnownModel:
-    """Log an evaluation's numbers and files to the model's run; a new one where it has none."""
+    """Log an evaluation's numbers and files to the model's run; a new one where it has none.
+
+    The numbers replace those of an earlier evaluation; without any, these stay.
+    """
     with ExitStack() as stack:
         if known.run_id is None:
             params = {"model": known.name}
@@ -125,7 +129,8 @@ def log_evaluation(
             run = stack.enter_context(tracked_run(root, known.name, params=params, tags=tags))
         else:  # the run has ended, and keeps its status
             run = TrackedRun(stack.enter_context(connected(root)), known.run_id)
-        run.log_summary(numbers)
+        if numbers:
+            run.log_summary(numbers, replaced=EVALUATION)
         for path in files:
             run.log_file(path, "evaluation")
         if numbers:

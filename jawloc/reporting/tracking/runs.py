@@ -6,6 +6,7 @@ run or tracking URI, so that several runs, and several stores, can be open at on
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -190,9 +191,20 @@ class TrackedRun:
         step = int(numbers.pop("epoch"))
         self._log_metrics(grouped(numbers), step)
 
-    def log_summary(self, numbers: Mapping[str, float | None], step: int = 0) -> None:
-        """Log a run's final numbers, but for those that are None (no spacing, no mm)."""
-        self._log_metrics({k: v for k, v in numbers.items() if v is not None}, step)
+    def log_summary(
+        self, numbers: Mapping[str, float | None], step: int = 0, *, replaced: str | None = None
+    ) -> None:
+        """Log a run's final numbers, but for those that are None (no spacing, no mm).
+
+        `replaced` begins the names of earlier numbers that these replace as a whole: what these
+        lack of them becomes NaN, since a store can't remove a metric.
+        """
+        new = {key: value for key, value in numbers.items() if value is not None}
+        if replaced is not None:
+            known = self.client.get_run(self.run_id).data.metrics
+            old = {k for k, v in known.items() if k.startswith(replaced) and not math.isnan(v)}
+            new |= dict.fromkeys(old - new.keys(), math.nan)
+        self._log_metrics(new, step)
 
     def number(self, key: str) -> float | None:
         """Return the last value of a metric; None if the store has none, or does not answer."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from mlflow import MlflowClient
 
 from jawloc.reporting.tracking import registry
-from jawloc.reporting.tracking.runs import tracked_run
-from jawloc.reporting.tracking.store import tracking_uri
+from jawloc.reporting.tracking.runs import TrackedRun, tracked_run
+from jawloc.reporting.tracking.store import logged_models, tracking_uri
 from tests.lab import write_model
 
 
@@ -86,3 +88,23 @@ def test_a_store_that_does_not_answer_is_one_sentence(lab, trained, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9"):
         registry.find_model(lab, "mine", path, None)
+
+
+def test_an_evaluation_replaces_the_numbers_of_an_earlier_one(lab, trained):
+    """Regression: what it lacked, such as an error in mm, stayed beside its own numbers."""
+    path, run_id = trained("mine", logged=False)
+    known = registry.find_model(lab, "mine", path, run_id)
+    run = TrackedRun(MlflowClient(tracking_uri(lab)), run_id)
+    run.log_summary({"test/error_mm": 0.5})
+    first = {"evaluation_scans": 2.0, "evaluation_error_mm_mean": 7.5}
+    registry.log_evaluation(lab, known, first, [])
+    registry.log_evaluation(lab, known, {}, [path])  # files alone
+    assert run.client.get_run(run_id).data.metrics == {"test/error_mm": 0.5, **first}
+    registry.log_evaluation(lab, known, {"evaluation_scans": 1.0}, [])
+    metrics = run.client.get_run(run_id).data.metrics
+    assert math.isnan(metrics.pop("evaluation_error_mm_mean"))
+    assert metrics == {"test/error_mm": 0.5, "evaluation_scans": 1.0}
+    # and a model that is registered now has no error of 0 mm
+    registry.register(lab, known)
+    (model,) = logged_models(run.client, run_id)
+    assert {metric.key for metric in model.metrics} == set(metrics)
