@@ -200,6 +200,8 @@ def decide(
     if request.promote:
         verdict = compare_with_champion(champion, evaluation, scans, cluster)
     version = registry.register(request.base, known)
+    if verdict.promoted:
+        verdict = _unless_overtaken(request.base, champion, version, verdict)
     registered = f"the model is version {version.number} of {registry.REGISTERED}"
     reason = "; ".join(filter(None, (registered, verdict.reason)))
     decision = replace(verdict, version=version.number, reason=reason)
@@ -208,6 +210,21 @@ def decide(
     if decision.promoted:
         registry.make_champion(request.base, version)
     return decision
+
+
+def _unless_overtaken(
+    base: Path, champion: Champion | None, version: registry.Version, verdict: Decision
+) -> Decision:
+    """Return the verdict, or another one if a champion that it doesn't know was made meanwhile."""
+    now = registry.find_champion(base)
+    known = {version.number} if champion is None else {version.number, champion.version.number}
+    if now is None or now.number in known:
+        return verdict
+    reason = (
+        f"the champion, version {now.number}, stays: it became that during this evaluation, which "
+        f"did not compare with it; the same command does"
+    )
+    return Decision(champion_before=now.number, reason=reason)
 
 
 def compare_with_champion(

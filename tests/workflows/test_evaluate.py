@@ -20,6 +20,7 @@ import torch
 import jawloc.inference.evaluate_scan as scan_module
 from jawloc.geometry import Grid, map_points
 from jawloc.inference.locator import Locator, load_locator
+from jawloc.reporting.tracking import registry
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.manifest import MANIFEST
@@ -561,6 +562,28 @@ def test_a_champion_is_beaten_only_by_a_better_model(jawloc, more_scans, known_e
     again, said = attempt(2)
     assert (again.version, again.promoted) == ("3", False)
     assert "it is the champion already" in said
+
+
+def test_a_champion_that_another_command_made_meanwhile_stays(
+    jawloc, lab, known_errors, monkeypatch
+):
+    """Regression: the later of two took its place without a comparison."""
+    register = registry.register
+    other = write_model(lab / "other.pth", seed=9)
+
+    def register_slowly(base, known):
+        version = register(base, known)
+        found = registry.log_evaluation(base, registry.find_model(base, "o", other, None), {}, [])
+        registry.make_champion(base, register(base, found))
+        return version
+
+    monkeypatch.setattr(registry, "register", register_slowly)
+    said = promote(jawloc, model_wrong_by(lab / "by_4.pth", 4))
+    assert (said.version, said.promoted, said.champion_before) == ("1", False, "2")
+    assert "the champion, version 2, stays: it became that during this evaluation" in said.reason
+    assert str(champion().version) == "2"
+    tags = client().get_model_version("jaw_locator", "1").tags
+    assert tags["evaluation.promoted"] == "false"
 
 
 def learned_from(path: Path, *scan_ids: str) -> Path:
