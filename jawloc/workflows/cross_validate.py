@@ -60,7 +60,13 @@ from jawloc.workflows.fold_errors import out_of_fold_errors, summarise_corrected
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
 from jawloc.workflows.train_folds import CrossValidation, FoldsToTrain, train_folds
-from jawloc.workflows.train_result import TrainResult, begun_before, finished_result, send_rest
+from jawloc.workflows.train_result import (
+    TrainResult,
+    begun_before,
+    finished_result,
+    send_before_replacing,
+    send_rest,
+)
 
 FOLDS = "folds"  # a param of the run, beside the settings
 
@@ -109,6 +115,8 @@ def _run_in(
     """Run the cross-validation in a folder that this process has locked."""
     shown = evaluation_names(list(config.cache.objects), [p.stem for p in find_scans(config)])
     refuse_foreign(folder, "--model-name", shown, own_names(folder, run=True))
+    if overwrite:
+        send_before_replacing(config.base, folder)
     params = {**config.as_params(), FOLDS: folds}
     if resume and is_finished(folder):
         return finished_result(folder, config, folds)

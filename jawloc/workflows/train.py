@@ -58,7 +58,12 @@ from jawloc.workflows.log_training import (
     log_missing,
 )
 from jawloc.workflows.prepare_data import Data, prepare_data
-from jawloc.workflows.train_result import TrainResult, begun_before, finished_result
+from jawloc.workflows.train_result import (
+    TrainResult,
+    begun_before,
+    finished_result,
+    send_before_replacing,
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ def run_training(
         claim = nullcontext(output_folder(config.base, model_name, overwrite=True, resume=False))
     with claim as folder:
         with processes.main_process_first():  # which clears up after a killed one
+            if overwrite and processes.is_main:
+                send_before_replacing(config.base, folder)
             if resume and is_finished(folder):
                 return finished_result(folder, config) if processes.is_main else None
             resume = resume and begun_before(folder, say=processes.is_main)

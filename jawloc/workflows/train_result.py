@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.config import Config, load_config
+from jawloc.errors import InputError, one_line
 from jawloc.reporting.folders.run_folder import CHECKPOINT, SUMMARY, UNSENT, with_unsent
 from jawloc.reporting.run_text import describe_run
 from jawloc.reporting.tracking.runs import send_unsent
@@ -37,6 +38,21 @@ def send_rest(root: Path, folder: Path) -> TrainResult:
     for place in with_unsent(folder):
         send_unsent(root, place / UNSENT)
     return TrainResult(folder, json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+
+
+def send_before_replacing(root: Path, folder: Path) -> None:
+    """Send what waits of a run, and of its folds, before their files give way to another run's.
+
+    Raises InputError if the store does not take it.
+    """
+    for place in with_unsent(folder):
+        try:
+            send_unsent(root, place / UNSENT)
+        except OSError as error:
+            raise InputError(
+                f"{place / UNSENT}: what waits here for the store of the runs must be sent before "
+                f"another run replaces this one (or remove the file); {one_line(error)}"
+            ) from error
 
 
 def begun_before(folder: Path, *, say: bool = True) -> bool:

@@ -20,9 +20,11 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import jawloc.reporting.run_pictures as run_pictures
+import jawloc.workflows.cross_validate as cross_validate
 import jawloc.workflows.log_training as log_training
 import jawloc.workflows.train as experiment
 from jawloc.config import load_config
+from jawloc.errors import InputError
 from jawloc.inference.locator import load_locator
 from jawloc.phantom import make_phantom
 from jawloc.reporting.summary import summary_metrics
@@ -686,6 +688,40 @@ def test_resume_sends_what_waits_of_a_run_that_is_over(copied, jawloc, monkeypat
     client, (run,) = runs(copied)
     assert run.data.tags["sent"] == "later"
     assert [f.path for f in client.list_artifacts(run.info.run_id, "late")] == ["late/config.yml"]
+
+
+@pytest.mark.parametrize("words", [(), ("--folds", "2")], ids=["one", "folds"])
+def test_overwriting_first_sends_what_waits_of_the_old_run(copied, jawloc, monkeypatch, words):
+    """Regression: it went with the old run's files."""
+    _, (run,) = runs(copied)
+
+    def wait(run_id, folder):
+        call = {"call": "tags", "content": {"values": {f"of {folder.name}": "sent"}}}
+        write_text(folder / "unsent.jsonl", f"{json.dumps({'run_id': run_id})}\n{json.dumps(call)}")
+
+    def enough(*_, **__):
+        raise InputError("nothing is to be trained")
+
+    for module in (experiment, cross_validate):
+        monkeypatch.setattr(module, "find_earlier_model", enough)
+    wait(run.info.run_id, outputs(copied))
+    (outputs(copied) / "fold_1").mkdir()
+    wait("0123" * 8, outputs(copied) / "fold_1")
+    lost = outputs(copied) / "fold_1" / "unsent.jsonl"
+    refused = jawloc("train", "--overwrite", *words)
+    assert refused.exit_code == 2
+    sent, said = refused.stderr.strip().splitlines()
+    assert sent.endswith("all that waited for it has been sent")
+    assert said.startswith(
+        f"Error: {lost}: what waits here for the store of the runs must be sent before another run "
+    )
+    assert said.endswith(f"Run with id={'0123' * 8} not found")
+    assert lost.is_file()
+    lost.unlink()
+    assert only_sentence(jawloc("train", "--overwrite", *words)) == "nothing is to be trained"
+    assert not (outputs(copied) / "unsent.jsonl").exists()
+    _, (run,) = runs(copied)
+    assert run.data.tags["of locator"] == "sent"
 
 
 def test_resume_shows_a_finished_run_again_unless_other_settings_are_asked_for(
