@@ -107,14 +107,14 @@ class Spool:
         if not self.waiting:
             return
         calls, sent = _read(self._path)
-        before, self._sender.again = self._sender.again, True
+        # one that has not looked yet at what the store has: since an earlier outage, that has grown
+        sender = Sender(self._sender.client, self._sender.run_id, again=True)
         for number, (what, content) in enumerate(calls[sent:], start=sent + 1):
             if "path" in content:
                 content["path"] = str(self._path.parent / content["path"])
             if os.path.exists(content.get("path", self._path)):  # noqa: PTH110 - else it was removed
-                self._sender.send(what, content)
+                sender.send(what, content)
             self._append({"sent": number})
-        self._sender.again = before
         self._path.unlink()
         self.waiting, self._pause = False, FIRST_PAUSE_SECONDS
         self._say(f"{self._sender.client.tracking_uri}: all that waited for it has been sent")

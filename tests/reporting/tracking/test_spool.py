@@ -161,6 +161,40 @@ def test_what_waits_is_sent_as_soon_as_the_store_answers(root, unsent, outage, m
     assert capsys.readouterr().err.splitlines()[1].endswith("all that waited for it has been sent")
 
 
+def test_what_arrived_while_only_its_answer_was_lost_is_sent_once(
+    root, unsent, outage, monkeypatch
+):
+    """Regression: after a second outage, what the store had was known from the first.
+
+    A database leaves out what it has to the millisecond; a store of files has it twice then.
+    """
+    monkeypatch.setattr(spool, "FIRST_PAUSE_SECONDS", 0.0)
+    log, arrived = MlflowClient.log_batch, []
+
+    def counted(*arguments, **given):
+        arrived.extend(m.step for m in given.get("metrics", ()) if m.key == "val/kl")
+        return log(*arguments, **given)
+
+    def answer_lost(*arguments, **given):
+        counted(*arguments, **given)
+        raise MlflowException("timeout")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+
+    with tracked_run(root, "m", params={}, unsent=unsent) as run:
+        run.log_epoch(record(1))
+        outage.begin()
+        run.log_epoch(record(2))
+        outage.end()
+        run.log_epoch(record(3))
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "log_batch", answer_lost)
+            run.log_epoch(record(4))
+        run.log_epoch(record(5))
+    assert arrived == [1, 2, 3, 4, 5]
+    assert contents(root, run.run_id)["steps"]["val/kl"] == arrived
+
+
 def test_a_store_that_is_away_is_left_alone_for_a_while(root, unsent, outage):
     with tracked_run(root, "m", params={}, unsent=unsent) as run:
         outage.begin()
