@@ -27,6 +27,7 @@ from jawloc.workflows.tune.lost_trials import counting, finished
 from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task
 
 ERROR = "validation error (voxels)"
+BEST = "best."  # begins the names of the best trial's settings among the run's tags and metrics
 PLOTS = {
     "history": ("plot_optimization_history", "Validation error of each trial, and the best so far"),
     "importances": ("plot_param_importances", "How much each setting matters"),
@@ -127,11 +128,12 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     if best is not None:
         write_text(folder / "best.yml", _best_yaml(best, task))
         numbers |= {"best_trial": best.number, OBJECTIVE: best.value}
-        settings = {f"best.{key}": value for key, value in best.params.items()}
+        settings = {f"{BEST}{key}": value for key, value in best.params.items()}
         numbers |= {k: v for k, v in settings.items() if isinstance(v, int | float)}
         run.tag({key: str(value) for key, value in settings.items()})
         files += [folder / "best.yml", *_write_pictures(study, folder)]
-    run.log_summary(numbers, step=len(trials))  # a study that goes on has others
+    # a study that goes on has others, and where its best setting is a text now, no number of that
+    run.log_summary(numbers, step=len(trials), replaced=BEST)
     for path in files:
         run.log_file(path)
     best_file = (folder / "best.yml").relative_to(task.config.base).as_posix()
