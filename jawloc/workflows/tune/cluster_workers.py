@@ -55,7 +55,9 @@ def work_on_cluster(
 
 
 def trials_task(shared: Trials, number: int) -> None:
-    """Run trials on this worker, until the study has no more to begin."""
+    """Run trials on this worker, until the study has no more to begin or the deadline is over."""
+    if time.time() >= shared.deadline:
+        return
     task = shared.task
     recover(task)  # of a worker that was killed
     if to_start(load(task.study, task.config), task.study.trials) > 0:

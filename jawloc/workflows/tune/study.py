@@ -70,9 +70,9 @@ class StudyConfig:
         for name in ("trials", "workers"):
             if (number := getattr(self, name)) < 1:
                 raise InputError(f"--{name}: at least 1; received {number}")
-        if self.timeout_seconds is not None and self.timeout_seconds <= 0:
+        if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
             hours = self.timeout_seconds / 3600
-            raise InputError(f"--timeout: more than 0 hours; received {hours:g}")
+            raise InputError(f"--timeout: a number of hours above 0; received {hours:g}")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9 ._+=-]*", self.name):
             raise InputError(
                 "--study-name: letters, digits, spaces and . _ + = - only, not beginning with a "

@@ -40,6 +40,8 @@ def work(
     `number` is the worker's on this machine; `tell` is called after every epoch with the current
     activity, and after every trial with "".
     """
+    if time.time() >= deadline:  # loading the scans takes a while
+        return
     study, folder = load(task.study, task.config, number), task.study.folder(task.config.base)
     begins = asking(folder)
     with reachable(task.study), worker_token(folder) as token:

@@ -1,5 +1,6 @@
 """Studies: what may be gone on with, which trials count, and what becomes of a dead worker's."""
 
+import math
 import os
 import pickle
 import sqlite3
@@ -21,6 +22,8 @@ from jawloc.config import load_config
 from jawloc.errors import InputError
 from jawloc.reporting.tracking import waiting_sqlite
 from jawloc.workflows.tune import study as study_module
+from jawloc.workflows.tune import workers
+from jawloc.workflows.tune.cluster_workers import Trials, trials_task
 from jawloc.workflows.tune.lost_trials import (
     asking,
     finished,
@@ -39,7 +42,7 @@ from jawloc.workflows.tune.study import (
     reachable,
     search_definition,
 )
-from jawloc.workflows.tune.trial import is_comparison_due
+from jawloc.workflows.tune.trial import Task, is_comparison_due
 from tests.lab import Payload, write_config
 from tests.workflows.tune.machines import FORKS
 
@@ -88,7 +91,9 @@ def ask(study):
         ({"trials": 0}, "--trials: at least 1; received 0"),
         ({"trials": -3}, "--trials: at least 1; received -3"),
         ({"workers": 0}, "--workers: at least 1; received 0"),
-        ({"timeout_seconds": 0.0}, "--timeout: more than 0 hours; received 0"),
+        ({"timeout_seconds": 0.0}, "--timeout: a number of hours above 0; received 0"),
+        ({"timeout_seconds": math.nan}, "--timeout: a number of hours above 0; received nan"),
+        ({"timeout_seconds": math.inf}, "--timeout: a number of hours above 0; received inf"),
         ({"name": "../else"}, "--study-name: letters, digits"),
         ({"pruner": "wilcoxon"}, "--pruner: wilcoxon compares trials fold by fold"),
         ({"sampler": "best"}, "--sampler: one of tpe, random, gp, qmc; received 'best'"),
@@ -243,6 +248,16 @@ def test_what_waits_beyond_the_wanted_trials_keeps_nobody_waiting(opened):
     assert is_under_way(opened)
     opened.tell(trial, 0.1)
     assert not is_under_way(opened)
+
+
+def test_no_scan_is_loaded_after_the_deadline(opened, config, monkeypatch):
+    """Regression: each task that was left on a cluster loaded all of them, and ran no trial."""
+    loaded = []
+    monkeypatch.setattr(workers, "set_up", lambda *_: loaded.append("all scans"))
+    task, over = Task(config, SPACE, STUDY, "run"), time.time() - 1
+    trials_task(Trials(task, over), 0)
+    workers.work(task, over)
+    assert loaded == []
 
 
 def test_the_trial_of_a_living_worker_is_left_alone(opened, config):
