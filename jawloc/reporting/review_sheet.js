@@ -6,6 +6,7 @@
   const told = document.getElementById("told");
   const cardOf = new Map(cards.map((card) => [Number(card.dataset.row), card]));
   const decisions = new Map(); // by the number of the row in the table
+  let undoable = []; // of this page, the last one at the end: { row, before }
   const PREFIX = `jawloc-review-${data.place}-`;
   const NAMES = { accepted: "accepted", moved: "moved", absent: "not in this scan", skipped: "skipped" };
   let current = 0;
@@ -39,6 +40,10 @@
 
   // --- decisions
 
+  function now() { // as Python writes a time
+    return new Date().toISOString().replace(/\.\d+Z$/, "Z");
+  }
+
   function numberText(text) { // as Python writes a coordinate; null: none inside a scan
     const plain = text.trim().replace(",", ".");
     if (!/^[+-]?(\d+\.?\d*|\.\d+)$/.test(plain)) return null;
@@ -60,24 +65,30 @@
   function decide(card, verdict) {
     const row = Number(card.dataset.row);
     const typed = fields(card).map((field) => field.value);
-    const found = data.rows[row].position;
+    const found = data.rows[row].position, before = decisions.get(row);
+    const typesOn = verdict === "moved" && before?.verdict === "moved";
+    if (!(typesOn && undoable.at(-1)?.row === row)) undoable.push({ row, before });
     decisions.set(row, {
       verdict,
       position: verdict === "moved" ? typed : found ?? ["", "", ""],
       reviewer: reviewer.value.trim(),
-      time: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+      time: now(),
     });
     keep(data.rows[row].id, decisions.get(row));
     show(card);
     count();
   }
 
-  function undo(card) {
-    const row = Number(card.dataset.row);
-    decisions.delete(row);
-    keep(data.rows[row].id, "undone"); // also where review.csv has a decision
+  function undo() { // the last decision, wherever it led to, as in napari
+    if (!undoable.length) return;
+    const { row, before } = undoable.pop(), card = cardOf.get(row);
+    if (before) decisions.set(row, before);
+    else decisions.delete(row);
+    // with a time, as review.csv may have what is undone here, or what was decided after it
+    keep(data.rows[row].id, { undone: true, before: before ?? null, time: now() });
     show(card);
     count();
+    go(cards.indexOf(card));
   }
 
   function load() {
@@ -87,9 +98,11 @@
     }
     data.rows.forEach((row, number) => {
       const own = kept(row.id), earlier = decisions.get(number);
-      if (own === "undone") decisions.delete(number);
-      else if (isDecision(own) && choices(number).has(own.verdict)
-        && !(earlier && Date.parse(earlier.time) > Date.parse(own.time))) decisions.set(number, own);
+      const isOlder = earlier && !(Date.parse(own?.time) >= Date.parse(earlier.time));
+      const decision = own?.undone ? own.before : own;
+      if (isOlder) return;
+      if (isDecision(decision) && choices(number).has(decision.verdict)) decisions.set(number, decision);
+      else if (own?.undone) decisions.delete(number);
     });
     cards.forEach(show);
     count();
@@ -197,7 +210,7 @@
     const meant = KEYS[event.key];
     if (typeof meant === "number") go(current + meant);
     else if (event.repeat) return; // a key that is held decides about one position
-    else if (event.key === "u") undo(card);
+    else if (event.key === "u") undo();
     else if (event.key === "m" && fields(card).length) fields(card)[0].select();
     else if (meant && choices(Number(card.dataset.row)).has(meant)) {
       decide(card, meant);
@@ -226,7 +239,11 @@
   reviewer.addEventListener("input", () => keep("reviewer", [reviewer.defaultValue, reviewer.value]));
   document.getElementById("save").addEventListener("click", save);
   document.addEventListener("keydown", pressed);
-  window.addEventListener("storage", load);
+  window.addEventListener("storage", (event) => {
+    // what another tab has decided since is not undone in this one
+    undoable = undoable.filter(({ row }) => PREFIX + data.rows[row].id !== event.key);
+    load();
+  });
   load();
   const first = cards.findIndex((card) => !card.classList.contains("decided"));
   go(Math.max(first, 0), first > 0);

@@ -5,6 +5,7 @@ The screenshot is kept in the folder that JAWLOC_SCREENSHOTS names, else in pyte
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -169,8 +170,9 @@ def test_a_person_decides_by_keys_and_saves_what_python_reads(sheet):
 
 
 def test_the_pages_policy_refuses_nothing_of_its_own_and_decisions_can_be_undone(sheet):
-    sheet.press("k", "j", "s", "k", "u")
-    assert sheet.said[0] == ""
+    sheet.press("k", "j", "s", "u")
+    assert sheet.said[1] == ""
+    assert sheet.current == "lost"
     sheet.driver.find_elements(By.CSS_SELECTOR, "input[value=absent]")[0].click()
     assert sheet.said[0] == "✓ not in this scan by Ana"
     sheet.driver.find_elements(By.CSS_SELECTOR, "[data-axis='1']")[-1].send_keys("5")
@@ -180,3 +182,49 @@ def test_the_pages_policy_refuses_nothing_of_its_own_and_decisions_can_be_undone
     size = "return getComputedStyle(document.querySelector('header')).position"
     assert sheet.driver.execute_script(size) == "sticky"  # its style is in use
     assert [entry["message"] for entry in sheet.driver.get_log("browser")] == []
+
+
+def test_undo_takes_back_the_last_decision_and_not_one_of_the_card_it_led_to(sheet):
+    """Regression: u deleted the decision of the next card, perhaps another person's."""
+    sheet.press("u")  # nothing has been decided here
+    assert sheet.said == ["", "", "", "", "✓ accepted by Ana"]
+    sheet.press("s", "x", "j", "a")  # which leads to a card that has a decision
+    assert sheet.current == "good"
+    sheet.press("s", "u")
+    assert sheet.said[4] == "✓ accepted by Ana"
+    sheet.press("u")
+    assert sheet.current == "fine"
+    assert sheet.said[3:] == ["", "✓ accepted by Ana"]
+    sheet.press("k", "m")
+    sheet.press("1")
+    sheet.press("2", Keys.ESCAPE)
+    sheet.press("u")  # of all that was typed
+    assert sheet.said == [
+        *("✓ skipped by Ana", "✓ not in this scan by Ana", "", "", "✓ accepted by Ana")
+    ]
+    sheet.press("u", "u", "u")
+    assert sheet.current == "broken"
+    assert sheet.text("#left") == "4 of 5 left"
+
+
+def test_what_is_undone_stays_so_until_review_csv_has_a_later_decision(sheet, results):
+    """Regression: an undone decision hid all that review.csv said of the position, for ever."""
+    rows = [row("lost", "not found"), row("good", picture_file="pictures/a.png")]
+    made = replace(EARLIER, scan="lost", verdict="absent", position_voxels_zyx=None)
+    page = results / "again.html"
+
+    def open_with(*earlier: Review) -> list[str]:
+        write_review_sheet(page, results, rows, earlier=earlier)
+        sheet.driver.get(page.as_uri())
+        return sheet.said
+
+    assert open_with() == ["", ""]
+    sheet.press("k", "j", "k", "x")
+    (kept,) = sheet.driver.execute_script(
+        "return Object.values(localStorage).filter((item) => item.includes('absent'))"
+    )
+    saved = replace(made, time=json.loads(kept)["time"])
+    sheet.press("u")
+    assert open_with(saved) == ["", ""]  # it was saved before it was undone
+    later = replace(made, reviewer="Ben", time="2199-01-02T03:04:05Z")
+    assert open_with(later) == ["✓ not in this scan by Ben", ""]
