@@ -24,7 +24,7 @@ from jawloc.workflows.review_session import ReviewSession
 ACTIONS = {
     "accept": Action("a", "accept", "The position is right, as found or as moved."),
     "place": Action(
-        "m", "move", "Click where it is, in any slice; dragging the cross moves it too."
+        "m", "move", "Click where it is, in any slice; dragging the ring moves it too."
     ),
     "absent": Action("x", "not in this scan", "The scan does not show the object."),
     "skip": Action("s", "skip", "Nobody can tell."),
