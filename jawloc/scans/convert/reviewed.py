@@ -18,7 +18,14 @@ from jawloc.scans.manifest import forget_files, record_file, start_manifest, wri
 from jawloc.scans.messages import tell
 from jawloc.scans.points import GivenPoint, parse_object
 from jawloc.scans.points.cells import read_cells
-from jawloc.scans.points.review import REVIEW, REVIEW_COLUMNS, WITH_POSITION, Review, read_review
+from jawloc.scans.points.review import (
+    REVIEW,
+    REVIEW_COLUMNS,
+    WITH_POSITION,
+    Review,
+    read_review,
+    refuse_shared_files,
+)
 from jawloc.scans.progress import Progress
 
 REVIEWED = "reviewed_scans"
@@ -102,6 +109,9 @@ def _positions(review: Path) -> list[PositionedScan]:
                 f"{review}: path must name the file of {scan}, in all its rows alike; it is "
                 f"{' and '.join(repr(path) for path in sorted(paths))}"
             )
+    refuse_shared_files(
+        (scan, review.parent / rows[0].path, str(review)) for scan, rows in found.items()
+    )
     if accepted:
         tell(
             f"{review.name}: {accepted} of its positions are as a model found them (accepted); "

@@ -14,7 +14,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Triple
 from jawloc.scans.atomic import is_file_name
 from jawloc.scans.points.cells import read_cells
-from jawloc.scans.points.review import Review, numbered_reviews
+from jawloc.scans.points.review import Review, numbered_reviews, refuse_shared_files
 from jawloc.scans.text_input import real_path
 
 CORRECTED_WEIGHT = 1.0
@@ -101,8 +101,8 @@ def read_corrections(
     Raises
     ------
     InputError
-        If a file is no review, a scan of it doesn't exist, two scans have one name, or there is no
-        position to train on.
+        If a file is no review, a scan of it doesn't exist, two scans have one name or, in one
+        review, one file, or there is no position to train on.
     """
     if not files:
         return Corrections()
@@ -140,12 +140,29 @@ def _last_decisions(files: Sequence[Path]) -> Iterator[tuple[Path, Review, str]]
             raise InputError(
                 f"corrections: {file} must be a review.csv that can be read; {error.strerror}"
             ) from error
-        for line, review in numbered_reviews(header, rows, file):
-            path = file.parent / review.path  # of the table's folder, unless it is absolute
-            key, source = (real_path(path), review.object), f"{file.name}, line {line}"
+        found = [
+            # a path is of the table's folder, unless it is absolute
+            (file.parent / review.path, review, f"{file.name}, line {line}")
+            for line, review in numbered_reviews(header, rows, file)
+        ]
+        _refuse_without_path(found)
+        refuse_shared_files((review.scan, path, source) for path, review, source in found)
+        for path, review, source in found:
+            key = real_path(path), review.object
             if key not in last or last[key][1].time <= review.time:
                 last[key] = path, review, source
     yield from last.values()
+
+
+def _refuse_without_path(found: Sequence[tuple[Path, Review, str]]) -> None:
+    """Raise InputError, a line a decision, for those of which nobody knows the scan's file."""
+    complaints = [
+        f"{source}: path must be the file of scan {review.scan}; it is empty"
+        for _, review, source in found
+        if not review.path
+    ]
+    if complaints:
+        raise InputError("\n".join(complaints))
 
 
 def _why_unused(review: Review, objects: Collection[str], accepted_weight: float) -> str:
@@ -172,7 +189,7 @@ def _refuse_missing(scans: Sequence[CorrectedScan]) -> None:
     complaints, known = [], dict[str, CorrectedScan]()
     for scan in scans:
         source = scan.positions[0].source
-        if not scan.positions[0].review.path or not scan.path.exists():
+        if not scan.path.exists():
             complaints.append(
                 f"{source}: path must be the file of scan {scan.scan_id}; there is none at "
                 f"{str(scan.path)!r}"

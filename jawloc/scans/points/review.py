@@ -7,7 +7,7 @@ scan; the first voxel's centre is 0.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -19,6 +19,7 @@ from jawloc.geometry import Triple
 from jawloc.scans.atomic import atomic_path
 from jawloc.scans.points import parse_position
 from jawloc.scans.points.cells import Row, as_cell, read_cells, text_of_cell
+from jawloc.scans.text_input import real_path
 
 REVIEW = "review.csv"
 REVIEW_COLUMNS = ("scan", "object", "verdict", "z", "y", "x", "reviewer", "time", "model", "path")
@@ -106,6 +107,22 @@ def numbered_reviews(
             )
         found.append((line, review))
     return found
+
+
+def refuse_shared_files(scans: Iterable[tuple[str, Path, str]]) -> None:
+    """Raise InputError if two scans of a review have one file, by this path or by another.
+
+    `scans` are their names, the paths and the sources for messages. Which scan the file is, and
+    which of the decisions counts, nobody could tell.
+    """
+    names = dict[Path, str]()
+    for scan, path, source in scans:
+        other = names.setdefault(real_path(path), scan)
+        if other != scan:
+            raise InputError(
+                f"{source}: two scans must not share a file; {other} and {scan} both have "
+                f"{str(path)!r}"
+            )
 
 
 def review_cells(review: Review) -> tuple[str, ...]:

@@ -113,6 +113,14 @@ def test_what_cannot_be_a_label_is_refused_with_file_rule_and_value(review, chan
     assert not [*path.parent.rglob("*.dcm")]
 
 
+def test_two_scans_of_one_file_are_refused(review):
+    """Regression: one image became two labelled DICOMs with two positions."""
+    path, rows = review
+    write_review(path, [rows[2], replace(rows[2], scan="d")])
+    with pytest.raises(InputError, match=r"review\.csv: two scans must not share a file; b and d"):
+        reviewed_scans(path)
+
+
 def test_the_file_of_another_program_stays(review):
     path, _ = review
     (path.parent / REVIEWED).mkdir()

@@ -108,6 +108,26 @@ def test_two_scans_of_one_name_are_refused(review):
         read_corrections(files, ["jaw"], 0.0)
 
 
+def test_two_scans_of_one_file_are_refused(review, tmp_path):
+    """Regression: they were one scan, and the earlier decision was lost in silence."""
+    (tmp_path / "link.tif").symlink_to(tmp_path / "a.tif")
+    for path in ("a.tif", "link.tif"):
+        file = review(decided("a"), decided("b", "absent", path=path))
+        with pytest.raises(InputError, match=r"line 3: two scans must not share a file; a and b"):
+            read_corrections([file], ["jaw"], 0.0)
+
+
+def test_a_decision_without_a_path_is_refused_also_where_it_would_not_train(review):
+    """Regression: all of them were of one scan, so that the last one took the others' place."""
+    file = review(decided("a", path=""), decided("b", "absent", path=""))
+    with pytest.raises(InputError) as refused:
+        read_corrections([file], ["jaw"], 0.0)
+    assert str(refused.value).splitlines() == [
+        "review.csv, line 2: path must be the file of scan a; it is empty",
+        "review.csv, line 3: path must be the file of scan b; it is empty",
+    ]
+
+
 @pytest.mark.parametrize("content", ["scan,z\na,1\n", ""])
 def test_a_table_that_is_no_review_is_refused(tmp_path, content):
     path = tmp_path / "other.csv"
