@@ -35,9 +35,10 @@ _LOCK = ".lock"
 def is_review(path: Path) -> bool:
     """Return whether a file is a table with the columns of a review."""
     try:
-        return set(REVIEW_COLUMNS) <= set(read_cells(path, errors="surrogateescape")[0])
+        header, _ = read_cells(path, REVIEW_COLUMNS, errors="surrogateescape")
     except (InputError, OSError):
         return False
+    return set(REVIEW_COLUMNS) <= set(header)
 
 
 def reviewed_scans(review: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import StringIO
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from jawloc.scans.text_input import read_text
 
 DELIMITERS = ",;\t"
 Row = Mapping[str, str]
+_AXIS = re.compile(r"_[ZYX]$")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -30,11 +31,15 @@ def text_of_cell(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
-def read_cells(path: Path, errors: str = "strict") -> tuple[list[str], list[tuple[int, Row]]]:
+def read_cells(
+    path: Path, names: Collection[str], errors: str = "strict"
+) -> tuple[list[str], list[tuple[int, Row]]]:
     """Return the names of a table's columns, and each row that isn't empty with its line's number.
 
-    `errors` is as for `bytes.decode`. Raise InputError if it is no table in UTF-8, two columns have
-    one name, or a row has more cells or fewer than the header.
+    A header may write `names`, and the endings _z, _y and _x of others, in capitals: what a column
+    `Object` says must not be passed over. `errors` is as for `bytes.decode`. Raise InputError if it
+    is no table in UTF-8, two columns have one name, or a row has more cells or fewer than the
+    header.
     """
     damaged = as_input_error(
         f"{path.name}: a table must be text in UTF-8", UnicodeDecodeError, csv.Error
@@ -44,7 +49,7 @@ def read_cells(path: Path, errors: str = "strict") -> tuple[list[str], list[tupl
         delimiter = max(DELIMITERS, key=first.count)
         file.seek(0)
         reader = csv.reader(file, delimiter=delimiter)
-        header = [name.strip() for name in next(reader, [])]
+        header = [_own_name(name.strip(), names) for name in next(reader, [])]
         lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     twice = [name for name, count in Counter(header).items() if count > 1 and name]
     if twice:
@@ -56,3 +61,8 @@ def read_cells(path: Path, errors: str = "strict") -> tuple[list[str], list[tupl
                 f"{len(header)} columns; it has {len(cells)}"
             )
     return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in lines]
+
+
+def _own_name(header: str, names: Collection[str]) -> str:
+    small = header.casefold()
+    return small if small in names else _AXIS.sub(lambda axis: axis[0].lower(), header)

@@ -14,7 +14,12 @@ from jawloc.errors import InputError
 from jawloc.geometry import Triple
 from jawloc.scans.atomic import is_file_name
 from jawloc.scans.points.cells import read_cells
-from jawloc.scans.points.review import Review, numbered_reviews, refuse_shared_files
+from jawloc.scans.points.review import (
+    REVIEW_COLUMNS,
+    Review,
+    numbered_reviews,
+    refuse_shared_files,
+)
 from jawloc.scans.text_input import real_path
 
 CORRECTED_WEIGHT = 1.0
@@ -135,7 +140,7 @@ def _last_decisions(files: Sequence[Path]) -> Iterator[tuple[Path, Review, str]]
     last: dict[tuple[Path, str | None], tuple[Path, Review, str]] = {}
     for file in files:
         try:
-            header, rows = read_cells(file, errors="surrogateescape")
+            header, rows = read_cells(file, REVIEW_COLUMNS, errors="surrogateescape")
         except OSError as error:
             raise InputError(
                 f"corrections: {file} must be a review.csv that can be read; {error.strerror}"

@@ -77,7 +77,8 @@ def read_review(path: Path) -> tuple[Review, ...]:
         of one scan.
     """
     try:
-        header, rows = read_cells(path, errors="surrogateescape")  # as names of files may need
+        # the names of files may need this
+        header, rows = read_cells(path, REVIEW_COLUMNS, errors="surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: a review must be readable; {error.strerror}") from error
     return tuple(review for _, review in numbered_reviews(header, rows, path))

@@ -28,6 +28,11 @@ COLUMNS: tuple[tuple[tuple[str, str, str], Space], ...] = (
     (("axis-0", "axis-1", "axis-2"), "voxels"),  # napari
     (("z_mm", "y_mm", "x_mm"), "lps_mm"),
 )
+_NAMES = {
+    *("scan", "object", "label", "status", "axis-3"),
+    *REVIEW_COLUMNS,
+    *(name for names, _ in COLUMNS for name in names),
+}
 _WIDE = re.compile(r"(.+)_z")  # jaw_z, jaw_y, jaw_x: a table with one row a scan
 _NOT_OBJECTS = ("shape", "size", "spacing", "voxel", "crop")
 
@@ -53,7 +58,7 @@ def read_table(path: Path, own_scan: str) -> PointFile:
         If it is not a table in UTF-8 with a header, separated by commas, semicolons or tabs, has no
         columns of points or no row, or if a cell is not what its column asks.
     """
-    header, rows = read_cells(path)
+    header, rows = read_cells(path, _NAMES)
     if not rows:
         raise InputError(f"{path.name}: a table of points needs a header and a row; it has no row")
     if set(REVIEW_COLUMNS) <= set(header):
@@ -104,7 +109,7 @@ def _columns(header: Sequence[str], path: Path) -> list[_Columns]:
             return [_Columns(names, space, lambda row: text_of_cell(row[named]) if named else "")]
     wide, given = [match[1] for name in header if (match := _WIDE.fullmatch(name))], set(header)
     objects = [name for name in wide if {f"{name}_y", f"{name}_x"} <= given]
-    every = [_wide_columns(name) for name in objects if name not in _NOT_OBJECTS]
+    every = [_wide_columns(name) for name in objects if name.casefold() not in _NOT_OBJECTS]
     if not every:
         raise InputError(
             f"{path.name}: a table of points needs the columns z, y and x (in voxels), or x_mm, "

@@ -67,6 +67,12 @@ def found(path: Path) -> list[tuple]:
         ("\ufeffscan;z;y;x\n\nfish;1e0;2;3\n;;;\n", ("fish", 1, (1.0, 2.0, 3.0), "voxels")),
         ("scan\tz\ty\tx\r\nfish\t1\t2\t3\r\n", ("fish", 1, (1.0, 2.0, 3.0), "voxels")),
         ("index,axis-0,axis-1,axis-2\n0.0,1,2,3\n", ("clicked", 1, (1.0, 2.0, 3.0), "voxels")),
+        ("Scan, Object ,Z,Y,X\nfish,jaw,1,2,3\n", ("fish", "jaw", (1.0, 2.0, 3.0), "voxels")),
+        ("scan,Label,z,y,x\nfish,jaw,1,2,3\n", ("fish", "jaw", (1.0, 2.0, 3.0), "voxels")),
+        (
+            "Scan,Left Eye_Z,Left Eye_Y,Left Eye_X,Size_Z,Size_Y,Size_X\nfish,1,2,3,9,9,9\n",
+            ("fish", "Left Eye", (1.0, 2.0, 3.0), "voxels"),
+        ),
         (
             "index,axis-0,axis-1,axis-2,label\n0,1,2,3,left\n",
             ("clicked", "left", (1.0, 2.0, 3.0), "voxels"),
@@ -132,6 +138,7 @@ def test_jawlocs_own_files_give_the_positions_that_they_were_made_of(tmp_path):
         ("scan,object,z,y,x\nfish,300,1,2,3\n", "a label value must be .* 1 to 255; it is '300'"),
         ("scan,object,z,y,x\nfish,1.5,1,2,3\n", "1 to 255; it is '1.5'"),
         ("z,z,y,x\n1,1,2,3\n", "columns must differ; two are called 'z'"),
+        ("Z,z,y,x\n1,1,2,3\n", "columns must differ; two are called 'z'"),
         ("index,axis-0,axis-1\n0,1,2\n", "three axes, axis-0 to axis-2; it has axis-0, axis-1"),
         ("axis-0,axis-1,axis-2,axis-3\n1,2,3,4\n", "three axes"),
     ],
