@@ -14,6 +14,8 @@ from jawloc.scans.text_input import read_text
 
 DELIMITERS = ",;\t"
 Row = Mapping[str, str]
+# what Excel has as a first line, and takes the cells' separator from
+_STATED = re.compile(rf'"?sep=([{DELIMITERS}])"?', re.IGNORECASE)
 _AXIS = re.compile(r"_[ZYX]$")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -46,11 +48,16 @@ def read_cells(
     )
     with damaged, StringIO(read_text(path, "a table", errors=errors), newline="") as file:
         first = file.readline()
-        delimiter = max(DELIMITERS, key=first.count)
-        file.seek(0)
+        stated = _STATED.fullmatch(first.strip(" \r\n"))
+        delimiter = stated[1] if stated else max(DELIMITERS, key=first.count)
+        if not stated:
+            file.seek(0)
+        before = 1 if stated else 0
         reader = csv.reader(file, delimiter=delimiter)
         header = [_own_name(name.strip(), names) for name in next(reader, [])]
-        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+        lines = [
+            (before + reader.line_num, cells) for cells in reader if any(map(str.strip, cells))
+        ]
     twice = [name for name, count in Counter(header).items() if count > 1 and name]
     if twice:
         raise InputError(f"{path.name}: a table's columns must differ; two are called {twice[0]!r}")
