@@ -18,11 +18,14 @@ def counted(number: int, noun: str) -> str:
 
 
 def short(value: Any) -> str:
-    """Return a value as a text; a fraction with three significant digits, without an exponent.
+    """Return a value as a text; a fraction with three significant digits.
 
-    >>> short(0.12345), short(1234.5), short(7), short("auto")
-    ('0.123', '1234', '7', 'auto')
+    There is no exponent from 0.0001 to a million.
+
+    >>> short(0.12345), short(999.7), short(1234.5), short(7), short("auto")
+    ('0.123', '1000', '1234', '7', 'auto')
     """
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    # from 999.5 on, three digits round to 1e+03
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"

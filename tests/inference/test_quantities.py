@@ -7,10 +7,19 @@ from jawloc.inference.quantities import counted, short
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.12345, "0.123"), (1234.5, "1234"), (12.0, "12"), (2e-5, "2e-05"), (30, "30"), ("a", "a")],
+    [
+        (0.12345, "0.123"),
+        (1234.5, "1234"),
+        (999.7, "1000"),
+        (999.4, "999"),
+        (12.0, "12"),
+        (2e-5, "2e-05"),
+        (30, "30"),
+        ("a", "a"),
+    ],
 )
 def test_fractions_are_short_and_other_values_stay(value, text):
-    """Regression: 1234 voxels were 1.23e+03."""
+    """Regression: 1234 voxels were 1.23e+03, and 999.7 were 1e+03."""
     assert short(value) == text
 
 
