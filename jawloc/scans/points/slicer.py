@@ -21,6 +21,9 @@ FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 # the names that 3D Slicer gives to points that nobody named: those of their list and a number
 _LIST = r"(F|MarkupsFiducial|PointList)(_\d+)?"
 
+# the end of a description that `jawloc locate` wrote
+_NOT_FOUND = re.compile(r": not found(, radius [^:]*)?$")
+
 
 def read_markups(path: Path, own_scan: str) -> PointFile:
     """Read the points of a .mrk.json file as points of `own_scan`, named by their labels.
@@ -44,19 +47,20 @@ def read_markups(path: Path, own_scan: str) -> PointFile:
             )
         system = _system(str(markup.get("coordinateSystem", "LPS")), path)
         scale = _scale(markup.get("coordinateUnits", "mm"), path)
-        for label, position in _control_points(markup, path):
+        for label, position, status in _control_points(markup, path):
             source = f"{path.name}, point {label!r}"
             key = parse_object("" if _is_automatic(label, own_scan) else label, source)
-            if position is None:
-                skipped.append((own_scan, f"{point_name(key)} is without a position in {source}"))
+            if position is None or status:
+                why = status or "without a position"
+                skipped.append((own_scan, f"{point_name(key)} is {why} in {source}"))
             else:
                 z, y, x = (scale * value for value in _lps(position, system))
                 points.append(GivenPoint(own_scan, key, (z, y, x), "slicer_mm", source))
     return PointFile(tuple(points), tuple(skipped))
 
 
-def _control_points(markup: dict[str, Any], path: Path) -> Iterator[tuple[str, Triple | None]]:
-    """Yield each control point's label and its position (z, y, x), None if it has none."""
+def _control_points(markup: dict[str, Any], path: Path) -> Iterator[tuple[str, Triple | None, str]]:
+    """Yield each control point's label, its position (z, y, x) or None, and `'not found'` or ''."""
     given = markup.get("controlPoints")
     if not isinstance(given, list) or not all(isinstance(point, dict) for point in given):
         raise InputError(f"{path.name}: markups must have a list of controlPoints; got {given!r}")
@@ -65,11 +69,21 @@ def _control_points(markup: dict[str, Any], path: Path) -> Iterator[tuple[str, T
         source = f"{path.name}, point {label!r}"
         position = point.get("position")
         if point.get("positionStatus", "defined") != "defined" or position is None:
-            yield label, None
+            yield label, None, ""
             continue
         if not isinstance(position, list) or len(position) != 3:
             raise InputError(f"{source}: a position must be three numbers; it is {position!r}")
-        yield label, parse_position(position[::-1], ("z", "y", "x"), source)
+        status = "'not found'" if _is_not_found(point) else ""
+        yield label, parse_position(position[::-1], ("z", "y", "x"), source), status
+
+
+def _is_not_found(point: dict[str, Any]) -> bool:
+    """Return whether a point is one that jawloc did not find, as in the file that it wrote.
+
+    3D Slicer keeps the description of a point that somebody has put right, and adds an orientation.
+    """
+    description = str(point.get("description", ""))
+    return "orientation" not in point and _NOT_FOUND.search(description) is not None
 
 
 def read_fcsv(path: Path, own_scan: str) -> PointFile:

@@ -119,6 +119,11 @@ def test_jawlocs_own_files_give_the_positions_that_they_were_made_of(tmp_path):
     assert found(written(tmp_path, "napari_points.csv", napari_text(rows))) == [point]
     slicer = written(tmp_path, "a.mrk.json", slicer_text([ok]))
     assert found(slicer) == [("a", "jaw", lps, "slicer_mm")]
+    unseen = written(tmp_path, "b.mrk.json", slicer_text([lost]))
+    assert found(unseen) == []
+    assert read_points(unseen).skipped == (
+        ("b", "'jaw' is 'not found' in b.mrk.json, point 'jaw'"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,14 +182,15 @@ def test_markups_in_their_system_and_unit(tmp_path, about, expected_zyx):
     np.testing.assert_allclose(position, expected_zyx, rtol=1e-12)
 
 
+@pytest.mark.parametrize("status", ["ok", "not found"])
 @pytest.mark.parametrize("system", ["LPS", "RAS"])
-def test_jawlocs_own_point_that_was_dragged_in_3d_slicer_is_a_label(tmp_path, system):
+def test_jawlocs_own_point_that_was_dragged_in_3d_slicer_is_a_label(tmp_path, system, status):
     """With every field that 3D Slicer 5 writes: it reads jawloc's file, and saves its own."""
     sign = -1 if system == "RAS" else 1
     point = {
         "id": "1",
         "label": "jaw",
-        "description": "fish: ok, radius 0.400 mm",
+        "description": f"fish: {status}, radius 0.400 mm",
         "associatedNodeID": "vtkMRMLScalarVolumeNode1",
         "position": [sign * 1.5, sign * -2.5, 3.25],
         "orientation": [-1.0, -0.0, -0.0, -0.0, -1.0, -0.0, 0.0, 0.0, 1.0],
