@@ -15,7 +15,9 @@ from jawloc.geometry import Grid
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.listing import list_scans
+from jawloc.scans.points.review import Review, write_review
 from jawloc.scans.reading import open_scan, read_scan
+from jawloc.scans.scan import ScanPoint
 from tests.lab import write_lab_dicom
 from tests.scans.test_volumes import write_series
 
@@ -69,7 +71,8 @@ def test_without_a_name_all_series_are_listed_in_one_sentence(tmp_path):
     assert str(info.value) == (
         f"{tmp_path.name}: a folder must hold one DICOM series; it holds "
         + ", ".join(sorted([f"{first} (bone window, 8 slices)", f"{second} (soft, 5 slices)"]))
-        + ": choose one with --series UID"
+        + ": choose one with --series UID, where the command has this option, or leave only one in "
+        "the folder"
     )
 
 
@@ -316,6 +319,22 @@ def test_a_named_series_is_converted_with_a_label_that_is_no_series_of_that_name
     (item,) = plan_conversion(*places, series=[uid])
     assert convert(item, series=[uid]).skip_reason is None
     np.testing.assert_array_equal(read_scan(item.target).image, IMAGE)
+
+
+def test_a_position_in_a_named_series_that_was_reviewed_is_made_a_label(tmp_path, jawloc):
+    """The way that docs/review.md has: a review does not say which series was located."""
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    add(tmp_path / "images" / "a", "one")
+    uid = add(tmp_path / "images" / "a", "two", IMAGE + 1)
+    about = ("Ana", "2026-11-27T15:01:18Z", "m.pth", str(tmp_path / "images" / "a"))
+    moved = Review("a", "jaw", "moved", (3.0, 2.0, 1.5), *about)
+    write_review(tmp_path / "review.csv", [moved])
+    places = [str(tmp_path / name) for name in ("images", "review.csv", "out")]
+    result = jawloc("dicoms", *places, "--series", uid)
+    assert result.exit_code == 0, result.output
+    made = tmp_path / "out" / "a.dcm"
+    np.testing.assert_array_equal(read_scan(made).image, IMAGE + 1)
+    assert open_labelled_dicom(made).points == (ScanPoint("jaw", (3.0, 2.0, 1.5)),)
 
 
 # --- damaged slices, and what a folder is listed as ---------------------------------------------

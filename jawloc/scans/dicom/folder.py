@@ -151,7 +151,7 @@ def choose_series(
     if len(volumes) != 1:
         raise InputError(
             f"{folder.name}: a folder must hold one DICOM series; it holds {listed}: choose one "
-            "with --series UID"
+            "with --series UID, where the command has this option, or leave only one in the folder"
         )
     tell(f"{folder.name}: of {len(every)} DICOM series only {volumes[0]} is a volume: it is read")
     return volumes[0]
