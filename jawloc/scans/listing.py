@@ -15,6 +15,7 @@ from jawloc.errors import InputError
 from jawloc.scans.dicom.folder import dicom_slices
 from jawloc.scans.dicom.header import frames_of
 from jawloc.scans.messages import names_shown, tell
+from jawloc.scans.projections import pictures_left_out, slices_of
 from jawloc.scans.scan import scan_ending, scan_id_of
 from jawloc.scans.slice_folder import is_slice, picture_slices
 from jawloc.scans.text_input import read_text, real_path
@@ -146,10 +147,20 @@ def _is_folder(path: Path) -> bool:
     return _exists(path) and path.is_dir()
 
 
-def is_one_scan(folder: Path) -> bool:
-    """Return whether the files in a folder are the slices of one scan."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return bool(files) and _slices_in(files) is None
+def scans_inside(folder: Path) -> list[Path] | None:
+    """Return the folders and the files of a scan's ending in a folder; None if it is one scan.
+
+    Of a folder of projections, the folders with the slices take its place.
+    """
+    inside = _without_slices(sorted(_visible(folder)), set())
+    if inside is None:
+        return None
+    found = [path for path in inside if path.is_dir() or scan_ending(path)]
+    return [scan for path in found for scan in slices_of(path)]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _expanded(path: Path, exclude: Path | None) -> list[Path]:
@@ -170,16 +181,14 @@ def _walk(folder: Path, visited: set[Path], *, stacks: bool) -> Iterator[Path]:
         return
     visited.add(here)
     try:
-        inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        found = sorted(_visible(folder))
     except OSError:
         yield folder  # opening it raises the reason why it can't be read
         return
-    if stacks:
-        slices = _slices_in([path for path in inside if path.is_file()])
-        if slices is None:
-            yield folder
-            return
-        inside = [path for path in inside if path not in slices]
+    inside = _without_slices(found, visited) if stacks else found
+    if inside is None:
+        yield folder
+        return
     for path in inside:
         if _is_folder(path):
             yield from _walk(path, visited, stacks=stacks)
@@ -187,10 +196,22 @@ def _walk(folder: Path, visited: set[Path], *, stacks: bool) -> Iterator[Path]:
             yield path
 
 
-def _slices_in(files: Sequence[Path]) -> Collection[Path] | None:
+def _without_slices(inside: Sequence[Path], visited: Collection[Path]) -> list[Path] | None:
+    """Return what is in a folder without single slices; None if these are one scan.
+
+    Folders in `visited` are not looked into.
+    """
+    files = [path for path in inside if path.is_file()]
+    folders = [path for path in inside if _is_folder(path) and real_path(path) not in visited]
+    slices = _slices_in(files, folders)
+    return None if slices is None else [path for path in inside if path not in slices]
+
+
+def _slices_in(files: Sequence[Path], folders: Sequence[Path]) -> Collection[Path] | None:
     """Return the single slices among files, which are no scans; None if the files are one scan.
 
-    Whether they are is decided by the first and the last, and by all where those don't show it.
+    Whether they are is decided by the first and the last, and by all where those don't show it;
+    of pictures, also by the folders beside them.
     """
     pictures = picture_slices(files)
     dicoms = dicom_slices(files)
@@ -199,7 +220,9 @@ def _slices_in(files: Sequence[Path]) -> Collection[Path] | None:
         pictures = []
     if pictures and (not dicoms or any(p.suffix.lower() in TIFF_ENDINGS for p in pictures)):
         found = {_is_2d(path) for path in (pictures[0], pictures[-1])}
-        return None if True in found and False not in found else ()
+        if False in found or True not in found:
+            return ()
+        return pictures_left_out(pictures, folders)
     frames = {path: frames_of(path) for path in dicoms[:1] + dicoms[-1:]}
     if set(frames.values()) == {1}:
         return None

@@ -18,9 +18,9 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.labels import object_voxels
-from jawloc.scans.listing import ListedScan, is_one_scan, list_scans
+from jawloc.scans.listing import ListedScan, list_scans, scans_inside
 from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile, scan_ending, scan_id_of
+from jawloc.scans.scan import ScanFile, scan_id_of
 from jawloc.scans.text_input import real_path
 
 LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
@@ -88,13 +88,9 @@ def find_scans_in(place: Path, what: str) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise InputError(f"{place}: the {what} must be in an existing folder; it does not exist")
-    if is_one_scan(place):  # its id is the folder's name, which "." and ".." don't say
+    paths = scans_inside(place)
+    if paths is None:  # its id is the folder's name, which "." and ".." don't say
         return [place.resolve() if place.name in ("", "..") else place]
-    paths = [
-        path
-        for path in sorted(place.iterdir())
-        if not path.name.startswith(".") and (path.is_dir() or scan_ending(path))
-    ]
     if not paths:
         raise InputError(f"{place}: the folder of {what} must hold scans; it has none")
     return paths

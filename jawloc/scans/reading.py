@@ -11,6 +11,7 @@ from jawloc.scans.dicom.folder import dicom_slices
 from jawloc.scans.dicom.series import open_dicom_series
 from jawloc.scans.opening import files_in
 from jawloc.scans.padding import without_padding
+from jawloc.scans.projections import refuse_projections
 from jawloc.scans.scan import SCAN_ENDINGS, Scan, ScanFile, scan_ending
 from jawloc.scans.slice_folder import open_slice_folder, picture_slices
 from jawloc.scans.tiff import TIFF_ENDINGS, open_tiff
@@ -74,6 +75,7 @@ def _open_folder(folder: Path, series: Sequence[str], is_label: bool) -> ScanFil
             f"{folder.name}: a folder that is one scan must hold 2-D TIFFs, BMPs, PNGs or a DICOM "
             f"series; none of its {len(files)} files is one"
         )
+    refuse_projections(folder, pictures)
     return open_slice_folder(folder, pictures, is_label=is_label)
 
 

@@ -15,18 +15,15 @@ import numpy as np
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Triple
-from jawloc.scans.opening import files_in, open_binary
+from jawloc.scans.opening import open_binary
 from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of
+from jawloc.scans.skyscan import is_reconstructed, logged_sizes
 from jawloc.scans.spacing import checked_spacing
 from jawloc.scans.tiff import TIFF_ENDINGS, TiffLayout, decode, read_layout
 
 PICTURE_ENDINGS = (".bmp", ".png")
 SLICE_ENDINGS = (*TIFF_ENDINGS, *PICTURE_ENDINGS)
-# SkyScan's reconstructed slices; x_rec_spr.bmp beside them is a projection
-_RECONSTRUCTED = re.compile(r".*_rec_?\d{4,}\.(?:tiff?|bmp|png)", re.IGNORECASE)
-_PIXEL_SIZE = re.compile(r"^\s*Image Pixel Size \(um\)\s*=\s*(\S+)", re.IGNORECASE | re.MULTILINE)
-_LARGEST_LOG = 2**20  # bytes
 _DTYPES = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.uint16}
 _SAME = 1e-3  # relative difference of two voxel sizes that count as one
 
@@ -52,7 +49,7 @@ def picture_slices(files: Sequence[Path]) -> list[Path]:
     Where SkyScan's reconstructed slices (`*_rec0001.tif`) are there, only those.
     """
     found = [path for path in files if path.suffix.lower() in SLICE_ENDINGS]
-    return [path for path in found if _RECONSTRUCTED.fullmatch(path.name)] or found
+    return [path for path in found if is_reconstructed(path)] or found
 
 
 def is_slice(path: Path) -> bool:
@@ -207,7 +204,7 @@ def _read_slice(one: _Slice) -> np.ndarray:
 def _voxel_size(folder: Path, first: _Slice) -> Triple | None:
     """Return the size by the log beside the slices, else by the first one's metadata."""
     own = None if first.layout is None else first.layout.spacing_mm_zyx
-    sizes = _logged_sizes(folder)
+    sizes = logged_sizes(folder)
     if not sizes:
         return None if own is None or own[0] is None else (own[0], own[1], own[2])
     (log, size), *others = sizes.items()
@@ -219,25 +216,3 @@ def _voxel_size(folder: Path, first: _Slice) -> Triple | None:
                 stacklevel=1,
             )
     return checked_spacing([size] * 3, folder)
-
-
-def _logged_sizes(folder: Path) -> dict[str, float]:
-    """Return the pixel sizes in mm that SkyScan's logs in a folder give, by the logs' names."""
-    found = {}
-    for path in files_in(folder):
-        if path.suffix.lower() == ".log" and path.is_file():
-            problem = f"{path.name}: the log can't be read"
-            with as_input_error(problem, OSError), open_binary(path) as file:
-                match = _PIXEL_SIZE.search(file.read(_LARGEST_LOG).decode("latin-1"))
-            if match is not None:
-                found[path.name] = _micrometres(match[1], path) * 1e-3
-    return found
-
-
-def _micrometres(text: str, path: Path) -> float:
-    try:
-        return float(text.replace(",", ".").replace("_", "?"))  # which Python reads, as in 1_000
-    except ValueError as error:
-        raise InputError(
-            f"{path.name}: Image Pixel Size (um) must be a number; it is {text!r}"
-        ) from error

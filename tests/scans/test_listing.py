@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from jawloc.errors import InputError
 from jawloc.geometry import Grid
 from jawloc.scans.dicom import write_labelled_dicom
 from jawloc.scans.listing import list_scans
+from jawloc.scans.pairs import find_scans_in
 from jawloc.scans.reading import open_scan
 from tests.scans.test_placement import volume, write_series
 
@@ -52,6 +54,61 @@ def test_a_folder_of_2d_tiffs_is_one_scan_and_one_of_volumes_is_many(tmp_path):
         write_tiff(tmp_path / "volumes" / f"{n}.tif")
     assert names_of(tmp_path / "slices") == ["slices"]
     assert sorted(names_of(tmp_path / "volumes")) == ["1", "10", "2"]
+
+
+def write_slices(folder: Path, name: str, number: int = 4) -> Path:
+    for n in range(number):
+        write_tiff(folder / f"{name}{n:08d}.tif", SLICE + n)
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["fish_Rec", "FISH_REC", "slices"])
+def test_projections_are_no_scan_beside_what_was_reconstructed_of_them(tmp_path, inside):
+    """Regression: SkyScan's raw projections were read as the scan, and its slices were ignored."""
+    fish = write_slices(tmp_path / "scans" / "fish", "fish")
+    slices = write_slices(fish / inside, "fish_rec" if inside == "slices" else "fish")
+    said = f"fish: its pictures are projections, and are left out; .* is in {inside}$"
+    for place in (fish, tmp_path):
+        with pytest.warns(UserWarning, match=said):
+            assert [scan.path for scan in list_scans([place])] == [slices]
+    with pytest.warns(UserWarning, match=said):
+        assert find_scans_in(tmp_path / "scans", "images") == [slices]
+    with pytest.raises(InputError, match=rf"^fish: .*these are projections, .* is in {inside}$"):
+        open_scan(fish)
+    assert open_scan(slices).grid.shape_zyx == (4, 9, 8)
+
+
+def test_the_log_of_an_acquisition_tells_that_pictures_are_projections(tmp_path):
+    fish = write_slices(tmp_path / "fish", "fish")
+    (fish / "fish.log").write_text("[System]\n[Acquisition]\nImage Pixel Size (um)=21\n")
+    with pytest.warns(UserWarning, match=r"^fish: its pictures may be projections .*fish\.log"):
+        open_scan(fish)
+    slices = write_slices(fish / "volume", "slice")
+    with pytest.warns(UserWarning, match="fish: its pictures are projections"):
+        assert [scan.path for scan in list_scans([fish])] == [slices]
+    with (fish / "fish.log").open("a") as log:
+        log.write("[Reconstruction]\n")
+    with pytest.warns(UserWarning, match="those in volume are left out"):
+        assert [scan.path for scan in list_scans([fish])] == [fish]
+
+
+def test_folders_beside_slices_are_left_out_with_a_line(tmp_path):
+    fish = write_slices(tmp_path / "fish", "fish_rec")
+    write_slices(fish / "previews", "fish")
+    with pytest.warns(UserWarning, match="^fish: its pictures are one scan; those in previews are"):
+        assert names_of(tmp_path) == ["fish"]
+    assert open_scan(fish).grid.shape_zyx == (4, 9, 8)
+
+
+def test_a_single_picture_does_not_hide_the_folders_beside_it(tmp_path):
+    """Regression: an overview.png was taken for the scan, in which nothing else was looked for."""
+    folders = [write_slices(tmp_path / name, "slice") for name in "ab"]
+    Image.fromarray(SLICE.astype(np.uint8)).save(tmp_path / "overview.png")
+    said = "^overview.png: a single picture is no scan, and is left out"
+    with pytest.warns(UserWarning, match=said):
+        assert names_of(tmp_path) == ["a", "b"]
+    with pytest.warns(UserWarning, match=said):
+        assert find_scans_in(tmp_path, "images") == folders
 
 
 def test_a_dicom_series_is_one_scan_and_multi_frame_files_are_many(tmp_path):
