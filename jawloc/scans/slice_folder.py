@@ -61,8 +61,8 @@ def open_slice_folder(folder: Path, slices: Sequence[Path], *, is_label: bool = 
     """Open 2-D slices as one scan, in the order of the numbers in their names (2 before 10).
 
     With `is_label`, values are label values: of a palette, the numbers and not the colours. The
-    voxel size is that of SkyScan's log beside them (`Image Pixel Size (um)`), else of the
-    slices' own metadata where these give all three sizes.
+    voxel size is that of SkyScan's log beside them (`Image Pixel Size (um)`; along z, times the
+    step of the numbers), else of the slices' own metadata where these give all three sizes.
 
     Raises
     ------
@@ -86,20 +86,23 @@ def open_slice_folder(folder: Path, slices: Sequence[Path], *, is_label: bool = 
                 f"{folder.name}: slices must be alike; {first.path.name} is {first.dtype} "
                 f"{first.shape}, {other.path.name} is {other.dtype} {other.shape}"
             )
-    _refuse_gaps(folder, paths)
+    step = _even_step(folder, paths)
     if first.layout is not None and first.layout.white is not None:
         warnings.warn(
             f"{folder.name}: 0 is white (photometric MINISWHITE); the grey values are inverted",
             stacklevel=1,
         )
-    grid = Grid((len(every), first.shape[0], first.shape[1]), _voxel_size(folder, first))
+    grid = Grid((len(every), first.shape[0], first.shape[1]), _voxel_size(folder, first, step))
     read = partial(_read, every)
     scan = ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None)
     return with_rescale(scan, [one.rescale for one in every])
 
 
-def _refuse_gaps(folder: Path, paths: Sequence[Path]) -> None:
-    """Raise InputError unless files are of one kind and their numbers rise in even steps."""
+def _even_step(folder: Path, paths: Sequence[Path]) -> int:
+    """Return the step in which the numbers of files rise, the last ones where several do.
+
+    Raise InputError unless files are of one kind and the steps of some number are even.
+    """
     endings = sorted({_kind(path) for path in paths})
     if len(endings) > 1:
         raise InputError(
@@ -116,7 +119,7 @@ def _refuse_gaps(folder: Path, paths: Sequence[Path]) -> None:
     steps = np.diff(np.array(numbers, dtype=float), axis=0)
     even = steps.shape[1] > 0 and (steps[0] > 0) & (steps == steps[0]).all(axis=0)
     if np.any(even):  # others, such as the time of day, may be anything
-        return
+        return int(steps[0][even][-1])
     column = int(np.argmax((steps != 0).sum(axis=0))) if steps.shape[1] else 0
     at = int(np.argmax(steps[:, column] != np.median(steps[:, column]))) if steps.shape[1] else 0
     raise InputError(
@@ -201,8 +204,12 @@ def _read_slice(one: _Slice) -> np.ndarray:
     return values
 
 
-def _voxel_size(folder: Path, first: _Slice) -> Triple | None:
-    """Return the size by the log beside the slices, else by the first one's metadata."""
+def _voxel_size(folder: Path, first: _Slice, step: int) -> Triple | None:
+    """Return the size by the log beside the slices, else by the first one's metadata.
+
+    The log's is a pixel's, and the distance of two sections; SkyScan's software numbers the slices
+    by section, also where it reconstructs only some of them.
+    """
     own = None if first.layout is None else first.layout.spacing_mm_zyx
     sizes = logged_sizes(folder)
     if not sizes:
@@ -215,4 +222,10 @@ def _voxel_size(folder: Path, first: _Slice) -> Triple | None:
                 f"{folder.name}: the voxel size is {size:g} mm by {log}; {name} says {other:g} mm",
                 stacklevel=1,
             )
-    return checked_spacing([size] * 3, folder)
+    if step != 1:
+        warnings.warn(
+            f"{folder.name}: the numbers of its slices rise by {step}: they are taken to be "
+            f"{step} pixels apart, {size * step:g} mm",
+            stacklevel=1,
+        )
+    return checked_spacing([size * step, size, size], folder)

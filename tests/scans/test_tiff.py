@@ -259,11 +259,13 @@ def test_pixels_per_inch_are_no_voxel_size(tmp_path):
 # --- SkyScan's folders --------------------------------------------------------------------------
 
 
-def write_skyscan(folder: Path, ending: str, log: str = "Image Pixel Size (um)=20.50\n") -> Path:
+def write_skyscan(
+    folder: Path, ending: str, log: str = "Image Pixel Size (um)=20.50\n", step: int = 1
+) -> Path:
     folder.mkdir()
     image = (IMAGE % 256).astype(np.uint8)
     for number, plane in enumerate(image):
-        name = folder / f"fish_rec{number + 8:08d}{ending}"
+        name = folder / f"fish_rec{step * number + 8:08d}{ending}"
         if ending == ".tif":
             tifffile.imwrite(name, plane, photometric="minisblack")
         else:
@@ -280,6 +282,14 @@ def test_a_skyscan_folder_is_read_with_its_size(tmp_path, ending):
     assert scan.grid.spacing_mm_zyx == pytest.approx((0.0205, 0.0205, 0.0205))
     np.testing.assert_array_equal(scan.read_image(0, 6), IMAGE % 256)
     assert [one.path for one in list_scans([tmp_path])] == [folder]
+
+
+def test_skyscans_slices_of_every_third_section_are_so_far_apart(tmp_path):
+    """Regression: their voxels were taken to be as high as they are wide."""
+    folder = write_skyscan(tmp_path / "fish", ".tif", step=3)
+    with pytest.warns(UserWarning, match=r"^fish: .* rise by 3: .* 3 pixels apart, 0\.0615 mm"):
+        scan = open_scan(folder)
+    assert scan.grid.spacing_mm_zyx == pytest.approx((0.0615, 0.0205, 0.0205))
 
 
 def test_a_size_that_the_slices_contradict_is_named(tmp_path):
