@@ -1,21 +1,23 @@
 """The voxel size that a TIFF's metadata gives: ImageJ's and OME's.
 
 TIFF's own resolution is in pixels per inch or cm, has no z, and is nearly always a made-up 72 or
-96, so it counts as unknown.
+96, so it counts as unknown. So does ImageJ's unit inch: it takes that from this resolution.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 from jawloc.errors import InputError
-from jawloc.scans.spacing import millimetres
+from jawloc.scans.spacing import length_in_mm, millimetres
 
 Size = tuple[float | None, float, float]  # (z, y, x) in mm; z is None where no field has it
 
+_INCH = 25.4  # mm
 _NO_LENGTH = ("", "pixel", "pixels", "voxel", "voxels", "reference frame")
 
 
@@ -39,12 +41,22 @@ def _imagej_size(tiff: Any, path: Path) -> Size | None:
     the pixels are 1 by 1, too.
     """
     metadata, page = tiff.imagej_metadata or {}, tiff.pages[0]
-    unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ").strip()
-    if unit.lower() in _NO_LENGTH or not _both_known(page.tags):
+    unit = metadata.get("unit", "")
+    # ImageJ writes the units of y and z only where they are others
+    given = [metadata.get(name, unit) for name in ("zunit", "yunit", "unit")]
+    units = [str(one).replace("\\u00B5", "µ").strip() for one in given]
+    if any(one.lower() in _NO_LENGTH for one in units) or not _both_known(page.tags):
+        return None
+    if any(length_in_mm(one) == _INCH for one in units):
+        warnings.warn(
+            f"{path.name}: the voxel size counts as unknown, since its unit is the inch: ImageJ "
+            "has that from a number of pixels per inch, which most programs make up",
+            stacklevel=1,
+        )
         return None
     x, y = (1 / n if n > 0 else math.nan for n in page.resolution)
     z = metadata.get("spacing", 1.0 if x == y == 1 else None)
-    return _in_mm([None if z is None else abs(float(z)), y, x], [unit] * 3, path)
+    return _in_mm([None if z is None else abs(float(z)), y, x], units, path)
 
 
 def _both_known(tags: Any) -> bool:
@@ -74,6 +86,6 @@ def _in_mm(sizes: list[float | None], units: list[str], path: Path) -> Size | No
     if not all(math.isfinite(size) and size > 0 for size in (y, x, 1.0 if z is None else z)):
         raise InputError(
             f"{path.name}: the voxel size (z, y, x) must be positive and finite; its metadata "
-            f"give {sizes} {units[0]}"
+            f"give {sizes} {', '.join(dict.fromkeys(units))}"
         )
     return z, y, x

@@ -171,7 +171,7 @@ def test_fax_compression_of_a_mask_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("unit", "mm"),
-    [("micron", 1e-3), ("um", 1e-3), ("\\u00B5m", 1e-3), ("mm", 1), ("cm", 10), ("inch", 25.4)],
+    [("micron", 1e-3), ("um", 1e-3), ("\\u00B5m", 1e-3), ("mm", 1), ("cm", 10)],
 )
 def test_imagejs_voxel_size_is_used(tmp_path, unit, mm):
     """Regression: it was dropped. Resolutions are pixels a unit."""
@@ -218,6 +218,30 @@ def test_an_imagej_voxel_size_without_a_height_is_unknown(tmp_path):
     assert bytes(content) != path.read_bytes()
     path.write_bytes(content)
     assert quietly(path).grid.spacing_mm_zyx is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spacing"),
+    [
+        ({"zunit": "um", "spacing": 21}, (0.021, 0.02, 0.02)),
+        ({"yunit": "cm", "zunit": "\\u00B5m", "spacing": 21}, (0.021, 0.2, 0.02)),
+        ({"zunit": "pixel", "spacing": 1}, None),
+    ],
+)
+def test_imagejs_axes_may_have_units_of_their_own(tmp_path, metadata, spacing):
+    """Regression: the unit of x was that of all."""
+    how = {"axes": "ZYX", "unit": "mm"} | metadata
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, imagej=True, metadata=how, resolution=(50, 50))
+    got = quietly(tmp_path / "a.tif").grid.spacing_mm_zyx
+    assert got == (None if spacing is None else pytest.approx(spacing))
+
+
+def test_imagejs_unit_inch_is_no_voxel_size(tmp_path):
+    """Regression: ImageJ makes 1/96 inch along all axes of a TIFF with 96 pixels an inch."""
+    how = {"axes": "ZYX", "unit": "inch", "spacing": 1 / 96}
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, imagej=True, metadata=how, resolution=(96, 96))
+    with pytest.warns(UserWarning, match=r"^a\.tif: the voxel size counts as unknown, .*inch"):
+        assert open_scan(tmp_path / "a.tif").grid.spacing_mm_zyx is None
 
 
 @pytest.mark.parametrize(
