@@ -62,6 +62,9 @@ class ScanFile:
     read_placement: Callable[[], Placement | None] = unplaced
     rescale_slope: float = 1.0  # a grey value is slope * stored value + intercept
     rescale_intercept: float = 0.0
+    # By which ITK, with which 3D Slicer reads volumes, shows a TIFF or pictures, whatever their
+    # size is; None for other formats, whose size it reads.
+    shown_spacing_mm_zyx: Triple | None = None
     points: tuple[ScanPoint, ...] = ()  # of a scan that has points instead of a mask
 
     @property

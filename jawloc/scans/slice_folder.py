@@ -94,7 +94,10 @@ def open_slice_folder(folder: Path, slices: Sequence[Path], *, is_label: bool = 
         )
     grid = Grid((len(every), first.shape[0], first.shape[1]), _voxel_size(folder, first, step))
     read = partial(_read, every)
-    scan = ScanFile(scan_id_of(folder), folder, grid, first.dtype, read, None)
+    shown = (1.0, 1.0, 1.0) if first.layout is None else first.layout.shown_spacing_mm_zyx
+    scan = ScanFile(
+        scan_id_of(folder), folder, grid, first.dtype, read, None, shown_spacing_mm_zyx=shown
+    )
     return with_rescale(scan, [one.rescale for one in every])
 
 

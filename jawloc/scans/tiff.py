@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from jawloc.errors import InputError, as_input_error
-from jawloc.geometry import Grid
+from jawloc.geometry import Grid, Triple
 from jawloc.scans.opening import open_alone, open_binary
 from jawloc.scans.raw import read_raw, refuse_truncated
 from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, Slices, scan_id_of, slices_of_whole
-from jawloc.scans.tiff_metadata import voxel_size
+from jawloc.scans.tiff_metadata import spacing_shown_by_itk, voxel_size
 
 TIFF_ENDINGS = (".tif", ".tiff")
 _LINEAR = 0  # ImageJ's number of the calibration function c0 + c1 * stored value
@@ -43,6 +43,7 @@ class TiffLayout:
     rescale: Rescale
     white: float | None  # the stored value of black, where 0 is white; None where 0 is black
     spacing_mm_zyx: tuple[float | None, float, float] | None  # z is None where no field has it
+    shown_spacing_mm_zyx: Triple  # by ITK
 
 
 def open_tiff(path: Path) -> ScanFile:
@@ -80,6 +81,7 @@ def open_tiff(path: Path) -> ScanFile:
         )
     dtype = layout.dtype.newbyteorder("=")
     scan = ScanFile(scan_id_of(path), path, grid, dtype, _slices(path, layout), None)
+    scan = replace(scan, shown_spacing_mm_zyx=layout.shown_spacing_mm_zyx)
     return with_rescale(scan, [layout.rescale])
 
 
@@ -151,6 +153,7 @@ def _layout(tiff: Any, path: Path) -> TiffLayout:
         _calibration(metadata, dtype, path),
         white,
         voxel_size(tiff, path),
+        spacing_shown_by_itk(tiff),
     )
 
 

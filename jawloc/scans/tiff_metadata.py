@@ -1,4 +1,4 @@
-"""The voxel size that a TIFF's metadata gives: ImageJ's and OME's.
+"""The voxel size that a TIFF's metadata gives, ImageJ's and OME's, and the one that ITK takes.
 
 TIFF's own resolution is in pixels per inch or cm, has no z, and is nearly always a made-up 72 or
 96, so it counts as unknown. So does ImageJ's unit inch: it takes that from this resolution.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import warnings
 import xml.etree.ElementTree as ElementTree
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jawloc.errors import InputError
+from jawloc.geometry import Triple
 from jawloc.scans.spacing import length_in_mm, millimetres
 
 Size = tuple[float | None, float, float]  # (z, y, x) in mm; z is None where no field has it
 
 _INCH = 25.4  # mm
+_MM_OF_RESOLUTION_UNITS = {2: _INCH, 3: 10.0}
 _NO_LENGTH = ("", "pixel", "pixels", "voxel", "voxels", "reference frame")
 
 
@@ -32,6 +35,23 @@ def voxel_size(tiff: Any, path: Path) -> Size | None:
     if tiff.is_ome:
         return _ome_size(tiff.ome_metadata or "", path)
     return _imagej_size(tiff, path) if tiff.is_imagej else None
+
+
+def spacing_shown_by_itk(tiff: Any) -> Triple:
+    """Return the spacing (z, y, x) in mm by which ITK, and so 3D Slicer, shows a TIFF.
+
+    That is its resolution in pixels per inch or cm, else 1, and always 1 along z. ITK does not know
+    ImageJ's and OME's metadata.
+    """
+    page = tiff.pages[0]
+    unit = page.tags.get("ResolutionUnit")
+    mm = None if unit is None else _MM_OF_RESOLUTION_UNITS.get(unit.value)
+    if mm is not None and _both_known(page.tags):
+        with suppress(ArithmeticError, TypeError, ValueError):  # which ITK can't show
+            x, y = (mm / float(pixels) for pixels in page.resolution)
+            if all(math.isfinite(size) and size > 0 for size in (x, y)):
+                return 1.0, y, x
+    return 1.0, 1.0, 1.0
 
 
 def _imagej_size(tiff: Any, path: Path) -> Size | None:

@@ -280,6 +280,22 @@ def test_pixels_per_inch_are_no_voxel_size(tmp_path):
     assert quietly(tmp_path / "a.tif").grid.spacing_mm_zyx is None
 
 
+@pytest.mark.parametrize("resolution", [(0, 1), (5, 0), (2**32 - 1, 1)])
+def test_a_resolution_that_is_none_does_not_matter(tmp_path, resolution):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, IMAGE, photometric="minisblack", resolution=(72, 72), resolutionunit="inch"
+    )
+    with tifffile.TiffFile(path) as file:
+        at = file.pages[0].tags["YResolution"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[at : at + 8] = np.array(resolution, "<u4").tobytes()
+    path.write_bytes(content)
+    scan = quietly(path)
+    assert scan.grid.spacing_mm_zyx is None
+    np.testing.assert_array_equal(scan.read_image(0, 6), IMAGE)
+
+
 # --- SkyScan's folders --------------------------------------------------------------------------
 
 

@@ -13,9 +13,10 @@ from jawloc.errors import InputError, comma_hint
 from jawloc.geometry import Grid, Placement, Shape, Triple, lps_mm_to_voxels
 from jawloc.scans.scan import ScanFile, ScanPoint, scan_ending
 
-# voxels of the scan; mm in patient space (LPS); the same as 3D Slicer has it, where a file without
-# a voxel size has voxels of 1 mm
+# voxels of the scan; mm in patient space (LPS); the same as 3D Slicer has it, where a TIFF, and a
+# file without a voxel size, has voxels of another size than the scan's
 Space = Literal["voxels", "lps_mm", "slicer_mm"]
+_SAME_SPACING = 1e-3  # relative difference
 UNNAMED = 1  # the label value of a point that has neither a name nor a label value
 
 
@@ -96,7 +97,9 @@ def place_points(
 
     Points in mm are mapped by the scan's own spacing and place in patient space. Without a place
     they are voxels times the spacing, as in the files that jawloc writes. If the scan has no
-    spacing, 3D Slicer's points were measured in voxels of 1 mm, others in `spacing_mm_zyx`.
+    spacing, 3D Slicer's points were measured in voxels of 1 mm, others in `spacing_mm_zyx`. In 3D
+    Slicer's points on a TIFF, mm may also be those of the spacing by which ITK shows it: of the
+    two, the smaller volume that holds all points counts.
 
     Raises
     ------
@@ -107,7 +110,9 @@ def place_points(
     spaces = {}
     for point in given:
         if point.space != "voxels" and point.space not in spaces:
-            spaces[point.space] = _patient_space(point, scan, spacing_mm_zyx)
+            same = [other.position_zyx for other in given if other.space == point.space]
+            found = _as_shown(same, scan) if point.space == "slicer_mm" else None
+            spaces[point.space] = found or _patient_space(point, scan, spacing_mm_zyx)
     points = []
     for point in given:
         position = np.array(point.position_zyx)
@@ -119,6 +124,35 @@ def place_points(
     for number, mistake in point_mistakes(points, scan.grid.shape_zyx):
         raise InputError(f"{given[number].source}: {mistake}")
     return tuple(points), tuple(note for _, _, note in spaces.values() if note)
+
+
+def _as_shown(
+    points_mm_zyx: Sequence[Triple], scan: ScanFile
+) -> tuple[Placement, Grid, str] | None:
+    """Return the grid of 3D Slicer's points on a file that ITK may show by another spacing.
+
+    They were clicked on the file itself, or in jawloc's scene or crop, or after somebody had typed
+    in the right voxel size, which no markups file tells. Points of the larger volume seldom all lie
+    in the smaller one, so that one goes first. None where there is only one spacing.
+    """
+    shown, shape = scan.shown_spacing_mm_zyx, scan.grid.shape_zyx
+    own = scan.grid.spacing_mm_zyx or (1.0, 1.0, 1.0)
+    if shown is None or np.allclose(shown, own, rtol=_SAME_SPACING):
+        return None
+    smaller, larger = sorted((shown, own), key=np.prod)
+    taken = smaller if _lie_in(np.array(points_mm_zyx) / smaller, shape) else larger
+    other = own if taken == shown else shown
+    whose = "by which 3D Slicer shows it" if taken == shown else "the scan's own in jawloc"
+    note = (
+        f"{scan.path.name}: the points' mm were taken for those of voxels of {_shown(taken)} mm "
+        f"(z, y, x), {whose}, not of {_shown(other)} mm: check that they match"
+    )
+    return Placement(), Grid(shape, taken), note
+
+
+def _lie_in(voxels_zyx: np.ndarray, shape_zyx: Shape) -> bool:
+    """Return whether all points (..., 3) lie in the voxels of a scan."""
+    return bool(np.all((voxels_zyx >= -0.5) & (voxels_zyx <= np.asarray(shape_zyx) - 0.5)))
 
 
 def _patient_space(
@@ -160,8 +194,7 @@ def point_mistakes(points: Sequence[ScanPoint], shape_zyx: Shape) -> Iterator[tu
     """Yield the number of each point outside a scan, or that is an object's second, and why."""
     seen: dict[int | str, Triple] = {}
     for number, point in enumerate(points):
-        at = np.asarray(point.voxels_zyx)
-        if not np.all((at >= -0.5) & (at <= np.asarray(shape_zyx) - 0.5)):
+        if not _lie_in(np.asarray(point.voxels_zyx), shape_zyx):
             yield (
                 number,
                 f"a point must lie in its scan, which has {shape_zyx} voxels (z, y, x), numbered "

@@ -357,6 +357,41 @@ def test_without_a_place_in_space_mm_are_voxels_times_the_spacing(tmp_path):
         place_points(table, scan)
 
 
+IMAGEJ = {"imagej": True, "metadata": {"axes": "ZYX", "unit": "mm", "spacing": 0.021}}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"resolution": (96, 48), "resolutionunit": "INCH"},
+        {"resolution": (96, 48), "resolutionunit": "CENTIMETER"},
+        {"resolution": (1 / 0.021, 1 / 0.021), **IMAGEJ},
+        {"resolution": (1 / 0.021, 1 / 0.021), "resolutionunit": "CENTIMETER", **IMAGEJ},
+    ],
+)
+def test_points_on_a_tiff_are_where_3d_slicer_shows_them(tmp_path, how):
+    """Regression: it shows the resolution's mm, and points went elsewhere or were refused."""
+    tifffile.imwrite(tmp_path / "fish.tif", EMPTY, photometric="minisblack", **how)
+    image = SimpleITK.ReadImage(str(tmp_path / "fish.tif"))
+    shown = image.TransformContinuousIndexToPhysicalPoint((2.5, 3.0, 4.0))
+    path = written(tmp_path, "fish.mrk.json", markups(("jaw", list(shown))))
+    (point,), (note,) = place_points(read_points(path).points, open_scan(tmp_path / "fish.tif"))
+    np.testing.assert_allclose(point.voxels_zyx, (4, 3, 2.5), rtol=1e-6)
+    assert "by which 3D Slicer shows it" in note
+    assert "check that they match" in note
+
+
+def test_points_in_a_tiffs_own_mm_stay_so_in_3d_slicer(tmp_path):
+    """As in jawloc's scenes and crops, or with the right voxel size typed in."""
+    how = {"resolution": (1 / 0.021, 1 / 0.021), **IMAGEJ}
+    tifffile.imwrite(tmp_path / "fish.tif", EMPTY, photometric="minisblack", **how)
+    shown = [0.021 * index for index in (2.5, 3.0, 4.0)]
+    path = written(tmp_path, "fish.mrk.json", markups(("jaw", shown)))
+    (point,), (note,) = place_points(read_points(path).points, open_scan(tmp_path / "fish.tif"))
+    np.testing.assert_allclose(point.voxels_zyx, (4, 3, 2.5), rtol=1e-6)
+    assert "the scan's own in jawloc" in note
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
