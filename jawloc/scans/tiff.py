@@ -28,6 +28,7 @@ _LINEAR = 0  # ImageJ's number of the calibration function c0 + c1 * stored valu
 _HEADER_BYTES = 8
 _NO_COMPRESSION = 1
 _LARGEST_DECODED = 2**31  # bytes of what is decoded at once: a page, or a volume in 3-D tiles
+_MOST_CHANNELS = 7  # of ImageJ; tifffile calls the slices of a volume so, unless axes are named
 _LARGEST_INFLATION = 10_000  # decoded bytes a byte of the file, where one page has a whole volume
 
 
@@ -66,7 +67,7 @@ def open_tiff(path: Path) -> ScanFile:
         invalid calibration, is truncated, or has a page of 2 GB and more.
     """
     layout = read_layout(path)
-    if len(layout.shape) != 3 or layout.shape[0] < 2:
+    if len(layout.shape) != 3 or layout.shape[0] < 2 or _has_channels(layout):
         raise InputError(
             f"{path.name}: a TIFF scan must be one volume (z, y, x) of at least two slices; "
             f"its shape is {layout.shape} (axes {layout.axes})"
@@ -83,6 +84,10 @@ def open_tiff(path: Path) -> ScanFile:
     scan = ScanFile(scan_id_of(path), path, grid, dtype, _slices(path, layout), None)
     scan = replace(scan, shown_spacing_mm_zyx=layout.shown_spacing_mm_zyx)
     return with_rescale(scan, [layout.rescale])
+
+
+def _has_channels(layout: TiffLayout) -> bool:
+    return "C" in layout.axes and layout.shape[layout.axes.index("C")] <= _MOST_CHANNELS
 
 
 def read_layout(path: Path) -> TiffLayout:

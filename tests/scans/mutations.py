@@ -109,10 +109,8 @@ def check(kind: Kind, count: int, folder: Path, seed: int = 0) -> Counter[str]:
 def _write(kind: Kind, path: Path) -> None:
     if path.suffix == ".tif":
         imagej = kind.encoding == "imagej"
-        compression = None if imagej else kind.encoding or None
-        tifffile.imwrite(
-            path, VOXELS, photometric="minisblack", imagej=imagej, compression=compression
-        )
+        how = {"metadata": {"axes": "ZYX"}} if imagej else {"compression": kind.encoding or None}
+        tifffile.imwrite(path, VOXELS, photometric="minisblack", imagej=imagej, **how)
         return
     if kind.version == 2:
         nibabel.Nifti2Image(VOXELS.T, np.diag([0.02, 0.03, 0.04, 1])).to_filename(path)

@@ -93,6 +93,23 @@ def test_channels_and_times_are_refused_with_the_axes(tmp_path):
         open_scan(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("how", [{"imagej": True}, {"photometric": "minisblack"}])
+def test_a_slice_of_two_channels_is_no_volume(tmp_path, how):
+    """Regression: the channels were read as slices."""
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE[:2], metadata={"axes": "CYX"}, **how)
+    with pytest.raises(InputError, match=r"^a\.tif: .*one volume .*\(2, 5, 4\) \(axes CYX\)"):
+        open_scan(tmp_path / "a.tif")
+
+
+def test_more_channels_than_there_are_are_slices(tmp_path):
+    """tifffile writes a volume so for ImageJ, unless its axes are named."""
+    image = np.concatenate([IMAGE, IMAGE])
+    tifffile.imwrite(tmp_path / "a.tif", image, imagej=True)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.series[0].axes == "CYX"
+    np.testing.assert_array_equal(quietly(tmp_path / "a.tif").read_image(0, 12), image)
+
+
 # --- black and white ----------------------------------------------------------------------------
 
 
