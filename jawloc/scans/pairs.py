@@ -20,7 +20,7 @@ from jawloc.geometry import Grid
 from jawloc.scans.labels import object_voxels
 from jawloc.scans.listing import ListedScan, list_scans, scans_inside
 from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile, scan_id_of
+from jawloc.scans.scan import ScanFile, as_compared, scan_id_of
 from jawloc.scans.text_input import real_path
 
 LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
@@ -69,8 +69,10 @@ def _images_and_labels(images: Path, labels: Path) -> tuple[dict[str, Path], lis
 def images_by_id(paths: Sequence[Path]) -> dict[str, Path]:
     """Return images by scan id; raise InputError if two have one id."""
     by_id: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in paths:
-        other = by_id.setdefault(scan_id_of(path), path)
+        by_id[scan_id_of(path)] = path
+        other = by_name.setdefault(as_compared(scan_id_of(path)), path)
         if other != path:
             raise InputError(
                 f"{scan_id_of(path)}: two images must not share a scan id (file name); "
@@ -101,11 +103,12 @@ def _labels_of(scan_id: str, labels: Sequence[Path], images: Collection[str]) ->
 
     A label named like the image plus a suffix is left to the image of that very name, if any.
     """
-    wanted = {scan_id + suffix for suffix in LABEL_SUFFIXES}
+    own, others = as_compared(scan_id), {as_compared(name) for name in images}
+    wanted = {own + suffix for suffix in LABEL_SUFFIXES}
     return [
         path
         for path in labels
-        if (name := scan_id_of(path)) in wanted and (name == scan_id or name not in images)
+        if (name := as_compared(scan_id_of(path))) in wanted and (name == own or name not in others)
     ]
 
 

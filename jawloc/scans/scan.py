@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -129,3 +130,12 @@ def scan_id_of(path: Path) -> str:
     """Return a scan's id: the file's name without its ending, or the folder's whole name."""
     ending = None if path.is_dir() else scan_ending(path)
     return path.name[: -len(ending)] if ending else path.name
+
+
+def as_compared(name: str) -> str:
+    """Return a scan's name as it is compared with others.
+
+    Unicode writes an umlaut as one character or as a letter and its dots; a Mac's files have the
+    latter, most other programs the former.
+    """
+    return unicodedata.normalize("NFC", name)

@@ -20,7 +20,7 @@ from jawloc.scans.points.slicer import read_fcsv, read_markups
 from jawloc.scans.points.tables import read_table
 from jawloc.scans.progress import Progress
 from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile, scan_ending
+from jawloc.scans.scan import ScanFile, as_compared, scan_ending
 from jawloc.scans.text_input import real_path
 
 READERS = {".mrk.json": read_markups, ".fcsv": read_fcsv, ".csv": read_table}
@@ -110,16 +110,18 @@ def _by_image(
     given: PointFile, images: Iterable[str]
 ) -> tuple[dict[str, list[GivenPoint]], dict[str, list[str]], dict[str, str]]:
     """Return each image's points, why others are none, and where names of no image are."""
-    owners = {name + suffix: name for suffix in reversed(POINT_SUFFIXES) for name in images}
+    owners = {
+        as_compared(name) + suffix: name for suffix in reversed(POINT_SUFFIXES) for name in images
+    }
     own, without, strangers = defaultdict(list), defaultdict(list), dict[str, str]()
     for point in given.points:
-        if point.scan in owners:
-            own[owners[point.scan]].append(point)
+        if (owner := owners.get(as_compared(point.scan))) is not None:
+            own[owner].append(point)
         else:
             strangers.setdefault(point.scan, point.source)
     for name, why in given.skipped:
-        if name in owners:
-            without[owners[name]].append(why)
+        if (owner := owners.get(as_compared(name))) is not None:
+            without[owner].append(why)
         else:
             strangers.setdefault(name, why)
     return own, without, strangers

@@ -67,6 +67,8 @@ def reasons(plan) -> dict[str, str | None]:
         ("a.nii", "a_label.nii"),
         ("a.nii", "a_labels.nii"),
         ("a.nii", "a_seg.nrrd"),
+        ("Fisch_\xe4.nii", "Fisch_a\u0308_mask.nii"),  # a Mac's umlaut has two characters
+        ("Fisch_a\u0308.nii", "Fisch_\xe4.nii"),
     ],
 )
 def test_scans_pair_by_name(folders, image, label):
@@ -80,6 +82,15 @@ def test_scans_pair_by_name(folders, image, label):
         None,
     )
     assert item.target == out / f"{image.removesuffix('.gz').rsplit('.', 1)[0]}.dcm"
+
+
+def test_two_images_whose_names_look_the_same_are_refused(folders):
+    images, label_folder, out = folders
+    for name in ("\xe4", "a\u0308"):
+        save(images / f"{name}.nii", quantisation())
+    save(label_folder / "\xe4.nii", labels())
+    with pytest.raises(InputError, match="two images must not share a scan id"):
+        plan_conversion(images, label_folder, out)
 
 
 def test_one_folder_for_images_and_labels(tmp_path):

@@ -42,7 +42,7 @@ def folders(tmp_path) -> tuple[Path, Path]:
 
 def table(folder: Path, *rows: str, columns: str = "scan,object,z,y,x") -> Path:
     path = folder / "clicked.csv"
-    path.write_text("\n".join([columns, *rows]) + "\n")
+    path.write_text("\n".join([columns, *rows]) + "\n", encoding="utf-8")
     return path
 
 
@@ -92,6 +92,15 @@ def test_a_table_says_which_scan_each_point_is_of(tmp_path, folders):
     np.testing.assert_array_equal(scan.read_image(0, 12), image())
     assert scan.grid.spacing_mm_zyx == pytest.approx(SPACING)
     assert convert_points(plan[0]).skip_reason == "a.dcm exists"
+
+
+def test_a_table_may_write_an_umlaut_in_another_form(tmp_path):
+    """Regression: a Mac's file names have it as a letter and its dots."""
+    save(tmp_path / "images" / "Fisch_a\u0308.nrrd", image())
+    (item,) = plan_point_conversion(
+        tmp_path / "images", table(tmp_path, "Fisch_\xe4,jaw,1,2,3"), tmp_path / "out"
+    )
+    assert (item.scan_id, item.skip_reason) == ("Fisch_a\u0308", None)
 
 
 def test_a_folder_of_files_named_like_the_scans(tmp_path, folders):
