@@ -19,6 +19,7 @@ from jawloc.scans.scan import ScanFile
 UNREAL = 1e30  # no scanner's grey value has this size; 32-bit padding has 3.4e38
 _FAR = 100  # times the range of all other grey values: a repeated extreme so far away is padding
 _REPEATED = 1e-3  # share of the sampled voxels that padding has at least
+_LOWEST_SHORT = -(2**15)  # of signed 16-bit numbers
 _DISTINCT = 16  # fewer grey values than this are labels, of which any may be a number of its own
 _SAMPLED_SLICES, _SAMPLED_VOXELS = 16, 128  # of each axis, at most
 
@@ -38,18 +39,25 @@ def without_padding(scan: ScanFile, *, is_label: bool = False) -> ScanFile:
     Such are NaN, infinity, magnitudes of 1e30 and more, and an extreme value that at least a
     thousandth of sampled voxels have and that lies 100 times the range of all others away from
     them. The scan is searched for its lowest grey value only when the first such voxel is met;
-    then a warning says how many there are. 8- and 16-bit images are returned as they are: they
-    hold no NaN, and their padding is within what their grey values may be. With `is_label`, a
-    finite value is never padding: a label may be any number.
+    then a warning says how many there are. With `is_label`, a finite value is never padding: a
+    label may be any number.
+
+    Of signed 16-bit images, only the type's lowest value, -32768, may be padding, where it lies
+    further from the others than these from each other. Other 8- and 16-bit images are returned as
+    they are: they hold no NaN, and their padding is within what their grey values may be.
 
     Raises
     ------
     InputError
         On reading, if no voxel has a grey value.
     """
-    if scan.dtype.itemsize <= 2 and scan.dtype.kind != "f":
+    if scan.dtype.itemsize <= 2 and scan.dtype.kind != "f" and (is_label or not _is_short(scan)):
         return scan
     return replace(scan, read_image=_Cleaned(scan, is_label).read)
+
+
+def _is_short(scan: ScanFile) -> bool:
+    return scan.dtype.kind == "i" and scan.dtype.itemsize == 2
 
 
 @dataclass
@@ -61,6 +69,8 @@ class _Cleaned:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         slab = self.scan.read_image(start, stop)
+        if _is_short(self.scan) and slab.size and slab.min() > _LOWEST_SHORT:
+            return slab  # without a search for its limits
         low, high = self._limits
         if slab.size == 0 or (low <= slab.min() and slab.max() <= high):  # not so with a NaN
             return slab
@@ -82,7 +92,11 @@ class _Cleaned:
             sample = sample_values(self.scan).astype(np.float64)
             values, counts = np.unique(sample[np.abs(sample) < UNREAL], return_counts=True)
         repeated = counts >= max(2, _REPEATED * sample.size)
-        if len(values) > _DISTINCT:
+        if len(values) > _DISTINCT and _is_short(self.scan):
+            far = values[1] - values[0] > values[-1] - values[1]
+            if values[0] == _LOWEST_SHORT and repeated[0] and far:
+                low = _LOWEST_SHORT + 1
+        elif len(values) > _DISTINCT:
             if repeated[0] and values[1] - values[0] > _FAR * (values[-1] - values[1]):
                 low = values[1] - _FAR * (values[-1] - values[1])
             elif repeated[-1] and values[-1] - values[-2] > _FAR * (values[-2] - values[0]):

@@ -69,17 +69,46 @@ def test_integers_of_32_bits_may_have_padding_too(tmp_path, dtype):
     assert set(got[~rest]) == {image[rest].min()}
 
 
+SHORT = np.random.default_rng(3).integers(-1000, 3000, SHAPE).astype(np.int16)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_lowest_number_of_16_bits_far_from_the_others_is_padding(tmp_path, name):
+    """Regression: it was averaged into the border, unlike that of 32 bits."""
+    image = SHORT.copy()
+    image[:, 0, :5] = -32768
+    with pytest.warns(UserWarning, match=r"30 of 1200 voxels have no grey value \(-32768\)"):
+        got = read_scan(write(tmp_path / name, image)).image
+    assert got.dtype == np.int16
+    rest = image > -32768
+    np.testing.assert_array_equal(got[rest], image[rest])
+    assert set(got[~rest]) == {image[rest].min()}
+
+
 @pytest.mark.parametrize(
     "image",
     [
         IMAGE,
+        np.where(SHORT > 2000, np.int16(-32768), SHORT * 10),  # within the reach of the others
+        np.where(SHORT > 2000, np.int16(-32767), SHORT),
+        np.where(SHORT > 0, np.int16(-32768), SHORT // 100 * 100),  # few values: labels
         np.where(IMAGE < 4, np.float32(-1000), IMAGE * 500),  # air of a CT in Hounsfield units
         np.where(IMAGE < 6.5, np.float32(0), IMAGE),  # a masked image
         np.eye(40, dtype=np.float32)[None, :5].repeat(6, 0) * 70_000,  # labels
         np.full(SHAPE, np.float32(-5)),
         np.where(np.arange(1200).reshape(SHAPE) == 7, np.float32(1e9), IMAGE),  # one hot voxel
     ],
-    ids=["plain", "air", "masked", "labels", "constant", "hot"],
+    ids=[
+        "plain",
+        "wide",
+        "another number",
+        "few numbers",
+        "air",
+        "masked",
+        "labels",
+        "constant",
+        "hot",
+    ],
 )
 def test_what_may_be_a_grey_value_stays(tmp_path, image):
     with warnings.catch_warnings():
