@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid
+from jawloc.geometry import Grid, Placement
 from jawloc.scans.dicom import (
     open_dicom,
     open_labelled_dicom,
@@ -386,6 +386,81 @@ def test_a_spacing_that_contradicts_the_positions_is_refused(tmp_path):
         InputError, match=r"a\.dcm: SpacingBetweenSlices .*, 0\.5 mm; it is 1\.5 mm"
     ):
         open_labelled_dicom(tmp_path / "a.dcm")
+
+
+def even_frames_at(*depths: float) -> Callable[[Dataset], None]:
+    """Frames of an enhanced DICOM, whose thickness and spacing are one number."""
+
+    def change(ds: Dataset) -> None:
+        frames_at(*depths)(ds)
+        measures = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SliceThickness = measures.SpacingBetweenSlices = 0.5
+        plane = Dataset()
+        plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence = [plane]
+
+    return change
+
+
+@pytest.mark.parametrize("change", [even_frames_at, frames_at], ids=["stated", "by position"])
+def test_frames_are_read_in_the_order_of_their_positions(tmp_path, change):
+    """Regression: with a spacing in the header they were read in the file's order."""
+    image, mask = write_legacy(tmp_path / "a.dcm", change=change(0, 1.5, 0.5, 2, 1, 2.5))
+    order = [0, 2, 4, 1, 3, 5]
+    scan = pickle.loads(pickle.dumps(open_labelled_dicom(tmp_path / "a.dcm")))
+    assert scan.grid.spacing_mm_zyx == (0.5, 0.02, 0.03)
+    np.testing.assert_array_equal(scan.read_image(0, 6), image[order])
+    np.testing.assert_array_equal(scan.read_image(2, 4), image[order][2:4])
+    np.testing.assert_array_equal(scan.read_mask(1, 6), mask[order][1:])
+    assert scan.read_image(3, 3).shape == (0, 5, 4)
+    with pytest.raises(IndexError):
+        scan.read_image(5, 7)
+
+
+def test_the_place_of_sorted_frames_is_that_of_the_lowest(tmp_path):
+    write_legacy(tmp_path / "a.dcm", change=even_frames_at(8.5, 7, 8, 6, 7.5, 6.5))
+    placement = open_dicom(tmp_path / "a.dcm").read_placement()
+    assert placement == Placement((6.0, 0.0, 0.0))
+
+
+def test_the_rescale_of_sorted_frames_stays_with_them(tmp_path):
+    def rescaled(ds):
+        even_frames_at(0, 1.5, 0.5, 2, 1, 2.5)(ds)
+        for number, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+            values = Dataset()
+            values.RescaleSlope, values.RescaleIntercept = 1, 100_000 * number
+            frame.PixelValueTransformationSequence = [values]
+
+    image, _ = write_legacy(tmp_path / "a.dcm", change=rescaled)
+    grey = image + 100_000.0 * np.arange(6)[:, None, None]
+    got = open_dicom(tmp_path / "a.dcm").read_image(0, 6)
+    np.testing.assert_array_equal(got, grey[[0, 2, 4, 1, 3, 5]].astype(np.float32))
+
+
+def test_frames_in_falling_order_stay_as_they_are(tmp_path):
+    image, _ = write_legacy(tmp_path / "a.dcm", change=even_frames_at(2.5, 2, 1.5, 1, 0.5, 0))
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.dcm")[0], image)
+
+
+@pytest.mark.parametrize(
+    ("depths", "rule"),
+    [
+        (
+            (0, 0.5, 1.5, 2, 2.5, 3),
+            r"evenly spaced; from frame 2 to frame 3 .* \(1 slice missing\)",
+        ),
+        ((0, 0.5, 1, 0, 0.5, 1), "one frame at each position; frame 1 and frame 4 share one"),
+        ((0, 0, 0, 0, 0, 0), "one frame at each position; frame 1 and frame 2 share one"),
+        ((0, 1, 2, 3, 4, 5), "SpacingBetweenSlices must be the distance"),
+        ((0, 0.5, 1, 1.5, 2), "all frames or none must have .*; 5 of 6 have one"),
+    ],
+    ids=["gap", "two times", "one place", "another step", "one without"],
+)
+def test_positions_are_checked_although_the_header_states_the_step(tmp_path, depths, rule):
+    """Regression: a gap was closed up, and two time points were read as one longer scan."""
+    write_legacy(tmp_path / "a.dcm", change=even_frames_at(*depths))
+    with pytest.raises(InputError, match=rf"a\.dcm: .*{rule}"):
+        open_dicom(tmp_path / "a.dcm")
 
 
 def test_run_lengths_of_more_values_than_a_slice_has_are_refused(tmp_path):

@@ -244,7 +244,7 @@ def test_frames_that_go_to_and_fro_are_refused(tmp_path):
     from tests.scans.test_dicom import frames_at
 
     write_lab_dicom(tmp_path / "a.dcm", IMAGE[:4], None, frames_at(0, 1, 0, 1))
-    with pytest.raises(InputError, match=r"a\.dcm: slices must be evenly spaced; from frame 2 to"):
+    with pytest.raises(InputError, match=r"a\.dcm: .*; frame 1 and frame 3 share one"):
         open_scan(tmp_path / "a.dcm")
 
 

@@ -24,7 +24,7 @@ from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Grid, Shape
 from jawloc.scans.dicom import attributes
 from jawloc.scans.dicom.folder import DICOM_ENDINGS as DICOM_ENDINGS
-from jawloc.scans.dicom.geometry import frames_placement, spacing_mm_zyx
+from jawloc.scans.dicom.geometry import frame_stack, frames_placement, spacing_mm_zyx
 from jawloc.scans.dicom.header import (
     BoundedFile,
     PixelLayout,
@@ -40,7 +40,7 @@ from jawloc.scans.dicom.writing import write_labelled_dicom_slabs as write_label
 from jawloc.scans.messages import tell
 from jawloc.scans.raw import read_raw
 from jawloc.scans.rescale import with_rescale
-from jawloc.scans.scan import ScanFile
+from jawloc.scans.scan import ScanFile, Slices
 
 
 def open_labelled_dicom(path: Path) -> ScanFile:
@@ -64,7 +64,8 @@ def open_labelled_dicom(path: Path) -> ScanFile:
 def open_dicom(path: Path, *, is_label: bool = False) -> ScanFile:
     """Open a multi-frame DICOM with or without labels; otherwise as `open_labelled_dicom`.
 
-    Grey values of MONOCHROME1 are inverted, unless they are label values.
+    Grey values of MONOCHROME1 are inverted, unless they are label values. Frames with positions are
+    read in their order, the mask's slices with them.
     """
     path = Path(path)
     header = read_header(path)
@@ -72,14 +73,34 @@ def open_dicom(path: Path, *, is_label: bool = False) -> ScanFile:
     frames = layout.shape_zyx[0] - _padded_frames(header, path)
     if frames < 2:
         raise InputError(f"{path.name}: a scan needs at least two slices; the file has {frames}")
-    grid = Grid((frames, *layout.shape_zyx[1:]), spacing_mm_zyx(header, path))
+    stack = frame_stack(header, frames, path)
+    grid = Grid((frames, *layout.shape_zyx[1:]), spacing_mm_zyx(header, stack, path))
     read_mask = None
     if attributes.MASK_TAG in header:
         read_mask = partial(_read_mask, path, _mask_offset(header, layout), grid.shape_zyx)
     read, place = partial(read_slices, layout, frames), partial(frames_placement, path)
     points = read_points(header, grid.shape_zyx, path)
     scan = ScanFile(path.stem, path, grid, layout.dtype, read, read_mask, place, points=points)
-    return with_rescale(scan, rescales(header, frames, path))
+    scan = with_rescale(scan, rescales(header, frames, path))
+    return scan if stack is None else _in_order(scan, stack.order)
+
+
+def _in_order(scan: ScanFile, order: tuple[int, ...]) -> ScanFile:
+    """Return a scan whose slices are the file's frames in this order."""
+    if order == tuple(range(len(order))):
+        return scan
+    return replace(
+        scan,
+        read_image=partial(_read_in_order, scan.read_image, order),
+        read_mask=scan.read_mask and partial(_read_in_order, scan.read_mask, order),
+        read_placement=partial(frames_placement, scan.path, order[0], order[-1]),
+    )
+
+
+def _read_in_order(read: Slices, order: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    _refuse_outside(start, stop, len(order))
+    # an empty slab first, since there may be no slice to read
+    return np.concatenate([read(0, 0), *(read(n, n + 1) for n in order[start:stop])])
 
 
 def resolve_inversion(layout: PixelLayout, path: Path, *, is_label: bool) -> PixelLayout:

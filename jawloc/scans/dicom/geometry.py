@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from jawloc.errors import InputError, as_input_error
 from jawloc.geometry import Placement, Triple, placement_from_xyz
+from jawloc.scans.dicom.attributes import has_creator
 from jawloc.scans.dicom.header import first_item, functional_group, header_value, read_header
 from jawloc.scans.spacing import checked_spacing
 
@@ -21,25 +23,85 @@ LEAST_COSINE = 0.9999
 UNEVEN_SHARE = 0.01
 # By how much of a step rounding in the header may move a slice; half a step could be a gap.
 MOST_ROUNDING_SHARE = 0.25
+# Two slices are at one position if they are nearer than this share of the mean distance.
+ONE_POSITION_SHARE = 0.01
+
+_PER_FRAME = "PerFrameFunctionalGroupsSequence"
 
 
-def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
+@dataclass(frozen=True)
+class FrameStack:
+    """The frames of a multi-frame DICOM in the order of their positions."""
+
+    order: tuple[int, ...]  # frames of the file, from 0, as slices follow each other
+    step_mm: float  # from one position to the next
+
+
+def frame_stack(header: Dataset, frames: int, path: Path) -> FrameStack | None:
+    """Return the order of the first frames by position; None where they have no positions.
+
+    Frames that lie in falling order stay as they are. Nor are positions parsed (a quarter of a
+    second for 2000 frames) in a file of jawloc's own, which are in order.
+    Raise InputError if a frame has no position or shares one, or they are unevenly spaced.
+    """
+    if has_creator(header) and _states_one_step(header, path):
+        return None
+    groups = header_value(header, _PER_FRAME, path) or []
+    points = [_position(group, path) for group in groups[:frames]]
+    known = [point for point in points if point is not None]
+    if not known:
+        return None
+    if len(known) != frames:
+        raise InputError(
+            f"{path.name}: all frames or none must have an ImagePositionPatient; {len(known)} of "
+            f"{frames} have one"
+        )
+    plane = functional_group(header, "PlaneOrientationSequence", path)
+    axes = header_value(plane, "ImageOrientationPatient", path)
+    depths = depths_along_normal(known, axes, path)
+    falls = bool(np.all(np.diff(depths) < 0))
+    order = list(range(frames)) if falls else np.argsort(depths, kind="stable").tolist()
+    names = [f"frame {number + 1}" for number in order]
+    _refuse_shared(depths[order], names, path)
+    step = even_distance_mm(depths[order], [known[n] for n in order], names, path)
+    return FrameStack(tuple(order), step)
+
+
+def _states_one_step(header: Dataset, path: Path) -> bool:
+    """Return whether SpacingBetweenSlices is there, and SliceThickness isn't another number."""
+    measures = _measures(header, path)
+    z = header_value(measures, "SpacingBetweenSlices", path)
+    return z is not None and header_value(measures, "SliceThickness", path) in (None, z)
+
+
+def _refuse_shared(depths: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Raise InputError if two frames, which are in order, are at one position."""
+    least = ONE_POSITION_SHARE * float(np.ptp(depths)) / max(1, len(depths) - 1)
+    near = np.abs(np.diff(depths)) <= least
+    if near.any():
+        first = int(near.argmax())
+        raise InputError(
+            f"{path.name}: a scan must have one frame at each position; {names[first]} and "
+            f"{names[first + 1]} share one, as those of several times or echoes do"
+        )
+
+
+def spacing_mm_zyx(header: Dataset, stack: FrameStack | None, path: Path) -> Triple | None:
     """Return the voxel spacing (z, y, x) in mm, or None where the file has none.
 
     In-plane: PixelSpacing, from the functional groups or from the top level. Along z:
-    SpacingBetweenSlices from the same place, else the distance between the frames' positions (a
-    quarter of a second to parse for 2000 frames), else SliceThickness.
+    SpacingBetweenSlices from the same place, else the distance between the frames' positions, else
+    SliceThickness.
     Raise InputError if a spacing is there but is not a positive finite number, or if
-    SpacingBetweenSlices is neither SliceThickness nor the distance between the positions.
+    SpacingBetweenSlices is not the distance between the positions.
     """
-    measures = functional_group(header, "PixelMeasuresSequence", path) or header
+    measures = _measures(header, path)
     in_plane = header_value(measures, "PixelSpacing", path)
     if in_plane is None:
         return None
     z = header_value(measures, "SpacingBetweenSlices", path)
     thickness = header_value(measures, "SliceThickness", path)
-    positions_decide = z is None or (thickness is not None and z != thickness)
-    apart = _frame_distance_mm(header, path) if positions_decide else None
+    apart = stack.step_mm if stack else None
     z = next((given for given in (z, apart, thickness) if given is not None), None)
     if z is None:
         return None
@@ -52,17 +114,14 @@ def spacing_mm_zyx(header: Dataset, path: Path) -> Triple | None:
     return spacing
 
 
-def _frame_distance_mm(header: Dataset, path: Path) -> float | None:
-    """Return the distance between consecutive frames' positions; None where one is missing."""
-    frames = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
-    places = [first_item(frame, "PlanePositionSequence", path) for frame in frames]
-    points = [header_value(place, "ImagePositionPatient", path) for place in places]
-    if len(points) < 2 or None in points:
-        return None
-    plane = functional_group(header, "PlaneOrientationSequence", path)
-    axes = header_value(plane, "ImageOrientationPatient", path)
-    names = [f"frame {number}" for number in range(1, len(points) + 1)]
-    return even_distance_mm(depths_along_normal(points, axes, path), points, names, path)
+def _measures(header: Dataset, path: Path) -> Dataset:
+    return functional_group(header, "PixelMeasuresSequence", path) or header
+
+
+def _position(groups: Dataset, path: Path) -> Any:
+    """Return a frame's ImagePositionPatient; None where it has none."""
+    place = first_item(groups, "PlanePositionSequence", path)
+    return header_value(place, "ImagePositionPatient", path)
 
 
 def _float_arrays(points: Sequence[Any], axes: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -130,17 +189,19 @@ def _last_digit_mm(points: Sequence[Any]) -> float:
     return 10.0 ** min(place for place in places if isinstance(place, int))
 
 
-def frames_placement(path: Path) -> Placement | None:
-    """Return where a multi-frame DICOM lies; None where its frames have no positions."""
+def frames_placement(path: Path, first: int = 0, last: int = -1) -> Placement | None:
+    """Return where a multi-frame DICOM lies, of which these frames are the first and last slice.
+
+    None where its frames have no positions.
+    """
     header = read_header(path)
-    frames = header_value(header, "PerFrameFunctionalGroupsSequence", path) or []
+    frames = header_value(header, _PER_FRAME, path) or []
     if len(frames) < 2:
         return None
-    places = [first_item(frame, "PlanePositionSequence", path) for frame in (frames[0], frames[-1])]
-    first, last = (header_value(place, "ImagePositionPatient", path) for place in places)
+    start, end = (_position(frames[number], path) for number in (first, last))
     plane = functional_group(header, "PlaneOrientationSequence", path)
     axes = header_value(plane, "ImageOrientationPatient", path)
-    return placement_of_slices(first, last, axes, path)
+    return placement_of_slices(start, end, axes, path)
 
 
 def placement_of_slices(first: Any, last: Any, axes: Any, path: Path) -> Placement | None:

@@ -20,8 +20,6 @@ from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of, unplaced
 from jawloc.scans.spacing import checked_spacing
 
-# Two slices are at one position if they are nearer than this share of the mean distance.
-_ONE_POSITION = 0.01
 # Largest difference of a value that all slices must share.
 _TOLERANCES = {"ImageOrientationPatient": 1e-3, "PixelSpacing": 1e-4}
 
@@ -127,7 +125,7 @@ def _in_order(folder: Path, slices: Sequence[_Slice]) -> tuple[list[_Slice], Tri
     axes = slices[0].value("ImageOrientationPatient")
     depths = geometry.depths_along_normal(points, axes, folder)
     order = np.argsort(depths, kind="stable")
-    least = _ONE_POSITION * float(np.ptp(depths)) / max(1, len(slices) - 1)
+    least = geometry.ONE_POSITION_SHARE * float(np.ptp(depths)) / max(1, len(slices) - 1)
     kept = _without_copies(folder, slices, order.tolist(), depths, least)
     in_plane = slices[0].numbers("PixelSpacing")
     step = geometry.even_distance_mm(
