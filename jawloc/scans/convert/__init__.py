@@ -138,6 +138,7 @@ def _write(
         quantisation.dtype,
         metadata=metadata,
         rescale=quantisation.rescale,
+        placement=image.read_placement(),
     )
     return notes + more
 

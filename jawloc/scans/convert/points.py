@@ -202,6 +202,7 @@ def write_pointed(
         quantisation.dtype,
         metadata={**origin, **metadata},
         rescale=quantisation.rescale,
+        placement=image.read_placement(),
         points=points,
     )
     return notes + more + rounding

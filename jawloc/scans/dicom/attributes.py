@@ -42,7 +42,7 @@ def header_bytes(
     dtype: np.dtype,
     metadata: Mapping[str, Any],
     rescale: tuple[float, float],
-    placement: Placement = Placement(),  # noqa: B008 (frozen)
+    placement: Placement,
     points: str = "",
 ) -> tuple[bytes, bytes]:
     """Return a file's bytes before the mask element, and between it and the pixels.

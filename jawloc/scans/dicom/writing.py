@@ -110,6 +110,7 @@ def write_labelled_dicom_slabs(
     *,
     metadata: Mapping[str, Any] | None = None,
     rescale: tuple[float, float] = (1.0, 0.0),
+    placement: Placement | None = None,
     points: Sequence[ScanPoint] = (),
     checksum: bool = False,
 ) -> None:
@@ -125,6 +126,8 @@ def write_labelled_dicom_slabs(
     dtype : of the image slabs: uint8, int8, uint16 or int16
     metadata : anything JSON can hold; `jawloc.scans.dicom.read_metadata` returns it
     rescale : (slope, intercept); a grey value is slope * stored value + intercept
+    placement : where the grid lies; an unknown place, None, is written as the origin, since other
+        readers take the voxel size only from a file whose frames have positions
     points : written in place of a mask, inside the scan and one for each object; the slabs then
         have no mask
     checksum : end the file with a checksum of all its bytes, for `has_own_checksum`
@@ -138,7 +141,8 @@ def write_labelled_dicom_slabs(
         shape = stored.shape_zyx
         raise InputError(f"{path.name}: a DICOM image must be under 4 GiB; this one is {shape}")
     notes = dict(metadata or {}) | ({PADDED_FRAMES: 1} if padding else {})
-    headers = header_bytes(stored, dtype, notes, rescale, points=points_text(points))
+    place = placement or Placement()
+    headers = header_bytes(stored, dtype, notes, rescale, place, points_text(points))
     fitting = _fitting(slabs, grid, dtype, masked=masked)
     _write(path, fitting, stored, dtype, headers, masked=masked, checksum=checksum)
 

@@ -14,10 +14,12 @@ import tifffile
 from PIL import Image
 
 from jawloc.errors import InputError
+from jawloc.geometry import Placement, voxels_to_lps_mm
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
 from jawloc.scans.listing import list_scans
 from jawloc.scans.reading import open_scan, read_scan
+from jawloc.scans.scan import ScanFile
 
 SHAPE = (6, 5, 4)
 SPACING = (0.06, 0.04, 0.02)
@@ -283,6 +285,81 @@ def test_labelled_dicom_as_label_gives_its_mask(folders):
     (item,) = plan_conversion(images, label_folder, out)
     convert(item)
     np.testing.assert_array_equal(read_scan(out / "a.dcm").mask, labels())
+
+
+# --- the place in patient space ---------------------------------------------------------------
+
+OBLIQUE = (0.8, -0.6, 0.0, 0.48, 0.64, -0.6, 0.36, 0.48, 0.8)
+PLACES = {
+    "shifted": (1, 0, 0, 0, 1, 0, 0, 0, 1),
+    "oblique": OBLIQUE,
+    "swapped": (0, 1, 0, 1, 0, 0, 0, 0, -1),
+    "left-handed": tuple(np.multiply(OBLIQUE, (1, 1, -1) * 3)),
+}
+
+
+def corners_lps(scan: ScanFile) -> np.ndarray:
+    """Return the first and the last voxel, and a point between voxels, in mm (z, y, x)."""
+    points = np.array([(0, 0, 0), np.subtract(scan.grid.shape_zyx, 1), (1.5, 2.25, 3.0)])
+    found = voxels_to_lps_mm(points, scan.grid, scan.read_placement())
+    assert found is not None
+    return found
+
+
+def convert_placed(folder: Path, name: str, direction, shape=SHAPE) -> tuple[ScanFile, ScanFile]:
+    """Convert an image that lies so, and return it and its labelled DICOM."""
+    (folder / "images").mkdir()
+    itk = SimpleITK.GetImageFromArray(quantisation(shape=shape))
+    itk.SetSpacing(SPACING[::-1])
+    itk.SetOrigin((-12.5, 30.25, 1007.75))
+    itk.SetDirection([float(v) for v in direction])
+    mask = SimpleITK.GetImageFromArray(labels(shape=shape))
+    mask.CopyInformation(itk)
+    for image, file in ((itk, name), (mask, name.replace(".", "_mask."))):
+        SimpleITK.WriteImage(image, str(folder / "images" / file))
+    (item,) = plan_conversion(folder / "images", folder / "images", folder / "out")
+    done = convert(item)
+    assert (done.skip_reason, done.notes) == (None, ())
+    return open_scan(folder / "images" / name), open_scan(done.target)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (5, 7, 3)], ids=["even", "odd"])
+@pytest.mark.parametrize("direction", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("ending", ["nii", "nrrd", "mha"])
+def test_a_voxel_lies_where_it_lay_before_the_conversion(tmp_path, ending, direction, shape):
+    """Regression: every labelled DICOM lay at the origin, with axes along the patient's."""
+    original, written = convert_placed(tmp_path, f"a.{ending}", direction, shape)
+    # NIfTI has single precision, in which axes are at right angles to seven digits
+    np.testing.assert_allclose(corners_lps(written), corners_lps(original), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("direction", list(PLACES.values())[:3], ids=list(PLACES)[:3])
+def test_another_program_finds_a_labelled_dicom_where_its_image_lies(tmp_path, direction):
+    original, written = convert_placed(tmp_path, "a.nrrd", direction)
+    one, other = (SimpleITK.ReadImage(str(scan.path)) for scan in (original, written))
+    for voxel in ((0, 0, 0), (3, 4, 5)):
+        here, there = (itk.TransformIndexToPhysicalPoint(voxel) for itk in (one, other))
+        assert there == pytest.approx(here, abs=1e-5)
+
+
+def test_a_labelled_dicom_of_another_one_lies_where_that_lies(tmp_path):
+    """Guards the way from DICOM to DICOM, in which the padding is left out and made anew."""
+    _, written = convert_placed(tmp_path, "a.nrrd", OBLIQUE, (5, 7, 3))
+    (item,) = plan_conversion(written.path, tmp_path / "images" / "a_mask.nrrd", tmp_path / "again")
+    again = open_scan(convert(item).target)
+    np.testing.assert_allclose(corners_lps(again), corners_lps(written), rtol=0, atol=1e-9)
+
+
+def test_an_image_without_a_place_is_written_at_the_origin(folders):
+    """Guards the voxel size, which other readers take from a file with positions only."""
+    images, label_folder, out = folders
+    save(images / "a.tif", quantisation())
+    save(label_folder / "a.tif", labels())
+    (item,) = plan_conversion(images, label_folder, out)
+    convert(item, spacing_mm_zyx=SPACING)
+    assert open_scan(out / "a.dcm").read_placement() == Placement()
+    itk = SimpleITK.ReadImage(str(out / "a.dcm"))
+    assert itk.GetSpacing() == pytest.approx(SPACING[::-1], rel=1e-6)
 
 
 # --- options ----------------------------------------------------------------------------------

@@ -149,6 +149,23 @@ def test_points_take_the_place_of_the_labels_in_a_labelled_dicom(tmp_path):
     assert scan.grid.spacing_mm_zyx == pytest.approx(SPACING)
 
 
+def test_mm_points_are_of_the_same_voxel_before_and_after_the_conversion(tmp_path):
+    """Regression: the labelled DICOM lay at the origin, and mm of the original missed it."""
+    (tmp_path / "images").mkdir()
+    itk = SimpleITK.GetImageFromArray(image())
+    itk.SetSpacing(SPACING[::-1])
+    itk.SetOrigin((-12.5, 30.25, 7.75))
+    itk.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, -1))
+    SimpleITK.WriteImage(itk, tmp_path / "images" / "a.nrrd")
+    mm = ",".join(map(repr, itk.TransformIndexToPhysicalPoint((3, 2, 1))))
+    points = table(tmp_path, f"a,jaw,{mm}", columns="scan,object,x_mm,y_mm,z_mm")
+    for source, target in (("images", "once"), ("once", "twice")):
+        (item,) = plan_point_conversion(tmp_path / source, points, tmp_path / target)
+        assert convert_points(item).skip_reason is None
+        (jaw,) = open_labelled_dicom(tmp_path / target / "a.dcm").points
+        np.testing.assert_allclose(jaw.voxels_zyx, (1, 2, 3), atol=1e-6)
+
+
 def test_points_of_no_image_are_refused(tmp_path, folders):
     images, out = folders
     points = table(tmp_path, "x,jaw,1,2,3", "y,jaw,1,2,3")
