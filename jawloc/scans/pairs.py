@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jawloc.errors import InputError
-from jawloc.geometry import Grid
+from jawloc.geometry import Grid, Placement, Triple
 from jawloc.scans.labels import object_voxels
 from jawloc.scans.listing import ListedScan, list_scans, scans_inside
 from jawloc.scans.reading import open_scan
@@ -28,6 +28,7 @@ LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
 Pairs = tuple[dict[str, Path], dict[str, list[Path]], list[Path]]
 
 _SAME_SPACING, _SAME_AXES = 1e-3, 1e-3  # relative to the spacing; of direction cosines
+_SAME_PLACE = 0.5  # voxels
 
 
 def pair_scans(images: Path, labels: Path) -> Pairs:
@@ -131,18 +132,27 @@ def open_pair(
 def pair_notes(image: ScanFile, label: ScanFile) -> tuple[str, ...]:
     """Return what the user should check of a pair, whose voxels belong together by index.
 
-    They may not where the label was stored in another orientation or with another voxel size.
+    They may not where the label was stored in another orientation, elsewhere, or with another voxel
+    size.
     """
-    notes = list[str]()
+    name, notes = image.path.name, list[str]()
     place, other = image.read_placement(), label.read_placement()
-    if place and other and not np.allclose(place.axes_zyx, other.axes_zyx, atol=_SAME_AXES):
-        notes.append("another orientation than")
     spacing, own = image.grid.spacing_mm_zyx, label.grid.spacing_mm_zyx
+    if place and other:
+        if not np.allclose(place.axes_zyx, other.axes_zyx, atol=_SAME_AXES):
+            notes.append(f"has another orientation than {name}")
+        elif spacing and (apart := _apart_mm(place, other, spacing)):
+            notes.append(f"lies elsewhere than {name}, {apart:.3g} mm away")
     if spacing and own and not np.allclose(own, spacing, rtol=_SAME_SPACING):
-        notes.append(f"another spacing, {own} mm, than the {spacing} mm of")
-    return tuple(
-        f"{label.path.name} has {note} {image.path.name}: check that they match" for note in notes
-    )
+        notes.append(f"has another spacing, {own} mm, than the {spacing} mm of {name}")
+    return tuple(f"{label.path.name} {note}: check that they match" for note in notes)
+
+
+def _apart_mm(place: Placement, other: Placement, spacing: Triple) -> float:
+    """Return how far first voxels are apart; 0 if by no more than half a voxel along each axis."""
+    offset = np.subtract(other.origin_lps_mm_zyx, place.origin_lps_mm_zyx)
+    voxels = np.abs(np.asarray(place.axes_zyx) @ offset) / spacing
+    return float(np.linalg.norm(offset)) if voxels.max() > _SAME_PLACE else 0.0
 
 
 def are_images(place: Path, *, series: Sequence[str] = ()) -> bool:

@@ -477,6 +477,23 @@ def test_a_label_of_another_spacing_is_noted(folders, differs):
     assert any("another spacing, (0.06, 0.05, 0.05) mm" in note for note in notes) is differs
 
 
+@pytest.mark.parametrize("direction", [PLACES["shifted"], OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize(("voxels", "noted"), [(0.0, False), (0.4, False), (0.6, True), (9, True)])
+def test_a_label_that_lies_elsewhere_is_noted(folders, direction, voxels, noted):
+    """Regression: the mask of another scan of the same shape was used without a line."""
+    images, label_folder, out = folders
+    for folder, array, index in ((images, quantisation(), 0.0), (label_folder, labels(), voxels)):
+        itk = SimpleITK.GetImageFromArray(array)
+        itk.SetSpacing((0.05, 0.04, 0.03))
+        itk.SetDirection([float(v) for v in direction])
+        itk.SetOrigin((1.0, 2.0, 3.0))
+        itk.SetOrigin(itk.TransformContinuousIndexToPhysicalPoint((0.0, index, 0.0)))
+        SimpleITK.WriteImage(itk, str(folder / "a.mha"))
+    (item,) = plan_conversion(images, label_folder, out)
+    said = f"a.mha lies elsewhere than a.mha, {0.04 * voxels:.3g} mm away: check that they match"
+    assert convert(item).notes == ((said,) if noted else ())
+
+
 # --- skips while converting; nothing half-made --------------------------------------------------
 
 
