@@ -29,6 +29,7 @@ Pairs = tuple[dict[str, Path], dict[str, list[Path]], list[Path]]
 
 _SAME_SPACING, _SAME_AXES = 1e-3, 1e-3  # relative to the spacing; of direction cosines
 _SAME_PLACE = 0.5  # voxels
+_MADE_UP_MM = 1.0
 
 
 def pair_scans(images: Path, labels: Path) -> Pairs:
@@ -148,6 +149,21 @@ def pair_notes(image: ScanFile, label: ScanFile) -> tuple[str, ...]:
     return tuple(f"{label.path.name} {note}: check that they match" for note in notes)
 
 
+def pair_spacing(image: ScanFile, label: ScanFile) -> tuple[Triple | None, tuple[str, ...]]:
+    """Return a pair's spacing, and a note where the image has none but the label has.
+
+    A label's step of exactly 1 mm from slice to slice isn't taken: programs that save a mask make
+    it up, with 1 mm or pixels per inch in the plane, where the image that they opened has none.
+    """
+    known, own = image.grid.spacing_mm_zyx, label.grid.spacing_mm_zyx
+    if known is not None or own is None:
+        return known, ()
+    which = f"spacing {own} mm is that of the label, {label.path.name}"
+    if own[0] == _MADE_UP_MM:
+        return None, (f"{which}, and may be made up: it counts as unknown, as in the image",)
+    return own, (f"{which}; the image has none",)
+
+
 def _apart_mm(place: Placement, other: Placement, spacing: Triple) -> float:
     """Return how far first voxels are apart; 0 if by no more than half a voxel along each axis."""
     offset = np.subtract(other.origin_lps_mm_zyx, place.origin_lps_mm_zyx)
@@ -198,9 +214,9 @@ def open_paired(listed: ListedScan) -> ScanFile:
         found = ", ".join(path.name for path in labels) or "none"
         raise InputError(f"{listed.path.name}: one label must fit the image's name; {found} does")
     image, label = open_pair(listed.path, labels[0], listed.series)
-    for note in pair_notes(image, label):
+    spacing, notes = pair_spacing(image, label)
+    for note in (*(f"{image.path.name}: {note}" for note in notes), *pair_notes(image, label)):
         warnings.warn(note, stacklevel=1)  # from here, so that each is shown once
-    spacing = image.grid.spacing_mm_zyx or label.grid.spacing_mm_zyx
     grid = Grid(image.grid.shape_zyx, spacing)
     return replace(image, grid=grid, read_mask=partial(_read_label, label))
 

@@ -12,7 +12,7 @@ from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert.conversion import Conversion as Conversion
 from jawloc.scans.convert.conversion import carry_out, quantise, refuse_bad_spacing
 from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
-from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans
+from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans, pair_spacing
 from jawloc.scans.progress import Progress
 from jawloc.scans.quantisation import Quantisation
 from jawloc.scans.scan import ScanFile, scan_id_of
@@ -147,13 +147,11 @@ def choose_spacing(
     image: ScanFile, label: ScanFile, given: Triple | None
 ) -> tuple[Triple | None, tuple[str, ...]]:
     """Return the spacing that is written, and a note where it is not the image's own."""
-    known, labels = image.grid.spacing_mm_zyx, label.grid.spacing_mm_zyx
-    if given is not None:
-        same = known is None or np.allclose(known, given, rtol=1e-3)
-        return given, () if same else (f"spacing {given} mm replaces the image's {known} mm",)
-    if known is None and labels is not None:
-        return labels, (f"spacing {labels} mm is the label's; the image has none",)
-    return known, ()
+    if given is None:
+        return pair_spacing(image, label)
+    known = image.grid.spacing_mm_zyx
+    same = known is None or np.allclose(known, given, rtol=1e-3)
+    return given, () if same else (f"spacing {given} mm replaces the image's {known} mm",)
 
 
 def _slabs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from jawloc.geometry import Placement, voxels_to_lps_mm
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
 from jawloc.scans.listing import list_scans
+from jawloc.scans.pairs import list_pairs, open_paired
 from jawloc.scans.reading import open_scan, read_scan
 from jawloc.scans.scan import ScanFile
 
@@ -394,7 +396,7 @@ def test_impossible_spacing_is_refused(folders, spacing):
         ("a.mha", "a.tif", None, SPACING, None),
         ("a.mha", "a.mha", SPACING, SPACING, None),
         ("a.mha", "a.mha", (0.1, 0.2, 0.3), (0.1, 0.2, 0.3), "replaces the image's"),
-        ("a.tif", "a.mha", None, SPACING, "is the label's"),
+        ("a.tif", "a.mha", None, SPACING, "is that of the label, a.mha; the image has none"),
     ],
 )
 def test_spacing_comes_from_the_option_the_image_or_the_label(
@@ -408,6 +410,26 @@ def test_spacing_comes_from_the_option_the_image_or_the_label(
     assert open_labelled_dicom(out / "a.dcm").grid.spacing_mm_zyx == expected
     assert len(done.notes) == (note is not None)
     assert note is None or note in done.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("spacing", "known"),
+    [((1, 1, 1), False), ((1, 25.4 / 96, 25.4 / 96), False), ((2, 1, 1), True)],
+    ids=["1 mm", "pixels per inch", "stated"],
+)
+def test_a_spacing_that_a_program_made_up_for_the_label_stays_unknown(folders, spacing, known):
+    """Regression: a TIFF's mask that 3D Slicer saved gave the scan voxels of 1 mm."""
+    images, label_folder, out = folders
+    save(images / "a.tif", quantisation())
+    save(label_folder / "a.nrrd", labels(), spacing)
+    (item,) = plan_conversion(images, label_folder, out)
+    (note,) = convert(item).notes
+    assert ("the image has none" if known else "may be made up: it counts as unknown") in note
+    written = open_scan(out / "a.dcm").grid
+    assert written.spacing_mm_zyx == (spacing if known else None)
+    with pytest.warns(UserWarning, match=f"^a.tif: {re.escape(note)}$"):
+        paired = open_paired(list_pairs(images, label_folder)[0])
+    assert paired.grid == written
 
 
 NO_SPACING = {
