@@ -11,7 +11,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert.conversion import Conversion as Conversion
 from jawloc.scans.convert.conversion import carry_out, quantise, refuse_bad_spacing
-from jawloc.scans.dicom.writing import Slab, write_labelled_dicom_slabs
+from jawloc.scans.dicom.writing import Slab, refuse_too_large, write_labelled_dicom_slabs
 from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans, pair_spacing
 from jawloc.scans.progress import Progress
 from jawloc.scans.quantisation import Quantisation
@@ -34,7 +34,8 @@ def plan_conversion(
     -------
     list of Conversion
         Sorted by scan id; `convert` leaves out those with a `skip_reason`: the target exists, a
-        partner is missing or ambiguous, a file is unreadable, or the shapes differ.
+        partner is missing or ambiguous, a file is unreadable, the shapes differ, or the image is
+        too large for a DICOM.
 
     Raises
     ------
@@ -66,7 +67,8 @@ def _planned(
         reason = f"{target.name} exists"
     else:
         try:
-            open_pair(image, label, series)
+            opened, _ = open_pair(image, label, series)
+            refuse_too_large(target, opened.grid.shape_zyx, opened.dtype)
         except InputError as error:
             reason = str(error)
     return Conversion(scan_id, image, label, target, reason)

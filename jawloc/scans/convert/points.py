@@ -13,7 +13,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert import choose_spacing
 from jawloc.scans.convert.conversion import Conversion, carry_out, quantise, refuse_bad_spacing
-from jawloc.scans.dicom.writing import write_labelled_dicom_slabs
+from jawloc.scans.dicom.writing import refuse_too_large, write_labelled_dicom_slabs
 from jawloc.scans.pairs import LABEL_SUFFIXES, find_scans_in, images_by_id
 from jawloc.scans.points import GivenPoint, PointFile, place_points, scan_name
 from jawloc.scans.points.slicer import read_fcsv, read_markups
@@ -150,7 +150,9 @@ def _checked(
     if planned.skip_reason is not None or planned.image is None:
         return planned
     try:
-        place_points(planned.points, open_scan(planned.image, series=series), spacing_mm_zyx)
+        image = open_scan(planned.image, series=series)
+        place_points(planned.points, image, spacing_mm_zyx)
+        refuse_too_large(planned.target, image.grid.shape_zyx, image.dtype)
     except InputError as error:
         return replace(planned, skip_reason=str(error))
     return planned

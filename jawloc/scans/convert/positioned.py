@@ -12,6 +12,7 @@ from jawloc.errors import InputError, as_size
 from jawloc.scans.atomic import free_bytes, size_of
 from jawloc.scans.convert.points import place_points, write_pointed
 from jawloc.scans.dicom import read_metadata
+from jawloc.scans.dicom.writing import refuse_too_large
 from jawloc.scans.file_states import file_states
 from jawloc.scans.points import GivenPoint
 from jawloc.scans.reading import open_scan
@@ -54,6 +55,7 @@ def find_complaints(
         try:
             image = open_scan(scan.image)
             place_points(scan.points, image)
+            refuse_too_large(path, image.grid.shape_zyx, image.dtype)
             sizes[path] = min(image.dtype.itemsize, _MOST_BYTES) * prod(image.grid.shape_zyx)
         except (InputError, OSError) as error:
             complaints.append((scan, error))

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jawloc.errors import InputError
-from jawloc.geometry import Grid, Placement
+from jawloc.errors import InputError, as_size
+from jawloc.geometry import Grid, Placement, Shape
 from jawloc.scans.atomic import atomic_path
 from jawloc.scans.dicom.attributes import (
     CHECKSUM_TAG,
@@ -79,6 +79,7 @@ def write_plain_dicom(
     dtype = image.dtype.newbyteorder("=")
     if dtype not in _EXACT_DTYPES or image.shape != grid.shape_zyx:
         raise ValueError(f"an image of {grid.shape_zyx} 8- or 16-bit integers, not {image.dtype}")
+    refuse_too_large(path, image.shape, dtype)
     padding = bytes(image.nbytes % 2)
     start = _element_start(PIXELS_TAG, dtype, image.nbytes + len(padding))
     with atomic_path(path, image.nbytes) as temporary, temporary.open("xb") as file:
@@ -100,6 +101,19 @@ def exact_dtype(dtype: np.dtype, minimum: float, maximum: float, *, whole: bool)
         if whole and limits.min <= minimum and maximum <= limits.max:
             return candidate
     return None
+
+
+def refuse_too_large(path: Path, shape_zyx: Shape, dtype: np.dtype) -> None:
+    """Raise InputError if an image of this type is too large for a DICOM file.
+
+    What isn't an 8-bit type counts as 16 bits, as which it would be stored.
+    """
+    size = math.prod(shape_zyx) * min(dtype.itemsize, 2)
+    if size > _LARGEST_ELEMENT:
+        raise InputError(
+            f"{path.name}: a DICOM image must be under 4 GiB (4295.0 MB); {shape_zyx} voxels "
+            f"(z, y, x) are {as_size(size)}: crop it or halve its resolution, as well as its mask's"
+        )
 
 
 def write_labelled_dicom_slabs(
@@ -137,9 +151,7 @@ def write_labelled_dicom_slabs(
         raise ValueError(f"labelled DICOMs hold 8- or 16-bit integers, not {dtype}")
     padding, masked = math.prod(grid.shape_zyx) % 2, not points
     stored = Grid((grid.shape_zyx[0] + padding, *grid.shape_zyx[1:]), grid.spacing_mm_zyx)
-    if math.prod(stored.shape_zyx) * dtype.itemsize > _LARGEST_ELEMENT:
-        shape = stored.shape_zyx
-        raise InputError(f"{path.name}: a DICOM image must be under 4 GiB; this one is {shape}")
+    refuse_too_large(path, stored.shape_zyx, dtype)
     notes = dict(metadata or {}) | ({PADDED_FRAMES: 1} if padding else {})
     place = placement or Placement()
     headers = header_bytes(stored, dtype, notes, rescale, place, points_text(points))

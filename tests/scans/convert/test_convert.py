@@ -136,6 +136,22 @@ def test_plan_is_sorted_writes_nothing_and_says_each_skip_and_why(folders):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float64"])
+def test_an_image_over_dicoms_limit_is_skipped_in_the_plan(folders, monkeypatch, dtype):
+    """Regression: the dry run listed it as fine, and it was refused once all of it was read."""
+    monkeypatch.setattr("jawloc.scans.dicom.writing._LARGEST_ELEMENT", 239)
+    images, label_folder, out = folders
+    save(images / "a.nii", quantisation(dtype))
+    save(label_folder / "a.nii", labels())
+    (item,) = plan_conversion(images, label_folder, out)
+    said = (
+        "a.dcm: a DICOM image must be under 4 GiB (4295.0 MB); (6, 5, 4) voxels (z, y, x) are "
+        "240 bytes: crop it or halve its resolution, as well as its mask's"
+    )
+    assert item.skip_reason == (None if dtype == "uint8" else said)
+    assert convert(item).skip_reason == item.skip_reason
+
+
 def test_suffixed_label_of_another_image_is_not_borrowed(folders):
     """Guards `a_seg` being an image of its own: its label must not serve `a` as well."""
     images, label_folder, out = folders

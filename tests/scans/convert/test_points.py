@@ -166,6 +166,13 @@ def test_mm_points_are_of_the_same_voxel_before_and_after_the_conversion(tmp_pat
         np.testing.assert_allclose(jaw.voxels_zyx, (1, 2, 3), atol=1e-6)
 
 
+def test_an_image_over_dicoms_limit_is_skipped_in_the_plan(tmp_path, folders, monkeypatch):
+    monkeypatch.setattr("jawloc.scans.dicom.writing._LARGEST_ELEMENT", 2159)
+    images, out = folders
+    plan = plan_point_conversion(images, table(tmp_path, "a,jaw,1,2,3"), out)
+    assert plan[0].skip_reason.startswith("a.dcm: a DICOM image must be under 4 GiB")
+
+
 def test_points_of_no_image_are_refused(tmp_path, folders):
     images, out = folders
     points = table(tmp_path, "x,jaw,1,2,3", "y,jaw,1,2,3")
