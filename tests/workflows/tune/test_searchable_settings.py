@@ -82,6 +82,7 @@ BESIDE = {
     | {"augmentation.noise": 0.0},
     "network.name": {"network.coarse": 1},
     "cycle_steps": {"learning_rate_schedule": "one-cycle"},
+    "cooldown_share": {"num_epochs": 6},  # in two epochs, every share is the last one
     # the fine stage's sigma is at its end from the start here
     **{
         f"curriculum.{name}": {"network.coarse": 1}
