@@ -143,7 +143,7 @@ def pair_notes(image: ScanFile, label: ScanFile) -> tuple[str, ...]:
         if not np.allclose(place.axes_zyx, other.axes_zyx, atol=_SAME_AXES):
             notes.append(f"has another orientation than {name}")
         elif spacing and (apart := _apart_mm(place, other, spacing)):
-            notes.append(f"lies elsewhere than {name}, {apart:.3g} mm away")
+            notes.append(f"lies elsewhere than {name}, {apart:.4g} mm away")
     if spacing and own and not np.allclose(own, spacing, rtol=_SAME_SPACING):
         notes.append(f"has another spacing, {own} mm, than the {spacing} mm of {name}")
     return tuple(f"{label.path.name} {note}: check that they match" for note in notes)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jawloc.errors import InputError
+from jawloc.scans.dicom.folder import dicom_slices
 from jawloc.scans.messages import names_shown, tell
 from jawloc.scans.opening import files_in
 from jawloc.scans.skyscan import is_reconstructed, log_of_projections
@@ -80,7 +81,7 @@ def _reconstructions(pictures: Sequence[Path], folders: Sequence[Path]) -> list[
     named = [
         folder
         for folder in folders
-        if folder.name.lower().endswith(_RECONSTRUCTION_FOLDER)
+        if (folder.name.lower().endswith(_RECONSTRUCTION_FOLDER) and _holds_slices(folder))
         or any(map(is_reconstructed, _pictures_in(folder)))
     ]
     if named or not folders or not _are_logged_projections(pictures[0].parent):
@@ -96,6 +97,10 @@ def _are_logged_projections(folder: Path) -> bool:
 
 def _pictures_in(folder: Path) -> list[Path]:
     return picture_slices([path for path in _inside(folder) if path.is_file()])
+
+
+def _holds_slices(folder: Path) -> bool:
+    return bool(_pictures_in(folder) or dicom_slices([p for p in _inside(folder) if p.is_file()]))
 
 
 def _folders_in(folder: Path) -> list[Path]:

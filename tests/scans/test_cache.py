@@ -27,7 +27,8 @@ from jawloc.scans.cache.files import read_cached, read_record
 from jawloc.scans.cache.layout import cached_paths, lock_path
 from jawloc.scans.cache.upkeep import clear_cache, repair_cache, verify_cache
 from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
-from jawloc.scans.downsample import downsample
+from jawloc.scans.downsample import downsample, downsample_image
+from jawloc.scans.reading import open_scan
 
 SHAPE, SIZE = (24, 15, 13), (10, 6, 5)
 SPACING = (0.021, 0.021, 0.021)
@@ -936,3 +937,19 @@ def test_a_record_whose_scan_id_is_a_path_is_not_used(scans, tmp_path, monkeypat
     monkeypatch.setattr(cache_files, "read_metadata", forged)
     with pytest.raises(InputError, match="a scan's id must be a file's name; its record has"):
         open_example(cached, JAW)
+
+
+def test_padding_of_signed_scans_is_no_grey_value_in_the_cache_either(tmp_path):
+    """Regression: a scan was located in without its padding, and learned from with it."""
+    path = tmp_path / "dicoms/fish/a.dcm"
+    _, mask = write_scan(path)
+    image = np.random.default_rng(0).integers(0, 200, SHAPE).astype(np.int16)
+    image[:, :4] = -(2**15)
+    write_labelled_dicom(path, image, mask, Grid(SHAPE, SPACING))
+    with pytest.warns(UserWarning, match="no grey value"):
+        (file,) = build([Path("dicoms/fish/a.dcm")], tmp_path).cached
+    cached = open_example(file, JAW).read().image.astype(float)
+    with pytest.warns(UserWarning, match="no grey value"):
+        expected = downsample_image(open_scan(path), SIZE)
+    assert expected.min() > -1
+    np.testing.assert_allclose(cached, expected, atol=1)

@@ -78,6 +78,14 @@ def test_projections_are_no_scan_beside_what_was_reconstructed_of_them(tmp_path,
     assert open_scan(slices).grid.shape_zyx == (4, 9, 8)
 
 
+def test_an_empty_folder_of_that_name_hides_no_scan(tmp_path):
+    """Regression: the name alone counted, and there was no scan any more."""
+    fish = write_slices(tmp_path / "fish", "fish")
+    (fish / "old_rec").mkdir()
+    assert names_of(tmp_path) == ["fish"]
+    assert open_scan(fish).grid.shape_zyx == (4, 9, 8)
+
+
 def test_the_log_of_an_acquisition_tells_that_pictures_are_projections(tmp_path):
     fish = write_slices(tmp_path / "fish", "fish")
     (fish / "fish.log").write_text("[System]\n[Acquisition]\nImage Pixel Size (um)=21\n")

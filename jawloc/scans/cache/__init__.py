@@ -36,6 +36,7 @@ from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import Downsampled, downsample
 from jawloc.scans.labels import objects_shown, refuse_without_objects
 from jawloc.scans.locks import locked
+from jawloc.scans.padding import without_padding
 from jawloc.scans.progress import Progress
 from jawloc.scans.scan import ScanFile
 
@@ -273,7 +274,7 @@ def _read_source(
     """Downsample a scan; InputError if it can't be read, or is being written meanwhile."""
     try:
         before = job.source.stat()
-        scan = open_labelled_dicom(job.source)
+        scan = without_padding(open_labelled_dicom(job.source))
         slices = scan.grid.shape_zyx[0]
         # Averaging costs hardly more than the hash alone, so a source that was only touched is read
         # once, as is one that changed.

@@ -29,7 +29,7 @@ from jawloc.scans.rescale import with_rescale
 from jawloc.scans.scan import ScanFile, ScanPoint, scan_in_memory
 
 # Raise it whenever the same source would give other voxels, centroids or another content hash.
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 _NOT_BEFORE_3 = ("rescale_slope", "rescale_intercept", "cached_as")
 RECORD_KEY = "jawloc_cache"
 

@@ -20,6 +20,7 @@ from jawloc.scans.labels import (
     search_labels,
 )
 from jawloc.scans.messages import names_shown
+from jawloc.scans.padding import without_padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def labels_found(job: Job, record: CacheRecord | None) -> frozenset[int | str] |
             labels = record.labels
             found = {label.value for label in labels}
         else:
-            scan = open_labelled_dicom(job.source)
+            scan = without_padding(open_labelled_dicom(job.source))
             check_target(scan, job.shape)
             labels = point_labels(scan.points)
             found = {*search_labels(scan, job.config.objects.values())}

@@ -31,6 +31,7 @@ from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.dicom.writing import has_own_checksum
 from jawloc.scans.downsample import hash_content
 from jawloc.scans.locks import locked
+from jawloc.scans.padding import without_padding
 from jawloc.scans.progress import Progress
 
 
@@ -124,7 +125,7 @@ def _verify(path: Path, folder: Path) -> CacheStatus:
                 f"{path.name}: the algorithm must be version {files.ALGORITHM_VERSION}; "
                 f"the file was made by version {record.algorithm_version}"
             )
-        if hash_content(open_labelled_dicom(source)) != record.content_hash:
+        if hash_content(without_padding(open_labelled_dicom(source))) != record.content_hash:
             raise InputError(f"{source.name}: the full-size scan has changed")
     except (InputError, OSError) as error:
         return CacheStatus(path, "stale", source, str(error))

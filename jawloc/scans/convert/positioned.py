@@ -18,6 +18,7 @@ from jawloc.scans.points import GivenPoint
 from jawloc.scans.reading import open_scan
 
 _KEY = "made_from"  # in the metadata
+VERSION = 2  # raise it whenever the same scan and positions would give another file
 _MOST_BYTES = 2  # of a voxel in a labelled DICOM
 
 
@@ -33,7 +34,7 @@ class PositionedScan:
     def key(self) -> str:
         """Return a text that changes with the scan's files and the positions."""
         positions = [(point.object, point.position_zyx) for point in self.points]
-        about = (str(self.image), file_states(self.image), positions)
+        about = (VERSION, str(self.image), file_states(self.image), positions)
         return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
 

@@ -106,9 +106,11 @@ def exact_dtype(dtype: np.dtype, minimum: float, maximum: float, *, whole: bool)
 def refuse_too_large(path: Path, shape_zyx: Shape, dtype: np.dtype) -> None:
     """Raise InputError if an image of this type is too large for a DICOM file.
 
-    What isn't an 8-bit type counts as 16 bits, as which it would be stored.
+    What isn't an 8-bit type counts as 16 bits, as which it would be stored, and an odd number of
+    voxels is stored with one more slice.
     """
-    size = math.prod(shape_zyx) * min(dtype.itemsize, 2)
+    z, y, x = shape_zyx
+    size = (z + z * y * x % 2) * y * x * min(dtype.itemsize, 2)
     if size > _LARGEST_ELEMENT:
         raise InputError(
             f"{path.name}: a DICOM image must be under 4 GiB (4295.0 MB); {shape_zyx} voxels "
@@ -151,7 +153,7 @@ def write_labelled_dicom_slabs(
         raise ValueError(f"labelled DICOMs hold 8- or 16-bit integers, not {dtype}")
     padding, masked = math.prod(grid.shape_zyx) % 2, not points
     stored = Grid((grid.shape_zyx[0] + padding, *grid.shape_zyx[1:]), grid.spacing_mm_zyx)
-    refuse_too_large(path, stored.shape_zyx, dtype)
+    refuse_too_large(path, grid.shape_zyx, dtype)
     notes = dict(metadata or {}) | ({PADDED_FRAMES: 1} if padding else {})
     place = placement or Placement()
     headers = header_bytes(stored, dtype, notes, rescale, place, points_text(points))

@@ -17,6 +17,7 @@ from jawloc.scans.scan import ScanFile, ScanPoint, scan_ending
 # file without a voxel size, has voxels of another size than the scan's
 Space = Literal["voxels", "lps_mm", "slicer_mm"]
 _SAME_SPACING = 1e-3  # relative difference
+_ALIKE = 0.05  # volumes of which one is a larger share of the other can't be told apart
 UNNAMED = 1  # the label value of a point that has neither a name nor a label value
 
 
@@ -132,15 +133,26 @@ def _as_shown(
     """Return the grid of 3D Slicer's points on a file that ITK may show by another spacing.
 
     They were clicked on the file itself, or in jawloc's scene or crop, or after somebody had typed
-    in the right voxel size, which no markups file tells. Points of the larger volume seldom all lie
-    in the smaller one, so that one goes first. None where there is only one spacing.
+    in the right voxel size, which no markups file tells. Points of a much larger volume seldom all
+    lie in the smaller one, so that one goes first. None where there is only one spacing.
+
+    Raise InputError where the scan's own spacing is known, and hardly any smaller or larger, and
+    both volumes hold the points.
     """
     shown, shape = scan.shown_spacing_mm_zyx, scan.grid.shape_zyx
     own = scan.grid.spacing_mm_zyx or (1.0, 1.0, 1.0)
     if shown is None or np.allclose(shown, own, rtol=_SAME_SPACING):
         return None
     smaller, larger = sorted((shown, own), key=np.prod)
-    taken = smaller if _lie_in(np.array(points_mm_zyx) / smaller, shape) else larger
+    fits_smaller = _lie_in(np.array(points_mm_zyx) / smaller, shape)
+    alike = np.prod(smaller) > _ALIKE * np.prod(larger)
+    if scan.grid.spacing_mm_zyx is not None and fits_smaller and alike:  # and so the larger one
+        raise InputError(
+            f"{scan.path.name}: points in mm must fit one voxel size; these fit {_shown(own)} mm "
+            f"(z, y, x), the scan's own, and {_shown(shown)} mm, by which 3D Slicer shows it: give "
+            f"them in voxels, or click them on the scan as NRRD"
+        )
+    taken = smaller if fits_smaller else larger
     other = own if taken == shown else shown
     whose = "by which 3D Slicer shows it" if taken == shown else "the scan's own in jawloc"
     note = (

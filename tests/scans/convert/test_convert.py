@@ -15,9 +15,10 @@ import tifffile
 from PIL import Image
 
 from jawloc.errors import InputError
-from jawloc.geometry import Placement, voxels_to_lps_mm
+from jawloc.geometry import Grid, Placement, voxels_to_lps_mm
 from jawloc.scans.convert import convert, plan_conversion
 from jawloc.scans.dicom import open_labelled_dicom, read_metadata, write_labelled_dicom
+from jawloc.scans.dicom.writing import refuse_too_large
 from jawloc.scans.listing import list_scans
 from jawloc.scans.pairs import list_pairs, open_paired
 from jawloc.scans.reading import open_scan, read_scan
@@ -150,6 +151,16 @@ def test_an_image_over_dicoms_limit_is_skipped_in_the_plan(folders, monkeypatch,
     )
     assert item.skip_reason == (None if dtype == "uint8" else said)
     assert convert(item).skip_reason == item.skip_reason
+
+
+def test_the_slice_that_an_odd_volume_gets_counts_for_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("jawloc.scans.dicom.writing._LARGEST_ELEMENT", 8 * 15 * 2 - 1)
+    path, odd = tmp_path / "a.dcm", (7, 5, 3)
+    with pytest.raises(InputError, match=r"\(7, 5, 3\) voxels \(z, y, x\) are 240 bytes"):
+        refuse_too_large(path, odd, np.dtype(np.uint16))
+    image = np.zeros(odd, np.uint16)
+    with pytest.raises(InputError, match=r"\(7, 5, 3\) voxels \(z, y, x\) are 240 bytes"):
+        write_labelled_dicom(path, image, np.ones(odd, np.uint8), Grid(odd))
 
 
 def test_suffixed_label_of_another_image_is_not_borrowed(folders):

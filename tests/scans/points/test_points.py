@@ -392,6 +392,21 @@ def test_points_in_a_tiffs_own_mm_stay_so_in_3d_slicer(tmp_path):
     assert "the scan's own in jawloc" in note
 
 
+def test_points_that_two_voxel_sizes_fit_are_refused(tmp_path):
+    """Regression: of 0.8 and 1 mm the smaller one counted, in which most points lie too."""
+    how = {"imagej": True, "metadata": {"axes": "ZYX", "unit": "mm", "spacing": 0.8}}
+    volume = np.zeros((40, 40, 40), np.uint8)
+    tifffile.imwrite(tmp_path / "fish.tif", volume, resolution=(1 / 0.8, 1 / 0.8), **how)
+    scan = open_scan(tmp_path / "fish.tif")
+    both, one = [10.0, 10.0, 10.0], [35.0, 35.0, 35.0]
+    path = written(tmp_path, "fish.mrk.json", markups(("jaw", both)))
+    with pytest.raises(InputError, match=r"must fit one voxel size; these fit .* give them in vox"):
+        place_points(read_points(path).points, scan)
+    path = written(tmp_path, "fish.mrk.json", markups(("jaw", one)))
+    (point,), _ = place_points(read_points(path).points, scan)
+    np.testing.assert_allclose(point.voxels_zyx, (35, 35, 35))  # 28 mm in the smaller one's
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
