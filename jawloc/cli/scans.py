@@ -108,7 +108,7 @@ def _report(plan: Sequence[Conversion], out: Path, dry_run: bool) -> None:
     for note in notes[:MAX_NOTES]:
         click.echo(note)
     if len(notes) > MAX_NOTES:
-        click.echo(f"... and {len(notes) - MAX_NOTES} more notes like these")
+        click.echo(f"... and {len(notes) - MAX_NOTES} more like these")
     for item in plan:
         for point in item.left_out:
             click.echo(f"skipped a point of {item.scan_id}: {point}")

@@ -234,13 +234,45 @@ def remove_files(request: LocateRequest, scan: str) -> None:
         forget_files(request.folder, own)
 
 
-def files_of_0_1_0(folder: Path) -> set[str]:
-    """Return the names of the table in a folder and of all files that it names, if there is one."""
+def rows_before(folder: Path) -> list[Row] | None:
+    """Return the rows of a folder's table, also where they are to be replaced; None without one."""
     try:
         rows = read_rows(folder / TABLE)
         for row in rows:
             _refuse_stray(row, folder / TABLE)
     except (OSError, InputError):
+        return None
+    return rows
+
+
+def remove_replaced(folder: Path, before: Sequence[Row], table: Table) -> None:
+    """Remove what jawloc wrote for earlier rows, and what no row of the table has any more.
+
+    A crop of another model must not lie among those of this one.
+    """
+    now = [row for rows in table.values() for row in rows]
+    gone = tuple(f"{SCENES}/{row.scan}." for row in before if row.scan not in table)
+    written = written_files(folder) or set()
+    stale = written & (_files_of_rows(before) - _files_of_rows(now))
+    stale |= {name for name in written if name.startswith(gone)} if gone else set()
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+    forget_files(folder, stale)
+
+
+def _files_of_rows(rows: Iterable[Row]) -> set[str]:
+    names = set[str]()
+    for row in rows:
+        names.add(f"{MARKUPS}/{row.scan}.mrk.json")
+        names.update(filter(None, (row.crop_file, row.picture_file)))
+        if row.picture_file is not None:
+            names.add(thumbnail_of(row.picture_file))
+    return names
+
+
+def files_of_0_1_0(folder: Path) -> set[str]:
+    """Return the names of the table in a folder and of all files that it names, if there is one."""
+    if (rows := rows_before(folder)) is None:
         return set()
     files = {file for row in rows for file in (row.crop_file, row.picture_file) if file}
     return {*TABLES, *files, *(f"{MARKUPS}/{row.scan}.mrk.json" for row in rows)}

@@ -43,7 +43,8 @@ def pair_scans(images: Path, labels: Path) -> Pairs:
         raise InputError(
             f"{labels}: a label must be named like its image, or end in one of "
             f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
-            f"of the {len(by_id)} in {images}{_if_swapped(by_id, found_labels)}"
+            f"of the {len(by_id)} in {images}, such as {min(by_id)}"
+            f"{_if_swapped(by_id, found_labels)}"
         )
     return by_id, partners, [path for path in found_labels if path not in used]
 

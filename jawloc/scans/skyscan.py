@@ -12,6 +12,7 @@ from jawloc.scans.opening import files_in, open_binary
 # reconstructed slices; x_rec_spr.bmp beside them is a projection
 _SLICE = re.compile(r".*_rec_?\d{4,}\.(?:tiff?|bmp|png)", re.IGNORECASE)
 _PIXEL_SIZE = re.compile(r"^\s*Image Pixel Size \(um\)\s*=\s*(\S+)", re.IGNORECASE | re.MULTILINE)
+_OF_SLICES = re.compile(r"^\s*Pixel Size \(um\)\s*=\s*(\S+)", re.IGNORECASE | re.MULTILINE)
 # A scan begins the log with the acquisition; its reconstruction has a copy, and adds a section.
 _ACQUISITION = re.compile(r"^\s*\[Acquisition\]", re.IGNORECASE | re.MULTILINE)
 _RECONSTRUCTION = re.compile(r"^\s*\[Reconstruction\]", re.IGNORECASE | re.MULTILINE)
@@ -26,11 +27,15 @@ def is_reconstructed(path: Path) -> bool:
 def logged_sizes(folder: Path) -> dict[str, float]:
     """Return the pixel sizes in mm that the logs in a folder give, by the logs' names.
 
-    Raise InputError for a log that can't be read, or a size that is no number.
+    That is the slices' own, of the section [Reconstruction], else the projections', which is
+    another where projections were binned for the reconstruction. Raise InputError for a log that
+    can't be read, or a size that is no number.
     """
     found = {}
     for path, text in _logs(folder):
-        match = _PIXEL_SIZE.search(text)
+        section = _RECONSTRUCTION.search(text)
+        own = _OF_SLICES.search(text, section.end()) if section else None
+        match = own or _PIXEL_SIZE.search(text)
         if match is not None:
             found[path.name] = _micrometres(match[1], path) * 1e-3
     return found
@@ -61,5 +66,5 @@ def _micrometres(text: str, path: Path) -> float:
         return float(text.replace(",", ".").replace("_", "?"))  # which Python reads, as in 1_000
     except ValueError as error:
         raise InputError(
-            f"{path.name}: Image Pixel Size (um) must be a number; it is {text!r}"
+            f"{path.name}: the pixel size (um) must be a number; it is {text!r}"
         ) from error

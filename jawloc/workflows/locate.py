@@ -27,6 +27,8 @@ from jawloc.reporting.location_files import (
     is_done,
     make_folders,
     refuse_fewer_objects,
+    remove_replaced,
+    rows_before,
 )
 from jawloc.reporting.location_text import padding_note
 from jawloc.scans.listing import ListedScan, describe_failure
@@ -80,6 +82,7 @@ def locate_scans(
         with_resume_hint(request.folder, count, len(scans)),
         Progress(total=len(scans), desc="locate", unit="scan") as bar,
     ):
+        before = rows_before(request.folder) or []
 
         def to_do() -> Iterator[ToDo]:
             for scan in scans:
@@ -102,6 +105,7 @@ def locate_scans(
             if not padded and any(row.crop_fit == "padded" for row in rows):
                 padded = True
                 bar.write(padding_note(request.crop_size, scan.name), file=sys.stderr)
+        remove_replaced(request.folder, before, table)
         sheet = write_sheet(request, table)
     every = tuple(row for scan in scans for row in table[scan.name])
     return LocateResult(**count, table=request.folder / TABLE, rows=every, sheet=sheet)

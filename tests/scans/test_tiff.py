@@ -341,6 +341,13 @@ def test_a_skyscan_folder_is_read_with_its_size(tmp_path, ending):
     assert [one.path for one in list_scans([tmp_path])] == [folder]
 
 
+def test_the_size_of_skyscans_slices_is_their_own(tmp_path):
+    """Regression: that of the projections, which may be binned for the reconstruction, counted."""
+    log = "Image Pixel Size (um)=5.1\n[Reconstruction]\nPixel Size (um)= 20.50000\n"
+    folder = write_skyscan(tmp_path / "fish", ".tif", log)
+    assert quietly(folder).grid.spacing_mm_zyx == pytest.approx((0.0205, 0.0205, 0.0205))
+
+
 def test_skyscans_slices_of_every_third_section_are_so_far_apart(tmp_path):
     """Regression: their voxels were taken to be as high as they are wide."""
     folder = write_skyscan(tmp_path / "fish", ".tif", step=3)

@@ -252,6 +252,24 @@ def test_one_object_of_several_can_be_asked_for(locate, here):
     assert (row["object"], row["crop_file"]) == ("otolith", "imgs/c.tif")
 
 
+def test_what_an_earlier_model_left_goes_with_its_rows(locate, here):
+    """Regression: crops of a replaced model lay among those of the new one."""
+    write_model(here / "two.pth", ("left", "right"))
+    drawn = ("--crop-size", "20,10,12")
+    assert locate("a", "c.nii.gz", model="two.pth", options=drawn).exit_code == 0
+    mine = Path("out/imgs/mine.tif")
+    mine.touch()
+    kept = (*drawn, "--object", "left", "--overwrite")
+    assert locate("c.nii.gz", model="two.pth", options=kept).exit_code == 0
+    assert [row["scan"] for row in table()] == ["c"]
+    left = {p.relative_to("out").as_posix() for p in Path("out").rglob("*") if p.is_file()}
+    assert {name for name in left if name.startswith(("imgs", "pictures", "thumb", "markups"))} == {
+        *("imgs/c.tif", "imgs/mine.tif", "pictures/c.png", "thumbnails/c.png"),
+        "markups/c.mrk.json",
+    }
+    assert not [name for name in left if name.startswith("scenes/fish")]
+
+
 def test_results_of_an_object_that_is_not_asked_for_are_not_dropped(locate, here):
     """Regression: `--resume --object right` replaced the rows of `left`."""
     write_model(here / "two.pth", ("left", "right"))
