@@ -189,7 +189,9 @@ def test_nothing_to_pair_is_refused(folders):
     images, label_folder, out = folders
     save(images / "a.nii", quantisation())
     save(label_folder / "b.nii", labels())
-    with pytest.raises(InputError, match=r"a label must be named like its image.*images, such as a$"):
+    with pytest.raises(
+        InputError, match=r"a label must be named like its image.*images, such as a$"
+    ):
         plan_conversion(images, label_folder, out)
 
 
