@@ -274,5 +274,6 @@ def files_of_0_1_0(folder: Path) -> set[str]:
     """Return the names of the table in a folder and of all files that it names, if there is one."""
     if (rows := rows_before(folder)) is None:
         return set()
-    files = {file for row in rows for file in (row.crop_file, row.picture_file) if file}
-    return {*TABLES, *files, *(f"{MARKUPS}/{row.scan}.mrk.json" for row in rows)}
+    # it drew no thumbnails
+    files = {name for name in _files_of_rows(rows) if not name.startswith(f"{THUMBNAILS}/")}
+    return {*TABLES, *files}

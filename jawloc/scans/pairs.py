@@ -21,13 +21,14 @@ from jawloc.scans.labels import object_voxels
 from jawloc.scans.listing import ListedScan, list_scans, scans_inside
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, as_compared, scan_id_of
+from jawloc.scans.spacing import SAME_SPACING
 from jawloc.scans.text_input import real_path
 
 LABEL_SUFFIXES = ("", "_mask", "_label", "_labels", "_seg")
 
 Pairs = tuple[dict[str, Path], dict[str, list[Path]], list[Path]]
 
-_SAME_SPACING, _SAME_AXES = 1e-3, 1e-3  # relative to the spacing; of direction cosines
+_SAME_AXES = 1e-3  # of direction cosines
 _SAME_PLACE = 0.5  # voxels
 _MADE_UP_MM = 1.0
 
@@ -145,7 +146,7 @@ def pair_notes(image: ScanFile, label: ScanFile) -> tuple[str, ...]:
             notes.append(f"has another orientation than {name}")
         elif spacing and (apart := _apart_mm(place, other, spacing)):
             notes.append(f"lies elsewhere than {name}, {apart:.4g} mm away")
-    if spacing and own and not np.allclose(own, spacing, rtol=_SAME_SPACING):
+    if spacing and own and not np.allclose(own, spacing, rtol=SAME_SPACING):
         notes.append(f"has another spacing, {own} mm, than the {spacing} mm of {name}")
     return tuple(f"{label.path.name} {note}: check that they match" for note in notes)
 

@@ -19,13 +19,12 @@ from jawloc.scans.opening import open_binary
 from jawloc.scans.rescale import Rescale, with_rescale
 from jawloc.scans.scan import ScanFile, scan_id_of
 from jawloc.scans.skyscan import is_reconstructed, logged_sizes
-from jawloc.scans.spacing import checked_spacing
+from jawloc.scans.spacing import SAME_SPACING, checked_spacing
 from jawloc.scans.tiff import TIFF_ENDINGS, TiffLayout, decode, read_layout
 
 PICTURE_ENDINGS = (".bmp", ".png")
 SLICE_ENDINGS = (*TIFF_ENDINGS, *PICTURE_ENDINGS)
 _DTYPES = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.uint16}
-_SAME = 1e-3  # relative difference of two voxel sizes that count as one
 
 
 class _Slice(NamedTuple):
@@ -220,7 +219,7 @@ def _voxel_size(folder: Path, first: _Slice, step: int) -> Triple | None:
     (log, size), *others = sizes.items()
     others += [] if own is None else [(first.path.name, own[2])]
     for name, other in others:
-        if abs(other - size) > _SAME * size:
+        if abs(other - size) > SAME_SPACING * size:
             warnings.warn(
                 f"{folder.name}: the voxel size is {size:g} mm by {log}; {name} says {other:g} mm",
                 stacklevel=1,

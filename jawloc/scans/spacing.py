@@ -12,6 +12,7 @@ from typing import Any
 from jawloc.errors import InputError
 from jawloc.geometry import Triple
 
+SAME_SPACING = 1e-3  # relative difference of two voxel sizes that count as one
 _NAMES_BY_MM = {
     1e-7: "å angstrom angstroms ångström",
     1e-6: "nm nanometer nanometers nanometre nanometres",

@@ -74,10 +74,14 @@ def _states_one_step(header: Dataset, path: Path) -> bool:
     return z is not None and header_value(measures, "SliceThickness", path) in (None, z)
 
 
+def one_position_mm(depths: np.ndarray) -> float:
+    """Return how near slices at these depths (mm) are that count as at one position."""
+    return ONE_POSITION_SHARE * float(np.ptp(depths)) / max(1, len(depths) - 1)
+
+
 def _refuse_shared(depths: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Raise InputError if two frames, which are in order, are at one position."""
-    least = ONE_POSITION_SHARE * float(np.ptp(depths)) / max(1, len(depths) - 1)
-    near = np.abs(np.diff(depths)) <= least
+    near = np.abs(np.diff(depths)) <= one_position_mm(depths)
     if near.any():
         first = int(near.argmax())
         raise InputError(

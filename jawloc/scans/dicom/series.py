@@ -125,7 +125,7 @@ def _in_order(folder: Path, slices: Sequence[_Slice]) -> tuple[list[_Slice], Tri
     axes = slices[0].value("ImageOrientationPatient")
     depths = geometry.depths_along_normal(points, axes, folder)
     order = np.argsort(depths, kind="stable")
-    least = geometry.ONE_POSITION_SHARE * float(np.ptp(depths)) / max(1, len(slices) - 1)
+    least = geometry.one_position_mm(depths)
     kept = _without_copies(folder, slices, order.tolist(), depths, least)
     in_plane = slices[0].numbers("PixelSpacing")
     step = geometry.even_distance_mm(

@@ -12,11 +12,11 @@ import numpy as np
 from jawloc.errors import InputError, comma_hint
 from jawloc.geometry import Grid, Placement, Shape, Triple, lps_mm_to_voxels
 from jawloc.scans.scan import ScanFile, ScanPoint, scan_ending
+from jawloc.scans.spacing import SAME_SPACING
 
 # voxels of the scan; mm in patient space (LPS); the same as 3D Slicer has it, where a TIFF, and a
 # file without a voxel size, has voxels of another size than the scan's
 Space = Literal["voxels", "lps_mm", "slicer_mm"]
-_SAME_SPACING = 1e-3  # relative difference
 _ALIKE = 0.05  # volumes of which one is a larger share of the other can't be told apart
 UNNAMED = 1  # the label value of a point that has neither a name nor a label value
 
@@ -141,7 +141,7 @@ def _as_shown(
     """
     shown, shape = scan.shown_spacing_mm_zyx, scan.grid.shape_zyx
     own = scan.grid.spacing_mm_zyx or (1.0, 1.0, 1.0)
-    if shown is None or np.allclose(shown, own, rtol=_SAME_SPACING):
+    if shown is None or np.allclose(shown, own, rtol=SAME_SPACING):
         return None
     smaller, larger = sorted((shown, own), key=np.prod)
     fits_smaller = _lie_in(np.array(points_mm_zyx) / smaller, shape)

@@ -148,14 +148,19 @@ def test_a_run_goes_on_without_its_store_and_its_log_is_sent_later(root, unsent,
     assert contents(root, run.run_id) == found
 
 
+def log_through(outage, run):
+    """Log three epochs, during the second of which the store is away."""
+    run.log_epoch(record(1))
+    outage.begin()
+    run.log_epoch(record(2))
+    outage.end()
+    run.log_epoch(record(3))
+
+
 def test_what_waits_is_sent_as_soon_as_the_store_answers(root, unsent, outage, monkeypatch, capsys):
     monkeypatch.setattr(spool, "FIRST_PAUSE_SECONDS", 0.0)
     with tracked_run(root, "m", params={}, unsent=unsent) as run:
-        run.log_epoch(record(1))
-        outage.begin()
-        run.log_epoch(record(2))
-        outage.end()
-        run.log_epoch(record(3))
+        log_through(outage, run)
         assert not unsent.exists()
         assert contents(root, run.run_id)["steps"]["val/kl"] == [1, 2, 3]
     assert capsys.readouterr().err.splitlines()[1].endswith("all that waited for it has been sent")
@@ -182,11 +187,7 @@ def test_what_arrived_while_only_its_answer_was_lost_is_sent_once(
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
 
     with tracked_run(root, "m", params={}, unsent=unsent) as run:
-        run.log_epoch(record(1))
-        outage.begin()
-        run.log_epoch(record(2))
-        outage.end()
-        run.log_epoch(record(3))
+        log_through(outage, run)
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, "log_batch", answer_lost)
             run.log_epoch(record(4))
