@@ -23,7 +23,7 @@ from pydantic import Field
 AutoSigma = Literal["auto"] | Annotated[float, Field(gt=0)]
 
 
-NOTABLE_FACTOR = 11 / 12
+NOTABLE_FACTOR = 11 / 12  # by which sigma has shrunk, at least, where targets are drawn anew
 SHRINKING_SHARE = 2 / 3  # of all epochs, in which sigma shrinks with the trigger `epochs`
 
 
