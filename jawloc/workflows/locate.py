@@ -48,6 +48,10 @@ from jawloc.workflows.writing_results import (
 
 ToDo = tuple[ListedScan, str]  # a scan and its key
 
+# For how long (s) a thread in Python's code, as that which draws, keeps another from running. The
+# thread that reads needs only a moment for each slice, and waits for so long for each of them.
+TURN = 0.0005
+
 
 def locate_scans(
     request: LocateRequest,
@@ -77,6 +81,7 @@ def locate_scans(
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
         _old_objects_kept(),
+        _short_turns(),
         open_cluster(cluster) as opened,
         _locked_folder(request, scans, several=cluster is not None),
         with_resume_hint(request.folder, count, len(scans)),
@@ -147,6 +152,20 @@ def _old_objects_kept() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let Python's threads take turns of `TURN`, so that reading goes on while pictures are drawn.
+
+    The whole process's setting.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager
