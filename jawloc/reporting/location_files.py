@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -251,19 +252,21 @@ def remove_replaced(folder: Path, before: Sequence[Row], table: Table) -> None:
     A crop of another model must not lie among those of this one.
     """
     now = [row for rows in table.values() for row in rows]
-    gone = tuple(f"{SCENES}/{row.scan}." for row in before if row.scan not in table)
     written = written_files(folder) or set()
     stale = written & (_files_of_rows(before) - _files_of_rows(now))
-    stale |= {name for name in written if name.startswith(gone)} if gone else set()
     for name in stale:
         (folder / name).unlink(missing_ok=True)
     forget_files(folder, stale)
 
 
 def _files_of_rows(rows: Iterable[Row]) -> set[str]:
-    names = set[str]()
+    names, boxes = set[str](), Counter[str]()
     for row in rows:
         names.add(f"{MARKUPS}/{row.scan}.mrk.json")
+        if row.object is not None:
+            boxes[row.scan] += 1
+            names.add(f"{SCENES}/{row.scan}.mrml")
+            names.add(f"{SCENES}/{row.scan}.box{boxes[row.scan]}.mrk.json")
         names.update(filter(None, (row.crop_file, row.picture_file)))
         if row.picture_file is not None:
             names.add(thumbnail_of(row.picture_file))
@@ -274,6 +277,6 @@ def files_of_0_1_0(folder: Path) -> set[str]:
     """Return the names of the table in a folder and of all files that it names, if there is one."""
     if (rows := rows_before(folder)) is None:
         return set()
-    # it drew no thumbnails
-    files = {name for name in _files_of_rows(rows) if not name.startswith(f"{THUMBNAILS}/")}
+    later = (f"{THUMBNAILS}/", f"{SCENES}/")  # which it did not write
+    files = {name for name in _files_of_rows(rows) if not name.startswith(later)}
     return {*TABLES, *files}

@@ -270,6 +270,19 @@ def test_what_an_earlier_model_left_goes_with_its_rows(locate, here):
     assert not [name for name in left if name.startswith("scenes/fish")]
 
 
+def test_only_the_scenes_of_replaced_rows_go(locate, here):
+    """Regression: the scene of `c.2` went with scan `c`; a box of an object not asked for stayed."""
+    write_model(here / "two.pth", ("left", "right"))
+    shutil.copy("c.nii.gz", "c.2.nii.gz")
+    assert locate("c.nii.gz", model="two.pth").exit_code == 0
+    left = ("--object", "left", "--overwrite", *PLAIN)
+    assert locate("c.nii.gz", "c.2.nii.gz", model="two.pth", options=left).exit_code == 0
+    both = ["c.2.box1.mrk.json", "c.2.mrml", "c.box1.mrk.json", "c.mrml"]
+    assert sorted(path.name for path in Path("out/scenes").iterdir()) == both
+    assert locate("c.2.nii.gz", model="two.pth", options=left).exit_code == 0
+    assert sorted(path.name for path in Path("out/scenes").iterdir()) == both[:2]
+
+
 def test_results_of_an_object_that_is_not_asked_for_are_not_dropped(locate, here):
     """Regression: `--resume --object right` replaced the rows of `left`."""
     write_model(here / "two.pth", ("left", "right"))
