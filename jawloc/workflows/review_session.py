@@ -26,6 +26,7 @@ from jawloc.scans.points.review import (
     Review,
     Verdict,
     read_review,
+    review_cells,
     time_of_review,
     write_review,
 )
@@ -62,9 +63,31 @@ class ReviewSession:
 
     def _begin(self) -> None:
         """Read the decisions that are there, and look at the first row without one."""
-        earlier = match_reviews(self._table, read_review(self.file) if self.file.exists() else ())
+        self._content = self._on_disk()
+        earlier = match_reviews(self._table, read_review(self.file) if self._content else ())
         self._decisions, self._others = dict(earlier.of_rows), earlier.others
         self.place = next(self._undecided_from(0), 0)
+
+    def _on_disk(self) -> bytes:
+        """Return what the file holds; nothing where there is none."""
+        return self.file.read_bytes() if self.file.exists() else b""
+
+    def _take_over(self) -> None:
+        """Take over the file where somebody else has replaced it: with what a page saved, say.
+
+        What it says otherwise about a row can't be undone here.
+        """
+        content = self._on_disk()
+        if content in (self._content, b""):  # a file that was removed is written again
+            return
+        now = match_reviews(self._table, read_review(self.file))
+        own, theirs = (
+            {number: review_cells(review) for number, review in of_rows.items()}
+            for of_rows in (self._decisions, now.of_rows)
+        )
+        self._undo = [done for done in self._undo if own.get(done[1]) == theirs.get(done[1])]
+        self._decisions, self._others = dict(now.of_rows), now.others
+        self._content = content
 
     @property
     def row(self) -> Row:
@@ -131,6 +154,7 @@ class ReviewSession:
 
     def undo(self) -> bool:
         """Take the last decision back, and look at its row; return whether there was one."""
+        self._take_over()
         if not self._undo:
             return False
         place, number, before = self._undo[-1]
@@ -161,6 +185,7 @@ class ReviewSession:
                 yield place
 
     def _decide(self, verdict: Verdict, position: Triple | None) -> None:
+        self._take_over()
         row, number = self.row, self.order[self.place]
         at = position if verdict in WITH_POSITION else None
         about = (self.reviewer, time_of_review(), row.model, row.path)
@@ -175,7 +200,7 @@ class ReviewSession:
         # of the same name in another file, this one takes the place: a review decides once
         others = [one for one in self._others if (one.scan, one.object) not in decided]
         write_review(self.file, [*(after[n] for n in sorted(after)), *others])
-        self._decisions = after
+        self._decisions, self._content = after, self._on_disk()
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -110,6 +110,32 @@ def test_what_is_on_disk_is_gone_on_with(folder):
     assert on_disk(folder)[-1] == ("elsewhere", "moved", (1.0, 2.0, 3.0))  # of another table
 
 
+def test_what_another_person_saves_meanwhile_stays(folder):
+    """Regression: the next decision wrote over a review.csv that a page of --sheet had saved."""
+    session = ReviewSession(folder, "Ana")
+    with session.alone():
+        session.absent()
+        session.move((1.0 / 3, 1.0, 1.0))
+        (bad,) = [one for one in read_review(folder / "review.csv") if one.scan == "bad"]
+        best = Review("best", "jaw", "moved", (1.0, 2.0, 3.0), "Ben", TIME, "m", "p")
+        mine = [one for one in read_review(folder / "review.csv") if one.scan == "unsure"]
+        write_review(folder / "review.csv", [*mine, best, replace(bad, verdict="skipped")])
+        session.accept()  # of what was moved: nothing to be written
+        session.accept()
+        assert session.row.scan == "best"  # the last
+        assert session.position_voxels_zyx == (1.0, 2.0, 3.0)
+        kept = [("best", "moved", (1.0, 2.0, 3.0)), ("bad", "skipped", None)]
+        moved = ("unsure", "moved", (0.333333, 1.0, 1.0))
+        assert on_disk(folder) == [("good", "accepted", (10.0, 10.0, 10.0)), moved, *kept]
+        assert session.undo()
+        assert session.undo()
+        assert not session.undo()  # of what the other person has decided since
+        assert on_disk(folder) == kept
+        (folder / "review.csv").unlink()
+        session.skip()
+        assert len(on_disk(folder)) == 3
+
+
 def test_going_to_and_fro_ends_at_the_ends(folder):
     session = ReviewSession(folder)
     session.back()
