@@ -17,20 +17,47 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from jawloc.geometry import Grid, Placement, voxels_to_lps_mm
+from jawloc.geometry import Grid, Placement, Triple, voxels_to_lps_mm
 from jawloc.inference.crop import CropBox
 from jawloc.inference.exports import SLICER_SCHEMA
+from jawloc.scans.spacing import SAME_SPACING
 
 # Of scans that ITK, which reads them for 3D Slicer, puts where jawloc does. It doesn't know the
 # voxel sizes that microscopes and ImageJ write into TIFFs.
 PLACED_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".dicom")
+# Formats whose headers may state a unit of length, which jawloc obeys and ITK does not.
+_UNITS_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _VIEWS = ("Red", "Yellow", "Green")  # the three slice views
 
 
-def is_placed(path: Path) -> bool:
-    """Return whether 3D Slicer opens a file as a volume where jawloc's positions in mm are."""
-    return path.is_file() and path.name.lower().endswith(PLACED_ENDINGS)
+def is_placed(path: Path, spacing_mm_zyx: Triple | None) -> bool:
+    """Return whether 3D Slicer opens a file as a volume where jawloc's positions in mm are.
+
+    The spacing is that of the scan in the file; None if the file does not state it.
+    """
+    if not path.is_file() or not path.name.lower().endswith(PLACED_ENDINGS):
+        return False
+    if not path.name.lower().endswith(_UNITS_ENDINGS):
+        return True
+    shown = _spacing_in_itk(path)
+    return shown is not None and np.allclose(
+        shown, spacing_mm_zyx or (1.0, 1.0, 1.0), rtol=SAME_SPACING
+    )
+
+
+def _spacing_in_itk(path: Path) -> Triple | None:
+    """Return the spacing by which ITK shows a volume; None if it can't read the file."""
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    spacing = reader.GetSpacing()[::-1]
+    return spacing if len(spacing) == 3 else None
 
 
 def crop_box_text(
@@ -130,12 +157,13 @@ def _element(tag: str, attributes: Mapping[str, str]) -> str:
     return f"  <{tag} {' '.join(written)}></{tag}>"
 
 
-def volume_of(scan: Path, crops: Sequence[Path]) -> Path | None:
+def volume_of(scan: Path, spacing_mm_zyx: Triple | None, crops: Sequence[Path]) -> Path | None:
     """Return the file that a scene shows: the scan's, else a crop's that keeps its place, if any.
 
-    Of crops, NRRD and NIfTI files have the same coordinates in mm as their scan.
+    The spacing is the scan's, as for `is_placed`. Of crops, NRRD and NIfTI files have the same
+    coordinates in mm as their scan.
     """
-    if is_placed(scan):
+    if is_placed(scan, spacing_mm_zyx):
         return scan
     kept = (path for path in crops if path.name.lower().endswith((".nrrd", ".nii.gz")))
     return next(kept, None)

@@ -23,7 +23,7 @@ def write_scene(
     name, path = rows[0].scan, Path(rows[0].path)
     scene, boxes = request.scene(name)
     crops = [request.folder / row.crop_file for row in rows if row.crop_file is not None]
-    volume = volume_of(path, crops)
+    volume = volume_of(path, scan.grid.spacing_mm_zyx, crops)
     if volume is None:
         for earlier in (scene, *boxes.values()):  # of a run that wrote crops
             earlier.unlink(missing_ok=True)

@@ -69,7 +69,7 @@ def test_a_scene_shows_the_scan_or_else_a_crop_that_keeps_its_place(tmp_path):
     crops = [tmp_path / name for name in ("a.tif", "b.nrrd", "c.nii.gz")]
     for name in ("scan.NII.gz", "scan.tif"):
         (tmp_path / name).touch()
-    assert volume_of(tmp_path / "scan.NII.gz", crops) == tmp_path / "scan.NII.gz"
-    assert volume_of(tmp_path / "scan.tif", crops) == tmp_path / "b.nrrd"
-    assert volume_of(tmp_path, crops[2:]) == tmp_path / "c.nii.gz"  # a folder of slices
-    assert volume_of(tmp_path / "scan.tif", crops[:1]) is None
+    assert volume_of(tmp_path / "scan.NII.gz", None, crops) == tmp_path / "scan.NII.gz"
+    assert volume_of(tmp_path / "scan.tif", None, crops) == tmp_path / "b.nrrd"
+    assert volume_of(tmp_path, None, crops[2:]) == tmp_path / "c.nii.gz"  # a folder of slices
+    assert volume_of(tmp_path / "scan.tif", None, crops[:1]) is None

@@ -174,10 +174,29 @@ def test_every_object_has_a_row_and_files_of_its_own(locate, here):
     assert [p["label"] for p in markups["controlPoints"]] == ["upper jaw", "otolith"]
 
 
-@pytest.mark.parametrize("name", ["c.nii.gz", "own.dcm", "plain.tif"])
+def write_with_units(path: Path, after: str, field: str) -> None:
+    """Write a phantom of 21 micrometres, in these, with a field that says so after another one."""
+    image = SimpleITK.GetImageFromArray(make_phantom(4, SCAN_SHAPE).image)
+    image.SetSpacing((21.0, 21.0, 21.0))
+    image.SetOrigin((100.0, 200.0, 300.0))
+    SimpleITK.WriteImage(image, path)
+    header, line, voxels = path.read_bytes().partition(f"{after}\n".encode())
+    path.write_bytes(header + line + f"{field}\n".encode() + voxels)
+
+
+@pytest.mark.parametrize(
+    "name", ["c.nii.gz", "own.dcm", "mm.mha", "plain.tif", "microns.nrrd", "microns.mha"]
+)
 def test_a_scene_opens_scan_point_and_crop_box_together(locate, here, name):
-    """ITK, with which 3D Slicer reads volumes, has the point and the box at the table's voxels."""
+    """ITK, with which 3D Slicer reads volumes, has the point and the box at the table's voxels.
+
+    Regression: it ignores the unit of a NRRD or MetaImage, so the point lay beside the scan.
+    """
     write_phantom(here / "own.dcm", 3, SCAN_SHAPE)
+    write_with_units(here / "mm.mha", "NDims = 3", "DistanceUnits = mm")
+    write_with_units(here / "microns.mha", "NDims = 3", "DistanceUnits = um")
+    units = 'space units: "um" "um" "um"'
+    write_with_units(here / "microns.nrrd", "space: left-posterior-superior", units)
     tifffile.imwrite(here / "plain.tif", read_scan(here / "c.nii.gz").image)
     write_model(here / "two.pth", ("upper jaw", "otolith"))
     options = (*PLAIN, "--crop-format", "nrrd")
@@ -190,14 +209,15 @@ def test_a_scene_opens_scan_point_and_crop_box_together(locate, here, name):
         if node.tag.endswith("Storage")
     }
     volume, points, *boxes = files.values()
-    own = Path(f"out/imgs/{scan}_upper jaw.nrrd") if name == "plain.tif" else here / name
+    cropped = name == "plain.tif" or name.startswith("microns")
+    own = Path(f"out/imgs/{scan}_upper jaw.nrrd") if cropped else here / name
     assert volume.resolve() == own.resolve()
     image = SimpleITK.ReadImage(volume)
     (positions,) = json.loads(points.read_text(encoding="utf-8"))["markups"]
     shift = np.array(numbers(table()[0], "crop_x", "crop_y", "crop_z"))
     for row, box, given in zip(table(), boxes, positions["controlPoints"], strict=True):
         (roi,) = json.loads(box.read_text(encoding="utf-8"))["markups"]
-        origin = shift if name == "plain.tif" else np.zeros(3)
+        origin = shift if cropped else np.zeros(3)
         voxel = image.TransformPhysicalPointToContinuousIndex(given["position"]) + origin
         assert voxel == pytest.approx(point(row)[::-1], abs=1e-4)
         start = np.array(numbers(row, "crop_x", "crop_y", "crop_z"))
@@ -271,7 +291,7 @@ def test_what_an_earlier_model_left_goes_with_its_rows(locate, here):
 
 
 def test_only_the_scenes_of_replaced_rows_go(locate, here):
-    """Regression: the scene of `c.2` went with scan `c`; a box of an object not asked for stayed."""
+    """Regression: the scene of `c.2` went with scan `c`; another object's box stayed."""
     write_model(here / "two.pth", ("left", "right"))
     shutil.copy("c.nii.gz", "c.2.nii.gz")
     assert locate("c.nii.gz", model="two.pth").exit_code == 0
