@@ -31,6 +31,7 @@ from jawloc.reporting.location_files import (
     rows_before,
 )
 from jawloc.reporting.location_text import padding_note
+from jawloc.reporting.moved_points import refuse_moved_points
 from jawloc.scans.listing import ListedScan, describe_failure
 from jawloc.scans.manifest import record_names, start_manifest
 from jawloc.scans.progress import Progress
@@ -69,14 +70,16 @@ def locate_scans(
     ------
     InputError
         If the folder can't be made or written to, its disk is full, another process writes into
-        it, or it holds a file of others that would be overwritten, or results of objects that
-        aren't asked for now; or the cluster can't be used; before any work.
+        it, or it holds a file of others that would be overwritten, points that somebody moved in
+        3D Slicer, or results of objects that aren't asked for now; or the cluster can't be used;
+        before any work.
     OSError
         If results can't be written any more, or the cluster is gone; says how to go on.
     KeyboardInterrupt
         Likewise.
     """
     refuse_fewer_objects(request, (scan.name for scan in scans), table)
+    _refuse_moved_points(request, scans, table)
     table, padded = dict(table), False
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
@@ -114,6 +117,18 @@ def locate_scans(
         sheet = write_sheet(request, table)
     every = tuple(row for scan in scans for row in table[scan.name])
     return LocateResult(**count, table=request.folder / TABLE, rows=every, sheet=sheet)
+
+
+def _refuse_moved_points(request: LocateRequest, scans: Sequence[ListedScan], table: Table) -> None:
+    listed = {scan.name: scan for scan in scans}
+
+    def stays(name: str) -> bool:
+        rows, scan = table.get(name, []), listed.get(name)
+        if scan is None or not rows:
+            return bool(rows)
+        return is_done(request, rows, request.key(scan.path, scan.series))
+
+    refuse_moved_points(request.folder, rows_before(request.folder) or [], stays)
 
 
 def locate_each(

@@ -320,6 +320,31 @@ def test_results_of_an_object_that_is_not_asked_for_are_not_dropped(locate, here
     assert [(row["scan"], row["object"]) for row in table()] == rows
 
 
+@pytest.mark.parametrize("way", ["--resume", "--overwrite"])
+def test_points_that_were_moved_in_slicer_are_not_replaced(locate, here, way):
+    """Regression: what a person had dragged and saved there was gone after the next command."""
+    assert locate("a", "c.nii.gz").exit_code == 0
+    markups = Path("out/markups/c.mrk.json")
+    content = json.loads(markups.read_text(encoding="utf-8"))
+    (point,) = content["markups"][0]["controlPoints"]
+    point["orientation"] = [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0]  # 3D Slicer saved it
+    markups.write_text(json.dumps(content), encoding="utf-8")
+    assert locate("c.nii.gz", options=(way, *PLAIN, "--crop-size", "22")).exit_code == 0
+    point["orientation"], point["position"][1] = [1.0] * 9, point["position"][1] + 0.5
+    markups.write_text(json.dumps(content), encoding="utf-8")
+    before = files_below(here)
+    again = (way, "--crop-size", "24", *PLAIN[:1])
+    assert only_sentence(locate("c.nii.gz", options=again)) == (
+        "--output-dir: out/markups/c.mrk.json has points that were moved in 3D Slicer, and would "
+        "be replaced; move it away first, or choose another folder"
+    )
+    assert files_below(here) == before
+    if way == "--resume":  # of what is done already, and of another scan
+        done = ("--resume", "--no-pictures", "--crop-size", "22")
+        assert locate("b", "c.nii.gz", options=done).exit_code == 0
+        assert json.loads(markups.read_text(encoding="utf-8")) == content
+
+
 def test_a_picture_a_scan(locate, here):
     tifffile.imwrite("t.tif", make_phantom(3, SCAN_SHAPE).image, photometric="minisblack")
     assert locate("c.nii.gz", "t.tif", options=("--crop-size", "30")).exit_code == 0
