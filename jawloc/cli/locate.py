@@ -130,6 +130,8 @@ def _load(
         if locator.provenance is None:
             note = "its file does not state which scans it was trained on"
             click.echo(f"note: {model} is of unknown provenance: {note}", err=True)
+        if locator.calibration is not None and (note := locator.calibration.status_note):
+            click.echo(f"note: {model}: {note}", err=True)
         if locator.errors is not None and (warning := locator.errors.warning()):
             click.echo(f"warning: {model}: {warning}", err=True)
         return locator, f"{file_digest(path)} {model_options}"

@@ -28,6 +28,7 @@ from jawloc.inference.out_of_distribution import (
     is_in_suspect_direction,
     scan_ood_scores,
 )
+from jawloc.inference.quantities import counted
 
 Status = Literal["ok", "uncertain", "not found"]
 # p-values below which a scan is flagged, and below which it counts as without the object. With some
@@ -103,6 +104,22 @@ class PositionReference:
             f"held out, and the model was tested on {tested}"
         )
 
+    @property
+    def status_note(self) -> str:
+        """Return why the status says little about positions, in words; empty where it says more.
+
+        With two scans, Student's t flags a score from some 500 standard deviations on, with six
+        from 7 on.
+        """
+        scans = max((own.scans for own in self.ranges.values()), default=0)
+        if scans >= LEAST_SPECIMENS:
+            return ""
+        return (
+            f"`ok` says little about its positions, as they are compared with those in "
+            f"{counted(scans, 'scan')} held out: hold out at least {LEAST_SPECIMENS} "
+            f"(--set test_scans=20)"
+        )
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -110,6 +127,11 @@ class Calibration:
 
     scans: ScanReference
     objects: Mapping[str, PositionReference]
+
+    @property
+    def status_note(self) -> str:
+        """Return an object's `status_note`, where one has any."""
+        return next((own.status_note for own in self.objects.values() if own.status_note), "")
 
     def assess_quality(
         self, name: str, features: ImageFeatures, full: Grid, scores: OodScores, *, raw_input: bool

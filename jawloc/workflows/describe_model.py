@@ -146,6 +146,8 @@ def _radius_lines(locator: Locator) -> list[str]:
             share = 100 * known.conformal.confidence
             text = f"holds the truth in {share:.0f} %, from {known.specimens} specimens"
         lines.append(f"radius of the {name}  {text}")
+        if known.status_note:
+            lines.append(f"status of the {name}  {known.status_note}")
     return lines
 
 

@@ -123,6 +123,16 @@ def test_the_calibration_scans_are_not_flagged_themselves():
     assert assess_quality(heavy, {"contrast": -1e4}).status == "not found"
 
 
+def test_a_status_learned_from_few_scans_says_so():
+    """Regression: with one scan to validate and one to test, as by default, all was `ok`."""
+    few, enough = (learn_position_reference([held_out(i) for i in range(n)]) for n in (2, 6))
+    nothing_there = position_ood_scores(prediction_of((2, 2, 2), 40.0, 0.9, 0.5, 0.5), 0, SHAPE)
+    assert assess_quality(few.ranges, nothing_there).status == "ok"
+    assert "in 2 scans held out: hold out at least 6 (" in few.status_note
+    assert assess_quality(enough.ranges, nothing_there).status == "not found"
+    assert enough.status_note == ""
+
+
 def test_scores_without_a_reference_range_are_ok():
     assert assess_quality({}, {"contrast": 1.0}) == Quality("ok", 1.0)
     one = reference_ranges([{"contrast": 1.0}])

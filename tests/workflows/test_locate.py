@@ -27,14 +27,21 @@ from PIL import Image
 import jawloc.workflows.locate as driver
 import jawloc.workflows.locate_scan as one_scan
 from jawloc.errors import DiskFullError, InputError
+from jawloc.inference.calibrate import (
+    HeldOutPosition,
+    learn_position_reference,
+    learn_scan_reference,
+)
 from jawloc.inference.crop_files import CROP_ENDINGS
 from jawloc.inference.exports import COLUMNS
 from jawloc.inference.locator import load_locator, save_locator
+from jawloc.inference.out_of_distribution import image_features
+from jawloc.inference.quality import Calibration
 from jawloc.phantom import make_phantom, write_phantom
 from jawloc.reporting.folders.run_folder import locked_output_folder
 from jawloc.scans.listing import list_scans
 from jawloc.scans.manifest import MANIFEST
-from jawloc.scans.reading import read_scan
+from jawloc.scans.reading import open_scan, read_scan
 from jawloc.scans.scan import scan_id_of
 from tests.lab import SCAN_SHAPE, files_below, only_sentence, write_lab_dicom, write_model
 from tests.scans.test_placement import write_series
@@ -85,6 +92,22 @@ def numbers(row, *columns) -> list[float]:
 
 def point(row) -> list[float]:
     return numbers(row, "z_voxels", "y_voxels", "x_voxels")
+
+
+def test_a_model_of_few_held_out_scans_is_said_to_find_little_unusual(locate, jawloc, here):
+    locator = load_locator(here / "m.pth")
+    scans = [open_scan(here / name / "fish.dcm") for name in "ab"]
+    images = [locator.downsample(scan) for scan in scans]
+    features = [(image_features(i), s.grid) for i, s in zip(images, scans, strict=True)]
+    predicted = [locator.predict(image).ood_scores[0] for image in images]
+    held_out = [HeldOutPosition(str(n), 1.0, 2.0, own) for n, own in enumerate(predicted)]
+    reference = {"jaw": learn_position_reference(held_out)}
+    known = Calibration(learn_scan_reference(features), reference)
+    save_locator(replace(locator, calibration=known), here / "few.pth")
+    note = "`ok` says little about its positions"
+    assert f"note: few.pth: {note}" in locate("a", model="few.pth").stderr
+    assert note not in locate("a", options=("--overwrite", *PLAIN)).stderr  # it knows nothing
+    assert f"status of the jaw  {note}" in jawloc("info", "few.pth").stdout
 
 
 # --- what is written -------------------------------------------------------------------
