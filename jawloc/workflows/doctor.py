@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -108,14 +109,20 @@ def _versions() -> Finding:
 def _device(wanted: str) -> Finding:
     import torch
 
-    cores = f"{usable_cores()} cores"
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return Finding("device", f"{', '.join(names)}; {cores}")
-    if wanted.startswith("cuda"):
+    from jawloc.training.device import choose_device
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    found = f"{', '.join(names) or 'no GPU, so networks run on the CPU'}; {usable_cores()} cores"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is the finding
+            device = choose_device(wanted)
+    except InputError as error:
+        return Finding("device", one_line(error), "set device: auto")
+    if wanted.startswith("cuda") and device.type != "cuda":
         to_do = "set device: auto, or install PyTorch with CUDA and the GPU's driver"
-        return Finding("device", f"device {wanted} is set, and no GPU is found; {cores}", to_do)
-    return Finding("device", f"no GPU, so networks run on the CPU; {cores}")
+        return Finding("device", f"device {wanted} is set, and there is none; {found}", to_do)
+    return Finding("device", found)
 
 
 def _memory(budget_gb: float) -> Finding:

@@ -117,6 +117,26 @@ def test_each_fault_is_found_and_has_its_remedy(jawloc, lab, monkeypatch):
     assert "memory_budget_gb to 0.5" in to_do["memory"]
 
 
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("cuda:1", "device cuda:1 is set, and there is none; H100"),
+        ("gpu", "device: must be auto, cpu, cuda or cuda:N; received 'gpu'"),
+    ],
+)
+def test_a_device_that_training_would_not_use_is_found(jawloc, lab, monkeypatch, device, text):
+    """Regression: with any GPU, all was well."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H100")
+    write_config(lab, device=device)
+    result = jawloc("doctor")
+    assert text in result.stdout
+    assert "device: auto" in findings(result)["device"]
+    write_config(lab, device="cuda:0")
+    assert "device" not in findings(jawloc("doctor"))
+
+
 def test_scans_that_are_too_small_are_not_to_be_moved_away(jawloc, lab):
     """Regression: the remedy is another size."""
     write_config(lab, downsampled_dicom_size=[64, 12, 12])
