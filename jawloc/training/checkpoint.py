@@ -16,6 +16,7 @@ from jawloc.errors import InputError
 from jawloc.heatmaps.curriculum import CurriculumState
 from jawloc.scans.atomic import atomic_path
 from jawloc.scans.manifest import record_file
+from jawloc.training.changed_scans import lists_scans, tell_changed_scans
 from jawloc.training.loop import TrainingState
 from jawloc.training.records import EpochRecord
 from jawloc.training.unfinished import from_plain
@@ -184,8 +185,13 @@ def refuse_changes(
         grows = key == GROWING and not finished
         if key in FREE_SETTINGS or was == text or (grows and was and int(text) > int(was)):
             continue
+        if lists_scans(key):  # of which there are many: they are told together
+            continue
         but = f" ({key} may only grow)" if grows else ""
         changes.append(f"{key} was {_shorten(str(was))} and is now {_shorten(text)}{but}")
+    lists = {key: str(value) for key, value in now.items() if lists_scans(key)}
+    if scans := tell_changed_scans({key: before.get(key, "") for key in lists}, lists):
+        changes.append(scans)
     if changes and finished:
         raise InputError(
             f"--resume: {name!r} is finished, with other settings than these: "

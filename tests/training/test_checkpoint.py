@@ -12,6 +12,7 @@ import torch
 
 from jawloc.config.sigmas import decide_sigmas
 from jawloc.errors import InputError
+from jawloc.training.changed_scans import tell_changed_scans
 from jawloc.training.checkpoint import (
     load_checkpoint,
     planned_epochs,
@@ -184,6 +185,44 @@ def test_other_settings_are_refused_by_key_and_values(tmp_path, changes, key, be
         load_checkpoint(path, fresh, SETTINGS | changes)
     assert f"{key} was {before} and is now {now}" in str(caught.value)
     assert fresh.records == []  # refused before anything was taken over
+
+
+LISTS = {  # of 23 scans, whose ids and keys are longer than an error can be
+    "train_ids": " ".join(f"fish {n:02}:{n:012x}" for n in range(20)),
+    "val_ids": "fish 20:000000000020 fish 21:000000000021",
+    "test_ids": "fish 22:000000000022",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new", "told"),
+    [
+        ("train_ids", "fish 17:000000000011 ", "", "scans no longer there: fish 17"),
+        ("test_ids", "fish 22", "zebra:0123456789ab fish 22", "scans new: zebra"),
+        ("train_ids", "000000000012", "0123456789ab", "scans changed: fish 18"),
+        (
+            "train_ids",
+            LISTS["train_ids"],
+            "fish 00:000000000000",
+            "scans no longer there: fish 01, fish 02, fish 03, fish 04, fish 05 and 14 more",
+        ),
+    ],
+    ids=["removed", "added", "drawn anew", "many"],
+)
+def test_the_scans_that_differ_are_named_and_no_others(tmp_path, key, old, new, told):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, started(), SETTINGS | LISTS, "run")
+    changed = SETTINGS | LISTS | {key: LISTS[key].replace(old, new)}
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path, fresh_state(training_config()), changed)
+    assert str(caught.value).endswith(f"began with; {told}")
+
+
+def test_scans_that_are_used_otherwise_are_named_with_their_use():
+    now = {"train_ids": f"{LISTS['train_ids']} fish 20:000000000020"}
+    now |= {"val_ids": "fish 21:000000000021", "test_ids": LISTS["test_ids"]}
+    assert tell_changed_scans(LISTS, now) == "train_ids is now with fish 20"
+    assert tell_changed_scans(LISTS, LISTS) == ""
 
 
 @pytest.mark.parametrize("changes", [{"device": "cuda"}, {"n_workers": 1}, {"dicom_dirs": ["x"]}])

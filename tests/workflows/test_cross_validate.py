@@ -365,7 +365,7 @@ def test_a_run_goes_on_only_as_it_began(quick, jawloc, monkeypatch):
         assert said in only_sentence(jawloc("train", "--resume", *words))
     first = quick / "dicoms" / "labelled" / f"{SCAN_IDS[0]}.dcm"
     shutil.copy(first, first.with_name("zebra.dcm"))
-    assert "fold_1.train_ids was" in only_sentence(jawloc("train", "--resume", "--folds", "2"))
+    assert "scans new: zebra" in only_sentence(jawloc("train", "--resume", "--folds", "2"))
     assert files_below(outputs(quick)) == before
 
 

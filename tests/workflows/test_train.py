@@ -937,7 +937,7 @@ def test_a_resumed_run_must_have_the_scans_that_it_began_with(
     shutil.copy(first, first.with_name("zebra.dcm"))
     result = jawloc("train", "--resume")
     assert result.exit_code == 2
-    assert "the settings and scans that it began with; train_ids was" in result.stderr
+    assert "the settings and scans that it began with; scans new: zebra" in result.stderr
 
 
 # --- coarse and close looks ----------------------------------------------------------------------
