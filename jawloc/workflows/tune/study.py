@@ -25,6 +25,7 @@ from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 from jawloc.scans.atomic import refuse_links
+from jawloc.training.changed_scans import tell_changed_scans
 from jawloc.workflows.tune.database import (
     Database,
     is_postgresql,
@@ -43,6 +44,7 @@ SAMPLERS = {"tpe": TPESampler, "random": RandomSampler, "gp": GPSampler, "qmc": 
 
 OUTPUT_FOLDER = Path("script_output") / "tuning"
 DESCRIPTION = "jawloc"  # the study's attribute with its search definition
+SCANS = " scans"  # ends the keys of what that says of the scans
 # A database gets a heartbeat of each running trial this often; without one for the grace period, a
 # trial is lost.
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
@@ -112,7 +114,7 @@ def search_definition(
         searched["intensity of the scans"] = "each trial's own"
     # what "auto" chooses for each value, which differs where another setting was set by hand
     searched |= {f"search {k}, which sets": v for k, v in space.consequences(config).items()}
-    scans = {f"{name} scans": ids for name, ids in data.items()}
+    scans = {f"{name}{SCANS}": ids for name, ids in data.items()}
     # as the study stores it
     every = {**settings, **searched, **scans, "folds": study.folds, "objective": "validation error"}
     return json.loads(json.dumps(every, default=str))
@@ -160,6 +162,17 @@ def open_study(
     elif known != description:
         raise InputError(_difference(study.name, known, description))
     return opened
+
+
+def refuse_other_scans(opened: optuna.Study, data: Mapping[str, str]) -> None:
+    """Raise an InputError if a worker, which may begin much later, finds other scans."""
+    known, found = _scans(_description(opened) or {}), {f"{k}{SCANS}": v for k, v in data.items()}
+    if known != found:
+        raise InputError(_difference(opened.study_name, known, found))
+
+
+def _scans(description: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(text) for key, text in description.items() if key.endswith(SCANS)}
 
 
 def _description(study: optuna.Study) -> Mapping[str, Any] | None:
@@ -254,9 +267,10 @@ def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> 
     absent = object()  # None is a value
     key = next(k for k in (*now, *known) if known.get(k, absent) != now.get(k, absent))
     was, is_now = (_as_yaml(each[key]) if key in each else "not there" for each in (known, now))
+    scans = tell_changed_scans(*map(_scans, (known, now))) if key.endswith(SCANS) else ""
     return (
         f"--study-name: {name!r} is a study of something else, whose trials can't be compared with "
-        f"these: {key} was {was} and is now {is_now}; choose another name"
+        f"these: {scans or f'{key} was {was} and is now {is_now}'}; choose another name"
     )
 
 

@@ -25,7 +25,7 @@ from jawloc.workflows.tune.lost_trials import (
     to_start,
     worker_token,
 )
-from jawloc.workflows.tune.study import load, reachable
+from jawloc.workflows.tune.study import load, reachable, refuse_other_scans
 from jawloc.workflows.tune.trial import UNFINISHED, Task, run_trial, set_up
 
 POLLING_SECONDS = 0.5
@@ -46,6 +46,7 @@ def work(
     begins = asking(folder)
     with reachable(task.study), worker_token(folder) as token:
         worker = set_up(task, token, tell)
+        refuse_other_scans(study, worker.data.fingerprint())
         while time.time() < deadline:
             try:
                 begins.acquire()  # inside, or an interruption right behind it would keep the lock

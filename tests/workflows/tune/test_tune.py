@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import os
+import shutil
 import signal
 import warnings
 
@@ -15,13 +17,14 @@ from PIL import Image
 
 import jawloc.workflows.train as experiment
 from jawloc.config import load_config
-from jawloc.errors import TrainingError
+from jawloc.errors import InputError, TrainingError
 from jawloc.reporting.tracking.store import tracking_uri
 from jawloc.scans.points.review import write_review
 from jawloc.workflows.prepare_data import prepare_data
 from jawloc.workflows.tune import StudyConfig, study_report
-from jawloc.workflows.tune.search_space import Space
+from jawloc.workflows.tune.search_space import Space, read_space
 from jawloc.workflows.tune.trial import Task, set_up
+from jawloc.workflows.tune.workers import work
 from tests.lab import SCAN_IDS, only_sentence, write_config
 from tests.workflows.test_correct_scans import SMALL, copied, reviewed
 from tests.workflows.tune.machines import Machine, pid_of, trials_in
@@ -279,6 +282,21 @@ def test_a_study_warns_once_of_a_specimen_that_is_divided(lab):
     with warnings.catch_warnings(action="error"):
         set_up(task, "token", lambda _: None)
         prepare_data(load_config(write_config(lab, validation_scans=["b1_left"])), folds=2)
+
+
+def test_a_worker_that_finds_other_scans_than_the_study_began_with_is_refused(lab, words, jawloc):
+    """Regression guard: a scan that came meanwhile moved the split of the trials to come."""
+    assert jawloc(*words, "--trials", 1).exit_code == 0
+    first = next(path for path in (lab / "dicoms" / "labelled").glob("*.dcm"))
+    shutil.copy(first, first.with_name("zebra.dcm"))
+    told = "trials can't be compared with these: scans new: zebra; choose another name"
+    assert told in only_sentence(jawloc(*words, "--trials", 2))
+    config = load_config(lab / "userconf.yml", overrides=["num_epochs=2", "cpu_threads=1"])
+    options = StudyConfig("space", trials=2)
+    task = Task(config, read_space(lab / "space.yml"), options, runs(lab)[0].info.run_id)
+    with pytest.raises(InputError, match="scans new: zebra"):
+        work(task, deadline=math.inf)
+    assert len(study(lab).trials) == 1
 
 
 def test_a_pruned_trial_is_shown_as_such(lab, words, jawloc, monkeypatch):
