@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 
 import optuna
 import sqlalchemy
-import yaml
 from filelock import FileLock
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
@@ -25,13 +24,13 @@ from jawloc.config import Config
 from jawloc.errors import InputError
 from jawloc.reporting.tracking.waiting_sqlite import CONNECT_ARGUMENTS, LOCK_SECONDS
 from jawloc.scans.atomic import refuse_links
-from jawloc.training.changed_scans import tell_changed_scans
 from jawloc.workflows.tune.database import (
     Database,
     is_postgresql,
     postgresql_lock,
     with_driver,
 )
+from jawloc.workflows.tune.differences import SCANS, difference, scans_of
 from jawloc.workflows.tune.journal import Journal
 from jawloc.workflows.tune.lost_trials import queue_again
 from jawloc.workflows.tune.search_space import Space
@@ -43,8 +42,8 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]]
 SAMPLERS = {"tpe": TPESampler, "random": RandomSampler, "gp": GPSampler, "qmc": QMCSampler}
 
 OUTPUT_FOLDER = Path("script_output") / "tuning"
+RESULTS = "trials.csv"  # in a study's folder
 DESCRIPTION = "jawloc"  # the study's attribute with its search definition
-SCANS = " scans"  # ends the keys of what that says of the scans
 # A database gets a heartbeat of each running trial this often; without one for the grace period, a
 # trial is lost.
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 40
@@ -152,27 +151,29 @@ def open_study(
     """Begin the study with a trial of the default settings, or go on with it.
 
     An InputError says that the storage can't be reached, or that a study of this name searches
-    something else.
+    something else, or has its results where a new one's would be.
     """
     opened = load(study, config)
     known = _description(opened)
     if known is None:
+        if (table := study.folder(config.base) / RESULTS).is_file():
+            raise InputError(
+                f"--study-name: {study.name!r} has results of a study that is not in "
+                f"{study.storage or 'its folder'} ({table}); choose another name, give the "
+                f"--storage that it was begun with, or move its folder away"
+            )
         opened.set_user_attr(DESCRIPTION, dict(description))
         opened.enqueue_trial(dict(defaults), skip_if_exists=True)
     elif known != description:
-        raise InputError(_difference(study.name, known, description))
+        raise InputError(difference(study.name, known, description))
     return opened
 
 
 def refuse_other_scans(opened: optuna.Study, data: Mapping[str, str]) -> None:
     """Raise an InputError if a worker, which may begin much later, finds other scans."""
-    known, found = _scans(_description(opened) or {}), {f"{k}{SCANS}": v for k, v in data.items()}
+    known, found = scans_of(_description(opened) or {}), {f"{k}{SCANS}": v for k, v in data.items()}
     if known != found:
-        raise InputError(_difference(opened.study_name, known, found))
-
-
-def _scans(description: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(text) for key, text in description.items() if key.endswith(SCANS)}
+        raise InputError(difference(opened.study_name, known, found))
 
 
 def _description(study: optuna.Study) -> Mapping[str, Any] | None:
@@ -261,24 +262,6 @@ def _pruner(study: StudyConfig) -> BasePruner:
     if study.pruner == "wilcoxon":
         return WilcoxonPruner(n_startup_steps=1)
     return NopPruner()
-
-
-def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    absent = object()  # None is a value
-    key = next(k for k in (*now, *known) if known.get(k, absent) != now.get(k, absent))
-    was, is_now = (_as_yaml(each[key]) if key in each else "not there" for each in (known, now))
-    scans = tell_changed_scans(*map(_scans, (known, now))) if key.endswith(SCANS) else ""
-    return (
-        f"--study-name: {name!r} is a study of something else, whose trials can't be compared with "
-        f"these: {scans or f'{key} was {was} and is now {is_now}'}; choose another name"
-    )
-
-
-def _as_yaml(value: Any) -> str:
-    if isinstance(value, dict):
-        value = {key: part for key, part in value.items() if part not in (None, False)}
-    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf)  # on one line
-    return text.removesuffix("...\n").strip()
 
 
 @contextmanager

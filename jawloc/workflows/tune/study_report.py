@@ -24,6 +24,7 @@ from jawloc.reporting.tracking.runs import TrackedRun
 from jawloc.scans.progress import Progress
 from jawloc.workflows.tune.describe_study import OBJECTIVE, describe_study
 from jawloc.workflows.tune.lost_trials import counting, finished
+from jawloc.workflows.tune.study import RESULTS
 from jawloc.workflows.tune.trial import FULL_SIZE_READ, Task
 
 ERROR = "validation error (voxels)"
@@ -117,8 +118,8 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
     best = min(complete, key=lambda t: (t.value, t.number), default=None)
     states = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
     states["failed"] = states.pop("fail")
-    _write_table(counting(study), folder / "trials.csv")
-    files = [folder / "trials.csv"]
+    _write_table(counting(study), folder / RESULTS)
+    files = [folder / RESULTS]
     numbers: dict[str, float] = {f"trials_{state}": n for state, n in states.items()}
     # by the trials, without those that were read to fill the cache
     numbers["full_size_scans_read_during_trials"] = sum(

@@ -299,6 +299,17 @@ def test_a_worker_that_finds_other_scans_than_the_study_began_with_is_refused(la
     assert len(study(lab).trials) == 1
 
 
+def test_a_study_in_another_storage_does_not_replace_the_results_of_one_of_its_name(
+    lab, words, jawloc
+):
+    assert jawloc(*words, "--trials", 1).exit_code == 0
+    before = {name: (folder(lab) / name).read_bytes() for name in ("trials.csv", "best.yml")}
+    said = only_sentence(jawloc(*words, "--trials", 1, "--storage", "other.journal"))
+    assert "--study-name: 'space' has results of a study that is not in other.journal (" in said
+    assert {name: (folder(lab) / name).read_bytes() for name in before} == before
+    assert jawloc(*words, "--trials", 2).exit_code == 0  # the study itself goes on
+
+
 def test_a_pruned_trial_is_shown_as_such(lab, words, jawloc, monkeypatch):
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
     result = jawloc(*words, "--trials", 2)
