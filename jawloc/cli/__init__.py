@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,10 +235,9 @@ def tune(
         **options,  # trials, storage, workers, sampler, folds, pruner
     )
     space = read_space(space_path)
-    result = tune(settings.load_for_scans(*more), space, study, cluster)
-    if epochs is not None:  # `best.yml` has them, too
-        result = replace(result, epochs=settings.load().training.num_epochs)
-    click.echo(str(result))
+    # those of the trials are in `best.yml`
+    whole = None if epochs is None else settings.load().training.num_epochs
+    click.echo(str(tune(settings.load_for_scans(*more), space, study, cluster, whole)))
 
 
 @jawloc.command(cls=Command)

@@ -47,9 +47,15 @@ PARENT = "mlflow_run_id"  # the study's attribute with the id of its run
 
 
 def tune(
-    config: Config, space: Space, study: StudyConfig, cluster: ClusterOptions | None = None
+    config: Config,
+    space: Space,
+    study: StudyConfig,
+    cluster: ClusterOptions | None = None,
+    whole_epochs: int | None = None,
 ) -> TuneResult:
     """Begin a study or go on with it, until it has as many trials as wanted.
+
+    `whole_epochs` are those of a whole training, where the trials are shorter.
 
     Raises
     ------
@@ -81,7 +87,7 @@ def tune(
             opened.set_user_attr(PARENT, run.run_id)
         tag_inputs(run, config, data, "study", choose_device(config.training.device))
         run.tag({STATE: UNFINISHED})
-        task = Task(config, space, study, run.run_id)
+        task = Task(config, space, study, run.run_id, whole_epochs)
         with reachable(study):
             recover(task)
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +42,7 @@ def describe_study(
     states: Mapping[str, int],
     complete: Sequence[FrozenTrial],
     files: Sequence[str],
-    best_file: str,
+    training_options: Sequence[str],
 ) -> None:
     """Describe a study by its results until now.
 
@@ -52,7 +51,7 @@ def describe_study(
     states : how many of the trials that count ended how
     complete : those of them that are complete
     files : the names of the study's own files among the run's artifacts
-    best_file : the path of `best.yml` in the project's folder
+    training_options : of `jawloc-train` in the project's folder, for the best settings
     """
     counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
     lines = [  # the page shows the first few lines, and the rest when asked
@@ -62,9 +61,8 @@ def describe_study(
         *_table(space, complete),
     ]
     if complete:
-        name, path = (shlex.quote(each) for each in (f"best-{study.study_name}", best_file))
-        # two lines, since a long one makes the page wider than the window
-        command = f"jawloc-train --model-name {name} \\\n    --experiment {path}"
+        # several lines, since a long one makes the page wider than the window
+        command = "jawloc-train " + " \\\n    ".join(training_options)
         lines += ["", "Train with the best settings, in the project's folder:", ""]
         lines += [f"```\n{command}\n```"]
     page = page_of(run)

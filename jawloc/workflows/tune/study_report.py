@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import optuna
@@ -65,7 +65,7 @@ class TuneResult:
     states: dict[str, int]  # number of trials by state
     tied: tuple[int, ...] = ()  # other trials with the best one's error, to the last digit
     leading: tuple[FrozenTrial, ...] = ()  # the complete trials with the smallest errors
-    epochs: int | None = None  # of a whole training, where those of the trials were shorter
+    training_options: Sequence[str] = ()  # of `jawloc-train`, for the best settings
 
     def __str__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.states.items() if n)
@@ -87,9 +87,7 @@ class TuneResult:
             f"  {settings}{tied}\n"
             f"{self._table()}\n"
             f"Table, pictures and settings: {from_here(self.folder)}\n"
-            f"Train with them: jawloc-train --model-name {quote(f'best-{self.folder.name}')} "
-            f"--experiment {quote(from_here(self.folder / 'best.yml').as_posix())}"
-            f"{'' if self.epochs is None else f' --set num_epochs={self.epochs}'}"
+            f"Train with them: jawloc-train {' '.join(self.training_options)}"
         )
 
     def _table(self) -> str:
@@ -139,10 +137,12 @@ def report_study(study: optuna.Study, task: Task, run: TrackedRun) -> TuneResult
         run.log_file(path)
     best_file = (folder / "best.yml").relative_to(task.config.base).as_posix()
     names = [path.name for path in files]
-    describe_study(run, study, task.space, states, complete, names, best_file)
+    train = task.training_options(best_file)
+    describe_study(run, study, task.space, states, complete, names, train)
     tied = [t.number for t in complete if best and t.value == best.value and t != best]
     complete.sort(key=lambda t: (t.value, t.number))
-    return TuneResult(folder, best, states, tuple(tied), tuple(complete[:LEADING]))
+    train = task.training_options(from_here(folder / "best.yml").as_posix())
+    return TuneResult(folder, best, states, tuple(tied), tuple(complete[:LEADING]), train)
 
 
 def _best_yaml(best: FrozenTrial, task: Task) -> str:
@@ -152,7 +152,7 @@ def _best_yaml(best: FrozenTrial, task: Task) -> str:
     return (
         f"# Trial {best.number} of the study {task.study.name!r}: validation error "
         f"{best.value:.6g} downsampled voxels{over}.\n"
-        f"# jawloc-train --model-name best-{task.study.name} --experiment best.yml\n"
+        f"# jawloc-train {' '.join(task.training_options('best.yml'))}\n"
         f"{config.as_yaml()}"
     )
 

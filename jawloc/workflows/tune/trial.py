@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 
 import optuna
@@ -46,12 +47,22 @@ MEDIAN_COMPARISONS = 5
 
 @dataclass(frozen=True)
 class Task:
-    """What every worker of a study works on."""
+    """What every worker of a study works on.
+
+    `whole_epochs` are those of a whole training, where the trials are shorter.
+    """
 
     config: Config
     space: Space
     study: StudyConfig
     parent_run_id: str
+    whole_epochs: int | None = None
+
+    def training_options(self, best_file: str) -> list[str]:
+        """Return the options of `jawloc-train` with which it trains with the best settings."""
+        name = quote(f"best-{self.study.name}")
+        epochs = [] if self.whole_epochs is None else [f"--set num_epochs={self.whole_epochs}"]
+        return [f"--model-name {name}", f"--experiment {quote(best_file)}", *epochs]
 
 
 @dataclass

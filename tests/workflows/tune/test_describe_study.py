@@ -48,7 +48,8 @@ def described(monkeypatch):
         files = ["trials.csv", "study.html", "history.png"]
         complete = study.get_trials(states=(TrialState.COMPLETE,))
         states = {"complete": len(complete), "pruned": len(errors) - len(complete), "failed": 0}
-        describe_study(run, study, SPACE, states, complete, files, "tuning/best.yml")
+        options = ["--model-name best-search", "--experiment tuning/best.yml"]
+        describe_study(run, study, SPACE, states, complete, files, options)
         return texts[-1]
 
     return of

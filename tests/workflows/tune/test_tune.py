@@ -217,6 +217,10 @@ def test_after_short_trials_the_command_to_train_names_the_epochs(lab, words, ja
     assert result.exit_code == 0, result.output
     whole = load_config(lab / "userconf.yml").training.num_epochs
     assert result.stdout.rstrip().endswith(f"best.yml --set num_epochs={whole}")
+    comment = (folder(lab) / "best.yml").read_text().splitlines()[1]
+    assert comment.endswith(f"--experiment best.yml --set num_epochs={whole}")
+    page = runs(lab)[0].data.tags["mlflow.note.content"]
+    assert f"/best.yml \\\n    --set num_epochs={whole}\n```" in page
 
 
 def test_a_study_that_anything_ends_is_not_left_running(lab, words, jawloc, monkeypatch):
