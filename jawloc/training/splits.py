@@ -284,14 +284,14 @@ def _split(parts: Sequence[Sequence[Sequence[str]]], least: int) -> Split:
     """Return the fold that the first part tests and the next parts validate."""
     tested, *others = parts
     # the smallest first: whole specimens then exceed the number least
-    rest = [specimen for part in others for specimen in sorted(part, key=len)]
-    validating: list[str] = []
+    rest, validating = [each for part in others for each in sorted(part, key=len)], list[str]()
     while rest and len(validating) < least:
         validating += rest.pop(0)
     if not rest:
+        why = "take more folds" if least == 1 else f"{least} scans to validate with leave none"
         raise InputError(
             f"validation_scans: with --folds, at least one specimen must be left to train on in "
-            f"every fold; {least} scans to validate with leave none"
+            f"every fold; {why}"
         )
     return Split(_scans(rest), tuple(sorted(validating)), _scans(tested))
 

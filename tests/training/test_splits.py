@@ -350,6 +350,17 @@ def parts(ids, folds, **settings):
 
 
 @pytest.mark.parametrize(
+    ("specimens", "validating", "way"),
+    [(3, 1, "in every fold; take more folds"), (5, 3, "; 3 scans to validate with leave none")],
+)
+def test_folds_that_leave_nothing_to_train_on_say_what_helps(specimens, validating, way):
+    """Regression: of three specimens in two folds, it was the least number of validation scans."""
+    ids = [f"fish{number}" for number in range(specimens)]
+    with pytest.raises(InputError, match=way):
+        cross_validation_splits(ids, 2, SplitConfig(validation_scans=validating))
+
+
+@pytest.mark.parametrize(
     ("ids", "folds", "expected"),
     [
         # tested, validating, training
