@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jawloc.scans.convert.conversion import Conversion
     from jawloc.workflows.cluster import ClusterOptions
 
-MAX_NOTES = 5  # of a conversion that are printed
+MAX_NOTES = 5  # of a conversion that are printed, without those to check
 conversion = option_under("Conversion")
 
 
@@ -104,11 +104,17 @@ def dicoms(
 
 
 def _report(plan: Sequence[Conversion], out: Path, dry_run: bool) -> None:
+    from jawloc.scans.messages import TO_CHECK
+
     notes = [f"{item.scan_id}: {note}" for item in plan for note in item.notes]
-    for note in notes[:MAX_NOTES]:
+    routine = [note for note in notes if not note.endswith(TO_CHECK)]
+    for note in routine[:MAX_NOTES]:
         click.echo(note)
-    if len(notes) > MAX_NOTES:
-        click.echo(f"... and {len(notes) - MAX_NOTES} more like these")
+    if len(routine) > MAX_NOTES:
+        click.echo(f"... and {len(routine) - MAX_NOTES} more notes")
+    for note in notes:
+        if note.endswith(TO_CHECK):
+            click.echo(note)
     for item in plan:
         for point in item.left_out:
             click.echo(f"skipped a point of {item.scan_id}: {point}")

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 _NAMES_SHOWN = 3
+TO_CHECK = "check that they match"  # ends a note that nobody may miss
 
 
 def names_shown(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Placement, Triple
 from jawloc.scans.labels import object_voxels
 from jawloc.scans.listing import ListedScan, list_scans, scans_inside
+from jawloc.scans.messages import TO_CHECK
 from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, as_compared, scan_id_of
 from jawloc.scans.spacing import SAME_SPACING
@@ -148,7 +149,7 @@ def pair_notes(image: ScanFile, label: ScanFile) -> tuple[str, ...]:
             notes.append(f"lies elsewhere than {name}, {apart:.4g} mm away")
     if spacing and own and not np.allclose(own, spacing, rtol=SAME_SPACING):
         notes.append(f"has another spacing, {own} mm, than the {spacing} mm of {name}")
-    return tuple(f"{label.path.name} {note}: check that they match" for note in notes)
+    return tuple(f"{label.path.name} {note}: {TO_CHECK}" for note in notes)
 
 
 def pair_spacing(image: ScanFile, label: ScanFile) -> tuple[Triple | None, tuple[str, ...]]:

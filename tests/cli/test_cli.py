@@ -258,6 +258,27 @@ def test_dicoms_on_trial_writes_nothing(volumes, jawloc):
     assert not (volumes / "out").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_dicoms_names_every_mask_to_check(tmp_path, monkeypatch, jawloc, options):
+    """Regression: notes of rounded grey values hid that the last masks are mirrored."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for number in range(8):
+        write_mha(tmp_path / "images" / f"f{number}.mha", IMAGE / np.float32(7))
+        mask = SimpleITK.GetImageFromArray(LABEL)
+        mask.SetSpacing((0.2, 0.3, 0.5))
+        if number in (6, 7):
+            mask.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
+        SimpleITK.WriteImage(mask, str(tmp_path / "labels" / f"f{number}.mha"))
+    lines = jawloc("dicoms", "images", "labels", "out", *options).stdout.splitlines()
+    assert [line for line in lines if "check" in line] == [
+        f"{i}: {i}.mha has another orientation than {i}.mha: check that they match"
+        for i in ("f6", "f7")
+    ]
+    assert ("... and 3 more notes" in lines) is (options == ())
+
+
 def test_dicoms_keeps_the_label_values_that_are_asked_for(volumes, jawloc):
     assert jawloc("dicoms", "images", "labels", "out", "--label-values", "2,7").exit_code == 0
     mask = open_labelled_dicom(volumes / "out" / "a.dcm").read_mask(0, 6)

@@ -58,7 +58,7 @@ def _planned(
     scan_id: str, image: Path, labels: Sequence[Path], target: Path, series: Sequence[str]
 ) -> Conversion:
     label = labels[0] if len(labels) == 1 else None
-    reason = None
+    reason, notes = None, tuple[str, ...]()
     if not labels:
         reason = f"no label for {scan_id}"
     elif label is None:
@@ -67,11 +67,12 @@ def _planned(
         reason = f"{target.name} exists"
     else:
         try:
-            opened, _ = open_pair(image, label, series)
+            opened, opened_label = open_pair(image, label, series)
             refuse_too_large(target, opened.grid.shape_zyx, opened.dtype)
+            notes = pair_notes(opened, opened_label)
         except InputError as error:
             reason = str(error)
-    return Conversion(scan_id, image, label, target, reason)
+    return Conversion(scan_id, image, label, target, reason, notes)
 
 
 def convert(

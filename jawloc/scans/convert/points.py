@@ -151,11 +151,11 @@ def _checked(
         return planned
     try:
         image = open_scan(planned.image, series=series)
-        place_points(planned.points, image, spacing_mm_zyx)
+        _, notes = place_points(planned.points, image, spacing_mm_zyx)
         refuse_too_large(planned.target, image.grid.shape_zyx, image.dtype)
     except InputError as error:
         return replace(planned, skip_reason=str(error))
-    return planned
+    return replace(planned, notes=notes)
 
 
 def convert_points(

@@ -11,6 +11,7 @@ import numpy as np
 
 from jawloc.errors import InputError, comma_hint
 from jawloc.geometry import Grid, Placement, Shape, Triple, lps_mm_to_voxels
+from jawloc.scans.messages import TO_CHECK
 from jawloc.scans.scan import ScanFile, ScanPoint, scan_ending
 from jawloc.scans.spacing import SAME_SPACING
 
@@ -157,7 +158,7 @@ def _as_shown(
     whose = "by which 3D Slicer shows it" if taken == shown else "the scan's own in jawloc"
     note = (
         f"{scan.path.name}: the points' mm were taken for those of voxels of {_shown(taken)} mm "
-        f"(z, y, x), {whose}, not of {_shown(other)} mm: check that they match"
+        f"(z, y, x), {whose}, not of {_shown(other)} mm: {TO_CHECK}"
     )
     return Placement(), Grid(shape, taken), note
 
