@@ -10,7 +10,12 @@ import numpy as np
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert.conversion import Conversion as Conversion
-from jawloc.scans.convert.conversion import carry_out, quantise, refuse_bad_spacing
+from jawloc.scans.convert.conversion import (
+    already_there,
+    carry_out,
+    quantise,
+    refuse_bad_spacing,
+)
 from jawloc.scans.dicom.writing import Slab, refuse_too_large, write_labelled_dicom_slabs
 from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans, pair_spacing
 from jawloc.scans.progress import Progress
@@ -64,7 +69,7 @@ def _planned(
     elif label is None:
         reason = f"several labels fit {image.name}: {', '.join(path.name for path in labels)}"
     elif target.exists():
-        reason = f"{target.name} exists"
+        reason = already_there(target, (label, image))
     else:
         try:
             opened, opened_label = open_pair(image, label, series)

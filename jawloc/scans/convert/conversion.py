@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Triple
+from jawloc.scans.file_states import file_states
 from jawloc.scans.points import GivenPoint
 from jawloc.scans.quantisation import Quantisation, choose_quantisation
 from jawloc.scans.scan import ScanFile
@@ -46,6 +47,22 @@ def carry_out(conversion: Conversion, write: Callable[[Path, Path], tuple[str, .
         reason = f"{conversion.target.name}: can't be written; {error}"
         return replace(conversion, skip_reason=reason)
     return replace(conversion, notes=notes)
+
+
+def already_there(target: Path, given: Sequence[Path]) -> str:
+    """Return the skip reason of a labelled DICOM that exists.
+
+    It says so where one of the files that were given has changed since: a mask that somebody put
+    right is not in the labelled DICOM.
+    """
+    made = target.stat().st_mtime_ns
+    for path in given:
+        if any(changed > made for _, _, changed in file_states(path)):
+            return (
+                f"{target.name} exists, and {path.name} has changed since: to convert the "
+                f"scan anew, move {target.name} away"
+            )
+    return f"{target.name} exists"
 
 
 def refuse_bad_spacing(spacing: Triple | None) -> None:

@@ -13,6 +13,7 @@ from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert import choose_spacing
 from jawloc.scans.convert.conversion import Conversion, carry_out, quantise, refuse_bad_spacing
+from jawloc.scans.dicom import open_dicom
 from jawloc.scans.dicom.writing import refuse_too_large, write_labelled_dicom_slabs
 from jawloc.scans.pairs import LABEL_SUFFIXES, find_scans_in, images_by_id
 from jawloc.scans.points import GivenPoint, PointFile, place_points, scan_name
@@ -20,7 +21,7 @@ from jawloc.scans.points.slicer import read_fcsv, read_markups
 from jawloc.scans.points.tables import read_table
 from jawloc.scans.progress import Progress
 from jawloc.scans.reading import open_scan
-from jawloc.scans.scan import ScanFile, as_compared, scan_ending
+from jawloc.scans.scan import ScanFile, ScanPoint, as_compared, scan_ending
 from jawloc.scans.text_input import real_path
 
 READERS = {".mrk.json": read_markups, ".fcsv": read_fcsv, ".csv": read_table}
@@ -139,8 +140,7 @@ def _planned(
     if not given:
         reason = f"no point for {scan_id}" + (f": {'; '.join(why)}" if why else "")
         return Conversion(scan_id, image, label, target, reason)
-    planned = Conversion(scan_id, image, label, target, points=tuple(given), left_out=why)
-    return replace(planned, skip_reason=f"{target.name} exists") if target.exists() else planned
+    return Conversion(scan_id, image, label, target, points=tuple(given), left_out=why)
 
 
 def _checked(
@@ -151,11 +151,24 @@ def _checked(
         return planned
     try:
         image = open_scan(planned.image, series=series)
-        _, notes = place_points(planned.points, image, spacing_mm_zyx)
+        points, notes = place_points(planned.points, image, spacing_mm_zyx)
+        if planned.target.exists():
+            return replace(planned, skip_reason=_already_there(planned, points))
         refuse_too_large(planned.target, image.grid.shape_zyx, image.dtype)
     except InputError as error:
         return replace(planned, skip_reason=str(error))
     return replace(planned, notes=notes)
+
+
+def _already_there(planned: Conversion, points: Sequence[ScanPoint]) -> str:
+    """Return the skip reason of a labelled DICOM that exists, perhaps with other labels."""
+    target, source = planned.target, planned.points[0].source
+    if set(open_dicom(target).points) == set(points):
+        return f"{target.name} exists"
+    return (
+        f"{target.name} exists, with other labels than {source}: to convert the scan anew, move "
+        f"{target.name} away"
+    )
 
 
 def convert_points(

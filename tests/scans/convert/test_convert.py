@@ -604,6 +604,19 @@ def test_existing_file_is_left_alone(folders):
     assert (out / "a.dcm").read_bytes() == before
 
 
+@pytest.mark.parametrize("changed", ["images", "labels"])
+def test_a_file_that_was_put_right_since_is_named(folders, changed):
+    """Regression: a corrected mask was skipped like any scan that exists."""
+    _, out = convert_one(folders, quantisation(), labels())
+    (file,) = (folders[0].parent / changed).iterdir()
+    made = (out / "a.dcm").stat().st_mtime_ns
+    os.utime(file, ns=(made, made + 1))
+    assert reasons(plan_conversion(*folders[:2], out)) == {
+        "a": f"a.dcm exists, and {file.name} has changed since: to convert the scan anew, move "
+        f"a.dcm away"
+    }
+
+
 def test_target_that_cannot_be_written_is_skipped(folders):
     images, label_folder, out = folders
     save(images / "a.nii", quantisation())

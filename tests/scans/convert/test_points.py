@@ -94,6 +94,21 @@ def test_a_table_says_which_scan_each_point_is_of(tmp_path, folders):
     assert convert_points(plan[0]).skip_reason == "a.dcm exists"
 
 
+def test_points_that_were_put_right_since_are_named(tmp_path, folders):
+    """Regression: a corrected point was skipped like any scan that exists; others are no news."""
+    images, out = folders
+    for item in plan_point_conversion(images, table(tmp_path, "a,jaw,1,2,3", "b,jaw,1,2,3"), out):
+        convert_points(item)
+    points = table(tmp_path, "b,jaw,1,2,3", "a,jaw,1,2,4", "c,jaw,1,2,3")
+    plan = plan_point_conversion(images, points, out)
+    assert {item.scan_id: item.skip_reason for item in plan} == {
+        "a": "a.dcm exists, with other labels than clicked.csv, line 3: to convert the scan anew, "
+        "move a.dcm away",
+        "b": "b.dcm exists",
+        "c": None,
+    }
+
+
 def test_a_table_may_write_an_umlaut_in_another_form(tmp_path):
     """Regression: a Mac's file names have it as a letter and its dots."""
     save(tmp_path / "images" / "Fisch_a\u0308.nrrd", image())
