@@ -390,10 +390,10 @@ def test_a_log_that_says_nothing_of_it_leaves_the_size_unknown(tmp_path):
 
 
 def test_a_given_spacing_overrules_the_files_and_both_are_named(tmp_path):
-    for name in ("a.tif", "a_mask.tif"):
+    for name, voxels in (("a.tif", IMAGE), ("a_mask.tif", np.median(IMAGE) < IMAGE)):
         tifffile.imwrite(
             tmp_path / name,
-            IMAGE.astype(np.uint8),
+            voxels.astype(np.uint8),
             imagej=True,
             resolution=(50, 50),
             metadata={"axes": "ZYX", "unit": "mm", "spacing": 0.02},

@@ -101,7 +101,8 @@ def convert(
     Returns
     -------
     The conversion with its `notes`, or with a `skip_reason` where the scan is unreadable, its
-    shapes differ, its label values are not whole numbers 0 ... 255, or its mask is empty.
+    shapes differ, its label values are not whole numbers 0 ... 255, or its mask is empty or has no
+    background.
     """
     _refuse_bad_values(label_values)
     refuse_bad_spacing(spacing_mm_zyx)
@@ -165,14 +166,15 @@ def choose_spacing(
 def _slabs(
     image: ScanFile, label: ScanFile, quantisation: Quantisation, label_values: Sequence[int] | None
 ) -> Iterator[Slab]:
-    labelled, read_label = False, label.read_mask or label.read_grey_values
+    labelled, background = False, False
+    read_label = label.read_mask or label.read_grey_values
     grey_values, values_of_mask = set[float](), set[float]()  # of a slice a slab
     for start, stop in image.slab_ranges():
         given, grey = read_label(start, stop), image.read_image(start, stop)
         values_of_mask.update(np.unique(given[0]).tolist())
         grey_values.update(np.unique(grey[0]).tolist())
         mask = label_mask(label, given, label_values)
-        labelled = labelled or bool(mask.any())
+        labelled, background = labelled or bool(mask.any()), background or not mask.all()
         yield quantisation.stored(grey), mask
     if len(values_of_mask) > max(MANY_LABEL_VALUES, len(grey_values)):
         raise InputError(
@@ -184,4 +186,9 @@ def _slabs(
         kept = "" if label_values is None else f" with the label values {list(label_values)}"
         raise InputError(
             f"{label.path.name}: the mask is empty{kept}; a scan needs at least one labelled voxel"
+        )
+    if not background:
+        raise InputError(
+            f"{label.path.name}: a mask needs voxels of background, which are 0; all of this "
+            f"one are labelled (--label-values chooses those of the object)"
         )

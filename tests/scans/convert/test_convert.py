@@ -474,7 +474,8 @@ NO_SPACING = {
 def test_spacing_that_no_file_states_stays_unknown(folders, name):
     """Guards a labelled DICOM against a spacing of 1 mm, the default of other readers."""
     images, label_folder, out = folders
-    voxels = {images: np.arange(120, dtype=np.uint8), label_folder: np.ones(120, np.uint8)}
+    grey = np.arange(120, dtype=np.uint8)
+    voxels = {images: grey, label_folder: grey // 60}
     for folder, values in voxels.items():
         values = values.reshape(6, 4, 5)
         if NO_SPACING[name]:
@@ -554,6 +555,22 @@ def test_empty_mask_is_skipped_by_name(folders):
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("mask", "label_values", "refused"),
+    [
+        (np.where(labels() == 2, 2, 1), None, True),  # the background is 1
+        (np.where(labels() == 2, 2, 1), [2], False),
+        (quantisation() + 1, None, True),  # the image again
+    ],
+)
+def test_a_mask_without_background_is_skipped(folders, mask, label_values, refused):
+    """Regression: the centroid of such a mask, the scan's centre, was taken for the object's."""
+    values = {} if label_values is None else {"label_values": label_values}
+    done, out = convert_one(folders, quantisation() + 1, mask.astype(np.uint8), **values)
+    assert (done.skip_reason or "").startswith("a.nii.gz: a mask needs voxels of bac") is refused
+    assert (list(out.iterdir()) == []) is refused
+
+
 def test_mask_without_the_wanted_values_is_skipped(folders):
     done, out = convert_one(folders, quantisation(), labels(), label_values=[7])
     assert "the mask is empty with the label values [7]" in done.skip_reason
@@ -573,7 +590,7 @@ def test_mask_without_the_wanted_values_is_skipped(folders):
 def test_label_values_must_be_whole_and_fit_a_byte(folders, value, keep, fine):
     """Guards float labels (fine if whole) and values that would wrap to another label."""
     mask = np.ones(SHAPE, np.float32)
-    mask[3] = value
+    mask[2], mask[3] = 0, value
     done, out = convert_one(folders, quantisation(), mask, label_values=keep)
     if fine:
         assert done.skip_reason is None
