@@ -403,6 +403,15 @@ def test_all_bad_scans_are_named_before_anything_is_written(tmp_path):
     assert not (tmp_path / "dicoms/downsampled_dicoms").exists()
 
 
+def test_a_cached_file_is_no_scan_of_another_cache(scans, tmp_path):
+    """Regression: where dicom_dirs had an old cache, its copies counted as full-size scans."""
+    copies = build(scans, tmp_path).cached
+    config = dataclasses.replace(CONFIG, dicom_dirs=("dicoms",), cache_dir="another")
+    with pytest.raises(InputError, match=r"^a\.dcm: a scan must be at full size; .*/a\.dcm is"):
+        build(copies, tmp_path, config)
+    assert not (tmp_path / "another").exists()
+
+
 def test_a_scan_that_fails_while_it_is_read_does_not_cost_the_others(scans, tmp_path, monkeypatch):
     def failing(scan, *arguments, **options):
         if scan.scan_id == "a":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jawloc.errors import InputError, reason_of
 from jawloc.geometry import Shape
-from jawloc.scans.cache.files import CacheRecord, is_current, read_cached
+from jawloc.scans.cache.files import CacheRecord, is_cached_scan, is_current, read_cached
 from jawloc.scans.cache.layout import CacheConfig
 from jawloc.scans.dicom import open_labelled_dicom
 from jawloc.scans.downsample import TargetTooLargeError, check_target
@@ -64,6 +64,7 @@ def labels_found(job: Job, record: CacheRecord | None) -> frozenset[int | str] |
             found = {label.value for label in labels}
         else:
             scan = without_padding(open_labelled_dicom(job.source))
+            _refuse_copy(job.source)
             check_target(scan, job.shape)
             labels = point_labels(scan.points)
             found = {*search_labels(scan, job.config.objects.values())}
@@ -75,6 +76,15 @@ def labels_found(job: Job, record: CacheRecord | None) -> frozenset[int | str] |
     except OSError as error:
         return InputError(reason_of(error, job.source.name))
     return frozenset(found)
+
+
+def _refuse_copy(source: Path) -> None:
+    """Raise InputError for a cached file, which isn't a scan, though it has all that one needs."""
+    if is_cached_scan(source):
+        raise InputError(
+            f"{source.name}: a scan must be at full size; {source} is a downsampled copy of "
+            f"jawloc's cache"
+        )
 
 
 def labels_of_pair(pair: tuple[Job, CacheRecord | None]) -> frozenset[int | str] | InputError:
