@@ -18,6 +18,7 @@ from jawloc.inference.quantities import counted
 from jawloc.scans.cache import ExampleFile, build_cache, largest_size, open_example
 from jawloc.scans.cache.layout import DEFAULT_SIZE
 from jawloc.scans.labelled import find_labelled_dicoms
+from jawloc.scans.messages import names_shown
 from jawloc.training.distributed import SINGLE_PROCESS, Processes
 from jawloc.training.presence_training import warn_without_extents
 from jawloc.training.provenance import CorrectionRecord, Provenance
@@ -28,6 +29,7 @@ from jawloc.training.splits import (
     choose_split,
     cross_validation_splits,
     group_by_specimen,
+    specimens_of,
     warn_of_divided_specimens,
 )
 from jawloc.workflows.correct_scans import (
@@ -146,6 +148,7 @@ def prepare_data(
     if warn and processes.is_main:
         tell_corrections(corrections, told)
         warn_without_extents(data.select(data.split.train_ids), config.presence_classifier)
+        tell_copies([*examples.values()], pattern)
         tell_small_scans([*examples.values()], config.crop.crop_size)
         tell_few_scans(data.split.train_ids, pattern)
     return data
@@ -166,6 +169,7 @@ def prepare_folds(
     splits = cross_validation_splits([path.stem for path in scans], folds, config.split)
     examples, read = _examples(config, scans, splits, SINGLE_PROCESS, folds=True)
     warn_without_extents(list(examples.values()), config.presence_classifier)
+    tell_copies([*examples.values()], config.split.specimen_pattern)
     tell_small_scans([*examples.values()], config.crop.crop_size)
     tell_few_scans(splits[0].train_ids, config.split.specimen_pattern)
     corrected = correct_scans(config, corrections, examples, earlier=earlier)
@@ -187,6 +191,22 @@ def tell_few_scans(train_ids: Sequence[str], pattern: str) -> None:
             f"note: {counted(number, 'specimen')} will train; with 4, errors in new ones were up "
             f"to three times those with {FEW_SPECIMENS} (docs/training.md): label more, and look "
             f"at every position",
+            file=sys.stderr,
+        )
+
+
+def tell_copies(examples: Sequence[ExampleFile], pattern: str) -> None:
+    """Print the scans that are one and the same, image and labels, but count as two specimens."""
+    specimens = specimens_of([example.scan_id for example in examples], pattern)
+    same: dict[str, list[str]] = {}
+    for example in examples:
+        same.setdefault(example.content_hash, []).append(example.scan_id)
+    copies = [ids for ids in same.values() if len({specimens[i] for i in ids}) > 1]
+    if copies:
+        print(
+            f"note: the same scan has several names ({'; '.join(map(names_shown, copies))}): where "
+            f"one of them trains and another tests, errors look better than they are in new scans; "
+            f"keep one",
             file=sys.stderr,
         )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from jawloc.config import load_config
 from jawloc.errors import InputError
 from jawloc.scans.cache import build_cache
 from jawloc.training.splits import SPECIMEN_PATTERN
-from jawloc.workflows.prepare_data import decide_size, find_scans, tell_few_scans
+from jawloc.workflows.prepare_data import decide_size, find_scans, prepare_data, tell_few_scans
 from tests.lab import SCAN_SHAPE, write_config
 
 
@@ -58,3 +60,15 @@ def test_what_to_expect_of_few_specimens_is_said(capsys):
     assert capsys.readouterr().err.startswith("note: 7 specimens will train; with 4, errors ")
     tell_few_scans([*fish, "fish_7"], SPECIMEN_PATTERN)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("copy", "said"), [("zebra", True), ("phantom_000_copy", False), (None, False)]
+)
+def test_a_scan_of_two_names_is_told(lab, capsys, copy, said):
+    """Regression: a copy tested a network that its twin had trained. One specimen isn't split."""
+    if copy:
+        shutil.copy(lab / "dicoms/labelled/phantom_000.dcm", lab / f"dicoms/labelled/{copy}.dcm")
+    prepare_data(load_config(write_config(lab)))
+    sentence = "note: the same scan has several names (phantom_000, zebra): where one"
+    assert (sentence in capsys.readouterr().err) is said
