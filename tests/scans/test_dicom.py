@@ -294,6 +294,17 @@ def test_unused_high_bits_are_cleared_like_pydicom_does(tmp_path, signed):
     assert got.max() < 4096
 
 
+def test_grey_values_in_the_high_bits_are_refused(tmp_path):
+    """Regression: their upper bits were cleared, and other grey values read."""
+
+    def high_bits(ds):
+        ds.BitsStored, ds.HighBit = 12, 15
+
+    write_legacy(tmp_path / "a.dcm", change=high_bits)
+    with pytest.raises(InputError, match=r"^a\.dcm: HighBit must be 11, .*; it is 15$"):
+        open_labelled_dicom(tmp_path / "a.dcm")
+
+
 def test_compressed_file_is_decoded_frame_by_frame(tmp_path):
     image, mask = volume(EVEN, "uint16"), labels(EVEN)
     ds = legacy_header(image, mask.tobytes())

@@ -6,9 +6,7 @@ import io
 import json
 import logging
 import math
-import mmap
 import os
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -195,17 +192,6 @@ def byte_range(header: Dataset, tag: int) -> tuple[int, int] | None:
     return element.value_tell, element.length
 
 
-def may_hold(header: Dataset, sequence: str, keyword: str, path: Path) -> bool:
-    """Return False where a sequence's bytes can't hold an element; much faster than parsing it."""
-    place = byte_range(header, tag_for_keyword(sequence) or 0)
-    if place is None or not header.original_encoding[1]:  # parsed already, or big-endian
-        return sequence in header
-    tag = tag_for_keyword(keyword) or 0
-    wanted, (start, length) = struct.pack("<HH", tag >> 16, tag & 0xFFFF), place
-    with open_binary(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(wanted, start, start + length) >= 0
-
-
 def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     """Describe the pixels of an opened file, which may be a single slice.
 
@@ -231,6 +217,12 @@ def pixel_layout(header: Dataset, path: Path) -> PixelLayout:
     stored = _integer(header, "BitsStored", path, bits)
     if not 1 <= stored <= bits:
         raise InputError(f"{path.name}: BitsStored must be 1 to {bits}; it is {stored}")
+    high = _integer(header, "HighBit", path, stored - 1)
+    if stored < bits and high != stored - 1:
+        raise InputError(
+            f"{path.name}: HighBit must be {stored - 1}, 1 less than BitsStored, so that grey "
+            f"values are in the lowest bits; it is {high}"
+        )
     signed = _integer(header, "PixelRepresentation", path, 0)
     if signed not in (0, 1):
         raise InputError(f"{path.name}: PixelRepresentation must be 0 or 1; it is {signed}")
