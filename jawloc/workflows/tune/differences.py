@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,15 @@ import yaml
 
 from jawloc.training.changed_scans import tell_changed_scans
 
-SCANS = " scans"  # ends the keys of what a description says of the scans
+# The keys of what a description says of the scans: a name of `Data.fingerprint`, and this. The key
+# "intensity of the scans" is none of them.
+SCANS = " scans"
+_OF_SCANS = re.compile(rf"\w+{SCANS}")
 
 
 def scans_of(description: Mapping[str, Any]) -> dict[str, str]:
     """Return what a description says of the scans."""
-    return {key: str(text) for key, text in description.items() if key.endswith(SCANS)}
+    return {key: str(text) for key, text in description.items() if _OF_SCANS.fullmatch(key)}
 
 
 def difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -23,10 +27,10 @@ def difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> s
     absent = object()  # None is a value
     key = next(k for k in (*now, *known) if known.get(k, absent) != now.get(k, absent))
     was, is_now = (_as_yaml(each[key]) if key in each else "not there" for each in (known, now))
-    scans = tell_changed_scans(*map(scans_of, (known, now))) if key.endswith(SCANS) else ""
+    told = _OF_SCANS.fullmatch(key) and tell_changed_scans(*map(scans_of, (known, now)))
     return (
         f"--study-name: {name!r} is a study of something else, whose trials can't be compared with "
-        f"these: {scans or f'{key} was {was} and is now {is_now}'}; choose another name"
+        f"these: {told or f'{key} was {was} and is now {is_now}'}; choose another name"
     )
 
 

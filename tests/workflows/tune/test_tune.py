@@ -369,3 +369,11 @@ def test_two_workers_and_the_death_of_one(make_lab, tmp_path):
     assert {t.user_attrs["mlflow_run_id"] for t in trials} == set(shown)
     assert parent.data.metrics["trials_complete"] == 4
     assert parent.data.metrics["full_size_scans_read_during_trials"] == 0
+
+
+def test_a_study_of_the_intensity_is_not_taken_for_one_of_other_scans(lab, words, jawloc):
+    """Regression: a key of its description ends as those of the scans do."""
+    space = {"search": {**SPACE["search"], "intensity.low": {"low": 0.5, "high": 2.0}}}
+    (lab / "space.yml").write_text(yaml.safe_dump(space))
+    result = jawloc(*words, "--trials", 1)
+    assert result.exit_code == 0, result.output
