@@ -23,7 +23,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device: must be auto, cpu, cuda or cuda:N; received {name!r}")
-    present = torch.cuda.device_count()
+    # of a GPU whose driver PyTorch can't use, only the count knows
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= present:
         warnings.warn(
             f"device {name!r} is set, but this machine has {present or 'no'} CUDA GPUs: "

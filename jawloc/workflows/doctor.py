@@ -111,7 +111,9 @@ def _device(wanted: str) -> Finding:
 
     from jawloc.training.device import choose_device
 
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    # with a driver that PyTorch can't use, GPUs are counted, but not available
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = [torch.cuda.get_device_name(i) for i in range(count)]
     found = f"{', '.join(names) or 'no GPU, so networks run on the CPU'}; {usable_cores()} cores"
     try:
         with warnings.catch_warnings():

@@ -137,6 +137,21 @@ def test_a_device_that_training_would_not_use_is_found(jawloc, lab, monkeypatch,
     assert "device" not in findings(jawloc("doctor"))
 
 
+def test_a_gpu_whose_driver_is_too_old_is_none(jawloc, lab, monkeypatch):
+    """Regression: PyTorch counts it, and its name can't be asked for."""
+
+    def too_old(_):
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", too_old)
+    result = jawloc("doctor")
+    assert "no GPU, so networks run on the CPU" in result.stdout
+    write_config(lab, device="cuda")
+    assert "the GPU's driver" in findings(jawloc("doctor"))["device"]
+
+
 def test_scans_that_are_too_small_are_not_to_be_moved_away(jawloc, lab):
     """Regression: the remedy is another size."""
     write_config(lab, downsampled_dicom_size=[64, 12, 12])
