@@ -17,6 +17,7 @@ from jawloc.cli.options import (
     crop_size_option,
     option_under,
     parse_size,
+    refuse_missing,
     series_option,
     takes_model,
 )
@@ -123,6 +124,7 @@ def _list(scans: tuple[Path, ...], series: tuple[str, ...], folder: Path) -> lis
     from jawloc.scans.labelled import list_labelled
     from jawloc.scans.pairs import are_images, list_pairs
 
+    refuse_missing(scans)
     if len(scans) == 2 and are_images(scans[0], series=series):
         if scans[1].exists() and holds_points(*scans):
             raise InputError(

@@ -244,6 +244,24 @@ def config_crop_size(config_path: Path) -> Shape:
     return SettingsOptions(config_path, None, ()).load().crop.crop_size
 
 
+def refuse_missing(named: Sequence[Path]) -> None:
+    """Raise InputError if a file or folder that the user named does not exist.
+
+    A link that leads nowhere exists: it is one bad scan, perhaps among the many of a pattern.
+    """
+    from jawloc.scans.messages import names_shown
+
+    missing: dict[str, OSError] = {}
+    for place in named:
+        try:
+            place.lstat()
+        except OSError as error:  # or its folder may not be searched, or its name is too long
+            missing[str(place)] = error
+    if missing:
+        why = next(iter(missing.values())).strerror
+        raise InputError(f"{names_shown([*missing])}: what is named must exist; {why}")
+
+
 def parse_size(text: str | None, option: str) -> Shape | None:
     """Return (z, y, x) in voxels from one whole number or three; None of None."""
     return parse_zyx(text, int, f"{option}: one positive whole number or three (z,y,x), in voxels")

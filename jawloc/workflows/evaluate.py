@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jawloc.errors import InputError
 from jawloc.geometry import Shape
 from jawloc.inference.comparison import Decision, compare, lacking_specimens
 from jawloc.inference.evaluate_scan import ScanEvaluation
@@ -27,12 +28,13 @@ from jawloc.reporting.evaluation_report import (
     write_report,
 )
 from jawloc.reporting.evaluation_text import describe_evaluation
-from jawloc.reporting.folders.own_files import evaluation_names, open_manifest
+from jawloc.reporting.folders.own_files import evaluation_names, own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import is_run_folder, locked_output_folder
 from jawloc.reporting.tracking import registry
 from jawloc.reporting.tracking.model_files import STORE_SCHEMES, model_file
 from jawloc.scans.atomic import is_file_name
 from jawloc.scans.listing import ListedScan
+from jawloc.scans.manifest import start_manifest
 from jawloc.workflows.cluster import ClusterOptions
 from jawloc.workflows.cluster.client import open_cluster
 from jawloc.workflows.cluster.tasks import Cluster
@@ -110,7 +112,8 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
     ------
     InputError
         Before any slow work, if there is no such model, it or the champion can't be used, or the
-        folder can't be written to, holds a file of others that would be overwritten, or is in use.
+        folder can't be written to, holds a file of others that would be overwritten, or is in use;
+        later, if no scan can be evaluated. An earlier evaluation stays then.
     ConnectionError
         If the store of the runs can't be reached.
     """
@@ -123,13 +126,15 @@ def evaluate_model(request: EvaluateRequest, scans: Sequence[ListedScan]) -> Eva
         locator = load_model(weights, request.model_options, request.device)
         objects = request.model_options.objects or tuple(locator.objects)
         written = evaluation_names(objects, [scan.name for scan in scans])
-        open_manifest(folder, "--output-dir", written, run=is_run_folder(folder))
+        own = own_names(folder, run=is_run_folder(folder))
+        refuse_foreign(folder, "--output-dir", written, own)
         if request.register:
             load_locator(weights)  # refuses bare weights, which could not be served
         run_id = None if locator.provenance is None else locator.provenance.run_id
         known = registry.find_model(request.base, request.model, weights, run_id)
         with present_champion(request) as champion:
             evaluation = evaluate_locator(request, locator, known, objects, scans, cluster)
+            start_manifest(folder, own)
             pictures = write_pictures(folder, locator, evaluation, request.pictures)
             write_report(folder, evaluation, pictures)  # even if the store can't be reached now
             shown = [path for of_object in pictures.values() for path in of_object]
@@ -167,9 +172,14 @@ def evaluate_locator(
     scans: Sequence[ListedScan],
     cluster: Cluster | None = None,
 ) -> ModelEvaluation:
-    """Evaluate a locator on all scans."""
+    """Evaluate a locator on all scans; InputError if it can be on none."""
     crop_size = request.crop_size or locator.crop_size or request.default_crop_size
     evaluated, failed = evaluate_scans(locator, scans, crop_size, objects, "evaluate", cluster)
+    if not evaluated:
+        raise InputError(
+            f"{request.model}: an evaluation needs at least one scan that can be evaluated; of "
+            f"{counted(len(scans), 'scan')} none can, and an earlier evaluation stays"
+        )
     return ModelEvaluation(
         model=request.model,
         digest=known.digest,
@@ -194,8 +204,6 @@ def decide(
     cluster: Cluster | None,
 ) -> Decision:
     """Register the model, and make it the champion if that was asked for and it is better."""
-    if not evaluation.evaluated:
-        return Decision(reason="no scan could be evaluated, so the model was not registered")
     verdict = Decision()
     if request.promote:
         verdict = compare_with_champion(champion, evaluation, scans, cluster)

@@ -151,7 +151,8 @@ def test_two_files_are_a_pair_and_what_lacks_a_label_fails_alone(jawloc, lab):
 
 def test_a_mask_of_another_shape_fails_one_scan(jawloc, lab):
     write_model(lab / "m.pth")
-    write_pair("phantom_001", Path("images"), Path("masks"))
+    for name in ("phantom_001", "phantom_003"):
+        write_pair(name, Path("images"), Path("masks"))
     image = SimpleITK.ReadImage("masks/phantom_001_mask.nii")
     SimpleITK.WriteImage(image[:, :, :-1], "masks/phantom_001_mask.nii")
     result = jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS)
@@ -336,6 +337,7 @@ def test_scans_that_fail_are_named_and_the_others_evaluated(jawloc, lab):
     write_lab_dicom(LAB / "unlabelled.dcm", image, None)
     write_lab_dicom(LAB / "empty.dcm", image, np.zeros_like(image))
     (LAB / "junk.dcm").write_bytes(b"junk")
+    Path("gone.dcm").symlink_to("nowhere")
     result = jawloc("evaluate", "m.pth", LAB, "gone.dcm", *OPTIONS)
     assert result.exit_code == 1
     said = content()
@@ -349,11 +351,36 @@ def test_scans_that_fail_are_named_and_the_others_evaluated(jawloc, lab):
         assert " ".join(failure["reason"].split()) in result.stdout
 
 
-def test_a_report_even_if_every_scan_failed_and_nothing_is_promoted(jawloc, lab):
+def numbers_in_the_store():
+    experiments = [one.experiment_id for one in client().search_experiments()]
+    return {run.info.run_id: run.data.metrics for run in client().search_runs(experiments)}
+
+
+def test_where_nothing_can_be_evaluated_the_earlier_evaluation_stays(jawloc, lab):
+    """Regression: its report and pictures were gone, and its numbers in MLflow became NaN."""
     write_model(lab / "m.pth")
-    assert jawloc("evaluate", "m.pth", "gone.dcm", *OPTIONS, "--promote").exit_code == 1
-    assert content()["scans"] == {"evaluated": 0, "failed": 1}
+    assert jawloc("evaluate", "m.pth", LAB, *OPTIONS).exit_code == 0
+    before, logged = files_below(Path("out")), numbers_in_the_store()
+    assert any("evaluation" in name for numbers in logged.values() for name in numbers)
+    Path("bad").mkdir()
+    Path("bad/junk.dcm").write_bytes(b"junk")
+    said = "what is named must exist; No such file or directory"
+    assert only_sentence(jawloc("evaluate", "m.pth", "gone", *OPTIONS)) == f"gone: {said}"
+    missing = jawloc("evaluate", "m.pth", LAB, *"abcde", *OPTIONS)
+    assert only_sentence(missing) == f"a, b, c and 2 more: {said}"
+    result = jawloc("evaluate", "m.pth", "bad", *OPTIONS, "--promote")
+    assert result.exit_code == 2
+    failed, error = result.stderr.splitlines()
+    assert failed.startswith("failed: junk.dcm: ")
+    assert error == (
+        "Error: m.pth: an evaluation needs at least one scan that can be evaluated; of 1 scan none "
+        "can, and an earlier evaluation stays"
+    )
+    assert (files_below(Path("out")), numbers_in_the_store()) == (before, logged)
     assert client().search_model_versions("name = 'jaw_locator'") == []
+    new = ("--output-dir", "new/folder")
+    assert jawloc("evaluate", "m.pth", "bad", *new).exit_code == 2
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from jawloc.errors import InputError
 from jawloc.reporting.evaluation_report import CSV_FILE, HTML_FILE, JSON_FILE
 from jawloc.reporting.file_names import object_endings
 from jawloc.reporting.location_files import CONTACT_SHEET, TABLES, files_of_0_1_0
-from jawloc.scans.manifest import start_manifest, written_files
+from jawloc.scans.manifest import written_files
 
 CHECKPOINT = "checkpoint.pt"
 UNSENT = "unsent.jsonl"  # what a run logged and its store has not taken yet
@@ -72,13 +72,6 @@ def own_run_names(folder: Path) -> set[str]:
     own = own_names(folder, run=True)
     # not those of `jawloc locate`, which may write into the same folder
     return {name for name in own if "/" not in name and name not in (*TABLES, CONTACT_SHEET)}
-
-
-def open_manifest(folder: Path, option: str, writes: Names, *, run: bool = False) -> None:
-    """Start or continue a folder's manifest, once `refuse_foreign` finds nothing in the way."""
-    own = own_names(folder, run=run)
-    refuse_foreign(folder, option, writes, own)
-    start_manifest(folder, own)
 
 
 def refuse_foreign(folder: Path, option: str, writes: Names, own: set[str]) -> None:
