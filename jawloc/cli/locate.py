@@ -17,6 +17,7 @@ from jawloc.cli.options import (
     crop_size_option,
     option_under,
     parse_size,
+    refuse_missing,
     series_option,
     takes_model,
 )
@@ -90,6 +91,7 @@ def locate(
     """
     if resume and overwrite:
         raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
+    refuse_missing(scans)
     from jawloc.reporting.folders.run_folder import locked_output_folder
     from jawloc.reporting.location_files import LocateRequest, earlier_rows, owners
     from jawloc.scans.listing import list_scans

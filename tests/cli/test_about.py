@@ -64,7 +64,7 @@ def test_a_model_that_is_no_better_than_a_guess_is_called_so(jawloc, model):
     errors = HeldOutErrors("test", 3, WORSE, MM, {})
     save_locator(replace(load_locator(model), errors=errors), model)
     assert "WARNING: this model is no better than a guess" in jawloc("info", "m.pth").stdout
-    found = jawloc("locate", "m.pth", "none.tif", "--no-pictures", "--crop-size", "4,4,4")
+    found = jawloc("locate", "m.pth", "m.pth", "--no-pictures", "--crop-size", "4,4,4")
     assert "this model is no better than a guess" in found.stderr
 
 

@@ -380,6 +380,7 @@ def test_a_picture_a_scan(locate, here):
 def test_the_contact_sheet_shows_every_scan_also_those_that_were_done_before(locate, here):
     options = ("--crop-size", "12", "--no-crops")
     assert locate("c.nii.gz", options=options).exit_code == 0
+    (here / "gone.tif").symlink_to("nowhere")
     result = locate("c.nii.gz", "a/fish.dcm", "gone.tif", options=("--resume", *options))
     assert result.stdout.splitlines()[-1].endswith("first: out/contact_sheet.html")
     page = Path("out/contact_sheet.html").read_text(encoding="utf-8")
@@ -485,6 +486,7 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
     tifffile.imwrite(here / "4d.tif", np.zeros((3, 20, 9, 9), np.uint16), imagej=True)
     tifffile.imwrite(here / "small.tif", np.zeros((10, 9, 9), np.uint16), photometric="minisblack")
     (here / "notes.pdf").touch()
+    (here / "gone.nii.gz").symlink_to("nowhere")
     bad = ["junk.tif", "flat.tif", "4d.tif", "small.tif", "notes.pdf", "gone.nii.gz"]
     result = locate(*bad[:3], "a/fish.dcm", *bad[3:], "c.nii.gz")
     assert result.exit_code == 1
@@ -789,7 +791,20 @@ def test_an_empty_list_or_folder_is_refused(refused):
     assert (
         refused("m.pth", "empty") == "empty: a folder of scans must hold at least one; it has none"
     )
-    assert "a list of scans must be readable" in refused("m.pth", "gone.txt")
+
+
+@pytest.mark.parametrize("place", ["gone", "gone.tif", "gone.txt", "c.nii.gz/gone", "x" * 300])
+def test_a_scan_that_is_named_must_exist(refused, monkeypatch, place):
+    """Regression: the folder of results was made, and the corrected command was refused."""
+    monkeypatch.setattr("jawloc.inference.models.load_model", lambda *_: pytest.fail("too late"))
+    said = "what is named must exist; "
+    assert refused("m.pth", "c.nii.gz", place).startswith(f"{place}: {said}")
+
+
+def test_folders_that_were_made_for_nothing_are_removed(jawloc, here):
+    Path("empty").mkdir()
+    assert only_sentence(jawloc("locate", "m.pth", "empty")).startswith("empty: a folder of scans")
+    assert not Path("script_output").exists()
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(locate, here):

@@ -73,9 +73,10 @@ def _removed_if_empty(*folders: Path) -> Iterator[None]:
 def locked_output_folder(folder: Path) -> Iterator[None]:
     """Make the folder that `--output-dir` names, and lock it; remove it again if it stays empty.
 
-    Raises InputError if it can't be written to, or is in use by another process.
+    So are the folders above it that were made for it. Raises InputError if it can't be written to,
+    or is in use by another process.
     """
-    with _removed_if_empty(folder):
+    with _removed_if_empty(folder, *folder.absolute().parents):
         make_writable(folder, f"--output-dir: {folder} must be a folder that can be written to")
         with exclusive_lock(lock_path(folder), f"--output-dir: {folder}"):
             _remove_temporaries(folder)
