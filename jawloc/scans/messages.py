@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _NAMES_SHOWN = 3
 TO_CHECK = "check that they match"  # ends a note that nobody may miss
@@ -13,6 +14,12 @@ def names_shown(names: Sequence[str]) -> str:
     """Return a few of the names, and how many more there are."""
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def closest_shown(name: str, names: Collection[str]) -> str:
+    """Return a few of the names, those most like a name that none has, and how many more."""
+    alike = {one: difflib.SequenceMatcher(None, name, one).ratio() for one in names}
+    return names_shown(sorted(names, key=lambda one: (-alike[one], one)))
 
 
 def tell(sentence: str) -> None:

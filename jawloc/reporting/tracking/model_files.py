@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from jawloc.errors import InputError
 from jawloc.reporting.folders.run_folder import OUTPUT_FOLDER
+from jawloc.scans.messages import closest_shown
 
 WEIGHTS_ENDING = ".pth"
 STORE_SCHEMES = ("models:/", "runs:/")
@@ -62,7 +62,6 @@ def _named_model(name: str, base: Path) -> Path:
     if found:
         places = ", ".join(str(path) for path in sorted(found))
         raise InputError(f"{name}: several models have this name, name the file; {places}")
-    names = sorted({path.stem for path in models})
-    close = difflib.get_close_matches(name, names, n=3) or names[:5]
-    others = f"; there are {', '.join(close)}" if close else ""
+    names = {path.stem for path in models}
+    others = f"; there are {closest_shown(name, names)}" if names else ""
     raise InputError(f"{name}: no model of this name below {outputs}{others}")

@@ -50,11 +50,19 @@ def test_a_name_that_several_have_is_refused(outputs):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("mime", "; there are mine$"), ("xxxxx", "; there are mine, yours$")]
+    ("name", "said"), [("mime", "; there are mine, yours$"), ("yous", "; there are yours, mine$")]
 )
 def test_a_name_that_none_has_is_refused_with_those_that_there_are(outputs, name, said):
     with pytest.raises(InputError, match=f"{name}: no model of this name below .*{said}"):
         found(name, outputs)
+
+
+def test_of_many_models_the_closest_are_named_and_the_others_counted(outputs):
+    """Regression: the first five of the alphabet were named as if there were no others."""
+    for name in ("a", "b", "c", "jaw_2", "jaw_1", "z"):
+        write_model(outputs / "script_output" / "jaw_location" / name / f"{name}.pth")
+    with pytest.raises(InputError, match=r"; there are jaw_1, jaw_2, a and 5 more$"):
+        found("jaw1", outputs)
 
 
 def test_without_any_model_there_are_none(tmp_path):
