@@ -13,11 +13,13 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, SoftFileLease, Timeout
 
 from jawloc.errors import InputError
@@ -55,6 +57,25 @@ def exclusive_lock(place: Path, what: str) -> Iterator[None]:
         _held[place] = me
         stack.callback(_held.pop, place)
         yield
+
+
+def living_holder(place: Path) -> str | None:
+    """Return which process holds a lock; None if none does, or a killed one left its files.
+
+    Nothing is locked for it. A process that was killed on another machine counts as alive until
+    its lease has run out.
+    """
+    lease = _lease(place)
+    owner = lease.owner
+    try:
+        age = time.time() - Path(lease.lock_file).stat().st_mtime
+    except OSError:
+        return None
+    if owner is None or age > LEASE_SECONDS:
+        return None
+    if owner.hostname == socket.gethostname() and not psutil.pid_exists(owner.pid):
+        return None
+    return _holder(place)
 
 
 def _acquire(place: Path, stack: ExitStack) -> None:

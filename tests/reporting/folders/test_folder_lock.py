@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 import jawloc.reporting.folders.folder_lock as folder_lock
 from jawloc.errors import InputError
-from jawloc.reporting.folders.folder_lock import exclusive_lock
+from jawloc.reporting.folders.folder_lock import exclusive_lock, living_holder
 
 ROOT = Path(__file__).parents[3]
 # patches what was asked for, then does as the second part says
@@ -134,6 +135,22 @@ def test_the_second_is_refused_while_the_first_lives_and_told_which_that_is(plac
     with exclusive_lock(place, "x"):
         assert place.parent.is_dir()
     assert not place.parent.exists()  # nothing is left of either
+
+
+def test_who_holds_a_lock_is_known_without_taking_it(place, short_lease):
+    assert living_holder(place) is None
+    with another_process(place) as holder:
+        assert re.match(rf"process {holder.pid} on \S+ since \d{{4}}-", living_holder(place))
+        holder.kill()
+        holder.communicate()
+        assert place.with_name("x.lease").exists()
+        assert living_holder(place) is None
+    with another_process(place, machine="elsewhere") as holder:
+        assert living_holder(place).startswith(f"process {holder.pid} on elsewhere")
+        holder.kill()
+        holder.communicate()
+        time.sleep(1.1)
+        assert living_holder(place) is None
 
 
 @pytest.mark.parametrize("mode", MODES)

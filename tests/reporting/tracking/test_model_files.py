@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import mlflow
@@ -10,6 +11,8 @@ import yaml
 
 from jawloc.errors import InputError
 from jawloc.inference.models import ModelOptions, load_model
+from jawloc.reporting.folders.folder_lock import exclusive_lock
+from jawloc.reporting.folders.run_folder import CHECKPOINT, REPLACED, lock_path
 from jawloc.reporting.tracking.model_files import model_file
 from jawloc.reporting.tracking.runs import tracked_run
 from jawloc.reporting.tracking.store import connected, tracking_uri
@@ -63,6 +66,27 @@ def test_of_many_models_the_closest_are_named_and_the_others_counted(outputs):
         write_model(outputs / "script_output" / "jaw_location" / name / f"{name}.pth")
     with pytest.raises(InputError, match=r"; there are jaw_1, jaw_2, a and 5 more$"):
         found("jaw1", outputs)
+
+
+def test_a_training_that_has_not_finished_has_no_model_yet(outputs, monkeypatch):
+    """Regression: it was said that there is no model of this name."""
+    folder = outputs / "script_output" / "jaw_location" / "new"
+    said = "new: there is no model before its training has finished; "
+    with (
+        exclusive_lock(lock_path(folder), "new"),
+        pytest.raises(InputError, match=rf"^{said}process {os.getpid()} on .* trains it$"),
+    ):
+        found("new", outputs)
+    with pytest.raises(InputError, match="new: no model of this name"):
+        found("new", outputs)
+    (folder / REPLACED).mkdir(parents=True)
+    with pytest.raises(InputError, match=rf"^{said}it was .* the same command begins it again$"):
+        found("new", outputs)
+    (folder / CHECKPOINT).touch()
+    monkeypatch.chdir(outputs)
+    for given in ("new", folder, folder.relative_to(outputs)):
+        with pytest.raises(InputError, match=rf"^{said}it was interrupted, and .* with --resume$"):
+            found(given, outputs)
 
 
 def test_without_any_model_there_are_none(tmp_path):
