@@ -13,6 +13,7 @@ from jawloc.errors import InputError, one_line
 from jawloc.reporting.folders.run_folder import CHECKPOINT, SUMMARY, UNSENT, with_unsent
 from jawloc.reporting.run_text import describe_run
 from jawloc.reporting.tracking.runs import send_unsent
+from jawloc.scans.messages import closest_shown
 from jawloc.scans.progress import Progress
 from jawloc.training.checkpoint import refuse_changes
 
@@ -56,10 +57,17 @@ def send_before_replacing(root: Path, folder: Path) -> None:
 
 
 def begun_before(folder: Path, *, say: bool = True) -> bool:
-    """Return whether a folder holds an interrupted run; if not, say that the run begins now."""
+    """Return whether a folder holds an interrupted run; if not, say that the run begins now.
+
+    It is not refused: a batch job that is queued again has --resume from its first start on, and
+    nothing is kept of a run that is killed in its first epoch. The unfinished runs beside it are
+    named, since the name may be mistyped.
+    """
     begun = (folder / CHECKPOINT).is_file()
     if say and not begun:
-        _say(f"nothing was kept yet of a run {folder.name!r}; it begins")
+        others = [path.parent.name for path in folder.parent.glob(f"*/{CHECKPOINT}")]
+        known = f"; unfinished runs: {closest_shown(folder.name, others)}" if others else ""
+        _say(f"there is no run {folder.name!r} to go on with, so it begins now{known}")
     return begun
 
 

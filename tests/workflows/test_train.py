@@ -905,6 +905,21 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("folds", [(), ("--folds", "3")], ids=["one", "folds"])
+def test_resume_says_that_a_run_begins_and_which_others_are_unfinished(lab, jawloc, folds):
+    """Regression: a mistyped name began a new training with a line that named no other run."""
+    runs = lab / "script_output" / "jaw_location"
+    (lab / "dicoms" / "labelled" / "bad.dcm").write_bytes(b"junk")  # so that nothing is trained
+    begins = "--resume: there is no run 'blu' to go on with, so it begins now"
+    command = ("train", "--resume", "--model-name", "blu", *folds)
+    assert begins in jawloc(*command).stderr.splitlines()
+    for name in ("a", "b", "c", "blue", "red"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "checkpoint.pt").touch()
+    said = f"{begins}; unfinished runs: blue, b, a and 2 more"
+    assert said in jawloc(*command).stderr.splitlines()
+
+
 def test_a_resumed_run_must_have_the_settings_that_it_began_with(
     lab, jawloc, monkeypatch, no_pictures
 ):
