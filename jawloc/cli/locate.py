@@ -16,7 +16,7 @@ from jawloc.cli.options import (
     config_option,
     crop_size_option,
     option_under,
-    parse_size,
+    parse_crop_size,
     refuse_missing,
     series_option,
     takes_model,
@@ -97,7 +97,7 @@ def locate(
     from jawloc.scans.listing import list_scans
     from jawloc.workflows.locate import locate_scans
 
-    crop = parse_size(crop_size, "--crop-size")
+    crop = parse_crop_size(crop_size)
     locator, digest = _load(model, config_path, model_options, device)
     with locked_output_folder(folder):  # from here, another command adds no results
         rows = earlier_rows(folder, resume=resume, overwrite=overwrite)

@@ -267,6 +267,19 @@ def parse_size(text: str | None, option: str) -> Shape | None:
     return parse_zyx(text, int, f"{option}: one positive whole number or three (z,y,x), in voxels")
 
 
+def parse_crop_size(text: str | None) -> Shape | None:
+    """Return --crop-size as `parse_size` does; InputError if memory has no room for a crop."""
+    import psutil
+
+    size, memory = parse_size(text, "--crop-size"), psutil.virtual_memory().total
+    if size is not None and 2 * math.prod(size) > memory:  # bytes, of 16-bit voxels
+        raise InputError(
+            f"--crop-size: a crop must fit into this machine's memory, {memory / 1e9:.1f} GB; "
+            f"received {text!r}"
+        )
+    return size
+
+
 def parse_zyx(text: str | None, kind: type, rule: str) -> tuple[Any, Any, Any] | None:
     """Return (z, y, x) from one positive number or three separated by commas; None of None."""
     if text is None:

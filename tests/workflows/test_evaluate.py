@@ -391,6 +391,7 @@ def test_where_nothing_can_be_evaluated_the_earlier_evaluation_stays(jawloc, lab
         (["none", LAB], "none: no model of this name"),
         (["m.pth", LAB, "--radius", "0"], "--radius: must be above 0"),
         (["m.pth", LAB, "--crop-size", "x"], "--crop-size: one positive whole number"),
+        (["m.pth", LAB, "--crop-size", "100000"], "--crop-size: a crop must fit into this mach"),
         (["m.pth", LAB, "--object", "tail"], "m.pth: --object must name what the model finds"),
         (["m.pth", LAB, "--output-dir", "m.pth"], "--output-dir: m.pth must be a folder"),
         (

@@ -766,6 +766,8 @@ def refused(jawloc, here, monkeypatch):
         (["m.pth", "--network", "attention-unet"], "m.pth: --network asks for attention-unet"),
         (["m.pth", "--object", "otolith"], "m.pth: --object must name what the model finds (jaw)"),
         (["m.pth", "--crop-size", "0"], "--crop-size: one positive whole number or three"),
+        (["m.pth", "--crop-size", "100000"], "--crop-size: a crop must fit into this machine's"),
+        (["m.pth", "--crop-size", f"1,1,{10**400}"], "--crop-size: a crop must fit into this"),
         (["m.pth", "--device", "abacus"], "device: must be auto, cpu, cuda or cuda:N"),
         (["m.pth", "--resume", "--overwrite"], "--resume adds to the tables and --overwrite"),
         (["m.pth", "--config", "none.yml"], "none.yml: "),
