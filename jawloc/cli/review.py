@@ -46,7 +46,9 @@ def review(
 
         if model is not None:
             raise InputError("--model is for napari; a page has no heatmaps")
-        click.echo(str(make_review_sheet(locations, file, name)))
+        result = make_review_sheet(locations, file, name)
+        _say(result.note)
+        click.echo(str(result))
         return
     if file is not None:
         raise InputError("--output names the page that --sheet makes; give --sheet too")
@@ -57,11 +59,17 @@ def review(
     from jawloc.workflows.review_session import ReviewSession
 
     session = ReviewSession(locations, name)
+    _say(session.note)
     heatmap = None if model is None else heatmaps_of(model, Path.cwd())
     from jawloc.viewer.review import review_in_napari  # takes seconds
 
     review_in_napari(session, heatmap)
     click.echo(str(session))
+
+
+def _say(note: str) -> None:
+    if note:
+        click.echo(note, err=True)
 
 
 def _login_name() -> str:

@@ -14,11 +14,22 @@ from typing import Any
 
 from jawloc.errors import InputError
 from jawloc.inference.exports import Row
+from jawloc.inference.quantities import counted
 from jawloc.reporting.content_policy import page_templates
+from jawloc.reporting.location_files import TABLE
 from jawloc.reporting.location_text import by_doubt
 from jawloc.reporting.position_cards import position_cards, several_objects
 from jawloc.reporting.text_files import write_text
-from jawloc.scans.points.review import REVIEW_COLUMNS, Review, number_text, review_cells
+from jawloc.scans.messages import names_shown
+from jawloc.scans.points.review import (
+    REVIEW,
+    REVIEW_COLUMNS,
+    Review,
+    number_text,
+    review_cells,
+    scan_file,
+)
+from jawloc.scans.text_input import real_path
 
 TEMPLATE, SCRIPT = "review_sheet.html.j2", "review_sheet.js"
 GENERATOR = "jawloc review"  # by which a page of an earlier command is known
@@ -30,7 +41,20 @@ class Earlier:
     """Reviews that a page begins with: those of rows of the table, and all others."""
 
     of_rows: dict[int, Review]  # by the number of the row
-    others: tuple[Review, ...]  # of scans that the table doesn't have
+    others: tuple[Review, ...]  # of scans that the table doesn't have, or has at another place
+
+    @property
+    def note(self) -> str:
+        """Return which decisions aren't shown, as a line; empty where all are."""
+        if not self.others:
+            return ""
+        names = [*dict.fromkeys(review.scan for review in self.others)]
+        few = len(self.others) == 1
+        return (
+            f"note: {counted(len(self.others), 'decision')} in {REVIEW} "
+            f"{'is' if few else 'are'} about no file of {TABLE} (scan {names_shown(names)}): "
+            f"{'it is' if few else 'they are'} kept, and not shown"
+        )
 
 
 def write_review_sheet(
@@ -57,7 +81,7 @@ def write_review_sheet(
         If another program's file has the page's name.
     """
     _refuse_foreign(path)
-    known = match_reviews(rows, earlier)
+    known = match_reviews(folder, rows, earlier)
     templates = page_templates()
     numbers = {id(row): number for number, row in enumerate(rows)}
     cards = position_cards(folder, by_doubt(rows), path)
@@ -74,8 +98,10 @@ def write_review_sheet(
     return known
 
 
-def match_reviews(rows: Sequence[Row], reviews: Sequence[Review]) -> Earlier:
+def match_reviews(folder: Path, rows: Sequence[Row], reviews: Sequence[Review]) -> Earlier:
     """Return which review is of which row: of the same object in the same file of a scan.
+
+    Relative paths are of the folder of the results, in which both tables are.
 
     A position that was accepted and that the table no longer has, since another model has located
     the scan, is one that was moved.
@@ -84,13 +110,19 @@ def match_reviews(rows: Sequence[Row], reviews: Sequence[Review]) -> Earlier:
     matched = {}
     for number, row in enumerate(rows):
         review = left.get((row.scan, row.object))
-        if review is None or review.path not in (row.path, ""):
+        if review is None or not _is_of_file(review, folder, row.path):
             continue
         del left[row.scan, row.object]
         if review.verdict == "accepted" and _texts(review) != position_texts(row):
             review = replace(review, verdict="moved")
         matched[number] = review
     return Earlier(matched, tuple(left.values()))
+
+
+def _is_of_file(review: Review, folder: Path, path: str) -> bool:
+    if review.path in (path, ""):
+        return True
+    return real_path(scan_file(review, folder / REVIEW)) == real_path(folder / path)
 
 
 def position_texts(row: Row) -> list[str] | None:

@@ -18,6 +18,7 @@ class SheetResult:
     page: Path
     positions: int
     decided: int
+    note: str = ""  # which decisions the page doesn't show
 
     def __str__(self) -> str:
         left = self.positions - self.decided
@@ -47,4 +48,4 @@ def make_review_sheet(place: Path, page: Path | None = None, reviewer: str = "")
     reviews = read_review(folder / REVIEW) if (folder / REVIEW).exists() else ()
     make_writable(page.parent, f"--output: {page.parent} must be a folder that can be written to")
     known = write_review_sheet(page, folder, rows, earlier=reviews, reviewer=reviewer)
-    return SheetResult(page, len(rows), len(known.of_rows))
+    return SheetResult(page, len(rows), len(known.of_rows), known.note)

@@ -64,8 +64,11 @@ class ReviewSession:
     def _begin(self) -> None:
         """Read the decisions that are there, and look at the first row without one."""
         self._content = self._on_disk()
-        earlier = match_reviews(self._table, read_review(self.file) if self._content else ())
+        earlier = match_reviews(
+            self.folder, self._table, read_review(self.file) if self._content else ()
+        )
         self._decisions, self._others = dict(earlier.of_rows), earlier.others
+        self.note = earlier.note  # of decisions that aren't shown
         self.place = next(self._undecided_from(0), 0)
 
     def _on_disk(self) -> bytes:
@@ -80,7 +83,7 @@ class ReviewSession:
         content = self._on_disk()
         if content in (self._content, b""):  # a file that was removed is written again
             return
-        now = match_reviews(self._table, read_review(self.file))
+        now = match_reviews(self.folder, self._table, read_review(self.file))
         own, theirs = (
             {number: review_cells(review) for number, review in of_rows.items()}
             for of_rows in (self._decisions, now.of_rows)

@@ -7,6 +7,7 @@ import html
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -59,13 +60,30 @@ def test_reviews_are_of_the_same_object_in_the_same_file():
     of_another_file = replace(ACCEPTED, scan="b", path="elsewhere")
     gone = replace(ACCEPTED, scan="gone")
     absent = replace(ACCEPTED, scan="c", verdict="absent", position_voxels_zyx=None, path="")
-    found = match_reviews([row("c"), row("b"), row("a")], [ACCEPTED, of_another_file, gone, absent])
+    reviews = [ACCEPTED, of_another_file, gone, absent]
+    found = match_reviews(Path("out"), [row("c"), row("b"), row("a")], reviews)
     assert found.of_rows == {0: absent, 2: ACCEPTED}
     assert found.others == (of_another_file, gone)
+    assert found.note == (
+        "note: 2 decisions in review.csv are about no file of locations.csv (scan b, gone): they "
+        "are kept, and not shown"
+    )
+
+
+@pytest.mark.parametrize("path", ["../scans/a.tif", "{}/results/../scans/a.tif", "../link/a.tif"])
+def test_a_path_in_a_review_is_of_the_folder_of_the_table(tmp_path, path):
+    """Regression: such decisions, which training takes, were not shown."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "scans")
+    review = replace(ACCEPTED, path=path.format(tmp_path))
+    rows = [row("a", path=str(tmp_path / "scans" / "a.tif"))]
+    found = match_reviews(tmp_path / "results", rows, [review])
+    assert (found.of_rows, found.others, found.note) == ({0: review}, (), "")
 
 
 def test_an_accepted_position_stays_where_another_model_finds_another_one():
-    (review,) = match_reviews([row("a", z_voxels=12.0)], [ACCEPTED]).of_rows.values()
+    rows = [row("a", z_voxels=12.0)]
+    (review,) = match_reviews(Path("out"), rows, [ACCEPTED]).of_rows.values()
     assert review == replace(ACCEPTED, verdict="moved")
 
 

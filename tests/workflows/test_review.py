@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def test_a_page_is_made_beside_the_table(jawloc, results, place):
     assert 'id="reviewer" value="Ben"' in page
     # not review.csv, so that no command ever removes it
     assert written_files(results) == {"review.html"}
+
+
+def test_decisions_about_files_that_the_table_does_not_have_are_named(jawloc, results):
+    """Regression: not a word of them was said."""
+    absent = replace(REVIEWED, scan="gone")
+    write_review(results / "review.csv", [REVIEWED, absent])
+    assert jawloc("review", "out", "--sheet").stderr.splitlines() == [
+        "note: 1 decision in review.csv is about no file of locations.csv (scan gone): it is kept, "
+        "and not shown"
+    ]
 
 
 def test_the_reviewer_is_who_is_logged_in_and_the_page_where_it_is_wanted(

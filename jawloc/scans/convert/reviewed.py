@@ -25,8 +25,10 @@ from jawloc.scans.points.review import (
     Review,
     read_review,
     refuse_shared_files,
+    scan_file,
 )
 from jawloc.scans.progress import Progress
+from jawloc.scans.text_input import real_path
 
 REVIEWED = "reviewed_scans"
 _LOCK = ".lock"
@@ -105,13 +107,13 @@ def _positions(review: Path) -> list[PositionedScan]:
         if not is_file_name(f"{scan}.dcm"):
             raise InputError(f"{review}: scan must be a name without folders; it is {scan!r}")
         paths = {row.path for row in rows}
-        if len(paths) > 1 or "" in paths:
+        if len({real_path(scan_file(row, review)) for row in rows}) > 1 or "" in paths:
             raise InputError(
                 f"{review}: path must name the file of {scan}, in all its rows alike; it is "
                 f"{' and '.join(repr(path) for path in sorted(paths))}"
             )
     refuse_shared_files(
-        (scan, review.parent / rows[0].path, str(review)) for scan, rows in found.items()
+        (scan, scan_file(rows[0], review), str(review)) for scan, rows in found.items()
     )
     if accepted:
         tell(
@@ -119,7 +121,7 @@ def _positions(review: Path) -> list[PositionedScan]:
             f"where they validate or test, they flatter that model"
         )
     return [
-        PositionedScan(scan, review.parent / rows[0].path, tuple(_points(review, rows)))
+        PositionedScan(scan, scan_file(rows[0], review), tuple(_points(review, rows)))
         for scan, rows in found.items()
     ]
 

@@ -19,6 +19,7 @@ from jawloc.scans.points.review import (
     Review,
     numbered_reviews,
     refuse_shared_files,
+    scan_file,
 )
 from jawloc.scans.text_input import real_path
 
@@ -146,8 +147,7 @@ def _last_decisions(files: Sequence[Path]) -> Iterator[tuple[Path, Review, str]]
                 f"corrections: {file} must be a review.csv that can be read; {error.strerror}"
             ) from error
         found = [
-            # a path is of the table's folder, unless it is absolute
-            (file.parent / review.path, review, f"{file.name}, line {line}")
+            (scan_file(review, file), review, f"{file.name}, line {line}")
             for line, review in numbered_reviews(header, rows, file)
         ]
         _refuse_without_path(found)

@@ -110,6 +110,14 @@ def numbered_reviews(
     return found
 
 
+def scan_file(review: Review, table: Path) -> Path:
+    """Return the file of a review's scan, as every reader of the table has to understand its path.
+
+    A path is of the folder of the table, unless it is absolute.
+    """
+    return table.parent / review.path
+
+
 def refuse_shared_files(scans: Iterable[tuple[str, Path, str]]) -> None:
     """Raise InputError if two scans of a review have one file, by this path or by another.
 

@@ -121,6 +121,14 @@ def test_two_scans_of_one_file_are_refused(review):
         reviewed_scans(path)
 
 
+def test_a_scan_may_be_named_by_two_paths(review):
+    """Regression: two ways to write one path were refused as two files."""
+    path, rows = review
+    write_review(path, [rows[0], replace(rows[1], path="a.nii.gz")])
+    (found,) = find_labelled_dicoms([path])
+    assert len(open_labelled_dicom(found).points) == 2
+
+
 def test_the_file_of_another_program_stays(review):
     path, _ = review
     (path.parent / REVIEWED).mkdir()
