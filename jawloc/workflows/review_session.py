@@ -31,6 +31,7 @@ from jawloc.scans.points.review import (
     write_review,
 )
 from jawloc.scans.reading import open_scan
+from jawloc.scans.text_input import read_text
 
 _LOCK, _PATIENCE_SECONDS = ".review.lock", 1.0
 
@@ -46,7 +47,8 @@ class ReviewSession:
     Raises
     ------
     InputError
-        If there are no such results, or review.csv is no review.
+        If there are no such results, or review.csv is no review. So may each decision, and
+        `undo`, where somebody has replaced the file meanwhile.
     """
 
     def __init__(self, place: Path, reviewer: str = "") -> None:
@@ -64,16 +66,21 @@ class ReviewSession:
     def _begin(self) -> None:
         """Read the decisions that are there, and look at the first row without one."""
         self._content = self._on_disk()
-        earlier = match_reviews(
-            self.folder, self._table, read_review(self.file) if self._content else ()
-        )
+        reviews = () if self._content is None else read_review(self.file)
+        earlier = match_reviews(self.folder, self._table, reviews)
         self._decisions, self._others = dict(earlier.of_rows), earlier.others
         self.note = earlier.note  # of decisions that aren't shown
         self.place = next(self._undecided_from(0), 0)
 
-    def _on_disk(self) -> bytes:
-        """Return what the file holds; nothing where there is none."""
-        return self.file.read_bytes() if self.file.exists() else b""
+    def _on_disk(self) -> str | None:
+        """Return what the file holds; None where there is none, InputError if it isn't readable."""
+        try:
+            return read_text(self.file, "a review", errors="surrogateescape")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            rule = f"{self.file}: a review must be readable; {error.strerror}"
+            raise InputError(rule) from error
 
     def _take_over(self) -> None:
         """Take over the file where somebody else has replaced it: with what a page saved, say.
@@ -81,7 +88,7 @@ class ReviewSession:
         What it says otherwise about a row can't be undone here.
         """
         content = self._on_disk()
-        if content in (self._content, b""):  # a file that was removed is written again
+        if content in (self._content, None):  # a file that was removed is written again
             return
         now = match_reviews(self.folder, self._table, read_review(self.file))
         own, theirs = (

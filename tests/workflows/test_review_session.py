@@ -11,6 +11,7 @@ from jawloc.errors import InputError
 from jawloc.inference.exports import csv_text
 from jawloc.scans.points.review import Review, read_review, write_review
 from jawloc.workflows.review_session import ReviewSession
+from tests.lab import files_below
 from tests.reporting.test_location_text import failed, row
 
 TIME = "2026-11-27T15:01:18Z"
@@ -134,6 +135,36 @@ def test_what_another_person_saves_meanwhile_stays(folder):
         (folder / "review.csv").unlink()
         session.skip()
         assert len(on_disk(folder)) == 3
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def made_a_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (emptied, "review.csv: a review needs the columns scan, .*; it has no scan"),
+        (made_a_folder, "review.csv: a review must be readable; Is a directory"),
+        (lambda path: path.write_bytes(b"\0\xff"), "review.csv: a review needs the columns"),
+    ],
+)
+def test_a_review_that_cannot_be_read_is_refused_before_and_meanwhile(folder, damage, said):
+    """Regression: a folder of that name was a traceback, and an empty file was written over."""
+    path = folder / "review.csv"
+    session = ReviewSession(folder)
+    session.absent()
+    damage(path)
+    before = files_below(folder)
+    for attempt in (session.absent, session.undo, lambda: ReviewSession(folder)):
+        with pytest.raises(InputError, match=said):
+            attempt()
+    assert (session.row.scan, session.left, files_below(folder)) == ("unsure", 3, before)
 
 
 def test_going_to_and_fro_ends_at_the_ends(folder):
