@@ -27,6 +27,7 @@ from jawloc.scans.points.review import (
     Verdict,
     read_review,
     review_cells,
+    review_text,
     time_of_review,
     write_review,
 )
@@ -209,8 +210,10 @@ class ReviewSession:
         decided = {(review.scan, review.object) for review in after.values()}
         # of the same name in another file, this one takes the place: a review decides once
         others = [one for one in self._others if (one.scan, one.object) not in decided]
-        write_review(self.file, [*(after[n] for n in sorted(after)), *others])
-        self._decisions, self._content = after, self._on_disk()
+        reviews = [*(after[n] for n in sorted(after)), *others]
+        write_review(self.file, reviews)
+        # what was written, not what is there by now: somebody may have replaced it since
+        self._decisions, self._content = after, review_text(reviews)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

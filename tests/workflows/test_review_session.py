@@ -137,6 +137,23 @@ def test_what_another_person_saves_meanwhile_stays(folder):
         assert len(on_disk(folder)) == 3
 
 
+def test_what_is_saved_right_after_a_decision_stays(folder, monkeypatch):
+    """Regression: a file that came before the session had read its own again was written over."""
+    best = Review("best", "jaw", "moved", (1.0, 2.0, 3.0), "Ben", TIME, "m", "p")
+
+    def then_another(path, reviews):
+        write_review(path, reviews)
+        write_review(path, [*reviews, best])
+
+    session = ReviewSession(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("jawloc.workflows.review_session.write_review", then_another)
+        session.absent()
+    session.skip()
+    kept = [("best", "moved", (1.0, 2.0, 3.0)), ("bad", "absent", None)]
+    assert on_disk(folder) == [("unsure", "skipped", None), *kept]
+
+
 def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
