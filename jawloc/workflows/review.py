@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from jawloc.inference.quantities import counted
 from jawloc.reporting.location_files import read_locations
 from jawloc.reporting.review_sheet import REVIEW_SHEET, write_review_sheet
 from jawloc.scans.atomic import make_writable
@@ -22,9 +23,10 @@ class SheetResult:
 
     def __str__(self) -> str:
         left = self.positions - self.decided
-        known = f" ({self.decided} are in {REVIEW})" if self.decided else ""
+        are = "is" if self.decided == 1 else "are"
+        known = f" ({self.decided} {are} in {REVIEW})" if self.decided else ""
         return (
-            f"{left} of {self.positions} positions to decide about{known}: {self.page}\n"
+            f"{left} of {counted(self.positions, 'position')} to decide about{known}: {self.page}\n"
             f"Open it in a browser; its button saves {REVIEW}, which belongs beside locations.csv."
         )
 

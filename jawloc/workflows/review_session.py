@@ -16,6 +16,7 @@ from filelock import Timeout
 from jawloc.errors import InputError
 from jawloc.geometry import Shape, Triple
 from jawloc.inference.exports import Row
+from jawloc.inference.quantities import counted
 from jawloc.reporting.location_files import read_locations
 from jawloc.reporting.location_text import by_doubt
 from jawloc.reporting.review_sheet import match_reviews
@@ -62,7 +63,7 @@ class ReviewSession:
 
     def __str__(self) -> str:
         total = len(self.order)
-        return f"{total - self.left} of {total} positions decided about: {self.file}"
+        return f"{total - self.left} of {counted(total, 'position')} decided about: {self.file}"
 
     def _begin(self) -> None:
         """Read the decisions that are there, and look at the first row without one."""

@@ -30,12 +30,28 @@ def test_a_page_is_made_beside_the_table(jawloc, results, place):
     write_review(results / "review.csv", [REVIEWED])
     result = jawloc("review", place, "--sheet", "--reviewer", "Ben")
     assert result.exit_code == 0, result.output
-    said = "1 of 2 positions to decide about (1 are in review.csv): out/review.html"
+    said = "1 of 2 positions to decide about (1 is in review.csv): out/review.html"
     assert result.stdout.splitlines()[0] == said
     page = (results / "review.html").read_text(encoding="utf-8")
     assert 'id="reviewer" value="Ben"' in page
     # not review.csv, so that no command ever removes it
     assert written_files(results) == {"review.html"}
+
+
+@pytest.mark.parametrize(
+    ("names", "decided", "said"),
+    [
+        ("a", 0, "1 of 1 position to decide about: "),
+        ("abc", 1, "2 of 3 positions to decide about (1 is in review.csv): "),
+        ("abc", 2, "1 of 3 positions to decide about (2 are in review.csv): "),
+    ],
+)
+def test_one_and_several_are_told_apart(jawloc, results, names, decided, said):
+    (results / "locations.csv").write_text(csv_text(map(row, names)), encoding="utf-8")
+    if decided:
+        reviews = [replace(REVIEWED, scan=name) for name in names[:decided]]
+        write_review(results / "review.csv", reviews)
+    assert jawloc("review", "out", "--sheet").stdout.startswith(said)
 
 
 def test_decisions_about_files_that_the_table_does_not_have_are_named(jawloc, results):

@@ -116,9 +116,10 @@ def _positions(review: Path) -> list[PositionedScan]:
         (scan, scan_file(rows[0], review), str(review)) for scan, rows in found.items()
     )
     if accepted:
+        as_found = "is as a model found it" if accepted == 1 else "are as a model found them"
         tell(
-            f"{review.name}: {accepted} of its positions are as a model found them (accepted); "
-            f"where they validate or test, they flatter that model"
+            f"{review.name}: {accepted} of its positions {as_found} (accepted); "
+            f"to validate or test with such a position flatters that model"
         )
     return [
         PositionedScan(scan, scan_file(rows[0], review), tuple(_points(review, rows)))

@@ -152,7 +152,7 @@ def test_reviews_in_one_folder_have_files_of_their_own(review):
 
 def test_that_accepted_positions_are_labels_is_told(review):
     path, _ = review
-    with pytest.warns(UserWarning, match=r"1 of its positions are as a model found them"):
+    with pytest.warns(UserWarning, match=r"1 of its positions is as a model found it"):
         reviewed_scans(path)
 
 
