@@ -132,7 +132,7 @@ def _load(
         if locator.provenance is None:
             note = "its file does not state which scans it was trained on"
             click.echo(f"note: {model} is of unknown provenance: {note}", err=True)
-        if locator.calibration is not None and (note := locator.calibration.status_note):
+        for note in () if locator.calibration is None else locator.calibration.status_notes:
             click.echo(f"note: {model}: {note}", err=True)
         if locator.errors is not None and (warning := locator.errors.warning()):
             click.echo(f"warning: {model}: {warning}", err=True)

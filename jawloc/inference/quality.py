@@ -28,7 +28,7 @@ from jawloc.inference.out_of_distribution import (
     is_in_suspect_direction,
     scan_ood_scores,
 )
-from jawloc.inference.quantities import counted
+from jawloc.inference.quantities import counted, some_of
 
 Status = Literal["ok", "uncertain", "not found"]
 # p-values below which a scan is flagged, and below which it counts as without the object. With some
@@ -115,7 +115,7 @@ class PositionReference:
         if scans >= LEAST_SPECIMENS:
             return ""
         return (
-            f"`ok` says little about its positions, as they are compared with those in "
+            f"`ok` says little about the positions, as they are compared with those in "
             f"{counted(scans, 'scan')} held out: hold out at least {LEAST_SPECIMENS} "
             f"(--set test_scans=20)"
         )
@@ -129,9 +129,12 @@ class Calibration:
     objects: Mapping[str, PositionReference]
 
     @property
-    def status_note(self) -> str:
-        """Return an object's `status_note`, where one has any."""
-        return next((own.status_note for own in self.objects.values() if own.status_note), "")
+    def status_notes(self) -> list[str]:
+        """Return each `status_note` that objects have, with the names of these objects."""
+        names: dict[str, list[str]] = {}
+        for name, own in self.objects.items():
+            names.setdefault(own.status_note, []).append(name)
+        return [f"{some_of(own)}: {note}" for note, own in names.items() if note]
 
     def assess_quality(
         self, name: str, features: ImageFeatures, full: Grid, scores: OodScores, *, raw_input: bool

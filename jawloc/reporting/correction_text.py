@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jawloc.inference.comparison import counted
+from jawloc.inference.quantities import counted, some_of
 from jawloc.training.provenance import CorrectionRecord
-
-MOST_NAMED = 6  # scans
 
 
 def summarise_corrections(
@@ -43,7 +41,7 @@ def correction_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"trained on {line} in {counted(len(own['scans']), 'scan')}{by}")
         lines += own["kept_out"]
         if tested := own["tested_the_earlier_model"]:
-            lines.append(f"{_some(tested)}: tested the earlier model, and trained this one")
+            lines.append(f"{some_of(tested)}: tested the earlier model, and trained this one")
     earlier = summary.get("earlier_model")
     if earlier is not None:
         lines.append(
@@ -55,12 +53,7 @@ def correction_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append("which scans the earlier model learned from is unknown")
         elif learned:
             lines.append(
-                f"the earlier model learned from {_some(learned)}, so that its error here looks "
+                f"the earlier model learned from {some_of(learned)}, so that its error here looks "
                 f"better than it is in new scans"
             )
     return lines
-
-
-def _some(ids: list[str]) -> str:
-    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
-    return ", ".join(ids[:MOST_NAMED]) + more

@@ -133,6 +133,19 @@ def test_a_status_learned_from_few_scans_says_so():
     assert enough.status_note == ""
 
 
+def test_a_note_names_some_of_the_objects_that_it_is_about():
+    """Regression: with several objects, nobody knew which of them it was about."""
+    counts = (1, 2, 6)
+    few, two, enough = (learn_position_reference([*map(held_out, range(n))]) for n in counts)
+    scans = learn_scan_reference([(image_features(upright_scan(0)), FULL)])
+    objects = {"eye": enough, "jaw": two} | {f"rib_{n}": few for n in range(8)}
+    of_jaw, of_ribs = Calibration(scans, objects).status_notes
+    assert of_jaw == f"jaw: {two.status_note}"
+    ribs = "rib_0, rib_1, rib_2, rib_3, rib_4, rib_5 and 2 more"
+    assert of_ribs == f"{ribs}: {few.status_note}"
+    assert Calibration(scans, {"eye": enough}).status_notes == []
+
+
 def test_scores_without_a_reference_range_are_ok():
     assert assess_quality({}, {"contrast": 1.0}) == Quality("ok", 1.0)
     one = reference_ranges([{"contrast": 1.0}])

@@ -104,8 +104,8 @@ def test_a_model_of_few_held_out_scans_is_said_to_find_little_unusual(locate, ja
     reference = {"jaw": learn_position_reference(held_out)}
     known = Calibration(learn_scan_reference(features), reference)
     save_locator(replace(locator, calibration=known), here / "few.pth")
-    note = "`ok` says little about its positions"
-    assert f"note: few.pth: {note}" in locate("a", model="few.pth").stderr
+    note = "`ok` says little about the positions"
+    assert f"note: few.pth: jaw: {note}" in locate("a", model="few.pth").stderr
     assert note not in locate("a", options=("--overwrite", *PLAIN)).stderr  # it knows nothing
     assert f"status of the jaw  {note}" in jawloc("info", "few.pth").stdout
 
