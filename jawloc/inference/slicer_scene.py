@@ -20,6 +20,7 @@ import numpy as np
 from jawloc.geometry import Grid, Placement, Triple, voxels_to_lps_mm
 from jawloc.inference.crop import CropBox
 from jawloc.inference.exports import SLICER_SCHEMA
+from jawloc.scans.itk_spacing import itk_spacing
 from jawloc.scans.spacing import SAME_SPACING
 
 # Of scans that ITK, which reads them for 3D Slicer, puts where jawloc does. It doesn't know the
@@ -40,24 +41,10 @@ def is_placed(path: Path, spacing_mm_zyx: Triple | None) -> bool:
         return False
     if not path.name.lower().endswith(_UNITS_ENDINGS):
         return True
-    shown = _spacing_in_itk(path)
+    shown = itk_spacing(path)
     return shown is not None and np.allclose(
         shown, spacing_mm_zyx or (1.0, 1.0, 1.0), rtol=SAME_SPACING
     )
-
-
-def _spacing_in_itk(path: Path) -> Triple | None:
-    """Return the spacing by which ITK shows a volume; None if it can't read the file."""
-    import SimpleITK
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
-    spacing = reader.GetSpacing()[::-1]
-    return spacing if len(spacing) == 3 else None
 
 
 def crop_box_text(

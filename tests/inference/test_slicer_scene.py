@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from jawloc.geometry import Grid, Placement
 from jawloc.inference.crop import CropBox
-from jawloc.inference.slicer_scene import crop_box_text, scene_text, volume_of
+from jawloc.inference.slicer_scene import crop_box_text, is_placed, scene_text, volume_of
 
 FLIPPED = Placement((1.0, 2.0, 3.0), ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 WINDOW = CropBox((-2, 0, 10), (4, 6, 8), "padded")
@@ -63,6 +64,16 @@ def test_a_turned_scan_has_a_turned_box():
     assert axes.T.tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     assert box["size"] == [24.0, 12.0, 4.0]
     assert box["center"] == [-0.5, 3 * 13.5, 2 * 2.5]
+
+
+@pytest.mark.parametrize(("volumes", "placed"), [(1, True), (2, False)])
+@pytest.mark.parametrize("ending", ["mha", "mhd"])
+def test_a_fourth_dimension_of_one_volume_is_none(tmp_path, ending, volumes, placed):
+    """Regression: the scene of such a scan had a crop instead, or there was none."""
+    image = sitk.GetImageFromArray(np.zeros((volumes, 6, 7, 8), np.int16), isVector=False)
+    image.SetSpacing((0.5, 0.4, 0.3, 1.0))
+    sitk.WriteImage(image, str(tmp_path / f"a.{ending}"))
+    assert is_placed(tmp_path / f"a.{ending}", (0.3, 0.4, 0.5)) == placed
 
 
 def test_a_scene_shows_the_scan_or_else_a_crop_that_keeps_its_place(tmp_path):
