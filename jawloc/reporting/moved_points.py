@@ -1,52 +1,90 @@
-"""Positions that somebody moved in 3D Slicer and saved: no later command may replace them."""
+"""Points that somebody changed in 3D Slicer and saved: no later command may replace them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jawloc.errors import InputError
-from jawloc.inference.exports import Row
+from jawloc.inference.exports import Row, slicer_text
 from jawloc.reporting.location_files import MARKUPS
+from jawloc.scans.manifest import written_files
+from jawloc.scans.messages import names_shown
 from jawloc.scans.points.slicer import read_markups
+from jawloc.scans.text_input import read_text
 
 MOVED = 1e-3  # mm, or voxels; less is rounding
-SAVED_BY_SLICER = b'"orientation"'  # which it gives every point, and jawloc none
+SAVED_BY_SLICER = '"orientation"'  # which it gives every point, and jawloc none
+# of a point, beside its position
+_FIELDS = ("label", "description", "positionStatus", "locked", "selected", "visibility")
 
 
-def refuse_moved_points(folder: Path, rows: Iterable[Row], stays: Callable[[str], bool]) -> None:
-    """Raise InputError if points that somebody moved since would be replaced.
+def refuse_moved_points(
+    folder: Path, scans: Collection[str], rows: Iterable[Row], stays: Callable[[str], bool]
+) -> None:
+    """Raise InputError if points that somebody changed since would be replaced.
 
     Parameters
     ----------
     folder : of the results
-    rows : that the folder has
+    scans : names of those to be located
+    rows : that the folder has; none where its table can't be read
     stays : whether a scan's results stay as they are, by its name
     """
-    found: dict[str, list[Row]] = {}
+    written = written_files(folder) or set()  # jawloc replaces no others
+    found: dict[str, list[Row]] = {scan: [] for scan in scans if _name(scan) in written}
     for row in rows:
         found.setdefault(row.scan, []).append(row)
-    for scan, own in found.items():
-        path = folder / MARKUPS / f"{scan}.mrk.json"
-        if _were_moved(path, own) and not stays(scan):
-            raise InputError(
-                f"--output-dir: {path} has points that were moved in 3D Slicer, and would be "
-                f"replaced; move it away first, or choose another folder"
-            )
+    changed = [
+        str(folder / _name(scan))
+        for scan, own in found.items()
+        if _was_changed(folder / _name(scan), own) and not stays(scan)
+    ]
+    if changed:
+        one = len(changed) == 1
+        raise InputError(
+            f"--output-dir: {names_shown(changed)} {'was' if one else 'were'} changed in 3D "
+            f"Slicer, and would be replaced; {'it is' if one else 'they are'} kept: move "
+            f"{'it' if one else 'them'} away first, or choose another folder"
+        )
 
 
-def _were_moved(path: Path, rows: Iterable[Row]) -> bool:
-    """Return whether 3D Slicer saved a file with points that aren't where rows have them."""
+def _name(scan: str) -> str:
+    return f"{MARKUPS}/{scan}.mrk.json"
+
+
+def _was_changed(path: Path, rows: Sequence[Row]) -> bool:
+    """Return whether a file was saved by 3D Slicer with other points than jawloc wrote of rows.
+
+    A file that jawloc wrote may have other points, too: of a command that was killed before it
+    had written its table.
+    """
     try:
-        if SAVED_BY_SLICER not in path.read_bytes():
-            return False
+        text = read_text(path, "a markups file")
+        lists = json.loads(text)["markups"]
         points = read_markups(path, "").points
-    except (OSError, InputError):
+    except OSError:
         return False
-    written = [row.point_mm or (row.z_voxels, row.y_voxels, row.x_voxels) for row in rows]
-    known = np.array([at for at in written if None not in at], float).reshape(-1, 3)
-    return any(
-        not np.any(np.all(np.abs(known - point.position_zyx) <= MOVED, axis=1)) for point in points
+    except (InputError, ValueError, LookupError, TypeError, RecursionError):
+        return True
+    (own,) = json.loads(slicer_text(rows))["markups"]
+    if SAVED_BY_SLICER not in text and all(markup.keys() == own.keys() for markup in lists):
+        return False
+    if len(lists) != 1 or lists[0].get("locked"):
+        return True
+    now, written = lists[0]["controlPoints"], own["controlPoints"]
+    at = [point.position_zyx[::-1] for point in points]  # without those that have no position
+    return (
+        len(now) != len(written)
+        or len(at) != len(written)
+        or any(map(_differs, now, written))
+        or not np.allclose(at, [point["position"] for point in written], rtol=0, atol=MOVED)
     )
+
+
+def _differs(now: dict[str, Any], written: dict[str, Any]) -> bool:
+    return any(now.get(name, written[name]) != written[name] for name in _FIELDS)

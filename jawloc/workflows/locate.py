@@ -70,8 +70,8 @@ def locate_scans(
     ------
     InputError
         If the folder can't be made or written to, its disk is full, another process writes into
-        it, or it holds a file of others that would be overwritten, points that somebody moved in
-        3D Slicer, or results of objects that aren't asked for now; or the cluster can't be used;
+        it, or it holds a file of others that would be overwritten, points that somebody changed
+        in 3D Slicer, or results of objects that aren't asked for now; or the cluster can't be used;
         before any work.
     OSError
         If results can't be written any more, or the cluster is gone; says how to go on.
@@ -128,7 +128,8 @@ def _refuse_moved_points(request: LocateRequest, scans: Sequence[ListedScan], ta
             return bool(rows)
         return is_done(request, rows, request.key(scan.path, scan.series))
 
-    refuse_moved_points(request.folder, rows_before(request.folder) or [], stays)
+    before = rows_before(request.folder) or []
+    refuse_moved_points(request.folder, listed, before, stays)
 
 
 def locate_each(

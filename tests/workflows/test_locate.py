@@ -358,8 +358,8 @@ def test_points_that_were_moved_in_slicer_are_not_replaced(locate, here, way):
     before = files_below(here)
     again = (way, "--crop-size", "24", *PLAIN[:1])
     assert only_sentence(locate("c.nii.gz", options=again)) == (
-        "--output-dir: out/markups/c.mrk.json has points that were moved in 3D Slicer, and would "
-        "be replaced; move it away first, or choose another folder"
+        "--output-dir: out/markups/c.mrk.json was changed in 3D Slicer, and would be replaced; it "
+        "is kept: move it away first, or choose another folder"
     )
     assert files_below(here) == before
     if way == "--resume":  # of what is done already, and of another scan
