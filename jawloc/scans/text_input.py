@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -20,7 +21,8 @@ def read_text(path: Path, what: str, most_bytes: int = MOST_BYTES, errors: str =
     ------
     InputError
         If it is no file, such as a pipe, which would be waited for; or larger than such a text can
-        be, so that a scan under a text's name isn't read into memory; or if its name has a NUL.
+        be, so that a scan under a text's name isn't read into memory; if its name has a NUL; or
+        if it is in UTF-16, as Excel saves "Unicode text".
     OSError, UnicodeDecodeError
         As `Path.read_text`.
     """
@@ -34,7 +36,10 @@ def read_text(path: Path, what: str, most_bytes: int = MOST_BYTES, errors: str =
             f"{path.name}: {what} has at most {most_bytes / 1e6:.1f} MB; this file has "
             f"{state.st_size / 1e6:.1f} MB"
         )
-    return path.read_bytes().decode("utf-8-sig", errors)  # reading a folder raises its error
+    content = path.read_bytes()  # reading a folder raises its error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{path.name}: {what} must be text in UTF-8; it is in UTF-16")
+    return content.decode("utf-8-sig", errors)
 
 
 def real_path(path: Path) -> Path:

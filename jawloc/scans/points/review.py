@@ -155,6 +155,8 @@ def _review(row: Row, source: str) -> Review:
     scan, object_name, reviewer, model, path = (
         text_of_cell(row[name]) for name in ("scan", "object", "reviewer", "model", "path")
     )
+    if "\0" in path:
+        raise InputError(f"{source}: path must be the name of a file; {path!r} has a NUL")
     verdict = row["verdict"].strip()
     if not scan.strip():
         raise InputError(f"{source}: scan must be the name of a scan; it is empty")

@@ -97,6 +97,7 @@ def test_times_are_in_utc():
             f"{HEADER}\na,jaw,absent,,,,,{TIME},m,p\na,jaw,skipped,,,,,{TIME},m,p\n",
             "line 3: an object of a scan has one row .*'jaw' of 'a' has another in line 2",
         ),
+        (f"{HEADER}\na,jaw,absent,,,,,{TIME},m,p\0\n", "line 2: path must be the name of a file"),
     ],
 )
 def test_what_is_no_review_is_refused_with_file_line_rule_and_value(tmp_path, text, said):
@@ -106,6 +107,14 @@ def test_what_is_no_review_is_refused_with_file_line_rule_and_value(tmp_path, te
         read_review(path)
     assert str(caught.value).startswith("r.csv")
     assert "\n" not in str(caught.value)
+
+
+def test_what_excel_saves_as_unicode_text_is_named(tmp_path):
+    """Regression: it was said to have rows of too few cells."""
+    path = tmp_path / "r.csv"
+    path.write_text(f"{HEADER}\na,jaw,absent,,,,,{TIME},m,p\n", encoding="utf-16")
+    with pytest.raises(InputError, match=r"r.csv: a table must be text in UTF-8; it is in UTF-16"):
+        read_review(path)
 
 
 def test_a_review_that_is_not_there_is_refused(tmp_path):
