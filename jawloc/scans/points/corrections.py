@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from jawloc.scans.points.review import (
 from jawloc.scans.text_input import real_path
 
 CORRECTED_WEIGHT = 1.0
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # bytes that aren't UTF-8, as surrogateescape reads them
 
 
 def _as_tuple(given: object) -> object:
@@ -151,6 +153,7 @@ def _last_decisions(files: Sequence[Path]) -> Iterator[tuple[Path, Review, str]]
             for line, review in numbered_reviews(header, rows, file)
         ]
         _refuse_without_path(found)
+        _refuse_other_encodings(found)
         refuse_shared_files((review.scan, path, source) for path, review, source in found)
         for path, review, source in found:
             key = real_path(path), review.object
@@ -168,6 +171,16 @@ def _refuse_without_path(found: Sequence[tuple[Path, Review, str]]) -> None:
     ]
     if complaints:
         raise InputError("\n".join(complaints))
+
+
+def _refuse_other_encodings(found: Sequence[tuple[Path, Review, str]]) -> None:
+    """Raise InputError for a reviewer's name that a training's record couldn't be logged with."""
+    for _, review, source in found:
+        if _NO_TEXT.search(review.reviewer):
+            raise InputError(
+                f"{source}: reviewer must be text in UTF-8; it is {review.reviewer!r}: save the "
+                f"table as UTF-8"
+            )
 
 
 def _why_unused(review: Review, objects: Collection[str], accepted_weight: float) -> str:

@@ -86,6 +86,7 @@ def test_no_file_is_no_correction():
         (decided("a", path=""), "path must be the file of scan a"),
         (decided("a", "accepted"), "must have a corrected position of jaw, .* it has 1 accepted"),
         (decided("../a", path="a.tif"), "scan must be the name of a scan; it is '../a'"),
+        (decided("a", reviewer="J\udce4"), "line 2: reviewer must be text in UTF-8; it is "),
     ],
 )
 def test_a_review_that_cannot_be_trained_on_is_refused(review, row, sentence):
