@@ -128,7 +128,8 @@ def refuse_fewer_objects(request: LocateRequest, names: Iterable[str], table: Ta
 def read_locations(place: Path) -> tuple[Path, list[Row]]:
     """Return the folder and the rows of results: of a folder, or of the table in it.
 
-    Raises InputError if there is no such table, it is not as jawloc wrote it, or it has no row.
+    Raises InputError if there is no such table, it is not as jawloc wrote it, it has no row, or two
+    of one object of a scan.
     """
     path = place / TABLE if place.is_dir() else place
     if not path.is_file():
@@ -141,6 +142,12 @@ def read_locations(place: Path) -> tuple[Path, list[Row]]:
         _refuse_stray(row, path, "a review needs")
     if not rows:
         raise InputError(f"{path}: a review needs at least one located scan; there is none")
+    (scan, name), times = Counter((row.scan, row.object) for row in rows).most_common(1)[0]
+    if times > 1:  # review.csv has one decision for both
+        raise InputError(
+            f"{path}: a review needs one row for an object of a scan; {name!r} of {scan!r} has "
+            f"{times}"
+        )
     return path.parent, rows
 
 

@@ -54,6 +54,14 @@ def test_one_and_several_are_told_apart(jawloc, results, names, decided, said):
     assert jawloc("review", "out", "--sheet").stdout.startswith(said)
 
 
+def test_two_rows_of_one_object_are_refused(jawloc, results):
+    """Regression: a decision about each made a review.csv that no command could read."""
+    (results / "locations.csv").write_text(csv_text(map(row, "aba")), encoding="utf-8")
+    assert only_sentence(jawloc("review", "out", "--sheet")) == (
+        "out/locations.csv: a review needs one row for an object of a scan; 'jaw' of 'a' has 2"
+    )
+
+
 def test_decisions_about_files_that_the_table_does_not_have_are_named(jawloc, results):
     """Regression: not a word of them was said."""
     absent = replace(REVIEWED, scan="gone")
