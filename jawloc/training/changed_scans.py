@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+
+from jawloc.scans.messages import names_shown
 
 IDS = "_ids"  # ends the names of texts that list scans, each as its id and content key
-MOST_NAMES = 5
 _SCAN = re.compile(r"(\S.*?):([0-9a-f]{12})(?: |$)")
 
 
@@ -30,14 +31,16 @@ def tell_changed_scans(before: Mapping[str, str], now: Mapping[str, str]) -> str
         "new": is_now.keys() - was.keys(),
         "changed": {scan for scan in was.keys() & is_now.keys() if was[scan] != is_now[scan]},
     }
-    told = [f"{how}: {_named(scans)}" for how, scans in parts.items() if scans]
+    told = [f"{how}: {names_shown(sorted(scans))}" for how, scans in parts.items() if scans]
     if told:
         return f"scans {'; '.join(told)}"
     first = names[0]
     old, new = ({*_SCAN.findall(of.get(first, ""))} for of in (before, now))
     moved = {"without": {scan for scan, _ in old - new}, "with": {scan for scan, _ in new - old}}
-    other = " and ".join(f"{how} {_named(scans)}" for how, scans in moved.items() if scans)
-    return f"{first} is now {other}" if other else ""
+    lists = {how: names_shown(sorted(scans)) for how, scans in moved.items() if scans}
+    other = " and ".join(f"{how} {names}" for how, names in lists.items())
+    # a text without any scan, such as that of all corrections, is no list
+    return f"{first} is now {other or 'in another order'}" if old or new else ""
 
 
 def _keys(lists: Iterable[str]) -> dict[str, set[str]]:
@@ -47,9 +50,3 @@ def _keys(lists: Iterable[str]) -> dict[str, set[str]]:
         for scan, key in _SCAN.findall(text):
             keys.setdefault(scan, set()).add(key)
     return keys
-
-
-def _named(scans: Collection[str]) -> str:
-    names = sorted(scans)
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"{', '.join(names[:MOST_NAMES])}{more}"

@@ -71,7 +71,8 @@ class Data:
     def fingerprint(self) -> dict[str, str]:
         """Return the ids and content keys of the scans of each split, as one text a split.
 
-        Corrections have one of their own, which changes with every position and weight.
+        The key of a corrected scan changes with its labels, too: some may be those of its copy in
+        `dicom_dirs`. Corrections have a text of their own, which changes with every decision.
         """
         own = [{**asdict(record), "earlier_use": ""} for record in self.corrections]
         digest = hashlib.sha256(repr(own).encode(errors="surrogateescape")).hexdigest()[:8]
@@ -79,10 +80,19 @@ class Data:
         known = {(e.scan_id, e.key) for e in self.examples.values()}
         if own and (of_folds := sorted(self.files().keys() - known)):
             corrected["corrected_ids"] = " ".join(f"{i}:{key[:12]}" for i, key in of_folds)
+        changed = {record.scan_id for record in self.corrections}
         return corrected | {
-            name: " ".join(f"{e.scan_id}:{e.key[:12]}" for e in self.select(ids))
+            name: " ".join(
+                f"{e.scan_id}:{(_key_with_labels(e) if e.scan_id in changed else e.key)[:12]}"
+                for e in self.select(ids)
+            )
             for name, ids in vars(self.split).items()
         }
+
+
+def _key_with_labels(example: ExampleFile) -> str:
+    labels = example.points_voxels.round(6).tolist(), example.label_weights
+    return hashlib.sha256(repr((example.key, labels)).encode()).hexdigest()
 
 
 def find_scans(config: Config) -> list[Path]:

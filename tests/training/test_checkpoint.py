@@ -204,7 +204,7 @@ LISTS = {  # of 23 scans, whose ids and keys are longer than an error can be
             "train_ids",
             LISTS["train_ids"],
             "fish 00:000000000000",
-            "scans no longer there: fish 01, fish 02, fish 03, fish 04, fish 05 and 14 more",
+            "scans no longer there: fish 01, fish 02, fish 03 and 16 more",
         ),
     ],
     ids=["removed", "added", "drawn anew", "many"],
@@ -223,6 +223,14 @@ def test_scans_that_are_used_otherwise_are_named_with_their_use():
     now |= {"val_ids": "fish 21:000000000021", "test_ids": LISTS["test_ids"]}
     assert tell_changed_scans(LISTS, now) == "train_ids is now with fish 20"
     assert tell_changed_scans(LISTS, LISTS) == ""
+
+
+def test_scans_in_another_order_are_no_small_change():
+    """Which scans make a batch is drawn by their numbers."""
+    now = LISTS | {"val_ids": " ".join(reversed(LISTS["val_ids"].replace("h ", "h").split()))}
+    before = LISTS | {"val_ids": LISTS["val_ids"].replace("h ", "h")}
+    assert tell_changed_scans(before, now) == "val_ids is now in another order"
+    assert tell_changed_scans({"corrected": "3 (a)"}, {"corrected": "3 (b)"}) == ""
 
 
 @pytest.mark.parametrize("changes", [{"device": "cuda"}, {"n_workers": 1}, {"dicom_dirs": ["x"]}])

@@ -14,8 +14,9 @@ import SimpleITK as sitk
 from jawloc.config import load_config
 from jawloc.errors import InputError
 from jawloc.inference.locator import load_locator, save_locator
-from jawloc.scans.dicom import open_labelled_dicom
+from jawloc.scans.dicom import open_labelled_dicom, write_labelled_dicom
 from jawloc.scans.points.review import write_review
+from jawloc.training.changed_scans import tell_changed_scans
 from jawloc.workflows.compare_models import find_earlier_model
 from jawloc.workflows.cross_validate import log_folds
 from jawloc.workflows.prepare_data import prepare_data, prepare_folds
@@ -78,6 +79,33 @@ def test_another_position_is_another_training(lab):
     assert fingerprint() == first
     assert fingerprint(position_voxels_zyx=(31.0, 11.0, 12.0)) != first
     assert fingerprint(reviewer="Ben")["corrected_positions"] != first["corrected_positions"]
+
+
+def draw_eye(scan_id: str, at: int) -> None:
+    """Write a labelled DICOM anew, with one voxel of another label in this slice."""
+    path = Path("dicoms/labelled", f"{scan_id}.dcm")
+    scan = open_labelled_dicom(path)
+    assert scan.read_mask is not None
+    slices = (0, scan.grid.shape_zyx[0])
+    image, mask = scan.read_image(*slices), scan.read_mask(*slices)
+    mask[mask == 9] = 0
+    mask[at, 2, 2] = 9
+    write_labelled_dicom(path, image, mask, scan.grid)
+
+
+def test_another_label_of_what_was_not_corrected_is_another_training(lab):
+    """Regression: an eye keeps its mask where the jaw was corrected; a run resumed on another."""
+    for scan_id in SCAN_IDS:
+        draw_eye(scan_id, 5)
+    objects = {"jaw": [*range(1, 9)], "eye": 9}
+    row = reviewed("phantom_001", copied("phantom_001", "a.nii"))
+    config = config_of(lab, row, objects=objects)
+    first = prepare_data(config).fingerprint()
+    assert prepare_data(config).fingerprint() == first
+    draw_eye("phantom_001", 9)
+    assert tell_changed_scans(first, prepare_data(config).fingerprint()) == (
+        "scans changed: phantom_001"
+    )
 
 
 def test_a_review_of_held_out_scans_alone_is_refused_before_training(lab, jawloc):
