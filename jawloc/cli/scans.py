@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -83,14 +83,13 @@ def dicoms(
     values = None if label_values is None else _parse_label_values(label_values)
     rule = "--spacing: one positive number or three (z,y,x), in mm"
     spacing_mm_zyx = parse_zyx(spacing, float, rule)
+    about: dict[str, Any] = {"spacing_mm_zyx": spacing_mm_zyx, "series": series}
     if holds_points(images, labels):
         if values is not None:
             raise InputError(f"--label-values: chooses from masks; {labels} holds points")
-        plan = plan_point_conversion(
-            images, labels, out, spacing_mm_zyx=spacing_mm_zyx, series=series
-        )
+        plan = plan_point_conversion(images, labels, out, **about)
     else:
-        plan = plan_conversion(images, labels, out, series=series)
+        plan = plan_conversion(images, labels, out, label_values=values, **about)
     todo = [item for item in plan if item.skip_reason is None]
     if dry_run:
         for item in todo:

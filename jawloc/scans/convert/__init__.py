@@ -26,7 +26,13 @@ MANY_LABEL_VALUES = 8  # fewer are no sign that image and mask were confused
 
 
 def plan_conversion(
-    images: Path, labels: Path, out: Path, *, series: Sequence[str] = ()
+    images: Path,
+    labels: Path,
+    out: Path,
+    *,
+    label_values: Sequence[int] | None = None,
+    spacing_mm_zyx: Triple | None = None,
+    series: Sequence[str] = (),
 ) -> list[Conversion]:
     """Pair images with labels and list what will be converted, opening headers only.
 
@@ -34,6 +40,8 @@ def plan_conversion(
     one scan each (the same folder if the labels' names have a suffix). The label of a labelled
     DICOM is its mask. `out` is the folder for the labelled DICOMs. `series` are SeriesInstanceUIDs,
     one of which each image that is a folder of DICOM files must have, and a label may have.
+    `label_values` and `spacing_mm_zyx` as for `convert`: with others, a target that exists was made
+    otherwise.
 
     Returns
     -------
@@ -52,7 +60,8 @@ def plan_conversion(
         raise InputError(f"{out}: the labelled DICOMs need a folder; this is a file")
     by_id, fit, unused = pair_scans(images, labels)
     pairs = Progress(by_id.items(), desc="reading headers", unit="scan", brief=True)
-    plan = [_planned(i, path, fit[i], out / f"{i}.dcm", series) for i, path in pairs]
+    how = (series, label_values, spacing_mm_zyx)
+    plan = [_planned(i, path, fit[i], out / f"{i}.dcm", *how) for i, path in pairs]
     for path in unused:
         name = scan_id_of(path)
         plan.append(Conversion(name, None, path, out / f"{name}.dcm", f"no image for {path.name}"))
@@ -60,7 +69,13 @@ def plan_conversion(
 
 
 def _planned(
-    scan_id: str, image: Path, labels: Sequence[Path], target: Path, series: Sequence[str]
+    scan_id: str,
+    image: Path,
+    labels: Sequence[Path],
+    target: Path,
+    series: Sequence[str],
+    label_values: Sequence[int] | None,
+    spacing_mm_zyx: Triple | None,
 ) -> Conversion:
     label = labels[0] if len(labels) == 1 else None
     reason, notes = None, tuple[str, ...]()
@@ -68,10 +83,11 @@ def _planned(
         reason = f"no label for {scan_id}"
     elif label is None:
         reason = f"several labels fit {image.name}: {', '.join(path.name for path in labels)}"
-    elif target.exists():
-        reason = already_there(target, (label, image))
     else:
         try:
+            if target.exists():
+                reason = already_there(target, (label, image), label_values, spacing_mm_zyx)
+                return Conversion(scan_id, image, label, target, reason)
             opened, opened_label = open_pair(image, label, series)
             refuse_too_large(target, opened.grid.shape_zyx, opened.dtype)
             notes = pair_notes(opened, opened_label)

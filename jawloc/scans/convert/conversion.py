@@ -10,10 +10,12 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.geometry import Triple
+from jawloc.scans.dicom import open_dicom, read_metadata
 from jawloc.scans.file_states import file_states
 from jawloc.scans.points import GivenPoint
 from jawloc.scans.quantisation import Quantisation, choose_quantisation
 from jawloc.scans.scan import ScanFile
+from jawloc.scans.spacing import SAME_SPACING
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,59 @@ def carry_out(conversion: Conversion, write: Callable[[Path, Path], tuple[str, .
     return replace(conversion, notes=notes)
 
 
-def already_there(target: Path, given: Sequence[Path]) -> str:
+def already_there(
+    target: Path,
+    given: Sequence[Path],
+    label_values: Sequence[int] | None,
+    spacing_mm_zyx: Triple | None,
+) -> str:
     """Return the skip reason of a labelled DICOM that exists.
 
-    It says so where one of the files that were given has changed since: a mask that somebody put
-    right is not in the labelled DICOM.
+    It says so where one of the files that were given has changed since, as a mask that somebody put
+    right is not in the labelled DICOM; or where that was made otherwise than is asked for now.
+    Raise InputError if it can't be read.
     """
     made = target.stat().st_mtime_ns
     for path in given:
         if any(changed > made for _, _, changed in file_states(path)):
-            return (
-                f"{target.name} exists, and {path.name} has changed since: to convert the "
-                f"scan anew, move {target.name} away"
-            )
+            return exists_otherwise(target, f"and {path.name} has changed since")
+    if other := other_spacing(target, spacing_mm_zyx) or _other_values(target, label_values):
+        return exists_otherwise(target, other)
     return f"{target.name} exists"
+
+
+def exists_otherwise(target: Path, what: str) -> str:
+    """Return the skip reason of a labelled DICOM that exists, but not as it would be made now."""
+    return f"{target.name} exists, {what}: to convert the scan anew, move {target.name} away"
+
+
+def other_spacing(target: Path, given: Triple | None) -> str:
+    """Return which spacing a labelled DICOM has, where it is another than is given; else nothing.
+
+    Raise InputError if it can't be read.
+    """
+    known = None if given is None else open_dicom(target).grid.spacing_mm_zyx
+    if given is None or (known and np.allclose(known, given, rtol=SAME_SPACING)):
+        return ""
+    was, now = (
+        each and f"({', '.join(f'{value:g}' for value in each)}) mm" for each in (known, given)
+    )
+    return f"with {f'the spacing {was}' if was else 'no spacing'} instead of {now}"
+
+
+def _other_values(target: Path, label_values: Sequence[int] | None) -> str:
+    """Return which label values a labelled DICOM was made of, where others are asked for."""
+    notes = read_metadata(target) or {}
+    if "label_values" not in notes:  # another program's, or made of points
+        return ""
+    was, now = (_as_text(values) for values in (notes["label_values"], label_values))
+    return f"with {was} instead of {now}" if was != now else ""
+
+
+def _as_text(values: Sequence[int] | None) -> str:
+    if values is None:
+        return "all label values"
+    return f"the label values {', '.join(map(str, sorted({*values})))}"
 
 
 def refuse_bad_spacing(spacing: Triple | None) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert import choose_spacing
-from jawloc.scans.convert.conversion import Conversion, carry_out, quantise, refuse_bad_spacing
+from jawloc.scans.convert.conversion import (
+    Conversion,
+    carry_out,
+    exists_otherwise,
+    other_spacing,
+    quantise,
+    refuse_bad_spacing,
+)
 from jawloc.scans.dicom import open_dicom
 from jawloc.scans.dicom.writing import refuse_too_large, write_labelled_dicom_slabs
 from jawloc.scans.pairs import LABEL_SUFFIXES, find_scans_in, images_by_id
@@ -153,22 +160,24 @@ def _checked(
         image = open_scan(planned.image, series=series)
         points, notes = place_points(planned.points, image, spacing_mm_zyx)
         if planned.target.exists():
-            return replace(planned, skip_reason=_already_there(planned, points))
+            reason = _already_there(planned, points, spacing_mm_zyx)
+            return replace(planned, skip_reason=reason)
         refuse_too_large(planned.target, image.grid.shape_zyx, image.dtype)
     except InputError as error:
         return replace(planned, skip_reason=str(error))
     return replace(planned, notes=notes)
 
 
-def _already_there(planned: Conversion, points: Sequence[ScanPoint]) -> str:
-    """Return the skip reason of a labelled DICOM that exists, perhaps with other labels."""
-    target, source = planned.target, planned.points[0].source
-    if set(open_dicom(target).points) == set(points):
-        return f"{target.name} exists"
-    return (
-        f"{target.name} exists, with other labels than {source}: to convert the scan anew, move "
-        f"{target.name} away"
-    )
+def _already_there(
+    planned: Conversion, points: Sequence[ScanPoint], spacing_mm_zyx: Triple | None
+) -> str:
+    """Return the skip reason of a labelled DICOM that exists, perhaps made otherwise."""
+    target = planned.target
+    if set(open_dicom(target).points) != set(points):
+        return exists_otherwise(target, f"with other labels than {planned.points[0].source}")
+    if other := other_spacing(target, spacing_mm_zyx):
+        return exists_otherwise(target, other)
+    return f"{target.name} exists"
 
 
 def convert_points(

@@ -634,6 +634,26 @@ def test_a_file_that_was_put_right_since_is_named(folders, changed):
     }
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "what"),
+    [
+        ({}, {"spacing_mm_zyx": SPACING}, ""),
+        ({}, {"spacing_mm_zyx": (0.1, 0.1, 0.2)}, f"the spacing {SPACING} mm instead of (0.1, "),
+        ({"label_values": [2, 1]}, {"label_values": [1, 2, 2]}, ""),
+        ({"label_values": [2, 1]}, {}, "the label values 1, 2 instead of all label values"),
+        ({}, {"label_values": [1]}, "all label values instead of the label values 1"),
+        ({"spacing_mm_zyx": (0.1, 0.1, 0.2)}, {}, ""),  # the first time, somebody knew it
+    ],
+)
+def test_what_was_made_with_other_options_is_named(folders, before, now, what):
+    """Regression: a second run, with the spacing that was forgotten, changed nothing in silence."""
+    _, out = convert_one(folders, quantisation(), labels(), **before)
+    (item,) = plan_conversion(*folders[:2], out, **now)
+    assert item.skip_reason is not None
+    assert item.skip_reason.startswith(f"a.dcm exists, with {what}" if what else "a.dcm exists")
+    assert item.skip_reason.endswith("move a.dcm away" if what else "a.dcm exists")
+
+
 def test_target_that_cannot_be_written_is_skipped(folders):
     images, label_folder, out = folders
     save(images / "a.nii", quantisation())

@@ -94,6 +94,22 @@ def test_a_table_says_which_scan_each_point_is_of(tmp_path, folders):
     assert convert_points(plan[0]).skip_reason == "a.dcm exists"
 
 
+def test_a_spacing_that_was_forgotten_is_named(tmp_path, folders):
+    """Regression: points in voxels are the same ones, but the labelled DICOM lacks the spacing."""
+    images, out = folders
+    points = table(tmp_path, "a,jaw,1,2,3")
+    convert_points(plan_point_conversion(images, points, out)[0])
+    said = [
+        plan_point_conversion(images, points, out, spacing_mm_zyx=given)[0].skip_reason
+        for given in (SPACING, (0.5, 0.5, 0.5))
+    ]
+    assert said[0] == "a.dcm exists"
+    assert said[1] == (
+        f"a.dcm exists, with the spacing {SPACING} mm instead of (0.5, 0.5, 0.5) mm: to convert "
+        f"the scan anew, move a.dcm away"
+    )
+
+
 def test_points_that_were_put_right_since_are_named(tmp_path, folders):
     """Regression: a corrected point was skipped like any scan that exists; others are no news."""
     images, out = folders
