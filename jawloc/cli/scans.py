@@ -46,7 +46,7 @@ conversion = option_under("Conversion")
 )
 @series_option
 @option_under("Output")(
-    "--dry-run", is_flag=True, help="List what would be written, and write nothing."
+    "--dry-run", is_flag=True, help="Read the masks, list what would be written, and write nothing."
 )
 @takes_cluster
 def dicoms(
@@ -78,7 +78,7 @@ def dicoms(
     """
     from jawloc.scans.convert import plan_conversion
     from jawloc.scans.convert.points import holds_points, plan_point_conversion
-    from jawloc.workflows.convert_scans import Converting, convert_scans
+    from jawloc.workflows.convert_scans import Converting, check_masks, convert_scans
 
     values = None if label_values is None else _parse_label_values(label_values)
     rule = "--spacing: one positive number or three (z,y,x), in mm"
@@ -91,12 +91,15 @@ def dicoms(
     else:
         plan = plan_conversion(images, labels, out, label_values=values, **about)
     todo = [item for item in plan if item.skip_reason is None]
+    skipped, how = [item for item in plan if item.skip_reason], Converting(values, **about)
     if dry_run:
+        todo = check_masks(todo, how)
         for item in todo:
-            click.echo(f"would write {item.target} from {item.image} and {item.label}")
+            if item.skip_reason is None:
+                click.echo(f"would write {item.target} from {item.image} and {item.label}")
     else:
-        done = convert_scans(todo, Converting(values, spacing_mm_zyx, series), cluster)
-        plan = [item for item in plan if item.skip_reason is not None] + done
+        todo = convert_scans(todo, how, cluster)
+    plan = skipped + todo
     _report(sorted(plan, key=lambda item: item.scan_id), out, dry_run)
     if all(item.skip_reason and not item.target.exists() for item in plan):
         sys.exit(1)  # a script should not go on to train

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jawloc.geometry import Triple
-from jawloc.scans.convert import convert
+from jawloc.scans.convert import check_mask, convert
 from jawloc.scans.convert.conversion import Conversion
 from jawloc.scans.convert.points import convert_points
 from jawloc.scans.progress import Progress
@@ -49,6 +49,13 @@ def convert_scans(
             done[number] = result
             bar.update()
     return [done[number] for number in range(len(plan))]
+
+
+def check_masks(plan: Sequence[Conversion], how: Converting) -> list[Conversion]:
+    """Read the masks of what is planned; return each, with the reason where it can't be done."""
+    about: dict[str, Any] = {"label_values": how.label_values, "series": how.series}
+    masks = Progress(plan, desc="reading masks", unit="scan", brief=True)
+    return [check_mask(item, **about) for item in masks]
 
 
 def convert_task(how: Converting, item: Conversion) -> Conversion:

@@ -258,6 +258,18 @@ def test_dicoms_on_trial_writes_nothing(volumes, jawloc):
     assert not (volumes / "out").exists()
 
 
+def test_dicoms_on_trial_names_the_masks_that_will_be_refused(volumes, jawloc):
+    """Regression: only the conversion found that nobody had drawn on a scan."""
+    write_mha(volumes / "labels" / "a.mha", np.zeros_like(LABEL))
+    write_mha(volumes / "labels" / "b_mask.mha", np.ones_like(LABEL))
+    trial, real = (jawloc("dicoms", "images", "labels", "out", *o) for o in (["--dry-run"], []))
+    assert "would write" not in trial.stdout
+    assert trial.exit_code == 1
+    said = [line for line in trial.stdout.splitlines() if line.startswith("skipped")]
+    assert said == [line for line in real.stdout.splitlines() if line.startswith("skipped")]
+    assert "skipped a: a.mha: the mask is empty; a scan needs at least one labelled voxel" in said
+
+
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])
 def test_dicoms_names_every_mask_to_check(tmp_path, monkeypatch, jawloc, options):
     """Regression: notes of rounded grey values hid that the last masks are mirrored."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from jawloc.errors import InputError
+from jawloc.errors import InputError, reason_of
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert.conversion import Conversion as Conversion
 from jawloc.scans.convert.conversion import (
@@ -20,6 +21,7 @@ from jawloc.scans.dicom.writing import Slab, refuse_too_large, write_labelled_di
 from jawloc.scans.pairs import label_mask, open_pair, pair_notes, pair_scans, pair_spacing
 from jawloc.scans.progress import Progress
 from jawloc.scans.quantisation import Quantisation
+from jawloc.scans.reading import open_scan
 from jawloc.scans.scan import ScanFile, scan_id_of
 
 MANY_LABEL_VALUES = 8  # fewer are no sign that image and mask were confused
@@ -130,6 +132,31 @@ def convert(
     return carry_out(conversion, write)
 
 
+def check_mask(
+    conversion: Conversion,
+    *,
+    label_values: Sequence[int] | None = None,
+    series: Sequence[str] = (),
+) -> Conversion:
+    """Return a planned conversion with the reason, if its mask has one, why it can't be done.
+
+    The mask is read slab by slab, as by `convert`, and no voxel of the image. Points are no mask.
+    """
+    if conversion.skip_reason or conversion.label is None or conversion.points:
+        return conversion
+    labelled, background = False, False
+    try:
+        label = open_scan(conversion.label, series=series, is_label=True)
+        read = label.read_mask or label.read_grey_values
+        for start, stop in label.slab_ranges():
+            mask = label_mask(label, read(start, stop), label_values)
+            labelled, background = labelled or bool(mask.any()), background or not mask.all()
+        _refuse_unlabelled(label, label_values, labelled=labelled, background=background)
+    except (InputError, OSError) as error:
+        return replace(conversion, skip_reason=reason_of(error, conversion.label.name))
+    return conversion
+
+
 def _refuse_bad_values(label_values: Sequence[int] | None) -> None:
     if label_values is not None and (
         not label_values or not all(int(v) == v and 1 <= v <= 255 for v in label_values)
@@ -198,6 +225,13 @@ def _slabs(
             f"compared this one has {len(values_of_mask)}, its image {len(grey_values)}: images "
             f"come first, then labels"
         )
+    _refuse_unlabelled(label, label_values, labelled=labelled, background=background)
+
+
+def _refuse_unlabelled(
+    label: ScanFile, label_values: Sequence[int] | None, *, labelled: bool, background: bool
+) -> None:
+    """Raise InputError for a mask without a labelled voxel, or without one of background."""
     if not labelled:
         kept = "" if label_values is None else f" with the label values {list(label_values)}"
         raise InputError(
