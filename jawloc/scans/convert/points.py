@@ -62,7 +62,7 @@ def read_points(place: Path) -> PointFile:
 
     The points of a file that does not name their scans are of the scan that the file is named like.
     """
-    points, skipped = list[GivenPoint](), list[tuple[str, str]]()
+    points, skipped, columns = list[GivenPoint](), list[tuple[str, str]](), tuple[str, ...]()
     for path in _point_files(place) if place.is_dir() else [place]:
         ending = _point_ending(path) or ""
         try:
@@ -71,9 +71,11 @@ def read_points(place: Path) -> PointFile:
             raise InputError(f"{path.name}: it can't be read; {error.strerror}") from error
         points += found.points
         skipped += found.skipped
+        columns = found.columns
     if not points and not skipped:
         raise InputError(f"{place}: a file of points must hold at least one; there is none")
-    return PointFile(tuple(points), tuple(skipped))
+    # the files in a folder are named like their scans
+    return PointFile(tuple(points), tuple(skipped), () if place.is_dir() else columns)
 
 
 def plan_point_conversion(
@@ -97,6 +99,12 @@ def plan_point_conversion(
     by_id = images_by_id(find_scans_in(images, "images"))
     given = read_points(points)
     own, without, strangers = _by_image(given, by_id)
+    if not own and not without and given.columns:
+        raise InputError(
+            f"{points.name}: the column with the scans' names must be called scan, or the table "
+            f"like its one scan; it has the columns {', '.join(given.columns)}, and none of the "
+            f"{len(by_id)} images in {images} is called {scan_name(points.stem)}"
+        )
     if not own and not without:
         raise InputError(
             f"{points}: points must name their scan, in a column or as the file's name; none of "

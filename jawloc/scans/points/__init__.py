@@ -39,6 +39,7 @@ class PointFile:
 
     points: tuple[GivenPoint, ...]
     skipped: tuple[tuple[str, str], ...] = ()  # id of the scan, and why it has no point there
+    columns: tuple[str, ...] = ()  # of a table without a column of the scans
 
 
 def parse_object(text: str, source: str) -> int | str:

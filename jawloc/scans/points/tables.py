@@ -80,7 +80,7 @@ def read_table(path: Path, own_scan: str) -> PointFile:
                 skipped.append((scan, f"{point_name(key)} is {why} in {source}"))
             else:
                 points.append(GivenPoint(scan, key, position, columns.space, source))
-    return PointFile(tuple(points), tuple(skipped))
+    return PointFile(tuple(points), tuple(skipped), () if "scan" in header else tuple(header))
 
 
 def _reviewed_points(reviews: Sequence[tuple[int, Review]], path: Path) -> PointFile:

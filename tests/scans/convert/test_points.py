@@ -209,6 +209,13 @@ def test_points_of_no_image_are_refused(tmp_path, folders):
     points = table(tmp_path, "x,jaw,1,2,3", "y,jaw,1,2,3")
     with pytest.raises(InputError, match=r"none of x, y is one of the 3 images in "):
         plan_point_conversion(images, points, out)
+    unnamed = table(tmp_path, "a,1,2,3", "b,1,2,3", columns="name,z,y,x")
+    said = (
+        r"clicked.csv: the column with the scans' names must be called scan, .*the columns "
+        r"name, z, y, x, and none of the 3 images in .* is called clicked"
+    )
+    with pytest.raises(InputError, match=said):
+        plan_point_conversion(images, unnamed, out)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="need a folder; this is a file"):
         plan_point_conversion(images, points, tmp_path / "file")
