@@ -56,7 +56,7 @@ class InputError(Exception):
     """A user's input breaks a rule.
 
     The message is one sentence with the file (or key), the rule and the value, for instance
-    ``131.dcm: the mask is empty; an example needs at least one labelled voxel``. The command
+    ``131.dcm: the mask is empty; a scan needs at least one labelled voxel``. The command
     line prints it without a traceback and exits with code 2. What a file holds can be part of it:
     secrets in addresses are hidden, and the message is made `printable`.
     """

@@ -101,7 +101,7 @@ def refuse_without_objects(
     """Raise InputError if there are no labels, or if they show none of the objects."""
     if not found:
         raise InputError(
-            f"{scan_name}: the mask is empty; an example needs at least one labelled voxel"
+            f"{scan_name}: the mask is empty; a scan needs at least one labelled voxel"
         )
     if objects_shown(found, objects):
         return

@@ -44,8 +44,8 @@ def pair_scans(images: Path, labels: Path) -> Pairs:
     if not (used := {path for paths in partners.values() for path in paths}):
         raise InputError(
             f"{labels}: a label must be named like its image, or end in one of "
-            f"{', '.join(LABEL_SUFFIXES[1:])}; none of its {len(found_labels)} scans fits one "
-            f"of the {len(by_id)} in {images}, such as {min(by_id)}"
+            f"{', '.join(LABEL_SUFFIXES[1:])}; none of its scans ({len(found_labels)}) fits one "
+            f"in {images} ({len(by_id)}), such as {min(by_id)}"
             f"{_if_swapped(by_id, found_labels)}"
         )
     return by_id, partners, [path for path in found_labels if path not in used]
@@ -214,8 +214,8 @@ def open_paired(listed: ListedScan) -> ScanFile:
     """
     labels = listed.labels or ()
     if len(labels) != 1:
-        found = ", ".join(path.name for path in labels) or "none"
-        raise InputError(f"{listed.path.name}: one label must fit the image's name; {found} does")
+        found = f"{', '.join(path.name for path in labels)} do" if labels else "none does"
+        raise InputError(f"{listed.path.name}: one label must fit the image's name; {found}")
     image, label = open_pair(listed.path, labels[0], listed.series)
     spacing, notes = pair_spacing(image, label)
     for note in (*(f"{image.path.name}: {note}" for note in notes), *pair_notes(image, label)):

@@ -73,7 +73,7 @@ def _open_folder(folder: Path, series: Sequence[str], is_label: bool) -> ScanFil
     if not pictures:
         raise InputError(
             f"{folder.name}: a folder that is one scan must hold 2-D TIFFs, BMPs, PNGs or a DICOM "
-            f"series; none of its {len(files)} files is one"
+            f"series; none of its files ({len(files)}) is one"
         )
     refuse_projections(folder, pictures)
     return open_slice_folder(folder, pictures, is_label=is_label)

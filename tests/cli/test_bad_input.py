@@ -147,9 +147,7 @@ def test_a_mask_of_another_shape(scans, sentence):
 
 def test_an_empty_mask(scans, sentence):
     write_bad(scans / "131.dcm", mask=MASK * 0)
-    assert sentence() == (
-        "131.dcm: the mask is empty; an example needs at least one labelled voxel"
-    )
+    assert sentence() == ("131.dcm: the mask is empty; a scan needs at least one labelled voxel")
 
 
 def test_one_slice(scans, sentence):
@@ -401,7 +399,7 @@ def test_a_process_says_one_sentence_and_debug_shows_where(lab, scans, jawloc):
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "jawloc", "train"]
     ended = subprocess.run(command, cwd=lab, env=environment, capture_output=True, text=True)
-    sentence = "131.dcm: the mask is empty; an example needs at least one labelled voxel"
+    sentence = "131.dcm: the mask is empty; a scan needs at least one labelled voxel"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"Error: {sentence}\n")
 
     error = jawloc("train", "--debug").exception  # which Python ends with, and its traceback

@@ -397,7 +397,7 @@ def test_all_bad_scans_are_named_before_anything_is_written(tmp_path):
         build(scans, tmp_path)
     lines = str(caught.value).splitlines()
     assert [line[:8] for line in lines] == ["131.dcm:", "132.dcm:", "133.dcm:", "134.dcm:"]
-    assert lines[0] == "131.dcm: the mask is empty; an example needs at least one labelled voxel"
+    assert lines[0] == "131.dcm: the mask is empty; a scan needs at least one labelled voxel"
     assert "10x6x5" in lines[1]
     assert "24x5x13" in lines[1]
     assert not (tmp_path / "dicoms/downsampled_dicoms").exists()

@@ -146,6 +146,10 @@ def test_two_files_are_a_pair_and_what_lacks_a_label_fails_alone(jawloc, lab):
     assert result.exit_code == 1
     assert "other.nii: there is no image for this label" in result.stderr
     assert "phantom_003.nrrd: one label must fit the image's name; none does" in result.stderr
+    for name in ("phantom_003_mask.nii", "phantom_003_seg.nii"):
+        shutil.copy("masks/other.nii", Path("masks", name))
+    result = jawloc("evaluate", "m.pth", "images", "masks", *OPTIONS)
+    assert "fit the image's name; phantom_003_mask.nii, phantom_003_seg.nii do" in result.stderr
     assert content()["scans"] == {"evaluated": 1, "failed": 1}
 
 

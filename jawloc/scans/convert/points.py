@@ -22,6 +22,7 @@ from jawloc.scans.convert.conversion import (
 )
 from jawloc.scans.dicom import open_dicom
 from jawloc.scans.dicom.writing import refuse_too_large, write_labelled_dicom_slabs
+from jawloc.scans.messages import names_shown
 from jawloc.scans.pairs import LABEL_SUFFIXES, find_scans_in, images_by_id
 from jawloc.scans.points import GivenPoint, PointFile, place_points, scan_name
 from jawloc.scans.points.slicer import read_fcsv, read_markups
@@ -102,13 +103,13 @@ def plan_point_conversion(
     if not own and not without and given.columns:
         raise InputError(
             f"{points.name}: the column with the scans' names must be called scan, or the table "
-            f"like its one scan; it has the columns {', '.join(given.columns)}, and none of the "
-            f"{len(by_id)} images in {images} is called {scan_name(points.stem)}"
+            f"like its one scan; it has the columns {', '.join(given.columns)}, and no image in "
+            f"{images} is called {scan_name(points.stem)}"
         )
     if not own and not without:
         raise InputError(
-            f"{points}: points must name their scan, in a column or as the file's name; none of "
-            f"{', '.join([*strangers][:3])} is one of the {len(by_id)} images in {images}"
+            f"{points}: points must name their scan, in a column or as the file's name; no image "
+            f"in {images} is called {names_shown([*strangers])}"
         )
     plan = [_planned(i, by_id[i], own[i], without[i], out / f"{i}.dcm", points) for i in by_id]
     plan = [

@@ -48,7 +48,7 @@ def read_points(header: Dataset, shape_zyx: Shape, path: Path) -> tuple[ScanPoin
     if MASK_TAG in header:
         raise InputError(
             f"{path.name}: a labelled DICOM has a mask or points; it has a mask and "
-            f"{len(points)} points"
+            f"{len(points)} point{'' if len(points) == 1 else 's'}"
         )
     for _, mistake in point_mistakes(points, shape_zyx):
         raise InputError(f"{path.name}: {mistake}")

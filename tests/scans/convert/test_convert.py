@@ -190,7 +190,7 @@ def test_nothing_to_pair_is_refused(folders):
     save(images / "a.nii", quantisation())
     save(label_folder / "b.nii", labels())
     with pytest.raises(
-        InputError, match=r"a label must be named like its image.*images, such as a$"
+        InputError, match=r"a label must be named like its image.*images \(1\), such as a$"
     ):
         plan_conversion(images, label_folder, out)
 
