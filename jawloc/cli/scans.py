@@ -150,28 +150,42 @@ def cache() -> None:
 
 @cache.command("build", cls=Command)
 @takes_settings
+@option_under("Output")(
+    "--labels",
+    metavar="FOLDER",
+    type=FILE_OR_FOLDER,
+    help="Folder for labels.html, which shows each label on its scan.  [default: not written]",
+)
 @takes_cluster
-def cache_build(settings: SettingsOptions, cluster: ClusterOptions | None) -> None:
+def cache_build(
+    settings: SettingsOptions, labels: Path | None, cluster: ClusterOptions | None
+) -> None:
     """Downsample the scans that are not in the cache yet.
 
     \b
     Examples:
+      jawloc cache build --labels script_output/labels
       jawloc cache build --set downsampled_dicom_size=[256,64,64]
       jawloc cache build --scheduler tcp://10.0.0.1:8786
     """
     from jawloc.scans.cache import build_cache
     from jawloc.workflows.cluster.client import open_cluster
     from jawloc.workflows.prepare_data import find_scans
+    from jawloc.workflows.show_labels import open_label_folder, show_cached_labels
 
     config = settings.load_for_scans()
+    scans = find_scans(config)
+    if labels is not None:
+        open_label_folder(labels)
     with open_cluster(cluster) as opened:
         elsewhere = None if opened is None else opened.elsewhere
-        scans = find_scans(config)
         report = build_cache(scans, config.cache, base=config.base, elsewhere=elsewhere)
     click.echo(
         f"{len(report.cached)} scans in the cache: {report.built} built, "
         f"{report.refreshed} refreshed, {report.reused} already there"
     )
+    if labels is not None:
+        click.echo(f"Labels: {show_cached_labels(labels, report.cached, config)}")
 
 
 @cache.command("verify", cls=Command)

@@ -59,6 +59,7 @@ from jawloc.workflows.evaluate_scans import evaluate_scans
 from jawloc.workflows.fold_errors import out_of_fold_errors, summarise_corrected_folds
 from jawloc.workflows.log_training import log_results
 from jawloc.workflows.prepare_data import Data, find_scans, prepare_folds
+from jawloc.workflows.show_labels import show_labels
 from jawloc.workflows.train_folds import CrossValidation, FoldsToTrain, train_folds
 from jawloc.workflows.train_result import (
     TrainResult,
@@ -144,6 +145,7 @@ def _run_in(
         run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_folds(run, work)
+        show_labels(folder, every)
         tag_inputs(run, config, every[0], "cross-validation", device)
         train_folds(FoldsToTrain(run.run_id, work, not replaces), opened)
         summary = evaluate_folds(run, work)

@@ -58,6 +58,7 @@ from jawloc.workflows.log_training import (
     log_missing,
 )
 from jawloc.workflows.prepare_data import Data, prepare_data
+from jawloc.workflows.show_labels import show_labels
 from jawloc.workflows.train_result import (
     TrainResult,
     begun_before,
@@ -165,6 +166,8 @@ def train_and_test(
         kind = "training" if parent_run_id is None else "fold"
         tag_inputs(run, config, job.data, kind, device)
         log_inputs(run, folder, config, job.data)
+        if parent_run_id is None:
+            show_labels(folder, [job.data])
         if run_id is not None:
             log_missing(run, folder, config, job.data, state)
         learn(job, state, run, after_saving, label, keep_part=keep_part and not replaces)

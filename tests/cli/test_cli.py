@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -383,6 +384,20 @@ def test_cache_is_built_verified_and_cleared(lab, jawloc):
     assert list(files_below(lab / "dicoms" / "downsampled_dicoms")) == [
         "24x12x12/labelled/notes.txt"
     ]
+
+
+def test_the_labels_are_shown_before_a_training(lab, jawloc):
+    result = jawloc("cache", "build", "--labels", "look/here")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "Labels: look/here/labels.html"
+    page = Path("look/here/labels.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == SCAN_IDS
+    assert jawloc("cache", "build", "--labels", "look/here").exit_code == 0  # its own page
+    Path("mine").mkdir()
+    Path("mine/labels.html").write_text("mine")
+    said = only_sentence(jawloc("cache", "build", "--labels", "mine"))
+    assert said.startswith("--labels: mine holds labels.html, which jawloc didn't write")
+    assert Path("mine/labels.html").read_text() == "mine"
 
 
 def test_cache_takes_another_size_by_set_or_experiment(lab, jawloc):

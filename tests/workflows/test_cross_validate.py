@@ -69,6 +69,8 @@ def test_every_fold_leaves_what_a_training_leaves_and_tests_its_own_scans(done):
     folder = outputs(lab)
     files = {path.name for path in folder.iterdir()}
     assert {"fold_1", "fold_2", "locator.pth", "summary.json", "out_of_fold.csv"} <= files
+    page = (folder / "labels.html").read_text(encoding="utf-8")
+    assert all(page.count(f"<h2>{scan_id}</h2>") == 1 for tested in TESTED for scan_id in tested)
     assert {"config.yml", "test_centroid.png", "test_cropped.png", "test_heatmap.png"} <= files
     assert "checkpoint.pt" not in files
     for number, tested in enumerate(TESTED, start=1):

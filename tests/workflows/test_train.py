@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def copied(smoke, tmp_path, monkeypatch):
 def test_without_a_name_the_model_is_called_locator_and_every_file_has_its_name(smoke):
     lab, _ = smoke
     names = {path.name for path in outputs(lab).iterdir()}
-    files = {"locator.pth", "config.yml", "metrics.csv", "summary.json"}
+    files = {"locator.pth", "config.yml", "metrics.csv", "summary.json", "labels.html"}
     # no checkpoint, no temporary file
     assert names == PICTURES | HEATMAPS | files | {MANIFEST}
     assert [path.name for path in outputs(lab).parent.iterdir()] == ["locator"]
@@ -167,6 +168,15 @@ def test_every_picture_opens_and_shows_something(smoke, name):
         counts = [count for count, _ in picture.convert("RGB").getcolors(1 << 24)]
     assert len(counts) > 50
     assert max(counts) < 0.97 * sum(counts)
+
+
+def test_the_labels_of_all_scans_are_on_one_page_that_the_terminal_names(smoke):
+    lab, result = smoke
+    page = (outputs(lab) / "labels.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == SCAN_IDS
+    assert f"{Path('script_output', 'jaw_location', 'locator', 'labels.html')} shows" in (
+        result.stderr
+    )
 
 
 def test_the_crops_show_the_jaw_in_red(smoke):

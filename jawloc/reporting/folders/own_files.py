@@ -26,7 +26,7 @@ _TEST_PICTURE = r"test_heatmap|test_cropped|test_centroid(?:_downsampled|_truth)
 _RUN_FILE = (
     r"(?:train|val)_heatmap_(?:example|pred|example_fine)\.png|(?:losses|metrics|sigma|curriculum)\.png"
     r"|heatmap_epoch_\d+_(?:(?:coarse|fine)_)?sigma_\d+\.\d\d\.png"
-    r"|metrics\.csv|summary\.json|config\.yml|out_of_fold\.csv"
+    r"|metrics\.csv|summary\.json|config\.yml|out_of_fold\.csv|labels\.html"
     rf"|{re.escape(CHECKPOINT)}|{re.escape(UNSENT)}"
 )
 _EVALUATION_FILES = {JSON_FILE, CSV_FILE, HTML_FILE}
