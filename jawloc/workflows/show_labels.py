@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jawloc.config import Config
-from jawloc.reporting.folders.own_files import open_manifest
+from jawloc.reporting.folders.own_files import own_names, refuse_foreign
 from jawloc.reporting.folders.run_folder import is_run_folder
 from jawloc.reporting.label_sheet import LABEL_SHEET, write_label_sheet
 from jawloc.reporting.terminal_table import from_here
 from jawloc.scans.atomic import make_writable
 from jawloc.scans.cache import open_example
+from jawloc.scans.manifest import start_manifest
 from jawloc.workflows.prepare_data import Data
 
 
@@ -29,7 +30,9 @@ def open_label_folder(folder: Path) -> None:
     Raises InputError if it can't be written to, or holds a page that jawloc did not write.
     """
     make_writable(folder, f"--labels: {folder} must be a folder that can be written to")
-    open_manifest(folder, "--labels", LABEL_SHEET.__eq__, run=is_run_folder(folder))
+    own = own_names(folder, run=is_run_folder(folder))
+    refuse_foreign(folder, "--labels", LABEL_SHEET.__eq__, own)
+    start_manifest(folder, own)
 
 
 def show_cached_labels(folder: Path, cached: Iterable[Path], config: Config) -> Path:
