@@ -16,6 +16,25 @@ from jawloc.inference.quantities import UNIT_NAMES, short
 
 Means = Mapping[str, float | None]  # unit -> mean radial error; None where it is unknown
 
+# Of the mean position's error; a network above this has hardly learned where the object is. On
+# skulls and phantoms, 0.01 to 0.12 of it was reached; on the hippocampus, whose scans were cut
+# round it, 0.4 to 0.75 with 60 scans to train or more, at most 0.8 in 34 of 35 trainings with 40,
+# and with 4 to 32 between 0.43 and 0.98, by how much the test scans vary (experiments/log.md,
+# experiments/curriculum/results).
+HARDLY_BETTER = 0.8
+
+# Test error by validation error, or by the model's own test error, from which labels are to be
+# checked. In the 183 trainings of experiments/curriculum/results it is at most 1.25 with 10
+# validation scans or more, and 3.4 with one. Errors of two single scans, the default, differ as
+# much by chance in 2 of 100 pairs of the phantoms in experiments/uncertainty/results; means of two
+# validation and six test scans in 1 of 1000.
+MANY_TIMES = 5.0
+
+TO_CHECK = (
+    "check that points are in the order z, y, x and that each mask is its own scan's (labels.html "
+    "of the training shows them), and train for longer or on more scans"
+)
+
 
 @dataclass(frozen=True)
 class HeldOutErrors:
@@ -59,10 +78,28 @@ class HeldOutErrors:
         )
 
     def warning(self) -> str:
-        """Return why the locator is useless; empty if it isn't."""
-        if self.is_useful:
+        """Return why the locator is useless, or nearly so; empty if it isn't."""
+        own, mean = self.locator.get(self.unit), self.mean_position.get(self.unit)
+        if self.is_useful and (own is None or mean is None or own <= HARDLY_BETTER * mean):
             return ""
-        return f"this model is no better than a guess, whatever a scan's status: {self.sentence()}"
+        better = "hardly" if self.is_useful else "no"
+        return (
+            f"this model is {better} better than a guess, whatever a scan's status: "
+            f"{self.sentence()}"
+        )
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong with the training, in at most two sentences with what to check."""
+        warnings = [f"{self.warning()}; {TO_CHECK}"] if self.warning() else []
+        unit = "mm" if self.validation.get("mm") is not None else "downsampled_voxels"
+        own, validation = self.locator.get(unit), self.validation.get(unit)
+        if own is not None and validation is not None and own > MANY_TIMES * validation:
+            warnings.append(
+                f"the error on the test scans, {short(own)} {UNIT_NAMES[unit]}, is many times that "
+                f"on the validation scans, {short(validation)}; check whether the test scans have "
+                f"the labels of others (labels.html shows them) or are of another kind"
+            )
+        return warnings
 
 
 def held_out_errors(summary: Mapping[str, Any]) -> HeldOutErrors | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from jawloc.geometry import Shape
 from jawloc.inference.evaluate_scan import ScanEvaluation
+from jawloc.inference.held_out_errors import HeldOutErrors
 from jawloc.inference.metrics import (
     ObjectMetrics,
     common_unit,
@@ -39,6 +40,7 @@ class ModelEvaluation:
     objects : that were looked for
     evaluated : every object of every scan that could be read
     radii : that the user asked for; empty: the default ones
+    errors : that the model's file states; None if it states none
     """
 
     model: str
@@ -49,6 +51,7 @@ class ModelEvaluation:
     failed: tuple[Failure, ...]
     radii: tuple[float, ...]
     run_id: str | None = None
+    errors: HeldOutErrors | None = None
 
     @property
     def unit(self) -> str:

@@ -175,8 +175,8 @@ def _errors_table(summary: Mapping[str, Any], tested: str, number: int) -> list[
 def _result(summary: Mapping[str, Any], crops: Sequence[str]) -> list[str]:
     """Return the result in few lines: the page shows these, and the rest when asked."""
     known = held_out_errors(summary)
-    text = "" if known is None else known.warning() or known.sentence()
-    return [*([f"**{text[0].upper()}{text[1:]}.**"] if text else []), *crops]
+    texts = [] if known is None else known.warnings() or [known.sentence()]
+    return [*(f"**{text[0].upper()}{text[1:]}.**" for text in texts), *crops]
 
 
 def _cells(errors: Mapping[str, float | None], units: Sequence[str]) -> str:

@@ -8,13 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jawloc import __version__
 from jawloc.inference.comparison import Decision
 from jawloc.inference.evaluate_scan import ScanEvaluation
 from jawloc.inference.exports import by_axis, rounded, table_text
-from jawloc.inference.metrics import AXES, ObjectMetrics
+from jawloc.inference.held_out_errors import MANY_TIMES
+from jawloc.inference.metrics import AXES, ObjectMetrics, errors_in
 from jawloc.inference.model_evaluation import COVERAGE_IS_FAIR, ModelEvaluation
-from jawloc.inference.quantities import UNIT_NAMES, counted
+from jawloc.inference.quantities import UNIT_NAMES, counted, short
 from jawloc.reporting.content_policy import page_templates
 from jawloc.reporting.summary import flatten
 from jawloc.reporting.text_files import write_json, write_text
@@ -66,7 +69,7 @@ def html_report(
         evaluation=evaluation,
         fair_metrics=evaluation.fair_metrics(),
         decision=decision,
-        notes=provenance_notes(evaluation),
+        notes=[*accuracy_notes(evaluation), *provenance_notes(evaluation)],
         why_no_mm=_why_no_mm(evaluation),
         pictures=pictures,
         use_names=USE_NAMES,
@@ -93,6 +96,7 @@ def json_content(evaluation: ModelEvaluation, decision: Decision | None = None) 
         "seen_scans": {USE_NAMES[use]: names for use, names in seen.items()},
         "objects_in_unseen_scans": {name: asdict(metrics) for name, metrics in fair.items()},
         "failed": [asdict(failure) for failure in evaluation.failed],
+        "warnings": accuracy_notes(evaluation),
         "registry": None if decision is None else asdict(decision),
         "rows": rows(evaluation),
     }
@@ -197,6 +201,23 @@ def scans_by_use(evaluation: ModelEvaluation) -> dict[ScanUse, list[str]]:
         for use in USE_NAMES
     }
     return {use: list(names) for use, names in found.items() if names}
+
+
+def accuracy_notes(evaluation: ModelEvaluation) -> list[str]:
+    """Return in sentences that the training was bad, or errors here much larger than there."""
+    stated, fair, unit = evaluation.errors, evaluation.fair, evaluation.unit
+    if stated is None:
+        return []
+    notes, before = stated.warnings(), stated.locator.get(unit)
+    here = float(np.mean(errors_in(fair, unit))) if fair else 0.0
+    if before is not None and here > MANY_TIMES * before:
+        notes.append(
+            f"the mean error on scans that the model has not learned from, {short(here)} "
+            f"{UNIT_NAMES[unit]}, is many times that when it was tested, {short(before)}; check "
+            f"whether these scans have the labels of others, or points in another order than z, "
+            f"y, x, or are of another kind"
+        )
+    return notes
 
 
 def provenance_notes(evaluation: ModelEvaluation) -> list[str]:

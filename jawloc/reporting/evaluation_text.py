@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jawloc.inference.metrics import ObjectMetrics
 from jawloc.inference.model_evaluation import ModelEvaluation
 from jawloc.inference.quantities import UNIT_NAMES, counted
-from jawloc.reporting.evaluation_report import provenance_notes
+from jawloc.reporting.evaluation_report import accuracy_notes, provenance_notes
 from jawloc.reporting.terminal_table import number, shortened, table_lines
 
 MOST_FAILURES = 10  # printed with their reasons
@@ -28,6 +28,7 @@ def describe_evaluation(evaluation: ModelEvaluation) -> list[str]:
         lines += table_lines([*header, "crops that hold all of it"], rows)
         header = ["largest errors", unit, "status"]
         lines += table_lines(header, _worst(evaluation))
+    lines += [f"WARNING: {note}" for note in accuracy_notes(evaluation)]
     lines += [f"note: {note}" for note in provenance_notes(evaluation)]
     return [*lines, *_failures(evaluation)]
 

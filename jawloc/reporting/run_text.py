@@ -40,11 +40,7 @@ def describe_run(summary: Mapping[str, Any], folder: Path, ui_command: str = "ja
     lines += _crop_lines(summary) + _radius_lines(summary)
     lines += [f"  {line}" for line in correction_lines(summary)]
     known = held_out_errors(summary)
-    if known is not None and known.warning():
-        lines.append(
-            f"WARNING: {known.warning()}; train for longer, on more scans, or look at losses.png "
-            f"and at the target in train_heatmap_example.png"
-        )
+    lines += [f"WARNING: {warning}" for warning in ([] if known is None else known.warnings())]
     lines.append(f"Pictures, tables and the model: {from_here(folder)}")
     lines.append(f"Compare runs in the browser: {ui_command}")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from jawloc.config.slow_settings import tell_slow_settings
 from jawloc.errors import InputError
 from jawloc.inference.calibrate import join_folds
 from jawloc.inference.evaluate_scan import PointFinder, ScanEvaluation
-from jawloc.inference.held_out_errors import held_out_errors
+from jawloc.inference.held_out_errors import HeldOutErrors, held_out_errors
 from jawloc.inference.locator import Locator, load_locator, save_locator
 from jawloc.inference.metrics import PositionErrors
 from jawloc.inference.model_evaluation import Failure, ModelEvaluation
@@ -192,10 +192,12 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
     summary = summarise_folds(work.name, splits, specimens, evaluations, own, joined.calibration)
     summary["run_id"] = run.run_id
     summary |= summarise_corrected_folds(work.folds, work.baselines, evaluations)
-    joined = replace(joined, errors=held_out_errors(summary))
+    errors = held_out_errors(summary)
+    summary["warnings"] = [] if errors is None else errors.warnings()
+    joined = replace(joined, errors=errors)
     save_locator(joined, folder / f"{folder.name}.pth")
     write_worst_pictures(work, locators, evaluations[OUT_OF_FOLD])
-    evaluation = write_evaluation(run, work, alone)
+    evaluation = write_evaluation(run, work, alone, errors)
     crops = {name: metrics.crops for name, metrics in evaluation.metrics().items()}
     summary["crops"] = {name: own and asdict(own) for name, own in crops.items()}
     write_text(folder / "out_of_fold.csv", out_of_fold_csv(summary))
@@ -206,13 +208,17 @@ def evaluate_folds(run: TrackedRun, work: CrossValidation) -> dict[str, Any]:
 
 
 def write_evaluation(
-    run: TrackedRun, work: CrossValidation, locators: Sequence[Locator]
+    run: TrackedRun,
+    work: CrossValidation,
+    locators: Sequence[Locator],
+    errors: HeldOutErrors | None,
 ) -> ModelEvaluation:
     """Write the report of `jawloc evaluate`, each scan evaluated by the fold that tested it.
 
     Parameters
     ----------
     locators : each fold's, calibrated on the scans of the others
+    errors : of the locator of all networks
     """
     folder, crop_size = work.folder, work.config.crop.crop_size
     evaluated: list[ScanEvaluation] = []
@@ -232,6 +238,7 @@ def write_evaluation(
         failed=tuple(failed),
         radii=(),
         run_id=run.run_id,
+        errors=errors,
     )
     write_report(folder, evaluation, write_evaluation_pictures(folder, locators[0], evaluation, 6))
     return evaluation

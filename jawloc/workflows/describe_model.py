@@ -133,7 +133,7 @@ def _error_lines(errors: HeldOutErrors | None) -> list[str]:
     ]
     units = [UNIT_NAMES[unit] for unit in errors.locator]
     lines = table_lines(["mean radial error", *units], rows, indent=0)
-    return [*lines, f"WARNING: {errors.warning()}"] if errors.warning() else lines
+    return lines + [f"WARNING: {warning}" for warning in errors.warnings()]
 
 
 def _radius_lines(locator: Locator) -> list[str]:

@@ -189,6 +189,7 @@ def evaluate_locator(
         failed=tuple(failed),
         radii=request.radii,
         run_id=known.run_id,
+        errors=locator.errors,
     )
 
 

@@ -44,12 +44,14 @@ def finish_training(
         begin("testing")
         evaluations = evaluate_test_scans(locator, config, data, job.baselines)
         summary = summarise(job, state, evaluations, locator, seconds())
-        locator = replace(locator, errors=held_out_errors(summary))
+        errors = held_out_errors(summary)
+        locator = replace(locator, errors=errors)
         save_locator(locator, folder / f"{folder.name}.pth")
         begin("drawing")
         draw_results(run, folder, locator, evaluations["test"], state, config, data)
         begin("logging")
         summary |= {"seconds": round(seconds(), 1), "run_id": run.run_id}
+        summary["warnings"] = [] if errors is None else errors.warnings()
         log_results(run, folder, summary, state.records)
         describe_finished(run, folder, config, data, evaluations["test"], summary)
     return summary

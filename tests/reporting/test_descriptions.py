@@ -61,7 +61,10 @@ def test_without_spacing_there_is_no_column_of_mm_and_the_reason_is_given():
 def test_a_model_that_is_no_better_than_the_mean_position_is_called_so():
     worse = SUMMARY | {"test_error": {"downsampled_voxels": 15, "full_size_voxels": 60, "mm": 1.5}}
     assert "**This model is no better than a guess" in described(worse)
+    assert "is its own scan's" in described(worse)
     assert "no better than a guess" not in described()
+    far = described(SUMMARY | {"validation_error": {"mm": 0.01}})
+    assert "**The error on the test scans, 0.15 mm, is many times that on the validation" in far
 
 
 def test_a_page_that_is_not_known_is_not_linked_to():

@@ -10,14 +10,17 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from jawloc.inference.held_out_errors import HeldOutErrors
 from jawloc.inference.model_evaluation import Failure, ModelEvaluation
 from jawloc.reporting.evaluation_report import (
+    accuracy_notes,
     evaluation_metrics,
     html_report,
     json_content,
     provenance_notes,
     write_report,
 )
+from jawloc.reporting.evaluation_text import describe_evaluation
 from tests.inference.evaluated import evaluated
 
 TRUST = {"radius_voxels": 4.0, "confidence": 0.9}
@@ -156,6 +159,31 @@ def test_the_page_says_it_in_words(tmp_path):
         assert part in page, part
     assert "<empty>" not in page
     assert page.count("<img") == page.count("data:image/png;base64,") == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "mean", "warnings"),
+    [
+        (4.0, 40.0, []),
+        (35.0, 40.0, ["this model is hardly better than a guess"]),  # as its file says
+        (0.9, 40.0, ["the mean error on scans that the model has not learned from, 5 full-size"]),
+    ],
+)
+def test_a_bad_model_or_labels_of_other_scans_are_told(own, mean, warnings):
+    """Regression: errors many times those of the training had the same words as good ones."""
+    errors = HeldOutErrors("test", 3, {"full_size_voxels": own}, {"full_size_voxels": mean}, {})
+    known = evaluation(errors=errors)
+    said = accuracy_notes(known)
+    assert [note[: len(start)] for note, start in zip(said, warnings, strict=True)] == warnings
+    assert json_content(known)["warnings"] == said
+    page = " ".join(html_report(known, {}).split())
+    for note in warnings:
+        assert note[0].upper() + note[1:] in page
+        assert f"WARNING: {note}" in "\n".join(describe_evaluation(known))
+
+
+def test_a_model_without_errors_in_its_file_has_no_warning():
+    assert accuracy_notes(evaluation()) == accuracy_notes(evaluation(evaluated=())) == []
 
 
 def test_without_any_scan_there_is_still_a_report(tmp_path):

@@ -289,7 +289,15 @@ def test_a_model_that_is_no_better_than_the_mean_position_is_called_so(tmp_path)
     lost = summarised() | {"test_error": summarised()["mean_position_error"]}
     said = describe_run(lost, tmp_path)
     assert "WARNING: this model is no better than a guess, whatever a scan's status" in said
+    assert "its own scan's (labels.html of the training shows them)" in said
     assert "WARNING" not in describe_run(summarised(), tmp_path)
+
+
+def test_a_test_error_many_times_the_validation_error_is_told(tmp_path):
+    """Regression: nothing said that the test scans had the masks of others."""
+    lost = summarised() | {"validation_error": {"downsampled_voxels": 0.1, "mm": 0.01}}
+    said = describe_run(lost, tmp_path)
+    assert "WARNING: the error on the test scans, 0.15 mm, is many times that on the" in said
 
 
 def test_keys_are_joined_and_what_is_unknown_is_left_out():

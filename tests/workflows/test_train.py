@@ -204,8 +204,10 @@ def test_the_summary_says_how_good_the_locator_is(smoke):
         "test_scans",
         "mask_share",
         "run_id",
+        "warnings",
     ]
     assert said["name"] == "locator"
+    assert all(f"WARNING: {warning}" in smoke[1].stdout for warning in said["warnings"])
     assert 0 <= said["mask_share"]["jaw"] <= 1
     # all but the last two train, the last but one validates, the last tests
     split = {"train": SCAN_IDS[:3], "validation": SCAN_IDS[3:4], "test": SCAN_IDS[4:]}
