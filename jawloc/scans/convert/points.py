@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, Triple
 from jawloc.scans.convert import choose_spacing
@@ -24,7 +26,7 @@ from jawloc.scans.dicom import open_dicom
 from jawloc.scans.dicom.writing import refuse_too_large, write_labelled_dicom_slabs
 from jawloc.scans.messages import names_shown
 from jawloc.scans.pairs import LABEL_SUFFIXES, find_scans_in, images_by_id
-from jawloc.scans.points import GivenPoint, PointFile, place_points, scan_name
+from jawloc.scans.points import GivenPoint, PointFile, lie_in, place_points, scan_name
 from jawloc.scans.points.slicer import read_fcsv, read_markups
 from jawloc.scans.points.tables import read_table
 from jawloc.scans.progress import Progress
@@ -116,6 +118,7 @@ def plan_point_conversion(
         _checked(item, spacing_mm_zyx, series)
         for item in Progress(plan, desc="reading headers", unit="scan", brief=True)
     ]
+    plan = _exchange_told(plan, series)
     for name, where in strangers.items():
         plan.append(
             Conversion(name, None, points, out / f"{name}.dcm", f"no image for {name} ({where})")
@@ -175,6 +178,37 @@ def _checked(
     except InputError as error:
         return replace(planned, skip_reason=str(error))
     return replace(planned, notes=notes)
+
+
+def _exchange_told(plan: Sequence[Conversion], series: Sequence[str]) -> list[Conversion]:
+    """Return the plan; where exchanging z and x would put all points inside, reasons say so.
+
+    One scan whose points are outside is no sign of that.
+    """
+    fits = {
+        item.scan_id: fit
+        for item in plan
+        if item.skip_reason and (fit := _fits_exchanged(item, series)) is not None
+    }
+    if len(fits) < 2 or not all(fits.values()):
+        return [*plan]
+    hint = f"with z and x exchanged, the points of all {len(fits)} such scans would lie inside"
+    return [
+        replace(item, skip_reason=f"{item.skip_reason}; {hint}") if item.scan_id in fits else item
+        for item in plan
+    ]
+
+
+def _fits_exchanged(item: Conversion, series: Sequence[str]) -> bool | None:
+    """Return whether points outside a scan lie inside with z and x exchanged; None of others."""
+    if item.image is None or any(point.space != "voxels" for point in item.points):
+        return None
+    try:
+        shape = open_scan(item.image, series=series).grid.shape_zyx
+    except InputError:
+        return None
+    voxels = np.array([point.position_zyx for point in item.points]).reshape(-1, 3)
+    return None if lie_in(voxels, shape) else lie_in(voxels[:, ::-1], shape)
 
 
 def _already_there(

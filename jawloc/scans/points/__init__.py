@@ -146,7 +146,7 @@ def _as_shown(
     if shown is None or np.allclose(shown, own, rtol=SAME_SPACING):
         return None
     smaller, larger = sorted((shown, own), key=np.prod)
-    fits_smaller = _lie_in(np.array(points_mm_zyx) / smaller, shape)
+    fits_smaller = lie_in(np.array(points_mm_zyx) / smaller, shape)
     alike = np.prod(smaller) > _ALIKE * np.prod(larger)
     if scan.grid.spacing_mm_zyx is not None and fits_smaller and alike:  # and so the larger one
         raise InputError(
@@ -164,7 +164,7 @@ def _as_shown(
     return Placement(), Grid(shape, taken), note
 
 
-def _lie_in(voxels_zyx: np.ndarray, shape_zyx: Shape) -> bool:
+def lie_in(voxels_zyx: np.ndarray, shape_zyx: Shape) -> bool:
     """Return whether all points (..., 3) lie in the voxels of a scan."""
     return bool(np.all((voxels_zyx >= -0.5) & (voxels_zyx <= np.asarray(shape_zyx) - 0.5)))
 
@@ -208,7 +208,7 @@ def point_mistakes(points: Sequence[ScanPoint], shape_zyx: Shape) -> Iterator[tu
     """Yield the number of each point outside a scan, or that is an object's second, and why."""
     seen: dict[int | str, Triple] = {}
     for number, point in enumerate(points):
-        if not _lie_in(np.asarray(point.voxels_zyx), shape_zyx):
+        if not lie_in(np.asarray(point.voxels_zyx), shape_zyx):
             yield (
                 number,
                 f"a point must lie in its scan, which has {shape_zyx} voxels (z, y, x), numbered "

@@ -221,6 +221,22 @@ def test_points_of_no_image_are_refused(tmp_path, folders):
         plan_point_conversion(images, points, tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["a,j,2,3,11", "b,j,3,4,10", "c,j,4,3,2"], ["a", "b"]),  # x up to 11, of 9 voxels
+        (["a,j,2,3,11", "b,j,3,4,3", "c,j,4,3,2"], []),
+        (["a,j,2,3,11", "b,j,3,11,3", "c,j,4,3,2"], []),
+    ],
+    ids=["exchanged", "one scan", "outside in any case"],
+)
+def test_z_and_x_that_seem_to_be_exchanged_are_told(tmp_path, folders, rows, told):
+    images, out = folders
+    plan = plan_point_conversion(images, table(tmp_path, *rows), out)
+    hint = "; with z and x exchanged, the points of all 2 such scans would lie inside"
+    assert [item.scan_id for item in plan if (item.skip_reason or "").endswith(hint)] == told
+
+
 def test_what_counts_as_points(tmp_path, folders):
     images, _ = folders
     points = tmp_path / "points"
