@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,8 @@ def locate(
     """
     if resume and overwrite:
         raise InputError("--resume adds to the tables and --overwrite replaces them; give only one")
-    refuse_missing(scans)
+    if not any(map(os.path.lexists, scans)):  # among others, one that is missing gets a row
+        refuse_missing(scans)
     from jawloc.reporting.folders.run_folder import locked_output_folder
     from jawloc.reporting.location_files import LocateRequest, earlier_rows, owners
     from jawloc.scans.listing import list_scans

@@ -380,7 +380,6 @@ def test_a_picture_a_scan(locate, here):
 def test_the_contact_sheet_shows_every_scan_also_those_that_were_done_before(locate, here):
     options = ("--crop-size", "12", "--no-crops")
     assert locate("c.nii.gz", options=options).exit_code == 0
-    (here / "gone.tif").symlink_to("nowhere")
     result = locate("c.nii.gz", "a/fish.dcm", "gone.tif", options=("--resume", *options))
     assert result.stdout.splitlines()[-1].endswith("first: out/contact_sheet.html")
     page = Path("out/contact_sheet.html").read_text(encoding="utf-8")
@@ -486,12 +485,12 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
     tifffile.imwrite(here / "4d.tif", np.zeros((3, 20, 9, 9), np.uint16), imagej=True)
     tifffile.imwrite(here / "small.tif", np.zeros((10, 9, 9), np.uint16), photometric="minisblack")
     (here / "notes.pdf").touch()
-    (here / "gone.nii.gz").symlink_to("nowhere")
-    bad = ["junk.tif", "flat.tif", "4d.tif", "small.tif", "notes.pdf", "gone.nii.gz"]
+    (here / "link.tif").symlink_to("nowhere")
+    bad = ["junk.tif", "flat.tif", "4d.tif", "small.tif", "notes.pdf", "gone.nii.gz", "link.tif"]
     result = locate(*bad[:3], "a/fish.dcm", *bad[3:], "c.nii.gz")
     assert result.exit_code == 1
     last = result.stdout.splitlines()[-1]
-    assert last == f"{DOUBTFUL}, 6 failed (the table says why): out/locations.csv"
+    assert last == f"{DOUBTFUL}, 7 failed (the table says why): out/locations.csv"
     rows = {row["scan"]: row for row in table()}
     assert [name for name, row in rows.items() if row["status"] == "uncertain"] == [
         "fish",
@@ -501,7 +500,8 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
         bad,
         [
             *("can't be read", "must be one volume", "must be one volume"),
-            *("no larger than the scan", "ending must be one of", "there is none at"),
+            *("no larger than the scan", "ending must be one of"),
+            *("there is none at", "there is none at"),
         ],
         strict=True,
     ):
@@ -510,7 +510,7 @@ def test_scans_that_fail_are_rows_and_the_others_are_located(locate, here):
         assert row["reason"].startswith(f"{path}: ")
         assert said in row["reason"]
         assert f"failed: {row['reason']}\n" in result.stderr  # which names the file
-    assert len(json.loads(Path("out/locations.json").read_text(encoding="utf-8"))) == 8
+    assert len(json.loads(Path("out/locations.json").read_text(encoding="utf-8"))) == 9
     assert {p.name for p in Path("out/imgs").iterdir()} == {"fish.tif", "c.tif"}
     assert {p.name for p in Path("out/markups").iterdir()} == {"fish.mrk.json", "c.mrk.json"}
 
@@ -796,11 +796,11 @@ def test_an_empty_list_or_folder_is_refused(refused):
 
 
 @pytest.mark.parametrize("place", ["gone", "gone.tif", "gone.txt", "c.nii.gz/gone", "x" * 300])
-def test_a_scan_that_is_named_must_exist(refused, monkeypatch, place):
+def test_something_that_is_named_must_exist(refused, monkeypatch, place):
     """Regression: the folder of results was made, and the corrected command was refused."""
     monkeypatch.setattr("jawloc.inference.models.load_model", lambda *_: pytest.fail("too late"))
     said = "what is named must exist; "
-    assert refused("m.pth", "c.nii.gz", place).startswith(f"{place}: {said}")
+    assert refused("m.pth", place).startswith(f"{place}: {said}")
 
 
 def test_folders_that_were_made_for_nothing_are_removed(jawloc, here):
