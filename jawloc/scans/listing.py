@@ -14,6 +14,7 @@ from types import MappingProxyType
 from jawloc.errors import InputError
 from jawloc.scans.dicom.folder import dicom_slices
 from jawloc.scans.dicom.header import frames_of
+from jawloc.scans.manifest import written_files
 from jawloc.scans.messages import names_shown, tell
 from jawloc.scans.projections import pictures_left_out, slices_of
 from jawloc.scans.scan import scan_ending, scan_id_of
@@ -59,8 +60,9 @@ def list_scans(
     """List the scans in files, folders and `.txt` lists, each once, in their order.
 
     A folder is one scan if it holds 2-D TIFFs or a DICOM series; otherwise it stands for all scans
-    in it and in the folders below it. A list has a path a line, relative to the list's folder or
-    else to the current one; `#` begins a comment; it may be quoted.
+    in it and in the folders below it, without the crops of earlier results there. A list has a path
+    a line, relative to the list's folder or else to the current one; `#` begins a comment; it may
+    be quoted.
 
     Parameters
     ----------
@@ -174,14 +176,20 @@ def files_below(folder: Path, exclude: Iterable[Path] = ()) -> Iterator[Path]:
     return _walk(folder, {real_path(place) for place in exclude}, stacks=False)
 
 
-def _walk(folder: Path, visited: set[Path], *, stacks: bool) -> Iterator[Path]:
-    """Yield scans; with `stacks`, a folder of slices is one. Folders in `visited` are left out."""
+def _walk(
+    folder: Path, visited: set[Path], *, stacks: bool, results: Collection[str] | None = None
+) -> Iterator[Path]:
+    """Yield scans; with `stacks`, a folder of slices is one. Folders in `visited` are left out.
+
+    `results`: what jawloc wrote into this folder as crops and pictures, which are left out, too;
+    None for the folder that was named, in which they are asked for.
+    """
     here = real_path(folder)
     if here in visited:  # circles of links end here
         return
     visited.add(here)
     try:
-        found = sorted(_visible(folder))
+        found = sorted(path for path in _visible(folder) if path.name not in (results or ()))
     except OSError:
         yield folder  # opening it raises the reason why it can't be read
         return
@@ -189,9 +197,11 @@ def _walk(folder: Path, visited: set[Path], *, stacks: bool) -> Iterator[Path]:
     if inside is None:
         yield folder
         return
+    written = set[str]() if results is None else written_files(folder) or set[str]()
     for path in inside:
         if _is_folder(path):
-            yield from _walk(path, visited, stacks=stacks)
+            own = {name.partition("/")[2] for name in written if name.startswith(f"{path.name}/")}
+            yield from _walk(path, visited, stacks=stacks, results=own)
         elif scan_ending(path):
             yield path
 

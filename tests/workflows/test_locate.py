@@ -803,6 +803,18 @@ def test_something_that_is_named_must_exist(refused, monkeypatch, place):
     assert refused("m.pth", place).startswith(f"{place}: {said}")
 
 
+@pytest.mark.parametrize("crop_format", CROP_ENDINGS)
+def test_crops_of_earlier_results_are_no_scans_unless_they_are_named(locate, jawloc, crop_format):
+    """Regression: in a project's folder, they were located as if they were scans."""
+    options = ("--output-dir", "results/first", "--crop-format", crop_format, *PLAIN)
+    assert jawloc("locate", "m.pth", "a", "c.nii.gz", *options).exit_code == 0
+    shutil.copy("b/fish.dcm", "results/first/imgs/mine.dcm")
+    listed = [scan.path.relative_to(Path.cwd()).as_posix() for scan in list_scans([Path()])]
+    assert listed == ["a/fish.dcm", "b/fish.dcm", "c.nii.gz", "results/first/imgs/mine.dcm"]
+    assert len(list_scans([Path("results/first/imgs")])) == 3
+    assert len(list_scans([Path("results/first")])) == 3
+
+
 def test_folders_that_were_made_for_nothing_are_removed(jawloc, here):
     Path("empty").mkdir()
     assert only_sentence(jawloc("locate", "m.pth", "empty")).startswith("empty: a folder of scans")
