@@ -6,6 +6,7 @@ And where: under a plain name, and through no link.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -18,6 +19,7 @@ from tempfile import TemporaryFile
 from jawloc.errors import DiskFullError, InputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_LONGEST_NAME = 232  # bytes, of the 255 that most disks allow: the rest is the temporary file's
 _BLOCK_BYTES = 4096  # of a disk: the least that it must have
 _TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}\.part\.(.+)")
 _TEMPORARY_0_1_0 = re.compile(r"\.(.+)\.\d+(?:-[0-9a-f]{8}\.part|\.part|\.tmp)")
@@ -30,7 +32,8 @@ def atomic_path(path: Path, needed_bytes: int = 0) -> Iterator[Path]:
     It replaces `path` if the block succeeds, and is removed otherwise. `needed_bytes` is the size
     of the file where it is known. Raises DiskFullError if there was no room for it.
     """
-    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part.{path.name}")
+    start = f".{os.getpid()}-{secrets.token_hex(4)}.part."
+    temporary = path.with_name(start + with_room(path.name))
     try:
         with full_disk_named(path, needed_bytes, temporary):
             yield temporary
@@ -76,8 +79,24 @@ def size_of(path: Path) -> int:
         return 0
 
 
+def with_room(name: str) -> str:
+    """Return a file's name; a very long one shortened, with a digest, so that more fits before it.
+
+    The ending stays.
+    """
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    start, end = name, f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{name[-10:]}"
+    while len(os.fsencode(start + end)) > _LONGEST_NAME:
+        start = start[:-1]
+    return start + end
+
+
 def target_of_temporary(path: Path) -> Path | None:
-    """Return the file that a killed process was writing to `path`; None for any other file."""
+    """Return the file that a killed process was writing to `path`; None for any other file.
+
+    Of a very long name, it is that `with_room`.
+    """
     match = _TEMPORARY.fullmatch(path.name) or _TEMPORARY_0_1_0.fullmatch(path.name)
     return path.with_name(match[1]) if match else None
 

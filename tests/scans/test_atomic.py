@@ -7,7 +7,7 @@ import pytest
 
 from jawloc.errors import DiskFullError
 from jawloc.scans import atomic
-from jawloc.scans.atomic import atomic_path, target_of_temporary
+from jawloc.scans.atomic import atomic_path, target_of_temporary, with_room
 
 
 def test_a_file_is_replaced_once_it_is_complete(tmp_path):
@@ -49,6 +49,20 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
 def test_temporary_files_name_their_target(name, target):
     expected = None if target is None else Path("folder", target)
     assert target_of_temporary(Path("folder", name)) == expected
+
+
+@pytest.mark.parametrize("letter", ["f", "\xe4"])
+@pytest.mark.parametrize("ending", [".dcm", ".nii.gz"])
+def test_a_file_may_have_the_longest_name_that_a_disk_takes(tmp_path, letter, ending):
+    """Regression: its temporary file's name was too long."""
+    name = letter * ((255 - len(ending)) // len(letter.encode())) + ending
+    others = {with_room(f"{name[:-8]}{n}{ending}") for n in range(9)}
+    assert len(others) == 9 and max(len(other.encode()) for other in others) <= 232
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("new")
+        assert temporary.name.endswith(ending)
+        assert target_of_temporary(temporary) == tmp_path / with_room(name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from jawloc.errors import InputError
 from jawloc.geometry import Grid, map_points
 from jawloc.scans import cache
+from jawloc.scans.atomic import with_room
 from jawloc.scans.cache import CacheConfig, build_cache, largest_size, open_example
 from jawloc.scans.cache import files as cache_files
 from jawloc.scans.cache.files import read_cached, read_record
@@ -381,6 +382,23 @@ def test_what_a_killed_run_left_is_swept_up(scans, tmp_path, name):
     cached.unlink()
     assert build(scans, tmp_path).built == 1
     assert not half.exists()
+
+
+@pytest.mark.parametrize("ending", [".dcm", ".dicom"])
+def test_a_scan_may_have_the_longest_name_that_a_disk_takes(tmp_path, ending):
+    """Regression: the file written beside the cached one had a name too long for the disk."""
+    name = Path("dicoms/fish", "f" * (255 - len(ending)) + ending)
+    write_scan(tmp_path / "dicoms/fish/a.dcm", 0)
+    (tmp_path / "dicoms/fish/a.dcm").rename(tmp_path / name)
+    report = build([name], tmp_path)
+    assert counts(report)[0] == 1
+    assert open_example(report.cached[0], CONFIG.objects).scan_id == name.stem
+    left = report.cached[0].with_name(f".1-0123abcd.part.{with_room(report.cached[0].name)}")
+    left.touch()
+    touch(tmp_path / name)
+    assert counts(build([name], tmp_path))[1] == 1
+    assert not left.exists()
+    assert clear_cache(CONFIG, base=tmp_path).files == 1
 
 
 # Bad scans are refused before anything is written

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from jawloc.errors import InputError
 from jawloc.geometry import Shape
-from jawloc.scans.atomic import target_of_temporary
+from jawloc.scans.atomic import target_of_temporary, with_room
 
 LOCKS_FOLDER = ".locks"
 _LOCK = re.compile(r"[0-9a-f]{16}\.(lock|lease)")
@@ -93,7 +93,7 @@ def _size_name(shape_zyx: Sequence[int]) -> str:
 
 
 def _with_ending(path: Path) -> Path:
-    return path if path.suffix == ".dcm" else path.with_name(path.name + ".dcm")
+    return path if path.suffix == ".dcm" else path.with_name(with_room(path.name + ".dcm"))
 
 
 def _mirrored(scan: Path, config: CacheConfig, base: Path) -> Path:
@@ -129,7 +129,9 @@ def relative(path: Path, folder: Path) -> str:
 
 def lock_path(cached: Path, folder: Path) -> Path:
     """Return the lock file that guards a cached file below the cache's folder."""
-    name = hashlib.sha256(relative(cached, folder).encode()).hexdigest()[:16]
+    # a temporary file of a very long name leads to the same lock
+    place = relative(cached.with_name(with_room(cached.name)), folder)
+    name = hashlib.sha256(place.encode()).hexdigest()[:16]
     return folder / LOCKS_FOLDER / f"{name}.lock"
 
 
@@ -176,4 +178,5 @@ def mirrors(path: Path, folder: Path, source: Path, shape_zyx: Sequence[int]) ->
 
 def leftovers(cached: Path) -> list[Path]:
     """Return the temporary files that killed writers of a cached file left beside it."""
-    return [path for path in cached.parent.glob(".*") if target_of_temporary(path) == cached]
+    target = cached.with_name(with_room(cached.name))
+    return [path for path in cached.parent.glob(".*") if target_of_temporary(path) == target]
