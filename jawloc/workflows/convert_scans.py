@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jawloc.geometry import Triple
+from jawloc.scans.atomic import remove_abandoned
 from jawloc.scans.convert import check_mask, convert
 from jawloc.scans.convert.conversion import Conversion
 from jawloc.scans.convert.points import convert_points
@@ -27,7 +28,12 @@ class Converting:
 def convert_scans(
     plan: Sequence[Conversion], how: Converting, cluster: ClusterOptions | None = None
 ) -> list[Conversion]:
-    """Write the labelled DICOMs that are planned; return each with its notes or its skip reason."""
+    """Write the labelled DICOMs that are planned; return each with its notes or its skip reason.
+
+    What earlier conversions that were killed had begun to write is removed.
+    """
+    for folder in {item.target.parent for item in plan}:
+        remove_abandoned(folder)
     done: dict[int, Conversion] = {}
     with (
         open_cluster(cluster if plan else None) as opened,

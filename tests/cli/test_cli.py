@@ -223,6 +223,10 @@ def write_mha(path, array):
 
 
 def test_dicoms_pairs_by_name_and_says_what_it_skipped_and_why(volumes, jawloc):
+    killed = volumes / "out" / ".1-0123abcd.part.a.dcm"
+    killed.parent.mkdir()
+    killed.touch()
+    os.utime(killed, (0, 0))
     result = jawloc("dicoms", "images", "labels", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [

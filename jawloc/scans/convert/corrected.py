@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.errors import InputError, reason_of
-from jawloc.scans.atomic import make_writable, refuse_links
+from jawloc.scans.atomic import make_writable, refuse_links, remove_abandoned
 from jawloc.scans.convert.positioned import (
     PositionedScan,
     find_complaints,
@@ -84,4 +84,5 @@ def _write(planned: _Planned, folder: Path) -> None:
             return
         if path.exists():
             raise InputError(f"{path}: jawloc would overwrite it; move it away first")
+        remove_abandoned(path.parent)
         write_positioned(path, planned.scan, key)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jawloc.errors import InputError, reason_of
-from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
+from jawloc.scans.atomic import is_file_name, make_writable, refuse_links, remove_abandoned
 from jawloc.scans.convert.positioned import (
     PositionedScan,
     find_complaints,
@@ -62,6 +62,7 @@ def reviewed_scans(review: Path) -> Path:
     make_writable(folder, f"{review}: {folder} must be a folder that can be written to")
     with locked(folder / _LOCK):  # of several processes of one training, one makes them
         start_manifest(folder)
+        remove_abandoned(folder)
         _remove_others(folder, wanted)
         keys = {name: scan.key for name, scan in wanted.items()}
         old = [name for name in wanted if not is_made(folder / name, keys[name])]
