@@ -7,6 +7,7 @@ run or tracking URI, so that several runs, and several stores, can be open at on
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -31,6 +32,7 @@ from jawloc.reporting.tracking.store import (
     prepare_store,
     without_retries,
 )
+from jawloc.scans.progress import Progress
 from jawloc.training.interruption import interruptions_held
 
 if TYPE_CHECKING:
@@ -98,6 +100,8 @@ def _begin(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, 
 def _reopen(run: TrackedRun) -> bool:
     """Send what waits of an earlier run, and reopen it; return False if the store has no such."""
     try:
+        with nullcontext() if run.spool is None else briefly():
+            _restore(run.client, run.run_id)
         if run.spool is not None:
             run.spool.send_all()
         with nullcontext() if run.spool is None else briefly():
@@ -111,6 +115,13 @@ def _reopen(run: TrackedRun) -> bool:
             raise
         run.spool.postpone(error)
     return True
+
+
+def _restore(client: MlflowClient, run_id: str) -> None:
+    """Bring back a run that somebody deleted in MLflow's pages, and say so: it takes nothing."""
+    if client.get_run(run_id).info.lifecycle_stage == "deleted":
+        client.restore_run(run_id)
+        Progress.write(f"note: run {run_id} was deleted in MLflow; it is back", file=sys.stderr)
 
 
 def _end(run: TrackedRun, status: str) -> None:
@@ -129,11 +140,15 @@ def _end(run: TrackedRun, status: str) -> None:
 
 
 def send_unsent(root: Path, unsent: Path) -> None:
-    """Send what waits in a file of a run that is over; raise what `connected` does."""
+    """Send what waits in a file of a run that is over; raise what `connected` does.
+
+    Here and where a run is resumed, one that was deleted in MLflow is brought back.
+    """
     run_id = waiting_run(unsent)
     if run_id is None:
         return
     with connected(root) as client:
+        _restore(client, run_id)
         Spool(unsent, Sender(client, run_id)).send_all()
 
 

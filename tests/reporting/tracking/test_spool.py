@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +275,26 @@ def test_a_line_that_was_torn_is_left_out(root, unsent, outage):
     outage.end()
     send_unsent(root, unsent)
     assert contents(root, run.run_id)["steps"]["val/kl"] == [1, 2]
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_run_that_was_deleted_in_the_ui_is_brought_back(root, unsent, capsys, resumed):
+    """Regression: what it logged waited for ever."""
+    with suppress(KeyboardInterrupt), tracked_run(root, "m", params={}, unsent=unsent) as run:
+        run.log_epoch(record(1))
+        run.client.delete_run(run.run_id)
+        run.log_epoch(record(2))
+        raise KeyboardInterrupt
+    assert unsent.is_file()
+    if resumed:
+        with tracked_run(root, "m", params={}, run_id=run.run_id, unsent=unsent) as again:
+            again.log_epoch(record(3))
+    else:
+        send_unsent(root, unsent)
+    assert not unsent.exists()
+    assert contents(root, run.run_id)["steps"]["val/kl"] == [1, 2, 3][: 2 + resumed]
+    assert f"note: run {run.run_id} was deleted in MLflow; it is back\n" in capsys.readouterr().err
+    assert run.client.get_run(run.run_id).info.lifecycle_stage == "active"
 
 
 def test_what_waits_of_another_run_is_not_sent_to_this_one(root, unsent, outage):
