@@ -28,7 +28,8 @@ from jawloc.inference.out_of_distribution import (
     is_in_suspect_direction,
     scan_ood_scores,
 )
-from jawloc.inference.quantities import counted, some_of
+from jawloc.inference.quantities import counted
+from jawloc.scans.messages import names_shown
 
 Status = Literal["ok", "uncertain", "not found"]
 # p-values below which a scan is flagged, and below which it counts as without the object. With some
@@ -134,7 +135,7 @@ class Calibration:
         names: dict[str, list[str]] = {}
         for name, own in self.objects.items():
             names.setdefault(own.status_note, []).append(name)
-        return [f"{some_of(own)}: {note}" for note, own in names.items() if note]
+        return [f"{names_shown(own, most=6)}: {note}" for note, own in names.items() if note]
 
     def assess_quality(
         self, name: str, features: ImageFeatures, full: Grid, scores: OodScores, *, raw_input: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 # Units of radial errors, by their keys in summaries and metrics; the first that is known is told.
@@ -11,18 +10,11 @@ UNIT_NAMES = {
     "full_size_voxels": "full-size voxels",
     "downsampled_voxels": "downsampled voxels",
 }
-MOST_NAMED = 6  # scans or objects in a line
 
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: 1 scan, 2 scans."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def some_of(names: Sequence[str]) -> str:
-    """Return a few of the names, and how many more there are."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def short(value: Any) -> str:

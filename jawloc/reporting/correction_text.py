@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jawloc.inference.quantities import counted, some_of
+from jawloc.inference.quantities import counted
+from jawloc.scans.messages import names_shown
 from jawloc.training.provenance import CorrectionRecord
 
 
@@ -41,7 +42,8 @@ def correction_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"trained on {line} in {counted(len(own['scans']), 'scan')}{by}")
         lines += own["kept_out"]
         if tested := own["tested_the_earlier_model"]:
-            lines.append(f"{some_of(tested)}: tested the earlier model, and trained this one")
+            names = names_shown(tested, most=6)
+            lines.append(f"{names}: tested the earlier model, and trained this one")
     earlier = summary.get("earlier_model")
     if earlier is not None:
         lines.append(
@@ -53,7 +55,7 @@ def correction_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append("which scans the earlier model learned from is unknown")
         elif learned:
             lines.append(
-                f"the earlier model learned from {some_of(learned)}, so that its error here looks "
-                f"better than it is in new scans"
+                f"the earlier model learned from {names_shown(learned, most=6)}, so that its error "
+                f"here looks better than it is in new scans"
             )
     return lines

@@ -12,6 +12,7 @@ from jawloc.inference.quantities import UNIT_NAMES, counted, short
 from jawloc.reporting.correction_text import correction_lines
 from jawloc.reporting.run_text import duration
 from jawloc.reporting.summary import OUT_OF_FOLD
+from jawloc.scans.messages import names_shown
 
 EVALUATION = "\n\n### Evaluation\n"  # begins what `jawloc evaluate` adds to a description
 # Stems of the files that descriptions link to, in order.
@@ -61,8 +62,7 @@ def describe_scans(
 
 
 def _ids(ids: Sequence[str]) -> str:
-    shown = ", ".join(f"`{scan_id}`" for scan_id in ids[:4])
-    return shown if len(ids) <= 4 else f"{shown} and {len(ids) - 4} more"
+    return names_shown([f"`{scan_id}`" for scan_id in ids], most=4)
 
 
 def describe_training(

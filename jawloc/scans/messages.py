@@ -1,4 +1,4 @@
-"""What readers say of a scan that they read otherwise than it lies there."""
+"""What messages share: a few of many names, and warnings of what is read otherwise."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import difflib
 import warnings
 from collections.abc import Collection, Sequence
 
-_NAMES_SHOWN = 3
 TO_CHECK = "check that they match"  # ends a note that nobody may miss
 
 
-def names_shown(names: Sequence[str]) -> str:
+def names_shown(names: Sequence[str], most: int = 3) -> str:
     """Return a few of the names, and how many more there are."""
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def closest_shown(name: str, names: Collection[str]) -> str:

@@ -16,6 +16,7 @@ from jawloc.inference.models import file_digest
 from jawloc.inference.quantities import UNIT_NAMES, counted
 from jawloc.reporting.terminal_table import number, table_lines
 from jawloc.reporting.tracking.model_files import model_file
+from jawloc.scans.messages import names_shown
 from jawloc.training.checkpoint import read_weights_file
 from jawloc.training.provenance import PURPOSES, Provenance, Purpose
 
@@ -158,8 +159,7 @@ def _scan_lines(record: Provenance | None) -> list[str]:
     for purpose in PURPOSES:
         ids = record.ids(purpose)
         specimens = len({record.scans[i].specimen for i in ids})
-        more = f", and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
-        rows.append([USES[purpose], len(ids), specimens, ", ".join(ids[:MOST_IDS]) + more])
+        rows.append([USES[purpose], len(ids), specimens, names_shown(ids, MOST_IDS)])
     lines = table_lines(["scans that", "scans", "specimens", "ids"], rows, indent=0)
     return lines + _correction_lines(record)
 

@@ -50,7 +50,7 @@ def test_a_model_is_described_from_its_file(jawloc, model):
         "24×12×12 downsampled voxels",
         "1 unet of 1 stage",
         "2.00 downsampled voxels at its weights' epoch",
-        "fish_0, fish_1, fish_2, fish_3, fish_4, fish_5, and 2 more",
+        "fish_0, fish_1, fish_2, fish_3, fish_4, fish_5 and 2 more",
         "radius  unknown",
     ):
         assert words in said
