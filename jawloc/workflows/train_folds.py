@@ -13,7 +13,7 @@ from filelock import Timeout
 from jawloc.config import Config
 from jawloc.errors import TrainingError
 from jawloc.inference.evaluate_scan import PointFinder
-from jawloc.reporting.folders.run_folder import CHECKPOINT
+from jawloc.reporting.folders.run_folder import CHECKPOINT, is_finished
 from jawloc.scans.locks import locked
 from jawloc.scans.progress import Progress
 from jawloc.training.checkpoint import save_folds_checkpoint
@@ -41,9 +41,8 @@ class CrossValidation:
         return self.folder / f"fold_{number}"
 
     def is_finished(self, number: int) -> bool:
-        """Return whether a fold, counted from 1, has its locator and no checkpoint left."""
-        fold = self.folder_of(number)
-        return (fold / f"{fold.name}.pth").is_file() and not (fold / CHECKPOINT).is_file()
+        """Return whether a fold, counted from 1, came to its end."""
+        return is_finished(self.folder_of(number))
 
 
 @dataclass(frozen=True)

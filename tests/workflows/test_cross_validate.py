@@ -377,9 +377,10 @@ def test_epochs_may_be_added_as_long_as_no_fold_is_finished(quick, finished):
     folder, config = outputs(quick), load_config(quick / "userconf.yml")
     longer = change_config(config, {"num_epochs": 9}, source="test")
     for number in (1, 2):
-        left = f"fold_{number}.pth" if number == finished else "checkpoint.pt"
+        of_finished = (f"fold_{number}.pth", "summary.json")
         (folder / f"fold_{number}").mkdir(parents=True)
-        (folder / f"fold_{number}" / left).touch()
+        for left in of_finished if number == finished else ("checkpoint.pt",):
+            (folder / f"fold_{number}" / left).touch()
     save_folds_checkpoint(folder / "checkpoint.pt", config.as_params(), "run")
     folds = (Mock(), Mock())
     work = CrossValidation("locator", longer, folds, {}, folder, longer.as_params())

@@ -26,8 +26,9 @@ def shared(tmp_path):
 
 def finish(shared, number):
     fold = shared.work.folder_of(number)
-    fold.mkdir()
+    fold.mkdir(exist_ok=True)
     (fold / f"{fold.name}.pth").touch()
+    (fold / "summary.json").touch()
 
 
 @pytest.fixture
@@ -62,6 +63,15 @@ def test_the_fold_of_a_worker_that_is_gone_is_trained(shared, trained):
         second.start()
     second.join(30)
     assert trained == [1]
+
+
+def test_a_fold_without_its_summary_is_trained_again(shared, trained):
+    """Regression: the cross-validation failed at its end, and with --resume each time again."""
+    finish(shared, 1)
+    finish(shared, 2)
+    (shared.work.folder_of(2) / "summary.json").unlink()
+    train_all(shared, None)
+    assert trained == [2]
 
 
 def test_no_lock_is_left(shared, trained):
