@@ -29,6 +29,7 @@ PLACED_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", "
 # Formats whose headers may state a unit of length, which jawloc obeys and ITK does not.
 _UNITS_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+SCENE_START = '<?xml version="1.0" encoding="UTF-8"?>\n<MRML>\n'  # 3D Slicer's states its version
 _VIEWS = ("Red", "Yellow", "Green")  # the three slice views
 
 
@@ -119,7 +120,7 @@ def scene_text(scan: str, volume: Path, markups: Path, boxes: Mapping[str, Path]
             "references": "backgroundVolume:vtkMRMLScalarVolumeNode1;",
         }
         nodes.append(_element("SliceComposite", about_view))
-    return "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', "<MRML>", *nodes, "</MRML>", ""])
+    return SCENE_START + "\n".join([*nodes, "</MRML>", ""])
 
 
 def _stored(tag: str, kind: str, storage: str, number: int, name: str, path: Path) -> Iterator[str]:

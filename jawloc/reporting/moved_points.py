@@ -1,9 +1,10 @@
-"""Points that somebody changed in 3D Slicer and saved: no later command may replace them."""
+"""Points and scenes that somebody saved from 3D Slicer: no later command may replace them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from jawloc.errors import InputError
 from jawloc.inference.exports import Row, slicer_text
-from jawloc.reporting.location_files import MARKUPS
+from jawloc.inference.slicer_scene import SCENE_START
+from jawloc.reporting.location_files import MARKUPS, SCENES
 from jawloc.scans.manifest import written_files
 from jawloc.scans.messages import names_shown
 from jawloc.scans.points.slicer import read_markups
@@ -26,7 +28,10 @@ _FIELDS = ("label", "description", "positionStatus", "locked", "selected", "visi
 def refuse_moved_points(
     folder: Path, scans: Collection[str], rows: Iterable[Row], stays: Callable[[str], bool]
 ) -> None:
-    """Raise InputError if points that somebody changed since would be replaced.
+    """Raise InputError if points that somebody changed since, or a saved scene, would be replaced.
+
+    A scene that 3D Slicer saved has all that it showed, such as segments and views, so that it is
+    kept whatever it has, and so are the crop boxes in it.
 
     Parameters
     ----------
@@ -40,9 +45,10 @@ def refuse_moved_points(
     for row in rows:
         found.setdefault(row.scan, []).append(row)
     changed = [
-        str(folder / _name(scan))
+        str(path)
         for scan, own in found.items()
-        if _was_changed(folder / _name(scan), own) and not stays(scan)
+        for path in _changed_files(folder, scan, own, written)
+        if not stays(scan)
     ]
     if changed:
         one = len(changed) == 1
@@ -55,6 +61,31 @@ def refuse_moved_points(
 
 def _name(scan: str) -> str:
     return f"{MARKUPS}/{scan}.mrk.json"
+
+
+def _changed_files(
+    folder: Path, scan: str, rows: Sequence[Row], written: Collection[str]
+) -> Iterator[Path]:
+    """Yield the files of a scan that jawloc would replace, and that somebody changed."""
+    if _was_changed(folder / _name(scan), rows):
+        yield folder / _name(scan)
+    boxes = (f"{SCENES}/{scan}.box{number}.mrk.json" for number in count(1))
+    for name in (f"{SCENES}/{scan}.mrml", *takewhile(written.__contains__, boxes)):
+        if name in written and _is_saved_scene(folder / name):
+            yield folder / name
+
+
+def _is_saved_scene(path: Path) -> bool:
+    """Return whether 3D Slicer saved a scene, or a crop box in it, that jawloc wrote."""
+    try:
+        text = read_text(path, "a scene", errors="replace")
+    except OSError:
+        return False
+    except InputError:
+        return True
+    if path.suffix == ".mrml":
+        return not text.startswith(SCENE_START)
+    return text.count(SAVED_BY_SLICER) != 1  # jawloc gives one to the box, and none to its point
 
 
 def _was_changed(path: Path, rows: Sequence[Row]) -> bool:

@@ -1,4 +1,4 @@
-"""Whatever somebody changes in points in 3D Slicer, and saves, is not replaced."""
+"""Whatever somebody changes in points or scenes in 3D Slicer, and saves, is not replaced."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from jawloc.errors import InputError
+from jawloc.geometry import Grid
+from jawloc.inference.crop import CropBox
 from jawloc.inference.exports import slicer_text
+from jawloc.inference.slicer_scene import crop_box_text, scene_text
 from jawloc.reporting.moved_points import refuse_moved_points
 from jawloc.scans.manifest import record_names, start_manifest
 from tests.reporting.test_location_text import row
 
 LPS_MM = {"z_lps_mm": 3.25, "y_lps_mm": -2.5, "x_lps_mm": 1.5}
 ROWS = [row("fish", **LPS_MM), row("fish", "not found", object="eye", **LPS_MM)]
+GRID = Grid((20, 20, 20), (0.1, 0.1, 0.1))
 TURNED = [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0]
 
 
@@ -121,6 +125,43 @@ def test_what_jawloc_wrote_is_replaced_whatever_the_table_has(tmp_path):
     (tmp_path / "markups" / "fish.mrk.json").write_text(slicer_text(ROWS), encoding="utf-8")
     for rows in (ROWS, [], [row("fish", z_lps_mm=1.0, y_lps_mm=1.0, x_lps_mm=1.0)]):
         assert not is_refused(tmp_path, rows)
+
+
+def as_3d_slicer_saves_a_scene(text: str) -> str:
+    return text.replace("<MRML>", '<MRML  version="Slicer4.4.0" userTags="">', 1)
+
+
+def as_3d_slicer_saves_a_box(text: str) -> str:
+    content = json.loads(text)
+    content["markups"][0]["controlPoints"][0]["orientation"] = TURNED
+    return json.dumps(content, indent=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("fish.mrml", as_3d_slicer_saves_a_scene),
+        ("fish.box1.mrk.json", as_3d_slicer_saves_a_box),
+        ("fish.box2.mrk.json", as_3d_slicer_saves_a_box),
+        ("fish.box2.mrk.json", lambda _: ""),
+    ],
+)
+def test_a_scene_that_was_saved_and_its_boxes_are_not_replaced(tmp_path, name, save):
+    """Regression: only points were kept; segments that were saved with a scene were lost."""
+    box = crop_box_text('"orientation"', CropBox((0, 0, 0), (4, 4, 4), "centred"), GRID, None)
+    files = {"fish.mrml": scene_text("fish", Path("a"), Path("b"), {})}
+    files |= {f"fish.box{number}.mrk.json": box for number in (1, 2)}
+    (tmp_path / "scenes").mkdir()
+    for own, text in files.items():
+        (tmp_path / "scenes" / own).write_text(text, encoding="utf-8")
+    start_manifest(tmp_path)
+    record_names(tmp_path, [f"scenes/{own}" for own in files])
+    assert not is_refused(tmp_path)
+    (tmp_path / "scenes" / name).write_text(save(files[name]), encoding="utf-8")
+    assert is_refused(tmp_path)
+    assert not is_refused(tmp_path, stays=True)
+    (tmp_path / "scenes" / name).unlink()
+    assert not is_refused(tmp_path)
 
 
 def test_several_files_are_named(tmp_path):
