@@ -170,19 +170,31 @@ def read_rows(path: Path, need: str = "--resume needs") -> list[Row]:
     import pandas  # as above
 
     types = get_type_hints(Row)
+    about: dict[str, Any] = {"keep_default_na": False, "encoding_errors": "surrogateescape"}
     try:
-        table = pandas.read_csv(
-            path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape"
-        )
+        _refuse_other_columns([*pandas.read_csv(path, nrows=0, **about)], path, need)
+        table = pandas.read_csv(path, dtype=object, **about)
         table = table.assign(**{name: "" for name in LATER_COLUMNS if name not in table})
         return [
             Row(**{name: _value(row[name], types[name]) for name in COLUMNS})
             for row in table.to_dict("records")
         ]
-    except (KeyError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(
             f"{path}: {need} the table as jawloc wrote it; {type(error).__name__}: {error}"
         ) from error
+
+
+def _refuse_other_columns(columns: Sequence[str], path: Path, need: str) -> None:
+    """Raise InputError for a table that lacks a column, or that has no commas between them."""
+    missing = [name for name in COLUMNS if name not in (*columns, *LATER_COLUMNS)]
+    if not missing:
+        return
+    found = f"it has no column {missing[0]}"
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if separator in columns[0]:
+            found = f"its columns are separated by {name} instead of commas"
+    raise InputError(f"{path}: {need} the table as jawloc wrote it; {found}")
 
 
 def _value(cell: str, kind: Any) -> Any:

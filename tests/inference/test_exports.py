@@ -111,10 +111,28 @@ def test_cells_are_what_pythons_csv_writes():
     assert table_text(rows) == text.getvalue()
 
 
-@pytest.mark.parametrize("content", ["scan,object\na,jaw\n", "{}\n1\n", ""])
-def test_another_table_is_refused(tmp_path, content):
+def saved_by_a_spreadsheet(separator: str) -> str:
+    """Return a table as a spreadsheet saves it where a comma is the sign of decimals."""
+    cells = csv.reader(io.StringIO(csv_text([row()])))
+    return "\n".join(separator.join(cell.replace(".", ",") for cell in line) for line in cells)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("scan,object\na,jaw\n", "it has no column z_voxels"),
+        (csv_text([row()]).replace("status", "Status", 1), "it has no column status"),
+        (saved_by_a_spreadsheet(";"), "its columns are separated by semicolons instead of commas"),
+        (saved_by_a_spreadsheet("\t"), "its columns are separated by tabs instead of commas"),
+        ("{}\n1\n", "it has no column scan"),
+        ("", "EmptyDataError"),
+    ],
+)
+def test_another_table_is_refused(tmp_path, content, said):
+    """Regression: the reason was `KeyError: 'scan'`."""
     (tmp_path / "t.csv").write_text(content)
-    with pytest.raises(InputError, match=r"t\.csv: --resume needs the table as jawloc wrote it"):
+    rule = rf"t\.csv: --resume needs the table as jawloc wrote it; {said}"
+    with pytest.raises(InputError, match=rule):
         read_rows(tmp_path / "t.csv")
 
 
