@@ -187,7 +187,7 @@ def _why_unused(review: Review, objects: Collection[str], accepted_weight: float
     if review.position_voxels_zyx is None:
         return review.verdict
     if review.object not in objects:
-        return "of other objects"
+        return f"of the object {review.object!r}, which is not trained on"
     return "accepted" if review.verdict == "accepted" and not accepted_weight else ""
 
 

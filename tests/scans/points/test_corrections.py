@@ -45,14 +45,21 @@ def test_corrected_positions_train_and_accepted_ones_only_if_asked(review):
 
 
 def test_what_is_absent_skipped_or_another_object_is_counted(review):
+    """Regression: a mistyped object was only "1 of other objects"."""
     path = review(
         decided("a"),
         decided("b", "absent"),
         decided("b", "skipped", object="otolith"),
         decided("a", object="eye"),
+        decided("a", object="jaw "),
     )
     found = read_corrections([path], ["jaw"], 0.0)
-    assert found.unused == {"absent": 1, "skipped": 1, "of other objects": 1}
+    assert found.unused == {
+        "absent": 1,
+        "skipped": 1,
+        "of the object 'eye', which is not trained on": 1,
+        "of the object 'jaw ', which is not trained on": 1,
+    }
 
 
 def test_the_last_decision_counts_whichever_file_it_is_in(review):
