@@ -126,6 +126,14 @@ def log_missing(
     log_epoch(run, state, pictures)
 
 
+def seconds_logged(run: TrackedRun, epochs: int) -> float | None:
+    """Return how long a training took that was interrupted after its numbers were logged.
+
+    None where they are those of fewer epochs, to which more were added since.
+    """
+    return run.number("total_seconds") if run.number("epochs") == epochs else None
+
+
 def best_locator(state: TrainingState, config: Config) -> Locator:
     """Return a locator with the weights that are kept so far."""
     network = build_network(config.network, len(config.cache.objects))

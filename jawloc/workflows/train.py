@@ -56,6 +56,7 @@ from jawloc.workflows.log_training import (
     log_epoch,
     log_inputs,
     log_missing,
+    seconds_logged,
 )
 from jawloc.workflows.prepare_data import Data, prepare_data
 from jawloc.workflows.show_labels import show_labels
@@ -171,20 +172,12 @@ def train_and_test(
         if run_id is not None:
             log_missing(run, folder, config, job.data, state)
         learn(job, state, run, after_saving, label, keep_part=keep_part and not replaces)
-        known = None if run_id is None else _seconds_logged(run, len(state.records))
+        known = None if run_id is None else seconds_logged(run, len(state.records))
         summary = finish_training(
             run, job, state, lambda: known or earlier + time.perf_counter() - started
         )
     (folder / CHECKPOINT).unlink()
     return summary
-
-
-def _seconds_logged(run: TrackedRun, epochs: int) -> float | None:
-    """Return how long a training took that was interrupted after its numbers were logged.
-
-    None where they are those of fewer epochs, to which more were added since.
-    """
-    return run.number("total_seconds") if run.number("epochs") == epochs else None
 
 
 def learn(
