@@ -259,7 +259,7 @@ def refuse_missing(named: Sequence[Path]) -> None:
             missing[str(place)] = error
     if missing:
         why = next(iter(missing.values())).strerror
-        raise InputError(f"{names_shown([*missing])}: what is named must exist; {why}")
+        raise InputError(f"{names_shown([*missing])}: a file or folder of scans must exist; {why}")
 
 
 def parse_size(text: str | None, option: str) -> Shape | None:

@@ -97,7 +97,7 @@ class HeldOutErrors:
             warnings.append(
                 f"the error on the test scans, {short(own)} {UNIT_NAMES[unit]}, is many times that "
                 f"on the validation scans, {short(validation)}; check whether the test scans have "
-                f"the labels of others (labels.html shows them) or are of another kind"
+                f"the labels of other scans (labels.html shows them) or are of another kind"
             )
         return warnings
 

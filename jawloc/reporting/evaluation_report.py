@@ -214,8 +214,8 @@ def accuracy_notes(evaluation: ModelEvaluation) -> list[str]:
         notes.append(
             f"the mean error on scans that the model has not learned from, {short(here)} "
             f"{UNIT_NAMES[unit]}, is many times that when it was tested, {short(before)}; check "
-            f"whether these scans have the labels of others, or points in another order than z, "
-            f"y, x, or are of another kind"
+            f"whether these scans have the labels of other scans, or points in another order than "
+            f"z, y, x, or are of another kind"
         )
     return notes
 

@@ -49,10 +49,10 @@ class Earlier:
         if not self.others:
             return ""
         names = [*dict.fromkeys(review.scan for review in self.others)]
-        few = len(self.others) == 1
+        few, scans = len(self.others) == 1, "scan" if len(names) == 1 else "scans"
         return (
             f"note: {counted(len(self.others), 'decision')} in {REVIEW} "
-            f"{'is' if few else 'are'} about no file of {TABLE} (scan {names_shown(names)}): "
+            f"{'is' if few else 'are'} about no file of {TABLE} ({scans} {names_shown(names)}): "
             f"{'it is' if few else 'they are'} kept, and not shown"
         )
 

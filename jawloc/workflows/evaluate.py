@@ -177,8 +177,8 @@ def evaluate_locator(
     evaluated, failed = evaluate_scans(locator, scans, crop_size, objects, "evaluate", cluster)
     if not evaluated:
         raise InputError(
-            f"{request.model}: an evaluation needs at least one scan that can be evaluated; of "
-            f"{counted(len(scans), 'scan')} none can, and an earlier evaluation stays"
+            f"{request.model}: an evaluation needs at least one scan that can be evaluated; none "
+            f"of the scans ({len(scans)}) can, and an earlier evaluation stays"
         )
     return ModelEvaluation(
         model=request.model,

@@ -65,7 +65,7 @@ def test_reviews_are_of_the_same_object_in_the_same_file():
     assert found.of_rows == {0: absent, 2: ACCEPTED}
     assert found.others == (of_another_file, gone)
     assert found.note == (
-        "note: 2 decisions in review.csv are about no file of locations.csv (scan b, gone): they "
+        "note: 2 decisions in review.csv are about no file of locations.csv (scans b, gone): they "
         "are kept, and not shown"
     )
 

@@ -368,7 +368,7 @@ def test_where_nothing_can_be_evaluated_the_earlier_evaluation_stays(jawloc, lab
     assert any("evaluation" in name for numbers in logged.values() for name in numbers)
     Path("bad").mkdir()
     Path("bad/junk.dcm").write_bytes(b"junk")
-    said = "what is named must exist; No such file or directory"
+    said = "a file or folder of scans must exist; No such file or directory"
     assert only_sentence(jawloc("evaluate", "m.pth", "gone", *OPTIONS)) == f"gone: {said}"
     missing = jawloc("evaluate", "m.pth", LAB, *"abcde", *OPTIONS)
     assert only_sentence(missing) == f"a, b, c and 2 more: {said}"
@@ -377,8 +377,8 @@ def test_where_nothing_can_be_evaluated_the_earlier_evaluation_stays(jawloc, lab
     failed, error = result.stderr.splitlines()
     assert failed.startswith("failed: junk.dcm: ")
     assert error == (
-        "Error: m.pth: an evaluation needs at least one scan that can be evaluated; of 1 scan none "
-        "can, and an earlier evaluation stays"
+        "Error: m.pth: an evaluation needs at least one scan that can be evaluated; none of the "
+        "scans (1) can, and an earlier evaluation stays"
     )
     assert (files_below(Path("out")), numbers_in_the_store()) == (before, logged)
     assert client().search_model_versions("name = 'jaw_locator'") == []

@@ -799,7 +799,7 @@ def test_an_empty_list_or_folder_is_refused(refused):
 def test_something_that_is_named_must_exist(refused, monkeypatch, place):
     """Regression: the folder of results was made, and the corrected command was refused."""
     monkeypatch.setattr("jawloc.inference.models.load_model", lambda *_: pytest.fail("too late"))
-    said = "what is named must exist; "
+    said = "a file or folder of scans must exist; "
     assert refused("m.pth", place).startswith(f"{place}: {said}")
 
 
