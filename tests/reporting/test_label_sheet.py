@@ -56,7 +56,9 @@ def test_the_page_has_every_labelled_object_of_every_scan(tmp_path):
     assert re.findall("<dt>from</dt><dd>(.*?)</dd>", page) == ["a mask", "a mask", "a point"]
     assert "default-src 'none'" in html.unescape(page)
     assert "style=" not in page  # which the policy forbids
-    for encoded in re.findall(r"data:image/jpeg;base64,([^\"]*)", page):
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]*)", page)
+    assert len(pictures) == len(shown)
+    for encoded in pictures:
         with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
             assert len(near(np.asarray(picture.convert("RGB")), YELLOW)) > 20  # the cross
 
