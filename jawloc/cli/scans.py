@@ -168,6 +168,7 @@ def cache_build(
       jawloc cache build --set downsampled_dicom_size=[256,64,64]
       jawloc cache build --scheduler tcp://10.0.0.1:8786
     """
+    from jawloc.inference.quantities import counted
     from jawloc.scans.cache import build_cache
     from jawloc.workflows.cluster.client import open_cluster
     from jawloc.workflows.prepare_data import find_scans
@@ -181,7 +182,7 @@ def cache_build(
         elsewhere = None if opened is None else opened.elsewhere
         report = build_cache(scans, config.cache, base=config.base, elsewhere=elsewhere)
     click.echo(
-        f"{len(report.cached)} scans in the cache: {report.built} built, "
+        f"{counted(len(report.cached), 'scan')} in the cache: {report.built} built, "
         f"{report.refreshed} refreshed, {report.reused} already there"
     )
     if labels is not None:

@@ -34,6 +34,7 @@ USE_NAMES: dict[ScanUse, str] = {
     "new": "never used",
     "unknown": "unknown",
 }
+ENOUGH_SCANS = 3  # that say together that a model is better than its own test
 NO_MM = "the files of some scans don't say how large a voxel is"
 
 
@@ -210,6 +211,12 @@ def accuracy_notes(evaluation: ModelEvaluation) -> list[str]:
         return []
     notes, before = stated.warnings(), stated.locator.get(unit)
     here = float(np.mean(errors_in(fair, unit))) if fair else 0.0
+    if len(fair) >= ENOUGH_SCANS and before is not None and before > MANY_TIMES * here:
+        return [
+            f"the mean error when the model was tested, {short(before)} {UNIT_NAMES[unit]}, is "
+            f"many times that here, {short(here)}; its test scans may have had the labels of "
+            f"other scans"
+        ]
     if before is not None and here > MANY_TIMES * before:
         notes.append(
             f"the mean error on scans that the model has not learned from, {short(here)} "

@@ -82,7 +82,8 @@ def open_labelled(path: Path) -> ScanFile:
     if not scan.is_labelled:
         raise InputError(
             f"{path.name}: an evaluation needs a labelled DICOM, with a mask in element "
-            f"(00BB,B001) or points in (00BB,B002); the file has neither"
+            f"(00BB,B001) or points in (00BB,B002), or images and their masks in two folders; the "
+            f"file has neither"
         )
     if is_cached_scan(path):
         raise InputError(

@@ -182,6 +182,17 @@ def test_a_bad_model_or_labels_of_other_scans_are_told(own, mean, warnings):
         assert f"WARNING: {note}" in "\n".join(describe_evaluation(known))
 
 
+def test_scans_that_contradict_a_bad_test_are_believed():
+    """Regression: a model whose test scans had wrong labels was called bad below good figures."""
+    errors = HeldOutErrors("test", 3, {"full_size_voxels": 35.0}, {"full_size_voxels": 40.0}, {})
+    (said,) = accuracy_notes(evaluation(use={"between": "new"}, errors=errors))
+    assert said == (
+        "the mean error when the model was tested, 35 full-size voxels, is many times that here, "
+        "4.33; its test scans may have had the labels of other scans"
+    )
+    assert "no better" not in said and accuracy_notes(evaluation(errors=errors)) != [said]  # two
+
+
 def test_a_model_without_errors_in_its_file_has_no_warning():
     assert accuracy_notes(evaluation()) == accuracy_notes(evaluation(evaluated=())) == []
 

@@ -59,14 +59,14 @@ def already_there(
 ) -> str:
     """Return the skip reason of a labelled DICOM that exists.
 
-    It says so where one of the files that were given has changed since, as a mask that somebody put
+    It says so where one of the files that were given is newer, as a mask that somebody put
     right is not in the labelled DICOM; or where that was made otherwise than is asked for now.
     Raise InputError if it can't be read.
     """
     made = target.stat().st_mtime_ns
     for path in given:
         if any(changed > made for _, _, changed in file_states(path)):
-            return exists_otherwise(target, f"and {path.name} has changed since")
+            return exists_otherwise(target, f"and {path.name} is newer")
     if other := other_spacing(target, spacing_mm_zyx) or _other_values(target, label_values):
         return exists_otherwise(target, other)
     return f"{target.name} exists"

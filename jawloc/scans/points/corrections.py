@@ -209,8 +209,8 @@ def _refuse_missing(scans: Sequence[CorrectedScan]) -> None:
         source = scan.positions[0].source
         if not scan.path.exists():
             complaints.append(
-                f"{source}: path must be the file of scan {scan.scan_id}; there is none at "
-                f"{str(scan.path)!r}"
+                f"{source}: path must be the file of scan {scan.scan_id} (a relative one begins in "
+                f"the table's folder); there is none at {str(scan.path)!r}"
             )
         other = known.setdefault(scan.scan_id, scan)
         if other is not scan:

@@ -629,8 +629,7 @@ def test_a_file_that_was_put_right_since_is_named(folders, changed):
     made = (out / "a.dcm").stat().st_mtime_ns
     os.utime(file, ns=(made, made + 1))
     assert reasons(plan_conversion(*folders[:2], out)) == {
-        "a": f"a.dcm exists, and {file.name} has changed since: to convert the scan anew, move "
-        f"a.dcm away"
+        "a": f"a.dcm exists, and {file.name} is newer: to convert the scan anew, move a.dcm away"
     }
 
 
