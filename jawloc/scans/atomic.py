@@ -11,23 +11,18 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
-
-import psutil
 
 from jawloc.errors import DiskFullError, InputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_NAME = 232  # bytes, of the 255 that most disks allow: the rest is the temporary file's
 _BLOCK_BYTES = 4096  # of a disk: the least that it must have
-_TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part\.(?P<target>.+)")
+_TEMPORARY = re.compile(r"\.(?P<process>\d+)-[0-9a-f]{8}\.part\.(?P<target>.+)")
 _TEMPORARY_0_1_0 = re.compile(r"\.(?P<target>.+)\.\d+(?:-[0-9a-f]{8}\.part|\.part|\.tmp)")
-# A temporary file that didn't change for so long is nobody's: if its process is gone; in any case.
-_QUIET_SECONDS, _ABANDONED_SECONDS = 600.0, 86_400.0
 
 
 @contextmanager
@@ -106,19 +101,10 @@ def target_of_temporary(path: Path) -> Path | None:
     return path.with_name(match["target"]) if match else None
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of labelled DICOMs that killed processes left in a folder.
-
-    One that another machine may be writing, whose processes this one doesn't know, has been
-    written to a moment ago.
-    """
-    for path in folder.glob(".*.part.*.dcm"):
-        number = _TEMPORARY.fullmatch(path.name)
-        with suppress(OSError):  # another process has just removed it, or completed its file
-            unchanged = time.time() - path.stat().st_mtime
-            gone = number is not None and not psutil.pid_exists(int(number[1]))
-            if number and unchanged > (_QUIET_SECONDS if gone else _ABANDONED_SECONDS):
-                path.unlink()
+def writer_of_temporary(path: Path) -> int | None:
+    """Return the number of the process that writes, or wrote, to `path`; None of any other file."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return int(match["process"]) if match else None
 
 
 def is_file_name(text: str) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jawloc.geometry import Triple
-from jawloc.scans.atomic import remove_abandoned
 from jawloc.scans.convert import check_mask, convert
+from jawloc.scans.convert.abandoned import remove_abandoned
 from jawloc.scans.convert.conversion import Conversion
 from jawloc.scans.convert.points import convert_points
 from jawloc.scans.progress import Progress

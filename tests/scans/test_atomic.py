@@ -1,17 +1,13 @@
 """A file appears whole or not at all, and a killed process's temporary file is recognised."""
 
 import errno
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from jawloc.errors import DiskFullError
 from jawloc.scans import atomic
-from jawloc.scans.atomic import atomic_path, remove_abandoned, target_of_temporary, with_room
+from jawloc.scans.atomic import atomic_path, target_of_temporary, with_room
 
 
 def test_a_file_is_replaced_once_it_is_complete(tmp_path):
@@ -67,29 +63,6 @@ def test_a_file_may_have_the_longest_name_that_a_disk_takes(tmp_path, letter, en
         assert temporary.name.endswith(ending)
         assert target_of_temporary(temporary) == tmp_path / with_room(name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.parametrize(
-    ("name", "hours", "stays"),
-    [
-        (".{gone}-0123abcd.part.a.dcm", 1, False),
-        (".{gone}-0123abcd.part.a.dcm", 0, True),  # perhaps another machine's
-        (".{alive}-0123abcd.part.a.dcm", 1, True),
-        (".{alive}-0123abcd.part.a.dcm", 25, False),  # another process has the number
-        (".{gone}-0123abcd.part.a.csv", 25, True),
-        (".{gone}-notes.part.a.dcm", 25, True),
-        ("a.dcm", 25, True),
-    ],
-)
-def test_what_killed_conversions_left_is_removed(tmp_path, name, hours, stays):
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pass
-    path = tmp_path / name.format(gone=process.pid, alive=os.getpid())
-    path.touch()
-    os.utime(path, (time.time() - hours * 3600,) * 2)
-    remove_abandoned(tmp_path)
-    remove_abandoned(tmp_path / "nowhere")
-    assert path.exists() == stays
 
 
 @pytest.mark.parametrize(

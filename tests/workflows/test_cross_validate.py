@@ -436,7 +436,7 @@ def test_a_single_training_in_the_place_of_folds_leaves_and_logs_nothing_of_thei
     assert sum(name.startswith("worst_") for name in theirs) == 5
     (folder / "bias_notes.png").write_text("mine")
     assert jawloc("train", "--overwrite").exit_code == 0
-    own = {"locator.pth", "config.yml", "summary.json", "metrics.csv"}
+    own = {"locator.pth", "config.yml", "summary.json", "metrics.csv", "labels.html"}
     own |= {
         "train_heatmap_example.png",
         "val_heatmap_example.png",

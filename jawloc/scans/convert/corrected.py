@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jawloc.errors import InputError, reason_of
-from jawloc.scans.atomic import make_writable, refuse_links, remove_abandoned
+from jawloc.scans.atomic import make_writable, refuse_links
+from jawloc.scans.convert.abandoned import remove_abandoned
 from jawloc.scans.convert.positioned import (
     PositionedScan,
     find_complaints,

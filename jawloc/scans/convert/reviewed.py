@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jawloc.errors import InputError, reason_of
-from jawloc.scans.atomic import is_file_name, make_writable, refuse_links, remove_abandoned
+from jawloc.scans.atomic import is_file_name, make_writable, refuse_links
+from jawloc.scans.convert.abandoned import remove_abandoned
 from jawloc.scans.convert.positioned import (
     PositionedScan,
     find_complaints,
