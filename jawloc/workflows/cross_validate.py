@@ -145,7 +145,8 @@ def _run_in(
         run_folder(folder, overwrite=overwrite, resume=resume) as replaces,
     ):
         log_folds(run, work)
-        show_labels(folder, every)
+        if run_id is None:  # those of a resumed run are the same
+            show_labels(folder, every)
         tag_inputs(run, config, every[0], "cross-validation", device)
         train_folds(FoldsToTrain(run.run_id, work, not replaces), opened)
         summary = evaluate_folds(run, work)

@@ -31,7 +31,7 @@ from jawloc.reporting.location_files import (
     rows_before,
 )
 from jawloc.reporting.location_text import padding_note
-from jawloc.reporting.moved_points import refuse_moved_points
+from jawloc.reporting.slicer_edits import refuse_slicer_edits
 from jawloc.scans.listing import ListedScan, describe_failure
 from jawloc.scans.manifest import record_names, start_manifest
 from jawloc.scans.progress import Progress
@@ -79,7 +79,7 @@ def locate_scans(
         Likewise.
     """
     refuse_fewer_objects(request, (scan.name for scan in scans), table)
-    _refuse_moved_points(request, scans, table)
+    _refuse_slicer_edits(request, scans, table)
     table, padded = dict(table), False
     count = {"located": 0, "flagged": 0, "skipped": 0, "failed": 0}
     with (
@@ -119,7 +119,7 @@ def locate_scans(
     return LocateResult(**count, table=request.folder / TABLE, rows=every, sheet=sheet)
 
 
-def _refuse_moved_points(request: LocateRequest, scans: Sequence[ListedScan], table: Table) -> None:
+def _refuse_slicer_edits(request: LocateRequest, scans: Sequence[ListedScan], table: Table) -> None:
     listed = {scan.name: scan for scan in scans}
 
     def stays(name: str) -> bool:
@@ -129,7 +129,7 @@ def _refuse_moved_points(request: LocateRequest, scans: Sequence[ListedScan], ta
         return is_done(request, rows, request.key(scan.path, scan.series))
 
     before = rows_before(request.folder) or []
-    refuse_moved_points(request.folder, listed, before, stays)
+    refuse_slicer_edits(request.folder, listed, before, stays)
 
 
 def locate_each(

@@ -167,7 +167,7 @@ def train_and_test(
         kind = "training" if parent_run_id is None else "fold"
         tag_inputs(run, config, job.data, kind, device)
         log_inputs(run, folder, config, job.data)
-        if parent_run_id is None:
+        if parent_run_id is None and run_id is None:  # those of a resumed run are the same
             show_labels(folder, [job.data])
         if run_id is not None:
             log_missing(run, folder, config, job.data, state)

@@ -201,7 +201,8 @@ def _exchange_told(plan: Sequence[Conversion], series: Sequence[str]) -> list[Co
 
 def _fits_exchanged(item: Conversion, series: Sequence[str]) -> bool | None:
     """Return whether points outside a scan lie inside with z and x exchanged; None of others."""
-    if item.image is None or any(point.space != "voxels" for point in item.points):
+    in_voxels = all(point.space == "voxels" for point in item.points)
+    if item.image is None or item.target.exists() or not in_voxels:
         return None
     try:
         shape = open_scan(item.image, series=series).grid.shape_zyx

@@ -25,7 +25,7 @@ SAVED_BY_SLICER = '"orientation"'  # which it gives every point, and jawloc none
 _FIELDS = ("label", "description", "positionStatus", "locked", "selected", "visibility")
 
 
-def refuse_moved_points(
+def refuse_slicer_edits(
     folder: Path, scans: Collection[str], rows: Iterable[Row], stays: Callable[[str], bool]
 ) -> None:
     """Raise InputError if points that somebody changed since, or a saved scene, would be replaced.

@@ -12,7 +12,7 @@ from jawloc.geometry import Grid
 from jawloc.inference.crop import CropBox
 from jawloc.inference.exports import slicer_text
 from jawloc.inference.slicer_scene import crop_box_text, scene_text
-from jawloc.reporting.moved_points import refuse_moved_points
+from jawloc.reporting.slicer_edits import refuse_slicer_edits
 from jawloc.scans.manifest import record_names, start_manifest
 from tests.reporting.test_location_text import row
 
@@ -39,7 +39,7 @@ def write(folder: Path, *markups) -> None:
 
 def is_refused(folder: Path, rows=ROWS, *, stays: bool = False) -> bool:
     try:
-        refuse_moved_points(folder, ["fish"], rows, lambda _: stays)
+        refuse_slicer_edits(folder, ["fish"], rows, lambda _: stays)
     except InputError:
         return True
     return False
@@ -169,7 +169,7 @@ def test_several_files_are_named(tmp_path):
     for name in "abcde":
         (tmp_path / "markups" / f"{name}.mrk.json").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        refuse_moved_points(tmp_path, [], map(row, "abcde"), lambda _: False)
+        refuse_slicer_edits(tmp_path, [], map(row, "abcde"), lambda _: False)
     names = ", ".join(f"{tmp_path}/markups/{name}.mrk.json" for name in "abc")
     assert str(caught.value) == (
         f"--output-dir: {names} and 2 more were changed in 3D Slicer, and would be replaced; they "
